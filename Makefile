@@ -1,0 +1,37 @@
+PYTHON ?= python3
+EXPERIMENT ?= minilm
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help setup experiment test lint type build clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## build .venv from requirements.lock (done by itself when missing or stale)
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "CPython 3.11+ is needed: make PYTHON=python3.11"'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+experiment: setup ## run EXPERIMENT (minilm) with ARGS, print the table, name the report
+	$(BIN)/compress run experiment=$(EXPERIMENT) $(ARGS)
+
+test: setup ## run all tests
+	$(BIN)/pytest $(ARGS)
+
+lint: setup ## check style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: setup ## check types
+	$(BIN)/mypy
+
+build: setup ## build the wheel
+	$(BIN)/python -m build --no-isolation --wheel
+
+clean: ## remove the environment and build files; outputs stay
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache

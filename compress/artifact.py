@@ -1,0 +1,207 @@
+"""What ships: layout, manifest, checksums, verification.
+
+    artifact/
+      model.onnx              the whole model: tokens in, result out
+      config.json, tokenizer* what is needed to feed it
+      checkpoint/             the same model before quantization, for stock transformers
+      check.npz               a stored input and the output this machine computed for it
+      README.md               model card
+      manifest.json           lineage, configuration, versions, sha256 of every file
+      SHA256SUMS              for `sha256sum -c`
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from pydantic import TypeAdapter, ValidationError
+
+from compress.errors import ArtifactError
+from compress.store import sha256_file
+
+MANIFEST_VERSION = 1
+_SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"
+# Another CPU has other integer kernels: the direction of an embedding may turn by rounding, no more.
+MIN_COSINE = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    name: str
+    base_model: str
+    source: str
+    license: str
+    lineage: tuple[str, ...]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    splits: dict[str, str]  # name -> fingerprint
+    headline: dict[str, Any]
+    opset: int
+    files: dict[str, str] = field(default_factory=dict)  # path -> sha256
+    manifest_version: int = MANIFEST_VERSION
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+def write_artifact(
+    folder: Path,
+    *,
+    graph: Path,
+    checkpoint: Path,
+    inputs: Mapping[str, np.ndarray],
+    card: str,
+    manifest: Manifest,
+    keep_checkpoint: bool,
+) -> None:
+    """Assemble the artifact beside `folder` and rename it into place: there is never half of one."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for path in graph.glob("model.onnx*"):
+            shutil.copyfile(path, partial / path.name)
+        for path in checkpoint.iterdir():
+            if path.is_file() and path.suffix in (".json", ".txt", ".model") and path.name != "compress.json":
+                shutil.copyfile(path, partial / path.name)
+        if keep_checkpoint:
+            shutil.copytree(checkpoint, partial / "checkpoint", ignore=shutil.ignore_patterns("*.npz", "entry.json"))
+        (partial / "README.md").write_text(card)
+        np.savez(partial / _CHECK, **_stored_pair(partial / "model.onnx", inputs))
+        _seal(partial, manifest)
+        old = folder.with_name(folder.name + ".old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def verify(folder: Path) -> Manifest:
+    """Check sums, layout, graph and the stored pair; raises ArtifactError at the first failure."""
+    manifest = _read_manifest(folder)
+    listed = set(manifest.files) | {_MANIFEST, _SUMS}
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    for name in sorted(listed):
+        _check_inside(folder, name)
+    if present != listed:
+        extra, missing = sorted(present - listed), sorted(listed - present)
+        raise ArtifactError(
+            "the artifact's files are not those of its manifest",
+            found=f"missing: {', '.join(missing) or 'none'}; not listed: {', '.join(extra) or 'none'}",
+            next="copy the whole folder again",
+        )
+    for name, expected in sorted({**manifest.files, **_read_sums(folder)}.items()):
+        found = sha256_file(folder / name)
+        if found != expected or manifest.files.get(name, expected) != expected:
+            raise ArtifactError(
+                f"{name} is not the file that was shipped",
+                found=f"sha256 {found}",
+                allowed=f"sha256 {expected}",
+                next="copy the artifact again",
+            )
+    _check_graph(folder)
+    _check_pair(folder)
+    return manifest
+
+
+def _seal(folder: Path, manifest: Manifest) -> None:
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    manifest.files.update({name: sha256_file(folder / name) for name in files})
+    (folder / _MANIFEST).write_bytes(_ADAPTER.dump_json(manifest, indent=2) + b"\n")
+    sums = {**manifest.files, _MANIFEST: sha256_file(folder / _MANIFEST)}
+    (folder / _SUMS).write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+
+
+def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    outputs = session.run(names, dict(inputs))
+    return {
+        **{f"in.{name}": value for name, value in inputs.items()},
+        **{f"out.{name}": value for name, value in zip(names, outputs, strict=True)},
+    }
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        manifest = _ADAPTER.validate_json((folder / _MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            f"no readable manifest in {folder}",
+            found=str(error).splitlines()[0],
+            allowed="an artifact folder, e.g. outputs/minilm/latest/artifact",
+        ) from None
+    if manifest.manifest_version != MANIFEST_VERSION:
+        raise ArtifactError(
+            "the manifest has another version", found=manifest.manifest_version, allowed=MANIFEST_VERSION
+        )
+    return manifest
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    sums = {}
+    for line in (folder / _SUMS).read_text().splitlines():
+        digest, _, name = line.partition("  ")
+        _check_inside(folder, name)
+        sums[name] = digest
+    return sums
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    path = PurePosixPath(name)
+    real = (folder / name).resolve()
+    if path.is_absolute() or ".." in path.parts or not real.is_relative_to(folder.resolve()):
+        raise ArtifactError(
+            "a file of the artifact lies outside its folder",
+            found=name,
+            next="do not use this artifact: it was tampered with",
+        )
+
+
+def _check_graph(folder: Path) -> None:
+    path = folder / "model.onnx"
+    try:
+        graph = onnx.load(path, load_external_data=False)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    _check_inside(folder, entry.value)
+        onnx.checker.check_model(path)
+    except ArtifactError:
+        raise
+    except Exception as error:  # protobuf, onnx and the file system each have their own
+        raise ArtifactError("model.onnx is not a valid ONNX model", found=str(error).splitlines()[0]) from None
+
+
+def _check_pair(folder: Path) -> None:
+    try:
+        with np.load(folder / _CHECK, allow_pickle=False) as pair:
+            inputs = {name[3:]: pair[name] for name in pair.files if name.startswith("in.")}
+            expected = {name[4:]: pair[name] for name in pair.files if name.startswith("out.")}
+        session = onnxruntime.InferenceSession(
+            folder / "model.onnx", providers=["CPUExecutionProvider"]
+        )
+        outputs = session.run(list(expected), inputs)
+    except Exception as error:  # onnxruntime raises a class of its own for each status
+        raise ArtifactError("model.onnx does not run", found=str(error).splitlines()[0]) from None
+    for (name, wanted), got in zip(expected.items(), outputs, strict=True):
+        cosine = float(
+            np.sum(wanted * got) / max(1e-12, float(np.linalg.norm(wanted) * np.linalg.norm(got)))
+        )
+        if wanted.shape != got.shape or not cosine >= MIN_COSINE:
+            raise ArtifactError(
+                f"output {name} differs from the stored one",
+                found=f"shape {got.shape}, cosine {cosine:.5f}",
+                allowed=f"shape {wanted.shape}, cosine at least {MIN_COSINE}",
+                next="this machine's onnxruntime computes something else: compare versions in manifest.json",
+            )

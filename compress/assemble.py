@@ -1,0 +1,226 @@
+"""From what the stages measured to one report and one artifact."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compress import families
+from compress.artifact import Manifest, write_artifact
+from compress.benchmark import Speed, cpu_facts, load_speed
+from compress.compose import to_plain
+from compress.config import RunConfig
+from compress.data import load_splits
+from compress.evaluate import Quality, load_quality
+from compress.quantize import load_coverage
+from compress.report.card import model_card
+from compress.result import Gate, Report, Stage, Variant
+from compress.store import Entry, sha256_file
+from compress.verdict import judge
+
+REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
+_PACKAGES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy")
+_EXAMPLE = '''
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_padding()
+tokenizer.enable_truncation({max_length})
+session = onnxruntime.InferenceSession("model.onnx")
+
+encoded = tokenizer.encode_batch(["A cat sits on the mat.", "Someone walks a dog."])
+feeds = {{
+    "input_ids": np.array([e.ids for e in encoded]),
+    "attention_mask": np.array([e.attention_mask for e in encoded]),
+    "token_type_ids": np.array([e.type_ids for e in encoded]),
+}}
+names = [i.name for i in session.get_inputs()]
+embeddings = session.run(["sentence_embedding"], {{n: feeds[n] for n in names}})[0]
+print(embeddings @ embeddings.T)  # cosine similarities
+'''
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder from the dense model to what ships: an ONNX graph and its torch ancestor."""
+
+    name: str
+    stage: str
+    graph: Entry
+    checkpoint: Entry
+
+
+def assemble(
+    config: RunConfig,
+    ladder: Sequence[Rung],
+    quality: Sequence[Entry],
+    speed: Entry,
+    splits: Entry,
+    stages: Sequence[Stage],
+) -> Report:
+    """One report out of the folders that the stages left."""
+    measured = [load_quality(entry.path) for entry in quality]
+    timed = load_speed(speed.path)
+    variants = tuple(_variant(rung, q, timed) for rung, q in zip(ladder, measured, strict=True))
+    primary = measured[0].primary
+    student = ladder[-1].checkpoint.path
+    facts = families.read_facts(student)
+    return Report(
+        experiment=config.name,
+        config=to_plain(config),
+        environment=environment(timed),
+        splits=load_splits(splits.path).facts(),
+        primary_metric=primary,
+        variants=variants,
+        verdict=judge(variants, primary, config.budget),
+        stages=tuple(stages),
+        gates=tuple(_gates(ladder)),
+        notes={
+            "noise": list(timed.noise),
+            "command": shlex.join(["compress", *sys.argv[1:]]),
+            "lineage": list(facts.lineage),
+            **_read_json(student / "recover.json", "recover"),
+            **_read_json(student / "prune.json", "prune"),
+        },
+    )
+
+
+def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
+    """Write the variant that the verdict names, whether it meets the budget or not."""
+    rung = next(rung for rung in ladder if rung.name == report.verdict.best)
+    variant = next(variant for variant in report.variants if variant.name == rung.name)
+    encoder = families.load(rung.checkpoint.path)
+    facts = encoder.facts
+    card = model_card(
+        report,
+        {
+            "base_model": facts.base_model,
+            "license": facts.license,
+            "source": facts.source,
+            "pipeline_tag": "sentence-similarity",
+            "inputs": {name: "int64 (batch, tokens)" for name in encoder.input_names},
+            "outputs": {"sentence_embedding": "float32 (batch, hidden), length 1"},
+            "max_length": encoder.max_length,
+            "example_code": _EXAMPLE.format(max_length=encoder.max_length),
+        },
+    )
+    manifest = Manifest(
+        name=report.experiment,
+        base_model=facts.base_model,
+        source=facts.source,
+        license=facts.license,
+        lineage=facts.lineage,
+        config=report.config,
+        environment=report.environment,
+        splits={name: split.fingerprint for name, split in report.splits.items()},
+        headline={
+            "variant": variant.name,
+            "ships": report.verdict.ships,
+            "reasons": list(report.verdict.reasons),
+            "size_bytes": variant.size_bytes,
+        },
+        opset=_opset(rung.graph.path / "model.onnx"),
+    )
+    check = encoder.tokenize(["A cat sits on the mat.", "The quick brown fox jumps over the lazy dog."])
+    write_artifact(
+        folder,
+        graph=rung.graph.path,
+        checkpoint=rung.checkpoint.path,
+        inputs={name: tensor.numpy() for name, tensor in check.items()},
+        card=card,
+        manifest=manifest,
+        keep_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
+    )
+
+
+def environment(speed: Speed) -> dict[str, Any]:
+    machine = cpu_facts()
+    return {
+        "cpu": machine["model"],
+        "isa_flags": machine["flags"],
+        "physical_cores": machine["physical_cores"],
+        "memory_bytes": machine["memory_bytes"],
+        "threads": speed.machine["session"]["threads"],
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "git": _git(),
+    }
+
+
+def _variant(rung: Rung, quality: Quality, speed: Speed) -> Variant:
+    encoder = families.load(rung.checkpoint.path)
+    path = rung.graph.path / "model.onnx"
+    quantized = (rung.graph.path / "coverage.json").is_file()
+    return Variant(
+        name=rung.name,
+        stage=rung.stage,
+        path=f"{rung.graph.digest}/model.onnx",
+        sha256=sha256_file(path),
+        size_bytes=sum(p.stat().st_size for p in rung.graph.path.glob("model.onnx*")),
+        parameters=encoder.parameters(),
+        macs=encoder.macs(REFERENCE_TOKENS),
+        quality=quality.quality,
+        fidelity=quality.fidelity,
+        drop_from_dense=quality.drop_from_dense,
+        latency_ms=speed.latency_ms[rung.name],
+        speedup=speed.speedup.get(rung.name, {}),
+        load_ms=speed.load_ms[rung.name],
+        peak_memory_bytes=speed.peak_memory_bytes[rung.name],
+        quantization=load_coverage(rung.graph.path) if quantized else None,
+        widths=encoder.widths(),
+        seconds=rung.graph.seconds,
+    )
+
+
+def _gates(ladder: Sequence[Rung]) -> list[Gate]:
+    """Every gate that the stages passed, with the numbers they stored; a failed one ended the run."""
+    gates = []
+    for rung in ladder:
+        for name, title in (("parity.json", "ONNX equals torch"), ("coverage.json", "integer coverage")):
+            numbers = {
+                key: float(value)
+                for key, value in next(iter(_read_json(rung.graph.path / name, "x").values()), {}).items()
+                if isinstance(value, int | float)
+            }
+            if numbers:
+                gates.append(Gate(name=f"{rung.name}: {title}", passed=True, numbers=numbers))
+    reload = _read_json(ladder[-1].checkpoint.path / "reload.json", "numbers")
+    if reload:
+        gates.append(
+            Gate(name="checkpoint reloads in stock transformers", passed=True, numbers=reload["numbers"])
+        )
+    return gates
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    return {name: json.loads(path.read_text())} if path.is_file() else {}
+
+
+def _opset(path: Path) -> int:
+    model = onnx.load(path, load_external_data=False)
+    return int(next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")))
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the checkout this package lies in; None for an installed wheel."""
+
+    def ask(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD").strip(), "dirty": bool(ask("status", "--porcelain").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+

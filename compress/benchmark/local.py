@@ -1,0 +1,211 @@
+"""Time ONNX models on this machine: the runner in a fresh process, its samples judged by `stats`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from compress.benchmark import stats
+from compress.benchmark.machine import cpu_facts, threads_available
+from compress.config import LocalTarget
+from compress.errors import BenchmarkError
+from compress.registry import register
+from compress.result import Estimate, Latency
+
+WARMUP_SECONDS = 2.0  # at most, of one model on one workload
+BLOCK_MS = 50.0
+ROUNDS = 8  # of a repeat
+SESSION_FACTS = ("providers", "threads", "optimization_level", "arena", "memory_pattern", "affinity")
+GRACE_SECONDS = 600.0  # beyond the time asked for, until the runner counts as hung
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """The contents of speed.json; the first model is the baseline and has no speed-up."""
+
+    latency_ms: dict[str, dict[str, Latency]]  # model -> workload
+    speedup: dict[str, dict[str, Estimate]]
+    throughput_per_second: dict[str, dict[str, float]]  # examples
+    load_ms: dict[str, float]  # medians over the processes
+    first_run_ms: dict[str, dict[str, float]]
+    peak_memory_bytes: dict[str, int]  # of the model's whole process
+    steady_memory_bytes: dict[str, int]
+    own_memory_bytes: dict[str, int]  # steady, without what the process held before it loaded the model
+    energy_joules: dict[str, dict[str, float]] | None  # a call; None where the machine does not tell
+    noise: tuple[str, ...]  # reasons to doubt; empty on a quiet machine
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+_ADAPTER = TypeAdapter(Speed)
+
+
+@register(LocalTarget)
+def benchmark(
+    config: LocalTarget,
+    models: Mapping[str, Path],
+    inputs: Mapping[str, Mapping[str, np.ndarray]],
+    out: Path,
+) -> None:
+    """Time `models` (the first is the baseline) on `inputs` (workload -> feeds), interleaved.
+
+    Writes `samples.json` (everything the runner saw) and `speed.json` (a `Speed`) into `out`. A
+    feed may hold more inputs than a model declares; the first axis of its first array is the batch.
+    Takes about `config.max_seconds`, more where three loads of every model alone take longer.
+    Raises BenchmarkError naming the model and why.
+    """
+    _check(models, inputs)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        spec = write_spec(config, models, inputs, Path(folder))
+        _run(spec, out / "samples.json", config.max_seconds + GRACE_SECONDS)
+    samples = json.loads((out / "samples.json").read_text())
+    batches = {workload: len(next(iter(feeds.values()))) for workload, feeds in inputs.items()}
+    speed = summarize(samples, batches, machine=cpu_facts())
+    (out / "speed.json").write_bytes(_ADAPTER.dump_json(speed, indent=2) + b"\n")
+
+
+def load_speed(folder: Path) -> Speed:
+    """What `benchmark` wrote into `folder`. Raises BenchmarkError when it cannot be read."""
+    try:
+        return _ADAPTER.validate_json((folder / "speed.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BenchmarkError(
+            f"cannot read {folder / 'speed.json'}",
+            found=str(error).splitlines()[0],
+            next="benchmark again",
+        ) from None
+
+
+def summarize(samples: Mapping[str, Any], batches: Mapping[str, int], machine: Mapping[str, Any]) -> Speed:
+    """Samples of the runner, and each workload's batch size, to numbers with intervals."""
+    workloads, processes = samples["workloads"], samples["processes"]
+    baseline = samples["spec"]["baseline"]
+    latency: dict[str, dict[str, Latency]] = {}
+    speedup: dict[str, dict[str, Estimate]] = {}
+    energy: dict[str, dict[str, float]] = {}
+    for model in processes:
+        latency[model] = {name: stats.latency(blocks[model]) for name, blocks in workloads.items()}
+        joules = {name: stats.energy_joules(blocks[model]) for name, blocks in workloads.items()}
+        energy[model] = {name: value for name, value in joules.items() if value is not None}
+        if model != baseline:
+            speedup[model] = {
+                name: stats.speedup(blocks[baseline], blocks[model]) for name, blocks in workloads.items()
+            }
+
+    def median(model: str, *keys: str) -> float:
+        values: Any = processes[model]
+        for key in keys:
+            values = [value[key] for value in values]
+        return float(np.median(values))
+
+    steady = {model: [p for p in processes[model] if p["rss_bytes"] is not None] for model in processes}
+    return Speed(
+        latency_ms=latency,
+        speedup=speedup,
+        throughput_per_second={
+            model: {name: stats.throughput(each.p50, batches[name]) for name, each in of_model.items()}
+            for model, of_model in latency.items()
+        },
+        load_ms={model: median(model, "load_ms") for model in processes},
+        first_run_ms={
+            model: {name: median(model, "first_run_ms", name) for name in workloads} for model in processes
+        },
+        peak_memory_bytes={model: max(p["peak_rss_bytes"] for p in processes[model]) for model in processes},
+        steady_memory_bytes={m: int(median(m, "rss_bytes")) for m in steady if steady[m]},
+        own_memory_bytes={
+            m: int(np.median([p["rss_bytes"] - p["rss_before_bytes"] for p in steady[m]]))
+            for m in steady
+            if steady[m]
+        },
+        energy_joules=energy if all(energy.values()) else None,
+        noise=tuple(stats.noise(samples)),
+        machine={
+            **machine,
+            **samples["packages"],
+            "session": {key: processes[baseline][0][key] for key in SESSION_FACTS},
+            "seconds": samples["wall_seconds"],
+            "stopped": samples["stopped"],
+        },
+    )
+
+
+def write_spec(
+    config: LocalTarget,
+    models: Mapping[str, Path],
+    inputs: Mapping[str, Mapping[str, np.ndarray]],
+    folder: Path,
+) -> Path:
+    """The runner's spec and feeds, into `folder`; the path of the spec."""
+    for number, feeds in enumerate(inputs.values()):
+        np.savez(folder / f"{number}.npz", **feeds)  # type: ignore[arg-type]
+    spec = {
+        "models": {name: str(path.resolve()) for name, path in models.items()},
+        "workloads": {name: str(folder / f"{number}.npz") for number, name in enumerate(inputs)},
+        "baseline": next(iter(models)),
+        "threads": config.threads or threads_available(),
+        "affinity": None,  # as inherited; pinning to a core on which others run is worse than none
+        "warmup_seconds": WARMUP_SECONDS,
+        "max_seconds": config.max_seconds,
+        "min_blocks": ROUNDS,
+        "block_ms": BLOCK_MS,
+        "ratio_ci": config.ratio_ci,
+        "seed": config.seed,
+        "parent": os.getpid(),
+    }
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+def _check(models: Mapping[str, Path], inputs: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    if not models or not inputs:
+        raise BenchmarkError("nothing to time", found=f"{len(models)} models, {len(inputs)} workloads")
+    for name, path in models.items():
+        if not path.is_file():
+            raise BenchmarkError(f"model {name!r} has no file", found=path)
+    for name, feeds in inputs.items():
+        if not feeds:
+            raise BenchmarkError(f"workload {name!r} has no inputs")
+
+
+def _run(spec: Path, samples: Path, seconds: float) -> None:
+    """The runner in a session of its own, so that it and its workers can be ended as one."""
+    # Variables such as OMP_NUM_THREADS change how fast a library runs; a number must not depend on a shell.
+    keep = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
+    runner = subprocess.Popen(
+        [sys.executable, "-P", str(Path(__file__).with_name("runner.py")), str(spec), str(samples)],
+        env={name: os.environ[name] for name in keep if name in os.environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, stderr = runner.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(
+            "the benchmark hung",
+            found=f"no result after {seconds:.0f} s",
+            next="time fewer or smaller models",
+        ) from None
+    finally:  # also on Ctrl-C: nothing may go on measuring
+        if runner.poll() is None:
+            os.killpg(runner.pid, signal.SIGKILL)
+            runner.communicate()
+    if runner.returncode != 0:
+        said = stderr.strip().splitlines()
+        raise BenchmarkError(
+            "a model could not be timed",
+            found=said[-1] if said else f"the runner ended with exit code {runner.returncode}",
+            next="look whether the file loads in onnxruntime and fits in memory",
+        )

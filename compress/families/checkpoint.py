@@ -1,0 +1,111 @@
+"""Reading and writing of checkpoint folders, common to all families. Nothing is ever unpickled."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
+
+from compress.errors import ModelError
+
+# Everything a tokenizer or a sentence-transformers folder consists of, weights and config aside.
+_COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "sentencepiece.bpe.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a checkpoint's config.json does not tell; lies beside it as compress.json."""
+
+    family: str
+    source: str
+    base_model: str
+    license: str
+    lineage: tuple[str, ...] = ()  # what was done to it, in words
+    ffn_widths: tuple[int, ...] | None = None  # set where they differ between layers
+    kept_layers: tuple[int, ...] | None = None  # their numbers in the dense model, where some were dropped
+
+    def after(self, step: str, **changes: Any) -> "Facts":
+        return replace(self, lineage=(*self.lineage, step), **changes)
+
+
+_FACTS = TypeAdapter(Facts)
+
+
+def read_facts(checkpoint: Path) -> Facts:
+    return _FACTS.validate_json((checkpoint / "compress.json").read_bytes())
+
+
+def write_facts(facts: Facts, checkpoint: Path) -> None:
+    (checkpoint / "compress.json").write_bytes(_FACTS.dump_json(facts, indent=2) + b"\n")
+
+
+def copy_companions(source: Path, checkpoint: Path) -> None:
+    """Copy tokenizer and pooling files."""
+    for name in _COMPANIONS:
+        if (source / name).is_file():
+            (checkpoint / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, checkpoint / name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json; raises ModelError where the folder is not a model."""
+    path = folder / "config.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"no model in {folder}",
+            found=", ".join(sorted(p.name for p in folder.glob("*"))[:8]) or "nothing",
+            allowed="a folder with config.json, model.safetensors and a tokenizer",
+        ) from None
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON", found=error) from None
+    return content
+
+
+def check_weights(folder: Path) -> None:
+    """Raise ModelError unless every safetensors file is whole and every number in it finite."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern)]
+        raise ModelError(
+            f"no safetensors weights in {folder}",
+            found=f"pickles, which can run code when opened: {', '.join(pickles)}" if pickles else "none",
+            allowed="model.safetensors",
+            next="convert them once where you trust them: model.save_pretrained(folder)",
+        )
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118: not a dict
+                    tensor = tensors.get_tensor(name)
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        raise ModelError(
+                            f"{path.name} holds numbers that are not finite",
+                            found=f"NaN or infinity in {name}",
+                            next="fetch the weights again; if they are like that at the source, "
+                            "the model is broken",
+                        )
+        except SafetensorError as error:
+            raise ModelError(
+                f"{path.name} is damaged or not safetensors",
+                found=f"{path.stat().st_size} bytes; {error}",
+                next="fetch it again: delete the file, or compress cache for a download",
+            ) from None

@@ -1,0 +1,394 @@
+"""BERT-like sentence encoders: tokens -> one normalised vector a text.
+
+Pooling and normalisation are part of the module, so that they are part of the exported graph and
+what ships is the whole encoder.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from compress.config import EncoderModel
+from compress.errors import ModelError, did_you_mean
+from compress.families.checkpoint import (
+    Facts,
+    check_weights,
+    copy_companions,
+    read_config,
+    write_facts,
+)
+from compress.registry import register
+from compress.sources import describe, fetch
+
+FAMILY = "encoder"
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where one model type keeps its layers, and what its config calls their sizes."""
+
+    layers: str
+    attention: str  # the module that splits heads, within a layer, as all that follow
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    ffn_in: str
+    ffn_out: str
+    ffn_width: str = "intermediate_size"  # within the config, as the next
+    num_layers: str = "num_hidden_layers"
+    num_heads_attribute: str = "num_attention_heads"  # of the attention module, as the next
+    inner_size_attribute: str = "all_head_size"
+    prunable_heads: bool = True
+
+
+_BERT = Architecture(
+    layers="encoder.layer",
+    attention="attention.self",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    ffn_in="intermediate.dense",
+    ffn_out="output.dense",
+)
+_ARCHITECTURES = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "camembert": _BERT,
+    "distilbert": Architecture(
+        layers="transformer.layer",
+        attention="attention",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        ffn_in="ffn.lin1",
+        ffn_out="ffn.lin2",
+        ffn_width="hidden_dim",
+        num_layers="n_layers",
+        num_heads_attribute="n_heads",
+        inner_size_attribute="dim",
+    ),
+    "mpnet": Architecture(
+        layers="encoder.layer",
+        attention="attention.attn",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        attention_output="attention.attn.o",
+        ffn_in="intermediate.dense",
+        ffn_out="output.dense",
+        prunable_heads=False,  # one table of relative positions, a column a head, serves all layers
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The prunable parts of one transformer layer."""
+
+    name: str
+    attention: nn.Module
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    attention_output: nn.Linear
+    ffn_in: nn.Linear
+    ffn_out: nn.Linear
+
+
+class SentenceEncoder(nn.Module):
+    """input_ids, attention_mask[, token_type_ids] (batch, tokens) -> (batch, hidden)."""
+
+    def __init__(self, backbone: nn.Module, pooling: str, normalize: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.normalize = normalize
+        self.config = cast(Any, backbone.config)  # optimum reads and writes it
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
+        return {"sentence_embedding": self.pool(states.last_hidden_state, attention_mask)}
+
+    def pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> (batch, hidden); padding does not count."""
+        if self.pooling == "cls":
+            pooled = tokens[:, 0]
+        else:
+            mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
+            pooled = (tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
+
+
+class Encoder:
+    """A sentence encoder with its tokenizer, as opened from a checkpoint folder."""
+
+    def __init__(self, module: SentenceEncoder, tokenizer: Any, folder: Path, facts: Facts) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.facts = facts
+        self.architecture = _ARCHITECTURES[module.config.model_type]
+
+    @classmethod
+    def load(cls, folder: Path, facts: Facts) -> "Encoder":
+        """Open a folder; raises ModelError for an unknown architecture or damaged weights."""
+        model_type = read_config(folder).get("model_type", "none")
+        if model_type not in _ARCHITECTURES:
+            raise ModelError(
+                "unknown encoder architecture",
+                found=model_type,
+                allowed=did_you_mean(str(model_type), _ARCHITECTURES),
+            )
+        check_weights(folder)
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"no usable tokenizer in {folder}", found=str(error).splitlines()[0]) from None
+        backbone = _load_backbone(folder, _ARCHITECTURES[model_type], facts.ffn_widths)
+        module = SentenceEncoder(backbone, *_read_pooling(folder))
+        return cls(module.eval(), tokenizer, folder, facts)
+
+    def save(self, folder: Path, facts: Facts) -> None:
+        """Write a checkpoint that stock transformers loads (where widths are uniform)."""
+        self.module.backbone.save_pretrained(folder)  # type: ignore[operator]
+        copy_companions(self.folder, folder)
+        write_facts(facts, folder)
+
+    # -- structure
+
+    def layers(self) -> list[Layer]:
+        a = self.architecture
+        found = []
+        for index, layer in enumerate(_get(self.module.backbone, a.layers)):
+            parts: list[Any] = [
+                _get(layer, path)
+                for path in (a.attention, a.query, a.key, a.value, a.attention_output, a.ffn_in, a.ffn_out)
+            ]
+            found.append(Layer(f"layer {index}", *parts))
+        return found
+
+    @property
+    def head_size(self) -> int:
+        config = self.module.config
+        return int(config.hidden_size) // int(config.num_attention_heads)
+
+    @contextmanager
+    def without_layer(self, index: int) -> Iterator[None]:
+        """The module with one transformer layer left out, for as long as the context lasts."""
+        stack = _get(self.module.backbone, self.architecture.layers)
+        layer = stack[index]
+        del stack[index]
+        try:
+            yield
+        finally:
+            stack.insert(index, layer)
+
+    def drop_layer(self, index: int) -> None:
+        """Remove one transformer layer, in the module and in the config."""
+        config, stack = self.module.config, _get(self.module.backbone, self.architecture.layers)
+        del stack[index]
+        setattr(config, self.architecture.num_layers, len(stack))
+        config.pruned_heads = {
+            layer - (layer > index): heads
+            for layer, heads in (config.pruned_heads or {}).items()
+            if layer != index
+        }
+
+    def note_pruned_heads(self, index: int, removed: Sequence[int]) -> None:
+        """Tell the attention module and the config that these heads (of those left) are gone."""
+        layer, a = self.layers()[index], self.architecture
+        setattr(layer.attention, a.num_heads_attribute, layer.query.out_features // self.head_size)
+        setattr(layer.attention, a.inner_size_attribute, layer.query.out_features)
+        before = set((self.module.config.pruned_heads or {}).get(index, []))
+        total = int(self.module.config.num_attention_heads)
+        left = [head for head in range(total) if head not in before]
+        gone = sorted(before | {left[head] for head in removed})
+        self.module.config.pruned_heads = {**(self.module.config.pruned_heads or {}), index: gone}
+
+    def note_ffn_widths(self) -> tuple[int, ...] | None:
+        """Write a uniform width into the config; return the widths where they are not uniform."""
+        widths = self.widths()["ffn"]
+        setattr(self.module.config, self.architecture.ffn_width, max(widths))
+        return None if len(set(widths)) == 1 else widths
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Kind -> width of each layer."""
+        layers = self.layers()
+        return {
+            "ffn": tuple(layer.ffn_in.out_features for layer in layers),
+            "heads": tuple(layer.query.out_features // self.head_size for layer in layers),
+        }
+
+    def parameters(self) -> int:
+        """What the graph holds: a pooler that BERT brings along is not part of it."""
+        return sum(p.numel() for name, p in self.module.named_parameters() if "pooler." not in name)
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates for one text: products with weights and the two of attention."""
+        total = 0
+        for layer in self.layers():
+            linears = (
+                layer.query,
+                layer.key,
+                layer.value,
+                layer.attention_output,
+                layer.ffn_in,
+                layer.ffn_out,
+            )
+            total += tokens * sum(linear.weight.numel() for linear in linears)
+            total += 2 * tokens * tokens * layer.query.out_features
+        return total
+
+    # -- inputs
+
+    @property
+    def max_length(self) -> int:
+        """Tokens; what sentence-transformers would cut at, else what the positions allow."""
+        path = self.folder / "sentence_bert_config.json"
+        declared = json.loads(path.read_text()).get("max_seq_length") if path.is_file() else None
+        return int(declared or min(self.tokenizer.model_max_length, 512))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        typed = getattr(self.module.config, "type_vocab_size", 0) or 0
+        return ("input_ids", "attention_mask") + (("token_type_ids",) if typed > 1 else ())
+
+    def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
+        """Padded to the longest text: name -> (batch, tokens) int64."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=min(max_length or self.max_length, self.max_length),
+            return_tensors="pt",
+        )
+        filled = {"token_type_ids": torch.zeros_like(encoded["input_ids"]), **encoded}
+        return {name: filled[name] for name in self.input_names}
+
+    def batches(self, texts: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of similar length, so that little is padding; order is not kept."""
+        ordered = sorted(texts, key=len)
+        for start in range(0, len(ordered), size):
+            yield self.tokenize(ordered[start : start + size])
+
+    def workload(self, texts: Sequence[str], batch: int, tokens: int) -> dict[str, Tensor]:
+        """Inputs of exactly (batch, tokens) made of real text, without padding."""
+        special = self.tokenizer.num_special_tokens_to_add()
+        stream: list[int] = self.tokenizer(" ".join(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        need = tokens - special
+        while len(stream) < batch * need:
+            stream = stream + stream
+        rows = [
+            self.tokenizer.build_inputs_with_special_tokens(stream[i * need : (i + 1) * need])
+            for i in range(batch)
+        ]
+        ids = torch.tensor(rows, dtype=torch.int64)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "token_type_ids": torch.zeros_like(ids),
+        }
+        return {name: inputs[name] for name in self.input_names}
+
+
+@register(EncoderModel)
+def import_encoder(config: EncoderModel, out: Path) -> None:
+    """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
+    described = describe(config.source, config.sha256)
+    folder = fetch(config.source, config.sha256)
+    facts = Facts(
+        family=FAMILY,
+        source=config.source,
+        base_model=config.base_model or config.source.partition(":")[2],
+        license=config.license or described.get("license") or "unknown",
+    )
+    Encoder.load(folder, facts).save(out, facts)
+
+
+def _get(module: nn.Module, path: str) -> Any:
+    return reduce(getattr, path.split("."), module)
+
+
+def _read_pooling(folder: Path) -> tuple[str, bool]:
+    """Pooling and whether to normalise; mean and yes for a plain transformers folder."""
+    modules = folder / "modules.json"
+    kinds = [m["type"].rsplit(".", 1)[-1] for m in json.loads(modules.read_text())] if modules.is_file() else []
+    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
+    if unknown:
+        raise ModelError(
+            "the encoder has modules this family does not export",
+            found=", ".join(sorted(unknown)),
+            allowed="Transformer, Pooling, Normalize",
+        )
+    pooling = folder / "1_Pooling" / "config.json"
+    settings = json.loads(pooling.read_text()) if pooling.is_file() else {"pooling_mode_mean_tokens": True}
+    modes = sorted(key for key, on in settings.items() if key.startswith("pooling_mode_") and on is True)
+    if modes not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
+        raise ModelError(
+            "the encoder pools in a way this family does not export",
+            found=", ".join(modes) or "none",
+            allowed="mean or cls",
+        )
+    return ("cls" if "cls" in modes[0] else "mean"), ("Normalize" in kinds or not kinds)
+
+
+def _load_backbone(
+    folder: Path, architecture: Architecture, ffn_widths: tuple[int, ...] | None
+) -> nn.Module:
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        if ffn_widths is not None:
+            return _load_ragged(folder, config, architecture, ffn_widths)
+        backbone, info = transformers.AutoModel.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"the weights in {folder} do not fit their config.json", found=str(error).strip().splitlines()[-1]
+        ) from None
+    missing = [key for key in info["missing_keys"] if "pooler" not in key]
+    if missing:
+        raise ModelError(
+            f"weights are missing in {folder}", found=f"{len(missing)} tensors, e.g. {missing[0]}"
+        )
+    return cast(nn.Module, backbone)
+
+
+def _load_ragged(
+    folder: Path, config: Any, architecture: Architecture, ffn_widths: tuple[int, ...]
+) -> nn.Module:
+    """A checkpoint of ours whose widths differ by layer, which stock transformers cannot load."""
+    from safetensors.torch import load_file
+
+    backbone = transformers.AutoModel.from_config(config)
+    for layer, width in zip(_get(backbone, architecture.layers), ffn_widths, strict=True):
+        _set(layer, architecture.ffn_in, nn.Linear(_get(layer, architecture.ffn_in).in_features, width))
+        _set(layer, architecture.ffn_out, nn.Linear(width, _get(layer, architecture.ffn_out).out_features))
+    backbone.load_state_dict(load_file(folder / "model.safetensors"))
+    return cast(nn.Module, backbone.eval())
+
+
+def _set(module: nn.Module, path: str, value: nn.Module) -> None:
+    *parents, name = path.split(".")
+    setattr(reduce(getattr, parents, module), name, value)

@@ -1,0 +1,60 @@
+"""First and second moments of what flows into a layer, over real tokens only."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.families import Encoder
+
+
+class Moments:
+    """Running sums of x and x x^T over all tokens of all batches, in float64."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.total = torch.zeros(width, dtype=torch.float64)
+        self.product = torch.zeros(width, width, dtype=torch.float64)
+
+    def add(self, x: Tensor) -> None:
+        """`x`: (tokens, width)."""
+        self.count += len(x)
+        self.total += x.sum(0, dtype=torch.float64)
+        self.product += (x.T @ x).double()
+
+    def mean(self) -> Tensor:
+        return self.total / self.count
+
+    def covariance(self) -> Tensor:
+        return self.product / self.count - torch.outer(self.mean(), self.mean())
+
+
+@contextmanager
+def observing(modules: Iterable[nn.Module], mask: list[Tensor]) -> Iterator[dict[nn.Module, Moments]]:
+    """Collect moments of the first input of each module; `mask[0]` says which tokens are real."""
+    moments: dict[nn.Module, Moments] = {}
+
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+        x = args[0].detach()[mask[0]]
+        moments.setdefault(module, Moments(x.shape[-1])).add(x)
+
+    handles = [module.register_forward_pre_hook(look) for module in modules]
+    try:
+        yield moments
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def collect(
+    encoder: Encoder, modules: Iterable[nn.Module], texts: Sequence[str], batch_size: int
+) -> dict[nn.Module, Moments]:
+    mask: list[Tensor] = [torch.empty(0)]
+    with observing(modules, mask) as moments:
+        for batch in encoder.batches(texts, batch_size):
+            mask[0] = batch["attention_mask"].bool()
+            encoder.module(**batch)
+    return moments

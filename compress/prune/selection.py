@@ -1,0 +1,49 @@
+"""Which channels stay: pure arithmetic on scores."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from compress.errors import ConfigError
+
+
+def rounded_width(width: int, share: float, multiple: int) -> int:
+    """`share` of `width`, to the nearest multiple; at least one multiple, never more than there is."""
+    if share >= 1.0:
+        return width
+    nearest = max(1, round(width * share / multiple)) * multiple
+    return min(nearest, width)
+
+
+def select_local(scores: Sequence[Tensor], share: float, multiple: int) -> list[Tensor]:
+    """Indices kept of each layer, ascending: the same share of every layer."""
+    return [_best(s, rounded_width(len(s), share, multiple)) for s in scores]
+
+
+def select_global(scores: Sequence[Tensor], share: float, multiple: int) -> list[Tensor]:
+    """Indices kept of each layer by one ranking; scores are standardised within each layer first,
+    since their scale differs by orders of magnitude between layers (FLAP, An et al. 2024)."""
+    flat = torch.cat([(s - s.mean()) / s.std().clamp(min=1e-12) for s in scores])
+    kept = torch.zeros(len(flat), dtype=torch.bool)
+    kept[flat.topk(max(1, round(len(flat) * share))).indices] = True
+    counts = [int(part.sum()) for part in kept.split([len(s) for s in scores])]
+    return [
+        _best(s, rounded_width(len(s), count / len(s), multiple))
+        for s, count in zip(scores, counts, strict=True)
+    ]
+
+
+def removed(kept: Tensor, width: int) -> list[int]:
+    """The other indices, ascending."""
+    mask = torch.ones(width, dtype=torch.bool)
+    mask[kept] = False
+    return [int(i) for i in mask.nonzero().flatten()]
+
+
+def _best(scores: Tensor, count: int) -> Tensor:
+    if not torch.isfinite(scores).all():
+        raise ConfigError(
+            "the importances are not finite", next="try another one: prune.importance=activation"
+        )
+    return scores.topk(count).indices.sort().values

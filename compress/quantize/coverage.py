@@ -1,0 +1,108 @@
+"""How much of a model really became integer: quantizers skip nodes without a word."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from pydantic import TypeAdapter
+
+from compress.errors import ConfigError, GateError
+from compress.result import Coverage, SkippedNode
+
+_PRODUCTS = {"MatMul", "Gemm", "Conv"}
+_INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "MatMulNBits", "QGemm"}
+_ATTENTION = {"Attention", "MultiHeadAttention", "GroupQueryAttention"}
+_INTEGERS = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4}
+_COVERAGE = TypeAdapter(Coverage)
+
+
+def measure(quantized: Path, excluded: Sequence[str] = ()) -> Coverage:
+    """Coverage of an ONNX file.
+
+    `coverage_macs` is the share of the products with weights that run on integers, in
+    multiply-accumulates a token. Products of two activations (attention) have no weights; they are
+    listed among the skipped, and do not count.
+    """
+    graph = onnx.load(quantized).graph
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    integer, real, skipped = 0, 0, []
+    for node in graph.node:
+        if node.op_type in _ATTENTION:
+            skipped.append(SkippedNode(node=node.name, reason="both inputs are activations"))
+        if node.op_type not in _PRODUCTS | _INTEGER_PRODUCTS:
+            continue
+        weight, dequantized = _weight(node, initializers, producers)
+        if weight is None:
+            skipped.append(SkippedNode(node=node.name, reason="both inputs are activations"))
+        elif node.op_type in _INTEGER_PRODUCTS or dequantized:
+            integer += int(np.prod(weight.dims))
+        else:
+            real += int(np.prod(weight.dims))
+            chosen = any(re.search(pattern, node.name) for pattern in excluded)
+            reason = "excluded by quantize.exclude" if chosen else f"the quantizer left {node.op_type} alone"
+            skipped.append(SkippedNode(node=node.name, reason=reason))
+    sizes = {name: _bytes(tensor) for name, tensor in initializers.items()}
+    small = sum(size for name, size in sizes.items() if initializers[name].data_type in _INTEGERS)
+    return Coverage(
+        coverage_macs=integer / max(1, integer + real),
+        coverage_bytes=small / max(1, sum(sizes.values())),
+        skipped=tuple(skipped),
+    )
+
+
+def check(coverage: Coverage, floor: float, out: Path) -> None:
+    """Write `out/coverage.json`; raise GateError below the floor."""
+    (out / "coverage.json").write_bytes(_COVERAGE.dump_json(coverage, indent=2))
+    if coverage.coverage_macs < floor:
+        reasons = sorted({node.reason for node in coverage.skipped if "activations" not in node.reason})
+        raise GateError(
+            "too little of the model became integer",
+            found=f"{coverage.coverage_macs:.1%} of multiply-accumulates; {'; '.join(reasons)}",
+            allowed=f"at least {floor:.1%}",
+            next="exclude fewer nodes, or lower quantize.min_coverage if that is meant",
+        )
+
+
+def load_coverage(folder: Path) -> Coverage:
+    return _COVERAGE.validate_json((folder / "coverage.json").read_bytes())
+
+
+def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:
+    """Names of the products that match; raises ConfigError for a pattern that matches none."""
+    names = [node.name for node in onnx.load(graph, load_external_data=False).graph.node]
+    products = [node.name for node in onnx.load(graph, load_external_data=False).graph.node
+                if node.op_type in _PRODUCTS | {"Gather"}]
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ConfigError(
+                "a pattern in quantize.exclude matches no node",
+                found=pattern,
+                allowed=", ".join(products[:6]) + ", ...",
+            )
+    return [name for name in products if any(re.search(pattern, name) for pattern in patterns)]
+
+
+def _weight(
+    node: onnx.NodeProto,
+    initializers: dict[str, onnx.TensorProto],
+    producers: dict[str, onnx.NodeProto],
+) -> tuple[onnx.TensorProto | None, bool]:
+    """The constant operand of a product, and whether it comes as integers through DequantizeLinear
+    (with the other operand quantized too, or it would be computed in float)."""
+    found, quantized = None, []
+    for name in node.input:
+        source = producers.get(name)
+        if source is not None and source.op_type == "DequantizeLinear":
+            quantized.append(name)
+            name = source.input[0]
+        if name in initializers and len(initializers[name].dims) >= 2:
+            found = initializers[name]
+    return found, len(quantized) >= 2
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    return len(tensor.raw_data) or numpy_helper.to_array(tensor).nbytes

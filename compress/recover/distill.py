@@ -1,0 +1,267 @@
+"""Distillation of an encoder from the dense model, on unlabelled text.
+
+The loss is the cosine distance of the embeddings plus the error of each layer's hidden states, relative
+to their variance (as in TinyBERT, Jiao et al. 2020, without the attention maps). Embedding tables stay
+as they are: they are half of the parameters and were not pruned. There is no dropout: the target is
+exact, noise would only blur it.
+"""
+
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from compress.config import Distill, Precision
+from compress.data import load_splits
+from compress.errors import DataError, GateError
+from compress.families import Encoder, load
+from compress.registry import register
+
+log = logging.getLogger(__name__)
+COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidden states'
+
+
+@dataclass
+class Progressed:
+    """Where the training stands; enough, with the weights, to go on after a kill."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float = -1.0  # mean cosine to the teacher on select
+    looks_since_best: int = 0
+    steps: list[int] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)
+    select_cosine: list[float] = field(default_factory=list)
+
+
+@register(Distill)
+def recover(
+    config: Distill, student_folder: Path, teacher_folder: Path, splits: Path, out: Path, scratch: Path
+) -> None:
+    """Write the best student seen on the select split, and `recover.json` with the curve.
+
+    Raises GateError when the loss is not finite.
+    """
+    data = load_splits(splits)
+    student, teacher = load(student_folder), load(teacher_folder)
+    for encoder in (student, teacher):
+        # The fused attention's backward pass is slower than plain products on a CPU.
+        encoder.module.backbone.set_attn_implementation("eager")  # type: ignore[operator]
+    trainer = _Trainer(config, student, teacher, data.train.texts, data.select.texts)
+    progressed = trainer.run(scratch)
+    student.module.load_state_dict(trainer.best_state)
+    student.module.backbone.set_attn_implementation("sdpa")  # type: ignore[operator]
+    step = f"distilled for {progressed.step} steps, {progressed.tokens / 1e6:.1f} M tokens"
+    student.save(out, student.facts.after(step))
+    (out / "recover.json").write_text(json.dumps(asdict(progressed), indent=2))
+
+
+def learning_rate_factor(step: int, total: int, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then a cosine down to zero; 1 at the top."""
+    rising = max(1, round(total * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+
+def bucketed(lengths: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:
+    """One epoch: batches of similar length with at most `batch_tokens` padded tokens, shuffled."""
+    rng = random.Random(seed)
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i] + rng.random() * 2)
+    batches: list[list[int]] = []
+    for index in order:
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > batch_tokens:
+            batches.append([])
+        batches[-1].append(index)
+    rng.shuffle(batches)
+    return batches
+
+
+def wants_bfloat16(precision: Precision) -> bool:
+    """Whether to multiply in bfloat16: where AMX or AVX512-BF16 does it in hardware it is 2-4 times as fast."""
+    if precision is Precision.auto:
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return precision is Precision.bfloat16
+
+
+class _Trainer:
+    def __init__(
+        self,
+        config: Distill,
+        student: Encoder,
+        teacher: Encoder,
+        train: Sequence[str],
+        select: Sequence[str],
+    ) -> None:
+        self.config, self.student, self.teacher = config, student, teacher
+        self.bfloat16 = wants_bfloat16(config.precision)
+        encode = student.tokenizer(list(train), truncation=True, max_length=config.max_length, verbose=False)
+        self.ids: list[list[int]] = encode["input_ids"]
+        if not self.ids:
+            raise DataError("the train split is empty", next="set data.train=0 for all there is")
+        depth = len(teacher.layers())
+        self.layers = student.facts.kept_layers or tuple(range(depth))
+        self.select = list(student.batches(select, 64))
+        with torch.no_grad():
+            self.select_targets = [self._forward(teacher, batch)[0] for batch in self.select]
+            _, hidden, real = self._forward(teacher, self.select[0])
+            self.scale = [float(states[real].var(0).sum()) for states in hidden]
+        for name, parameter in student.module.named_parameters():
+            parameter.requires_grad_("embeddings." not in name and "pooler." not in name)
+        self.parameters = [p for p in student.module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, config.steps, config.warmup)
+        )
+        self.progressed = Progressed()
+        self.best_state = self._weights()
+
+    def run(self, scratch: Path) -> Progressed:
+        saved = scratch / "training.pt"
+        if saved.is_file():
+            self._resume(saved)
+        state, config = self.progressed, self.config
+        before, start = state.seconds, time.perf_counter()
+        if state.step == 0:
+            self._look(float("nan"))
+        batches = self._batches(skip=state.step)
+        with _bar() as bar:
+            task = bar.add_task("recover", total=config.steps, completed=state.step, note="")
+            losses: list[float] = []
+            while state.step < config.steps and state.looks_since_best < config.patience:
+                losses.append(self._step(next(batches)))
+                state.seconds = before + time.perf_counter() - start
+                note = f"loss {losses[-1]:.4f}, select cosine {state.select_cosine[-1]:.4f}"
+                bar.update(task, completed=state.step, note=note)
+                out_of_time = config.max_minutes is not None and state.seconds > config.max_minutes * 60
+                if state.step % config.evaluate_every == 0 or state.step == config.steps or out_of_time:
+                    self._look(sum(losses) / len(losses))
+                    losses.clear()
+                    self._save(saved)
+                if out_of_time:
+                    break
+        return state
+
+    def _step(self, rows: list[int]) -> float:
+        batch = self.student.tokenizer.pad({"input_ids": [self.ids[i] for i in rows]}, return_tensors="pt")
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        with torch.no_grad():
+            target, target_hidden, _ = self._forward(self.teacher, inputs)
+        embedding, hidden, real = self._forward(self.student, inputs)
+        loss = COSINE_WEIGHT * (1 - torch.nn.functional.cosine_similarity(embedding, target)).mean()
+        for states, layer in zip(hidden, self.layers, strict=True):
+            error = (states[real].float() - target_hidden[layer][real].float()).pow(2).sum(-1).mean()
+            loss = loss + self.config.hidden_weight * error / self.scale[layer] / len(self.layers)
+        if not torch.isfinite(loss):
+            raise GateError(
+                "the training loss is not finite",
+                found=f"{float(loss)} at step {self.progressed.step}",
+                next=f"lower recover.learning_rate, now {self.config.learning_rate:g}",
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        self.progressed.step += 1
+        self.progressed.tokens += int(real.sum())
+        return float(loss.detach())
+
+    def _forward(self, encoder: Encoder, inputs: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Embeddings (batch, hidden), each layer's states (batch, tokens, hidden), mask of real tokens."""
+        mask = inputs["attention_mask"]
+        with self._autocast():
+            states = encoder.module.backbone(**inputs, output_hidden_states=True)
+        pooled = encoder.module.pool(states.last_hidden_state.float(), mask)
+        return pooled, list(states.hidden_states[1:]), mask.bool()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
+
+    def _batches(self, skip: int) -> Iterator[list[int]]:
+        """The endless sequence of batches that the seed fixes, from step `skip` on."""
+        lengths, epoch = [len(ids) for ids in self.ids], 0
+        while True:
+            for batch in bucketed(lengths, self.config.batch_tokens, self.config.seed * 100_003 + epoch):
+                if skip > 0:
+                    skip -= 1
+                else:
+                    yield batch
+            epoch += 1
+
+    @torch.no_grad()
+    def _look(self, train_loss: float) -> None:
+        """Judge the student on the select split and remember the best."""
+        cosines = [
+            torch.nn.functional.cosine_similarity(self._forward(self.student, batch)[0], target)
+            for batch, target in zip(self.select, self.select_targets, strict=True)
+        ]
+        state, cosine = self.progressed, float(torch.cat(cosines).mean())
+        state.steps.append(state.step)
+        state.select_cosine.append(cosine)
+        state.train_loss.append(train_loss)
+        log.info("step %d: train loss %.4f, select cosine %.4f", state.step, train_loss, cosine)
+        if cosine > state.best:
+            state.best, state.looks_since_best, self.best_state = cosine, 0, self._weights()
+        else:
+            state.looks_since_best += 1
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.student.module.state_dict().items()}
+
+    def _save(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {
+                "student": self._weights(),
+                "best": self.best_state,
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "progressed": asdict(self.progressed),
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def _resume(self, path: Path) -> None:
+        saved = torch.load(path, weights_only=True)
+        self.student.module.load_state_dict(saved["student"])
+        self.best_state = saved["best"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.progressed = Progressed(**saved["progressed"])
+        log.info("resumed at step %d", self.progressed.step)
+
+
+def _bar() -> Progress:
+    """A progress bar with loss and time left; silent where the output is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,105 @@
+"""README.md of an artifact: a model card that Hugging Face reads, filled from the report.
+
+Plain YAML instead of huggingface_hub's ModelCardData, which drops and rewrites keys from release to release.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from compress.report.figures import kept
+from compress.report.format import interval, megabytes, percent, relevant_flags, run_lengths
+from compress.report.sections import settings
+from compress.report.table import escape_markdown, markdown_grid, markdown_table
+from compress.result import Report
+
+TEMPLATES = Path(__file__).parent / "templates"
+_FACTS = (
+    "base_model", "license", "source", "inputs", "outputs", "max_length", "pipeline_tag", "example_code"
+)  # fmt: skip
+
+
+def model_card(report: Report, facts: Mapping[str, Any]) -> str:
+    """The card of the variant the verdict names.
+
+    `facts`, all optional: base_model, license, source, pipeline_tag, example_code: text; inputs, outputs:
+    name -> description; max_length: tokens.
+    """
+    best, dense = kept(report), report.variants[0]
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=False,  # Markdown, not HTML: every value passes through the filter `md`
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"md": escape_markdown, "percent": percent, "megabytes": megabytes}
+    return environment.get_template("card.md.j2").render(
+        report=report,
+        facts={name: facts.get(name) for name in _FACTS},
+        front_matter=front_matter(report, facts),
+        best=best,
+        dense=dense,
+        drop=_drop(report),
+        widths={kind: run_lengths(widths) for kind, widths in best.widths.items()},
+        groups={name: _settings(report, name) for name in ("prune", "recover", "quantize")},
+        prune=report.config.get("prune") or {},
+        recover=report.config.get("recover") or {},
+        flags=relevant_flags([str(flag) for flag in report.environment.get("isa_flags") or []]),
+        table=markdown_table(report),
+        interface=_interface(facts),
+        code=_fenced(str(facts.get("example_code") or "")),
+    )
+
+
+def front_matter(report: Report, facts: Mapping[str, Any]) -> str:
+    """YAML between the dashes; a fact that is unknown is left out, never guessed."""
+    best = kept(report)
+    data = {
+        "license": facts.get("license"),
+        "base_model": facts.get("base_model"),
+        # the Hub knows adapter, merge, quantized and finetune
+        "base_model_relation": _relation(report) if facts.get("base_model") else None,
+        "library_name": "onnxruntime",
+        "pipeline_tag": facts.get("pipeline_tag"),
+        "tags": ["onnx", "onnxruntime", *(["int8"] if best.quantization else []), "compressed"],
+    }
+    known = {name: value for name, value in data.items() if value is not None}
+    return str(yaml.safe_dump(known, sort_keys=False, allow_unicode=True)).strip()
+
+
+def _relation(report: Report) -> str:
+    return "quantized" if kept(report).quantization else "finetune"
+
+
+def _drop(report: Report) -> str:
+    found = kept(report).drop_from_dense.get(report.primary_metric)
+    return interval(found.value, found.ci95) if found else ""
+
+
+def _settings(report: Report, group: str) -> str:
+    config = report.config.get(group)
+    return ", ".join(f"`{setting.replace('`', '')}`" for setting in settings(config)) if config else ""
+
+
+def _interface(facts: Mapping[str, Any]) -> str:
+    rows = [
+        (kind, str(name), str(description))
+        for kind, entries in (("input", facts.get("inputs")), ("output", facts.get("outputs")))
+        for name, description in (
+            entries.items() if isinstance(entries, Mapping) else ((entry, "") for entry in entries or ())
+        )
+    ]
+    return markdown_grid(("", "name", "what"), rows) if rows else ""
+
+
+def _fenced(code: str) -> str:
+    """A fence longer than any inside the code, so that nothing in it closes the block."""
+    fence = "```"
+    while fence in code:
+        fence += "`"
+    return f"{fence}python\n{code.strip()}\n{fence}" if code.strip() else ""

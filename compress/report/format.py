@@ -1,0 +1,81 @@
+"""Numbers as text: three significant digits, an interval beside its value, words only where earned."""
+
+import math
+
+from compress.result import Estimate
+
+MISSING = "-"
+DIGITS = 3
+_FLAG_PREFIXES = ("avx", "amx", "fma", "f16c", "sse4", "vnni", "neon", "asimd", "sve", "i8mm", "bf16")
+
+
+def _decimals(*values: float) -> int:
+    """Decimals that give the largest of `values` three significant digits."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
+
+
+def _fixed(value: float, decimals: int) -> str:
+    # adding 0.0 turns the negative zero of a rounded small number into zero
+    return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
+
+
+def number(value: float) -> str:
+    """`0.5081 -> "0.508"`, `1234 -> "1230"`."""
+    return _fixed(value, _decimals(value))
+
+
+def bracket(value: float, ci95: tuple[float, float]) -> tuple[str, str]:
+    """Value and interval with the same decimals, those of the largest: `("0.508", "[0.410, 0.590]")`."""
+    decimals = _decimals(value, *ci95)
+    return _fixed(value, decimals), f"[{_fixed(ci95[0], decimals)}, {_fixed(ci95[1], decimals)}]"
+
+
+def interval(value: float, ci95: tuple[float, float]) -> str:
+    return " ".join(bracket(value, ci95))
+
+
+def megabytes(size: float) -> str:
+    """1 MB = 10^6 bytes; without the unit, which belongs in the header."""
+    return number(size / 1e6)
+
+
+def percent(share: float) -> str:
+    return f"{number(100 * share)} %"
+
+
+def precise(value: float) -> str:
+    """Eight digits, for gates: a cosine of 0.9999998 must not read as 1."""
+    return f"{value:.8g}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{number(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def speed_word(speedup: Estimate) -> str:
+    """Faster or slower only where the whole interval says so."""
+    low, high = speedup.ci95
+    if low > 1:
+        return "faster"
+    return "slower" if high < 1 else "not told apart"
+
+
+def run_lengths(widths: tuple[int, ...]) -> str:
+    """`(768, 768, 512) -> "2 x 768, 512"`."""
+    runs: list[tuple[int, int]] = []
+    for width in widths:
+        if runs and runs[-1][1] == width:
+            runs[-1] = (runs[-1][0] + 1, width)
+        else:
+            runs.append((1, width))
+    return ", ".join(f"{count} x {width}" if count > 1 else str(width) for count, width in runs)
+
+
+def relevant_flags(flags: list[str]) -> list[str]:
+    """The CPU flags that decide the speed of a kernel; all of them on a CPU we do not know."""
+    return [flag for flag in flags if flag.lower().startswith(_FLAG_PREFIXES)] or flags

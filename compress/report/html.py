@@ -1,0 +1,75 @@
+"""report.html: one file that opens offline, with its style and its figures inside."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from compress.report import figures
+from compress.report.format import bracket, interval, megabytes, number, percent, speed_word
+from compress.report.sections import sections
+from compress.report.table import mark, table_rows
+from compress.result import Report
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def report_html(report: Report) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
+    drawn = {
+        "widths": Markup(figures.widths(report)),
+        "recovery": Markup(figures.training(report)),
+        "stages": Markup(figures.stages(report)),
+    }
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        dense=report.variants[0].name,
+        columns=[(variant.name, mark(report, variant)) for variant in report.variants],
+        rows=table_rows(report),
+        cards=_cards(report),
+        tradeoff=Markup(figures.tradeoff(report)),
+        latency=Markup(figures.latency(report)),
+        sections=sections(report),
+        figures=drawn,
+        config=yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True) if report.config else "",
+    )
+
+
+def _cards(report: Report) -> list[dict[str, Any]]:
+    """Headline numbers of the kept variant: title, big number, small print, tone (good, bad or none)."""
+    dense, best, metric = report.variants[0], figures.kept(report), report.primary_metric
+    beside = "" if best is dense else f"dense {megabytes(dense.size_bytes)} MB"
+    cards = [{"title": "size", "big": f"{megabytes(best.size_bytes)} MB", "small": [beside], "tone": ""}]
+    for workload, speedup in best.speedup.items():
+        if best is dense:
+            break
+        word = speed_word(speedup)
+        value, limits = bracket(speedup.value, speedup.ci95)
+        before, after = dense.latency_ms.get(workload), best.latency_ms.get(workload)
+        times = f"p50 {number(before.p50)} to {number(after.p50)} ms" if before and after else ""
+        tone = {"faster": "good", "slower": "bad"}.get(word, "")
+        small = [f"{limits} {word}", times]
+        cards.append({"title": f"speed-up at {workload}", "big": f"{value} x", "small": small, "tone": tone})
+    if (drop := best.drop_from_dense.get(metric)) is not None and best is not dense:
+        value, limits = bracket(drop.value, drop.ci95)
+        before_after = [v.quality[metric] for v in (dense, best) if metric in v.quality]
+        scores = f"{' to '.join(number(score.value) for score in before_after)}" if before_after else ""
+        small = [limits, scores]
+        cards.append({"title": f"drop in {metric}", "big": value, "small": small, "tone": ""})
+    elif (score := best.quality.get(metric)) is not None:
+        small = [interval(score.value, score.ci95), f"n {score.n}"]
+        cards.append({"title": metric, "big": number(score.value), "small": small, "tone": ""})
+    if best.quantization is not None:
+        share, small = percent(best.quantization.coverage_macs), ["of the multiply-accumulates"]
+        cards.append({"title": "in integers", "big": share, "small": small, "tone": ""})
+    return cards

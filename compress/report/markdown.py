@@ -1,0 +1,32 @@
+"""report.md: the same story as report.html, for pull requests and terminals."""
+
+from compress.report.sections import Section, sections
+from compress.report.table import escape_markdown, markdown_grid, markdown_table
+from compress.result import Report
+
+
+def report_markdown(report: Report) -> str:
+    verdict = report.verdict
+    word = "Ships" if verdict.ships else "Does not ship; the best is"
+    parts = [
+        f"# {escape_markdown(report.experiment)}",
+        f"**{word}: {escape_markdown(verdict.best)}**",
+        "\n".join(f"- {escape_markdown(reason)}" for reason in verdict.reasons),
+        "## Results",
+        f"Measured on the ONNX files themselves. Primary metric: {escape_markdown(report.primary_metric)}. "
+        "Brackets are 95 % intervals; a drop is positive where the model got worse.",
+        markdown_table(report),
+        *(_drawn(section) for section in sections(report)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _drawn(section: Section) -> str:
+    parts = [
+        f"## {section.title}",
+        "\n".join(f"- {escape_markdown(line)}" for line in section.lines),
+        markdown_grid(section.header, section.rows) if section.rows else "",
+        # indented, not fenced: no text inside can close the block
+        "\n".join("    " + line for line in section.code.splitlines()),
+    ]
+    return "\n\n".join(part for part in parts if part)

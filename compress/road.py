@@ -1,0 +1,76 @@
+"""Runs stages: each is a function from folders to a folder, kept in the store under what it was made from."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from compress.config import SKIPS
+from compress.result import Stage
+from compress.store import Entry, Store, code_version, entry_digest
+
+
+@dataclass
+class Road:
+    """One walk through the pipeline; with `dry_run` it only says what it would do."""
+
+    store: Store
+    console: Console
+    dry_run: bool = False
+    stages: list[Stage] = field(default_factory=list)
+
+    def stage(
+        self,
+        name: str,
+        function: Callable[..., None],
+        config: Any,
+        *inputs: Entry,
+        extra: tuple[Any, ...] = (),
+        identity: Any = None,
+        scratch: bool = False,
+    ) -> Entry:
+        """The result of `function(config, *extra, *input folders, out[, scratch])`.
+
+        Its key is the config, the inputs' digests, `extra`, `identity` (what the outside world adds, such
+        as the digest of a download) and the version of the code. An option that skips the stage
+        returns its first input.
+        """
+        if isinstance(config, SKIPS):
+            return inputs[0]
+        package = function.__module__.split(".")[1]
+        key = {
+            "config": [type(config).__name__, dataclasses.asdict(config)],
+            "inputs": [entry.digest for entry in inputs],
+            "extra": [extra, identity],
+            "code": code_version(package),
+        }
+        if self.dry_run:
+            return self._preview(name, key)
+        self.console.print(f"[bold]{name:<10}[/] ...", end="\r")
+        folders = [entry.path for entry in inputs]
+
+        def build(out: Path, scratch_folder: Path) -> None:
+            function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
+
+        start = time.perf_counter()
+        entry = self.store.make(name, key, build)
+        took = f"[dim]reused ({entry.seconds:.1f} s saved)[/]" if entry.reused else f"{entry.seconds:.1f} s"
+        self.console.print(f"[bold]{name:<10}[/] {took}", highlight=False)
+        seconds = time.perf_counter() - start
+        self.stages.append(Stage(name=name, digest=entry.digest, reused=entry.reused, seconds=seconds))
+        return entry
+
+    def _preview(self, name: str, key: Any) -> Entry:
+        digest = entry_digest(name, key)
+        if entry := self.store.find(digest):
+            self.console.print(f"[bold]{name:<10}[/] would be reused", highlight=False)
+            return entry
+        typical = self.store.typical_seconds(name)
+        estimate = f"about {typical:.0f} s" if typical is not None else "no earlier run to estimate from"
+        self.console.print(f"[bold]{name:<10}[/] would run, {estimate}", highlight=False)
+        self.stages.append(Stage(name=name, digest=digest, reused=False, seconds=typical or 0.0))
+        return Entry(Path(), digest, reused=False, seconds=typical or 0.0)

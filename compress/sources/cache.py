@@ -1,0 +1,101 @@
+"""The one folder that sources write to: where it is, how it is locked, written and checked."""
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from filelock import FileLock
+from platformdirs import user_cache_dir
+
+from compress.errors import SourceError, StoreError
+
+
+def cache_dir() -> Path:
+    """`COMPRESS_CACHE`, else the user's cache folder of this operating system."""
+    return Path(os.environ.get("COMPRESS_CACHE") or user_cache_dir("compress")).expanduser().absolute()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path, patterns: Sequence[str] = ("*",)) -> str:
+    """The sha256 of a file; of a folder, the sha256 of what `sha256sum` prints for its files, sorted by name.
+
+    Hidden files and folders (.git, .cache) do not count, nor do files that match none of `patterns`.
+    Raises SourceError when something cannot be read or a folder holds no file.
+    """
+    try:
+        if path.is_file():
+            return file_sha256(path)
+        names = sorted(
+            name
+            for file in path.rglob("*")
+            if file.is_file()
+            and not (name := file.relative_to(path).as_posix()).startswith(".")
+            and "/." not in name
+            and any(fnmatch(name, pattern) for pattern in patterns)
+        )
+        sums = "".join(f"{file_sha256(path / name)}  {name}\n" for name in names)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}", found=error.strerror, next="check its permissions") from None
+    if not names:
+        raise SourceError(f"the folder {path} holds no files", allowed=", ".join(patterns))
+    return hashlib.sha256(sums.encode()).hexdigest()
+
+
+def expect(uri: str, sha256: str | None, found: str) -> None:
+    """Raise SourceError unless `found` is the pinned sha256."""
+    if sha256 is not None and found != sha256:
+        raise SourceError(
+            f"{uri} is not what was pinned: another sha256",
+            found=found,
+            allowed=sha256,
+            next="do not use it, or, if you trust it, put the found sha256 into the config",
+        )
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a StoreError about the cache `folder`."""
+    try:
+        yield
+    except OSError as error:
+        advice = "or set COMPRESS_CACHE to another folder"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StoreError(
+            f"no space left in the cache {folder}" if full else f"cannot write the cache {folder}",
+            found=error.strerror or error,
+            next=f"free some space, {advice}" if full else f"make it writable, {advice}",
+        ) from None
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock `name` in `folder`: of several processes that want the same thing one makes it."""
+    with writing(folder):
+        (folder / "locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "locks" / f"{name}.lock")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A new folder inside `folder`, on the same disk so that a rename publishes; gone after the block."""
+    with writing(folder):
+        temporary = Path(tempfile.mkdtemp(prefix="partial-", dir=folder))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

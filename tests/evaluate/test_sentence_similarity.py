@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from compress.config import PairSplit, SentenceSimilarity
+from compress.data import PairSet, Splits, TextSplit
+from compress.errors import ConfigError, GateError, StoreError
+from compress.evaluate import evaluate, load_quality, sentence_similarity
+from compress.result import Estimate
+
+ZERO = Estimate(value=0.0, ci95=(0.0, 0.0))
+
+
+def _sentences(rng, n):
+    return tuple(" ".join(f"w{i}" for i in rng.integers(0, 60, size=6)) for _ in range(n))
+
+
+@pytest.fixture(scope="module")
+def splits():
+    rng = np.random.default_rng(1)
+
+    def text_split(name, n):
+        documents = tuple(i // 3 for i in range(n))
+        return TextSplit(name=name, texts=_sentences(rng, n), documents=documents, fingerprint=name)
+
+    def pair_set(name, split, n):
+        pairs = np.stack(np.triu_indices(n, 1), axis=1)
+        return PairSet(
+            name=name,
+            split=split,
+            texts=_sentences(rng, n),
+            pairs=pairs,
+            scores=rng.normal(size=len(pairs)),
+            fingerprint=name,
+        )
+
+    return Splits(
+        **{name: text_split(name, 30) for name in ("calibration", "train", "select", "test")},
+        pairs={
+            "lee": pair_set("lee", PairSplit.test, 12),
+            "words": pair_set("words", PairSplit.test, 10),
+            "simlex": pair_set("simlex", PairSplit.select, 10),
+        },
+    )
+
+
+@pytest.fixture
+def run(monkeypatch, splits, checkpoint, encoder, table, tmp_path):
+    """Evaluates an encoder whose token embeddings differ from the dense one's by noise."""
+    monkeypatch.setattr(sentence_similarity, "load_splits", lambda folder: splits)
+    dense = encoder("baseline/model", table).parent
+
+    def go(noise=0.0, split=PairSplit.test, small=None, **options):
+        if small is None:
+            small = table + noise * np.random.default_rng(2).normal(size=table.shape)
+        config = SentenceSimilarity(**{"resamples": 200, **options})
+        out = tmp_path / "result"
+        graph = encoder("graph/model", small).parent
+        evaluate(config, graph, dense, checkpoint, tmp_path, out, split)
+        return load_quality(out), np.load(out / "scores.npz")
+
+    return go
+
+
+def test_the_dense_file_itself_drops_by_exactly_zero(run):
+    quality, scores = run(noise=0.0)
+    assert set(quality.drop_from_dense.values()) == {ZERO}
+    assert quality.fidelity["cosine"].value == 1.0
+    np.testing.assert_array_equal(scores["lee_dense"], scores["lee_small"])
+
+
+def test_numbers_follow_from_the_scores_of_the_examples(run, splits):
+    quality, scores = run(noise=0.3)
+    human = splits.pairs["lee"].scores
+    np.testing.assert_array_equal(scores["lee_human"], human)
+    dense, small = (stats.spearmanr(scores[f"lee_{which}"], human).statistic for which in ("dense", "small"))
+    assert quality.quality["lee_spearman"].value == pytest.approx(small)
+    assert quality.quality["lee_spearman"].n == 66
+    assert quality.drop_from_dense["lee_spearman"].value == pytest.approx(dense - small)
+    pearson = stats.pearsonr(scores["words_small"], splits.pairs["words"].scores).statistic
+    assert quality.quality["words_pearson"].value == pytest.approx(pearson)
+    assert quality.fidelity["cosine"].value == pytest.approx(scores["cosine"].mean())
+    assert quality.fidelity["cosine_p5"].value == pytest.approx(np.quantile(scores["cosine"], 0.05))
+    assert quality.drop_from_dense["cosine"].value == pytest.approx(1 - scores["cosine"].mean())
+    assert quality.primary == "lee_spearman"
+
+
+def test_scores_are_cosines(run, splits, table):
+    _, scores = run(noise=0.3)
+
+    def unit(text):
+        total = table.astype(np.float32)[[2, *(int(word[1:]) + 5 for word in text.split()), 3]].sum(axis=0)
+        return total / np.linalg.norm(total)
+
+    lee = splits.pairs["lee"]
+    vectors = np.stack([unit(text) for text in lee.texts])
+    expected = [vectors[i] @ vectors[j] for i, j in lee.pairs]
+    np.testing.assert_allclose(scores["lee_dense"], expected, atol=1e-5)
+
+
+def test_test_and_select_see_their_own_data_only(run):
+    test, _ = run(noise=0.3)
+    select, scores = run(noise=0.3, split=PairSplit.select)
+    assert set(test.quality) == {"lee_spearman", "lee_pearson", "words_spearman", "words_pearson"}
+    assert set(select.quality) == {"simlex_spearman", "simlex_pearson"}
+    assert select.primary == "simlex_spearman"
+    assert select.fidelity["cosine"] != test.fidelity["cosine"]
+    assert not any(name.startswith(("lee", "words")) for name in scores)
+
+
+@pytest.mark.parametrize("primary", ["words_spearman", "words_pearson", "cosine", "cosine_p5"])
+def test_the_primary_metric_is_the_one_asked_for(run, primary):
+    quality, _ = run(noise=0.3, primary=primary)
+    assert quality.primary == primary
+    assert primary in quality.drop_from_dense
+
+
+@pytest.mark.parametrize("split", PairSplit)
+def test_an_unknown_primary_metric(run, split):
+    with pytest.raises(ConfigError, match="did you mean 'lee_spearman'"):
+        run(primary="lee_speerman", split=split)
+
+
+def test_results_are_deterministic(run):
+    assert run(noise=0.3)[0] == run(noise=0.3)[0]
+
+
+def test_more_noise_is_less_faithful(run):
+    near, far = run(noise=0.05)[0], run(noise=0.8)[0]
+    assert near.fidelity["cosine"].value > far.fidelity["cosine"].value
+    assert near.drop_from_dense["cosine"].ci95[1] < far.drop_from_dense["cosine"].ci95[0]
+
+
+def test_a_constant_model_stops_at_the_gate(run, table):
+    with pytest.raises(GateError):
+        run(small=np.ones_like(table))
+
+
+def test_a_result_that_is_not_there(tmp_path):
+    with pytest.raises(StoreError):
+        load_quality(tmp_path)

@@ -1,0 +1,279 @@
+import importlib.util
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from compress.errors import DataError
+from compress.evaluate import statistics as ours
+from compress.result import Estimate
+
+KINDS = {"spearman": stats.spearmanr, "pearson": stats.pearsonr}
+
+
+def _pairs(seed=0, n=200):
+    rng = np.random.default_rng(seed)
+    truth = np.round(rng.normal(size=n), 1)
+    dense = truth + rng.normal(size=n)
+    return dense, dense + 0.3 * rng.normal(size=n), truth
+
+
+# --- means
+
+
+def test_the_interval_of_a_normal_mean_is_that_of_student():
+    values = np.random.default_rng(0).normal(3.0, 2.0, size=80)
+    score = ours.mean_interval(values, resamples=20_000)
+    student = stats.t.interval(0.95, 79, values.mean(), stats.sem(values))
+    assert score.value == pytest.approx(values.mean())
+    assert score.n == 80
+    assert score.ci95 == pytest.approx(student, abs=0.05 * stats.sem(values) * 2)
+
+
+def test_repeating_every_value_tells_nothing_new_when_clusters_say_so():
+    values = np.random.default_rng(1).exponential(size=60)
+    repeated, labels = np.repeat(values, 5), np.repeat(np.arange(60), 5)
+    once, clustered = ours.mean_interval(values), ours.mean_interval(repeated, labels)
+    assert clustered.value == pytest.approx(once.value)
+    assert clustered.ci95 == pytest.approx(once.ci95)
+    naive = ours.mean_interval(repeated).ci95
+    assert naive[1] - naive[0] < 0.6 * (once.ci95[1] - once.ci95[0])
+
+
+def test_a_drop_is_paired_and_positive_when_worse():
+    dense = np.random.default_rng(2).normal(size=50) * 100
+    drop = ours.paired_mean_drop(dense, dense - 1.0)
+    assert drop.value == pytest.approx(1.0)
+    assert drop.ci95 == pytest.approx((1.0, 1.0))
+    assert ours.paired_mean_drop(dense, dense - 1.0, higher_is_better=False).value == pytest.approx(-1.0)
+
+
+def test_equal_scores_drop_by_exactly_zero():
+    dense, _, truth = _pairs()
+    zero = Estimate(value=0.0, ci95=(0.0, 0.0))
+    assert ours.paired_mean_drop(dense, dense) == zero
+    assert ours.paired_correlation_drop("spearman", dense, dense, truth) == zero
+    assert ours.paired_correlation_drop("pearson", dense, dense, truth) == zero
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30), st.floats(-100, 100))
+def test_an_interval_holds_its_mean_and_moves_with_the_data(values, shift):
+    score = ours.mean_interval(values, resamples=200)
+    moved = ours.mean_interval(np.array(values) + shift, resamples=200)
+    assert score.ci95[0] <= score.value + 1e-6
+    assert score.value - 1e-6 <= score.ci95[1]
+    assert moved.value == pytest.approx(score.value + shift, abs=1e-6)
+
+
+def test_quantile_interval_ends_at_the_order_statistics_of_the_binomial():
+    values = np.random.default_rng(3).permutation(np.arange(500.0))
+    score = ours.quantile_interval(values, 0.05)
+    assert score.value == pytest.approx(np.quantile(values, 0.05))
+    # P(low <= quantile <= high) = P(low < Binomial(500, 0.05) <= high), at least 95 %
+    low, high = score.ci95
+    covered = stats.binom.cdf(high, 500, 0.05) - stats.binom.cdf(low, 500, 0.05)
+    assert 0.95 <= covered < 0.975
+
+
+def test_quantile_of_repeated_values_knows_their_clusters():
+    values = np.random.default_rng(6).normal(size=300)
+    once = ours.quantile_interval(values, 0.2)
+    repeated = ours.quantile_interval(np.repeat(values, 5), 0.2, np.repeat(np.arange(300), 5))
+    assert repeated.value == pytest.approx(once.value, abs=0.02)
+    assert repeated.ci95 == pytest.approx(once.ci95, abs=0.05)
+
+
+# --- correlations
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_value_is_scipys(kind):
+    dense, small, truth = _pairs()
+    assert ours.correlation(kind, dense, truth).value == pytest.approx(KINDS[kind](dense, truth).statistic)
+    expected = KINDS[kind](dense, truth).statistic - KINDS[kind](small, truth).statistic
+    assert ours.paired_correlation_drop(kind, dense, small, truth).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_standard_error_is_the_jackknifes(kind):
+    dense, small, truth = _pairs()
+
+    def drop(keep):
+        return KINDS[kind](dense[keep], truth[keep])[0] - KINDS[kind](small[keep], truth[keep])[0]
+
+    left_out = [drop(np.arange(200) != i) for i in range(200)]
+    jackknife = np.sqrt(199 / 200 * ((left_out - np.mean(left_out)) ** 2).sum())
+    low, high = ours.paired_correlation_drop(kind, dense, small, truth).ci95
+    assert (high - low) / 2 / stats.t.ppf(0.975, 199) == pytest.approx(jackknife, rel=0.03)
+
+
+def test_pearson_of_normal_data_has_fishers_interval():
+    rng = np.random.default_rng(4)
+    x, y = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=3000).T
+    expected = stats.pearsonr(x, y).confidence_interval(0.95)
+    assert ours.correlation("pearson", x, y).ci95 == pytest.approx(tuple(expected), abs=0.003)
+
+
+def test_pairs_of_distinct_items_are_as_good_as_independent_ones():
+    dense, _, truth = _pairs()
+    alone = ours.correlation("spearman", dense, truth)
+    nodes = np.arange(400).reshape(200, 2)
+    assert ours.correlation("spearman", dense, truth, nodes).ci95 == pytest.approx(alone.ci95, abs=2e-3)
+
+
+def test_a_pair_that_occurs_ten_times_counts_once():
+    dense, _, truth = _pairs()
+    nodes = np.arange(400).reshape(200, 2)
+    once = ours.correlation("spearman", dense, truth, nodes)
+    tenfold = [np.repeat(a, 10, axis=0) for a in (dense, truth, nodes)]
+    # Reversed and self-paired items must not count twice either.
+    tenfold[2][::2] = tenfold[2][::2, ::-1]
+    assert ours.correlation("spearman", *tenfold).ci95 == pytest.approx(once.ci95, abs=2e-3)
+
+
+def test_pairs_of_one_word_with_itself():
+    dense, _, truth = _pairs()
+    nodes = np.stack([np.arange(200)] * 2, axis=1)
+    alone = ours.correlation("spearman", dense, truth)
+    assert ours.correlation("spearman", dense, truth, nodes).ci95 == pytest.approx(alone.ci95, abs=3e-3)
+
+
+def test_fifty_documents_are_fast():
+    left, right = np.triu_indices(50, 1)
+    dense, small, truth = _pairs(n=len(left))
+    started = time.process_time()
+    ours.paired_correlation_drop("spearman", dense, small, truth, np.stack([left, right], axis=1))
+    assert time.process_time() - started < 2
+
+
+def test_a_perfect_correlation():
+    score = ours.correlation("spearman", [1, 2, 3, 4, 5], [10, 20, 30, 40, 99])
+    assert score.value == pytest.approx(1.0)
+    assert score.ci95[0] == pytest.approx(1.0)
+
+
+# --- proportions and decisions
+
+
+def test_accuracy_has_wilsons_interval():
+    score = ours.accuracy([True] * 90 + [False] * 10)
+    z2 = stats.norm.ppf(0.975) ** 2  # Wilson 1927, by hand
+    centre = (0.9 + z2 / 200) / (1 + z2 / 100)
+    half = np.sqrt(z2 * 0.09 / 100 + z2**2 / 40000) / (1 + z2 / 100)
+    assert score.value == 0.9
+    assert score.ci95 == pytest.approx((centre - half, centre + half))
+
+
+def _correct(both, lost, gained, neither):
+    dense = [True] * (both + lost) + [False] * (gained + neither)
+    small = [True] * both + [False] * lost + [True] * gained + [False] * neither
+    return dense, small
+
+
+def test_tangos_interval_of_models_that_never_disagree():
+    drop = ours.paired_accuracy_drop(*_correct(50, 0, 0, 0))
+    half = 3.841459 / (50 + 3.841459)  # z^2 / (n + z^2)
+    assert drop.value == 0
+    assert drop.ci95 == pytest.approx((-half, half), abs=1e-6)
+
+
+@pytest.mark.parametrize("table", [(36, 12, 2, 0), (900, 40, 15, 45), (5, 3, 4, 8)])
+def test_tangos_interval_ends_where_the_score_statistic_is_1_96(table):
+    both, lost, gained, neither = table
+    n = sum(table)
+
+    def score(drop):
+        """With the restricted maximum of the likelihood found numerically, not by Tango's formula."""
+
+        def loss(q):
+            return -(
+                lost * np.log(q + drop) + gained * np.log(q) + (both + neither) * np.log(1 - 2 * q - drop)
+            )
+
+        bounds = (max(0.0, -drop) + 1e-12, (1 - drop) / 2 - 1e-12)
+        q = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-10}).x
+        return (lost - gained - n * drop) / np.sqrt(n * (2 * q + drop - drop**2))
+
+    low, high = ours.paired_accuracy_drop(*_correct(*table)).ci95
+    assert score(low) == pytest.approx(1.959964, abs=1e-3)
+    assert score(high) == pytest.approx(-1.959964, abs=1e-3)
+
+
+@given(st.tuples(*[st.integers(0, 40)] * 4).filter(lambda table: sum(table) > 0))
+@settings(max_examples=60, deadline=None)
+def test_tangos_interval_holds_the_drop_and_mirrors(table):
+    dense, small = _correct(*table)
+    drop, back = ours.paired_accuracy_drop(dense, small), ours.paired_accuracy_drop(small, dense)
+    assert -1 <= drop.ci95[0] <= drop.value <= drop.ci95[1] <= 1
+    assert back.ci95 == pytest.approx((-drop.ci95[1], -drop.ci95[0]), abs=1e-6)
+
+
+def test_mcnemar_by_hand():
+    # 1 lost, 5 gained: 2 (C(6,0) + C(6,1)) / 2^6
+    assert ours.mcnemar(*_correct(20, 1, 5, 3)) == pytest.approx(14 / 64)
+    assert ours.mcnemar(*_correct(20, 0, 0, 3)) == 1.0
+
+
+def test_noninferior_needs_the_whole_interval_below_the_margin():
+    drop = Estimate(value=0.001, ci95=(-0.002, 0.010))
+    assert ours.noninferior(drop, 0.0101)
+    assert not ours.noninferior(drop, 0.010)
+
+
+def test_holm_by_hand():
+    assert ours.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert ours.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: ours.mean_interval([1.0, float("nan"), 2.0]),
+        lambda: ours.mean_interval([]),
+        lambda: ours.mean_interval([1.0]),
+        lambda: ours.mean_interval([1.0, 2.0], clusters=["a", "a"]),
+        lambda: ours.mean_interval([1.0, 2.0], clusters=["a"]),
+        lambda: ours.paired_mean_drop([1.0, 2.0], [1.0]),
+        lambda: ours.correlation("spearman", [1.0] * 5, [1, 2, 3, 4, 5]),
+        lambda: ours.correlation("pearson", [1, 2, 3, 4], [1, 2, 3, float("inf")]),
+        lambda: ours.correlation("pearson", [1, 2], [1, 2]),
+        lambda: ours.correlation("pearson", [1, 2, 4, 3], [1, 2, 3, 4], nodes=[[0, 1]]),
+        lambda: ours.paired_accuracy_drop([True], []),
+        lambda: ours.accuracy([]),
+    ],
+)
+def test_bad_input_is_a_data_error(call):
+    with pytest.raises(DataError):
+        call()
+
+
+def test_results_are_deterministic_and_follow_the_seed():
+    values = np.random.default_rng(5).exponential(size=40)
+    assert ours.mean_interval(values) == ours.mean_interval(values)
+    assert ours.mean_interval(values, seed=1) != ours.mean_interval(values)
+
+
+# --- coverage, by the study's own simulation
+
+
+@pytest.mark.slow
+def test_coverage():
+    """200 experiments a method; the study in experiments/ has 1,000."""
+    path = Path(__file__).parents[2] / "experiments" / "interval_coverage" / "run.py"
+    spec = importlib.util.spec_from_file_location("interval_coverage", path)
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    low, high = stats.binom.ppf([0.0005, 0.9995], 200, 0.95) / 200
+    results = study.simulate(200)
+    for method, (coverage, *_) in results.items():
+        if not method.startswith("["):
+            assert low <= coverage <= high, method
+    assert results["[spearman: pairs resampled]"][0] < 0.9

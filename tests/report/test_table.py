@@ -1,0 +1,128 @@
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from compress.report.sections import by_reason, curve, sections
+from compress.report.table import console_table, escape_markdown, markdown_table, table_rows
+from compress.result import Report, Score, SkippedNode
+
+
+def printed(report: Report, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(console_table(report))
+    return console.file.getvalue()
+
+
+def markdown_rows(report: Report) -> dict[str, list[str]]:
+    lines = markdown_table(report).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_the_table_holds_the_numbers_of_the_report(report: Report) -> None:
+    rows = markdown_rows(report)
+    assert rows["size, MB"] == ["90.4", "62.1", "62.1", "15.9"]
+    assert rows["parameters, M"] == ["22.7", "15.6", "15.6", "15.6"]
+    assert rows["MACs in integers"] == ["-", "-", "-", "98.7 %"]
+    assert rows["lee_spearman, up is better"][3] == "0.506 [0.416, 0.596]"
+    assert rows["drop in lee_spearman"][1] == "0.0368 [0.0121, 0.0633]"
+    assert rows["cosine to dense, up is better"][0] == "-"
+    assert rows["p50 at 1x128, ms"][3] == "7.66 [7.57, 7.75]"
+    assert rows["speed-up at 1x32, x"][1:] == [
+        "1.03 [0.98, 1.07] not told apart",
+        "1.02 [0.98, 1.06] not told apart",
+        "2.07 [2.00, 2.15] faster",
+    ]
+    assert rows["peak memory, MB"] == ["311", "249", "249", "148"]
+
+
+def test_the_primary_metric_leads_and_the_kept_variant_is_marked(report: Report) -> None:
+    quality = [row for row in table_rows(report) if row.group == "Quality"]
+    assert quality[0].label.startswith("lee_spearman")
+    assert [row.primary for row in quality] == [True, False, True, False, False]
+    last = dataclasses.replace(report, primary_metric="wordsim353_spearman")
+    quality = [row for row in table_rows(last) if row.group == "Quality"]
+    assert quality[0].label.startswith("wordsim353_spearman")
+    assert markdown_table(report).splitlines()[0].endswith("int8 (ships) |")
+    failed = dataclasses.replace(report, verdict=dataclasses.replace(report.verdict, ships=False))
+    assert "int8 (best, does not ship)" in markdown_table(failed)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_the_console_table_fits_a_hundred_columns_and_cuts_no_number(report: Report, count: int) -> None:
+    variants = (*report.variants, dataclasses.replace(report.variants[1], name="fifth"))[:count]
+    text = printed(dataclasses.replace(report, variants=variants))
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    for variant in variants:
+        assert variant.name[:12] in text  # a long name may be folded
+    whole = ("90.4", "[0.418, 0.599]", "[161, 165]") if count < 5 else ("90.4", "[0.418,", "0.599]")
+    for number in whole:
+        assert number in text
+
+
+def test_lower_is_better_is_said(report: Report) -> None:
+    perplexity = Score(value=28.05, ci95=(27.2, 28.9), n=64, higher_is_better=False)
+    dense = dataclasses.replace(report.variants[0], quality={"perplexity": perplexity})
+    rows = markdown_rows(dataclasses.replace(report, variants=(dense,), primary_metric="perplexity"))
+    assert rows["perplexity, down is better"] == ["28.1 [27.2, 28.9]"]
+
+
+def test_dense_over_dense_is_no_finding(report: Report) -> None:
+    dense = dataclasses.replace(report.variants[0], speedup=report.variants[3].speedup)
+    rows = markdown_rows(dataclasses.replace(report, variants=(dense,)))
+    assert rows["speed-up at 1x32, x"] == ["2.07 [2.00, 2.15]"]
+
+
+def test_rows_without_any_value_are_left_out(bare: Report) -> None:
+    assert [row.label for row in table_rows(bare)] == ["size, MB", "parameters, M"]
+    assert "22.7" in printed(bare)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("<script>", "&lt;script&gt;"),
+        ("a|b", "a\\|b"),
+        ("[x](javascript:y)", "[x]\\(javascript:y)"),
+        ("two\nlines", "two lines"),
+        ("`*\\", "\\`\\*\\\\"),
+        ("0.5 [0.4, 0.6]", "0.5 [0.4, 0.6]"),
+    ],
+)
+def test_markdown_is_escaped(text: str, escaped: str) -> None:
+    assert escape_markdown(text) == escaped
+
+
+def test_console_markup_in_a_name_is_text(report: Report) -> None:
+    hostile = dataclasses.replace(report.variants[0], name="[red]x[/blue]")
+    assert "[red]x[/blue]" in printed(dataclasses.replace(report, variants=(hostile,)))
+
+
+def test_skipped_nodes_are_grouped_the_most_frequent_reason_first(report: Report) -> None:
+    skipped = [SkippedNode(node=node, reason=reason) for node, reason in ("az", "bx", "cy", "dx")]
+    assert by_reason(skipped) == [("x", ["b", "d"]), ("y", ["c"]), ("z", ["a"])]
+    (section,) = [section for section in sections(report) if section.anchor == "skipped"]
+    assert section.rows[0][:3] == ("int8", "both inputs vary", "12")
+    assert section.rows[0][3].endswith("and 9 more")
+
+
+def test_a_section_without_content_is_left_out(bare: Report) -> None:
+    assert [section.anchor for section in sections(bare)] == ["files"]
+
+
+@pytest.mark.parametrize(
+    ("notes", "length"),
+    [
+        ({}, None),
+        ({"recover": None}, None),
+        ({"recover": {"steps": []}}, None),
+        ({"recover": {"steps": [0, 1, 2], "train_loss": [3.0, 2.0]}}, 2),
+        ({"recover": {"steps": [0, 1], "train_loss": [3.0, None], "select_loss": [1.0, 0.5]}}, 2),
+    ],
+)
+def test_a_curve_with_gaps(report: Report, notes: dict, length: int | None) -> None:
+    found = curve(dataclasses.replace(report, notes=notes))
+    assert (found and len(found.steps)) == length

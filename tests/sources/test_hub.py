@@ -1,0 +1,116 @@
+"""`hf:` against a folder in the hub's cache layout, without a network."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from compress import sources
+from compress.errors import SourceError, StoreError
+from compress.sources import hub
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`org/tiny` as huggingface_hub keeps it: a ref to a commit, links from its snapshot to blobs."""
+    model = tmp_path / "home" / "hub" / "models--org--tiny"
+    snapshot = model / "snapshots" / COMMIT
+    for folder in (model / "refs", model / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    (model / "refs" / "main").write_text(COMMIT)
+    files = {
+        "config.json": "{}",
+        "model.safetensors": "weights",
+        "pytorch_model.bin": "pickle",
+        "README.md": "---\nlicense: mit\n---\n",
+    }
+    for number, (name, content) in enumerate(files.items()):
+        (model / "blobs" / str(number)).write_text(content)
+        (snapshot / name).symlink_to(Path("../../blobs") / str(number))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "home" / "hub"
+
+
+def test_a_model_in_the_hub_cache_needs_no_network(hub_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        folder = sources.fetch("hf:org/tiny")
+    assert folder == hub_cache / "models--org--tiny" / "snapshots" / COMMIT
+    assert f"pin it as hf:org/tiny@{COMMIT}" in caplog.text
+    assert sources.fetch(f"hf:org/tiny@{COMMIT}") == folder
+
+
+def test_hf_hub_cache_wins_over_hf_home(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "elsewhere"))
+    assert sources.fetch("hf:org/tiny").parents[2] == hub_cache
+
+
+def test_provenance_names_the_commit(hub_cache: Path) -> None:
+    facts = sources.describe("hf:org/tiny")
+    assert (facts["name"], facts["revision"], facts["license"]) == ("org/tiny", COMMIT, "mit")
+    assert sources.fetch("hf:org/tiny", facts["sha256"]).name == COMMIT
+
+
+def test_main_and_its_commit_are_the_same_model(hub_cache: Path) -> None:
+    assert sources.identity("hf:org/tiny") == sources.identity(f"hf:org/tiny@{COMMIT}")
+    assert sources.identity("hf:org/tiny") != sources.identity(f"hf:org/tiny@{'f' * 40}")
+
+
+def test_pickled_weights_do_not_count(hub_cache: Path) -> None:
+    snapshot = hub_cache / "models--org--tiny" / "snapshots" / COMMIT
+    pinned = sources.describe("hf:org/tiny")["sha256"]
+    (snapshot / "pytorch_model.bin").unlink()
+    assert sources.describe("hf:org/tiny")["sha256"] == pinned
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(SourceError, match="no safetensors"):
+        sources.fetch("hf:org/tiny")
+
+
+def test_changed_weights_are_refused(hub_cache: Path) -> None:
+    pinned = sources.describe("hf:org/tiny")["sha256"]
+    (hub_cache / "models--org--tiny" / "blobs" / "1").write_text("other weights")
+    with pytest.raises(SourceError, match="not what was pinned"):
+        sources.fetch("hf:org/tiny", pinned)
+
+
+def test_without_network_and_cache_it_says_what_to_use(hub_cache: Path) -> None:
+    with pytest.raises(SourceError, match=r"no network(.|\n)*package: or path:"):
+        sources.fetch("hf:org/other")
+
+
+def test_an_unreachable_hub_is_no_network(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    def refuse(*_: object, **__: object) -> None:
+        raise requests.ConnectionError("refused")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(requests.Session, "send", refuse)
+    with pytest.raises(SourceError, match="no network"):
+        sources.fetch("hf:org/other")
+    assert sources.fetch("hf:org/tiny").name == COMMIT
+
+
+def test_a_full_disk_is_the_stores_error(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    import huggingface_hub
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(StoreError, match="free some space"):
+        sources.fetch("hf:org/tiny")
+
+
+def test_parse() -> None:
+    assert hub.parse("org/name@v1.0") == ("org/name", "v1.0")
+    assert hub.parse("bert-base") == ("bert-base", "")
