@@ -1,16 +1,15 @@
 """What ships: layout, manifest, checksums, verification.
 
-    artifact/
-      model.onnx              the whole model: tokens in, result out
-      config.json, tokenizer* what is needed to feed it
-      checkpoint/             the same model before quantization, for stock transformers
-      check.npz               a stored input and the output this machine computed for it
-      README.md               model card
-      manifest.json           lineage, configuration, versions, sha256 of every file
-      SHA256SUMS              for `sha256sum -c`
+artifact/
+  model.onnx              the whole model: tokens in, result out
+  config.json, tokenizer* what is needed to feed it
+  checkpoint/             the same model before quantization, for stock transformers
+  check.npz               a stored input and the output this machine computed for it
+  README.md               model card
+  manifest.json           lineage, configuration, versions, sha256 of every file
+  SHA256SUMS              for `sha256sum -c`
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -28,6 +27,8 @@ from compress.store import sha256_file
 
 MANIFEST_VERSION = 1
 _SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"
+# What stages leave in a checkpoint's folder for each other.
+_OURS = ("compress.json", "entry.json", "prune.json", "recover.json", "reload.json")
 # Another CPU has other integer kernels: the direction of an embedding may turn by rounding, no more.
 MIN_COSINE = 0.999
 
@@ -69,12 +70,12 @@ def write_artifact(
         for path in graph.glob("model.onnx*"):
             shutil.copyfile(path, partial / path.name)
         for path in checkpoint.iterdir():
-            if path.is_file() and path.suffix in (".json", ".txt", ".model") and path.name != "compress.json":
+            if path.is_file() and path.suffix in (".json", ".txt", ".model") and path.name not in _OURS:
                 shutil.copyfile(path, partial / path.name)
         if keep_checkpoint:
-            shutil.copytree(checkpoint, partial / "checkpoint", ignore=shutil.ignore_patterns("*.npz", "entry.json"))
+            shutil.copytree(checkpoint, partial / "checkpoint", ignore=shutil.ignore_patterns(*_OURS))
         (partial / "README.md").write_text(card)
-        np.savez(partial / _CHECK, **_stored_pair(partial / "model.onnx", inputs))
+        np.savez(partial / _CHECK, **_stored_pair(partial / "model.onnx", inputs))  # type: ignore[arg-type]
         _seal(partial, manifest)
         old = folder.with_name(folder.name + ".old")
         if folder.exists():
@@ -180,7 +181,9 @@ def _check_graph(folder: Path) -> None:
     except ArtifactError:
         raise
     except Exception as error:  # protobuf, onnx and the file system each have their own
-        raise ArtifactError("model.onnx is not a valid ONNX model", found=str(error).splitlines()[0]) from None
+        raise ArtifactError(
+            "model.onnx is not a valid ONNX model", found=str(error).splitlines()[0]
+        ) from None
 
 
 def _check_pair(folder: Path) -> None:
@@ -188,16 +191,12 @@ def _check_pair(folder: Path) -> None:
         with np.load(folder / _CHECK, allow_pickle=False) as pair:
             inputs = {name[3:]: pair[name] for name in pair.files if name.startswith("in.")}
             expected = {name[4:]: pair[name] for name in pair.files if name.startswith("out.")}
-        session = onnxruntime.InferenceSession(
-            folder / "model.onnx", providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
         outputs = session.run(list(expected), inputs)
     except Exception as error:  # onnxruntime raises a class of its own for each status
         raise ArtifactError("model.onnx does not run", found=str(error).splitlines()[0]) from None
     for (name, wanted), got in zip(expected.items(), outputs, strict=True):
-        cosine = float(
-            np.sum(wanted * got) / max(1e-12, float(np.linalg.norm(wanted) * np.linalg.norm(got)))
-        )
+        cosine = float(np.sum(wanted * got) / max(1e-12, float(np.linalg.norm(wanted) * np.linalg.norm(got))))
         if wanted.shape != got.shape or not cosine >= MIN_COSINE:
             raise ArtifactError(
                 f"output {name} differs from the stored one",

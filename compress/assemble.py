@@ -23,12 +23,12 @@ from compress.evaluate import Quality, load_quality
 from compress.quantize import load_coverage
 from compress.report.card import model_card
 from compress.result import Gate, Report, Stage, Variant
-from compress.store import Entry, sha256_file
+from compress.store import LIBRARIES, Entry, sha256_file
 from compress.verdict import judge
 
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
-_PACKAGES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy")
-_EXAMPLE = '''
+_PACKAGES = (*LIBRARIES, "numpy")
+_EXAMPLE = """
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
@@ -47,7 +47,7 @@ feeds = {{
 names = [i.name for i in session.get_inputs()]
 embeddings = session.run(["sentence_embedding"], {{n: feeds[n] for n in names}})[0]
 print(embeddings @ embeddings.T)  # cosine similarities
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def assemble(
     quality: Sequence[Entry],
     speed: Entry,
     splits: Entry,
+    pruned: Entry,
     stages: Sequence[Stage],
 ) -> Report:
     """One report out of the folders that the stages left."""
@@ -84,13 +85,13 @@ def assemble(
         variants=variants,
         verdict=judge(variants, primary, config.budget),
         stages=tuple(stages),
-        gates=tuple(_gates(ladder)),
+        gates=tuple(_gates(ladder, pruned)),
         notes={
             "noise": list(timed.noise),
             "command": shlex.join(["compress", *sys.argv[1:]]),
             "lineage": list(facts.lineage),
-            **_read_json(student / "recover.json", "recover"),
-            **_read_json(student / "prune.json", "prune"),
+            "recover": _read_json(student / "recover.json"),
+            "prune": _read_json(pruned.path / "prune.json"),
         },
     )
 
@@ -108,7 +109,7 @@ def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
             "license": facts.license,
             "source": facts.source,
             "pipeline_tag": "sentence-similarity",
-            "inputs": {name: "int64 (batch, tokens)" for name in encoder.input_names},
+            "inputs": dict.fromkeys(encoder.input_names, "int64 (batch, tokens)"),
             "outputs": {"sentence_embedding": "float32 (batch, hidden), length 1"},
             "max_length": encoder.max_length,
             "example_code": _EXAMPLE.format(max_length=encoder.max_length),
@@ -183,28 +184,23 @@ def _variant(rung: Rung, quality: Quality, speed: Speed) -> Variant:
     )
 
 
-def _gates(ladder: Sequence[Rung]) -> list[Gate]:
+def _gates(ladder: Sequence[Rung], pruned: Entry) -> list[Gate]:
     """Every gate that the stages passed, with the numbers they stored; a failed one ended the run."""
-    gates = []
+    checks = [(pruned, "reload.json", "pruned: stock transformers reloads the checkpoint")]
     for rung in ladder:
-        for name, title in (("parity.json", "ONNX equals torch"), ("coverage.json", "integer coverage")):
-            numbers = {
-                key: float(value)
-                for key, value in next(iter(_read_json(rung.graph.path / name, "x").values()), {}).items()
-                if isinstance(value, int | float)
-            }
-            if numbers:
-                gates.append(Gate(name=f"{rung.name}: {title}", passed=True, numbers=numbers))
-    reload = _read_json(ladder[-1].checkpoint.path / "reload.json", "numbers")
-    if reload:
-        gates.append(
-            Gate(name="checkpoint reloads in stock transformers", passed=True, numbers=reload["numbers"])
-        )
+        checks.append((rung.graph, "parity.json", f"{rung.name}: ONNX equals torch"))
+        checks.append((rung.graph, "coverage.json", f"{rung.name}: integer coverage"))
+    gates = []
+    for entry, file, name in checks:
+        content = _read_json(entry.path / file)
+        numbers = {k: float(v) for k, v in content.items() if isinstance(v, int | float)}
+        if numbers:
+            gates.append(Gate(name=name, passed=True, numbers=numbers))
     return gates
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    return {name: json.loads(path.read_text())} if path.is_file() else {}
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _opset(path: Path) -> int:
@@ -220,7 +216,9 @@ def _git() -> dict[str, Any] | None:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
 
     try:
-        return {"commit": ask("rev-parse", "HEAD").strip(), "dirty": bool(ask("status", "--porcelain").strip())}
+        return {
+            "commit": ask("rev-parse", "HEAD").strip(),
+            "dirty": bool(ask("status", "--porcelain").strip()),
+        }
     except (OSError, subprocess.CalledProcessError):
         return None
-

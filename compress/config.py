@@ -63,22 +63,16 @@ class EncoderModel(ModelConfig):
 class TextFormat(Enum):
     lines = "lines"  # a document a line
     mediawiki = "mediawiki"  # a MediaWiki XML dump, plain or bz2
-    LINES = "lines"
-    MEDIAWIKI = "mediawiki"
 
 
 class PairFormat(Enum):
     matrix = "matrix"  # a file of texts and a square matrix of similarities
     tsv = "tsv"  # text, text, score
-    MATRIX = "matrix"
-    TSV = "tsv"
 
 
 class PairSplit(Enum):
     select = "select"
     test = "test"
-    SELECT = "select"
-    TEST = "test"
 
 
 @dataclass(kw_only=True)
@@ -139,8 +133,8 @@ class TextData(DataConfig):
 
 class Importance(Enum):
     magnitude = "magnitude"  # L2 norm of all coupled weights
-    taylor = "taylor"  # |weight x gradient| of the distillation loss
-    activation = "activation"  # variance of the activation x squared norm of what reads it (FLAP)
+    taylor = "taylor"  # |weight x gradient| of a label-free loss
+    activation = "activation"  # what the activation contributes to the layer that reads it
 
 
 # local: the same share from every layer, so that widths are uniform;
@@ -175,7 +169,7 @@ class StructuredPrune(PruneConfig):
     """Physically smaller layers: feed-forward channels, attention heads, layers."""
 
     importance: Importance = Importance.activation
-    scope: Scope = Scope.local
+    scope: Scope = Scope["local"]
     keep: Keep = field(default_factory=Keep)
     round_to: int = 64  # kept channels are a multiple of this, so that integer kernels stay full
     repair: bool = True  # least squares of the layer after the pruned channels

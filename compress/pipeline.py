@@ -1,15 +1,14 @@
 """The whole road, on one screen: a model in, a measured and shippable ONNX file out."""
 
-from dataclasses import replace
 from pathlib import Path
 
-from compress import families, sources
+from compress import families
 from compress.assemble import Rung, assemble, ship
-from compress.benchmark import benchmark, cpu_facts
+from compress.benchmark import benchmark, cpu_facts, cpu_flags
 from compress.config import RunConfig
 from compress.data import input_digests, open_splits
 from compress.evaluate import evaluate
-from compress.export import export
+from compress.export import export, plain
 from compress.prune import prune
 from compress.quantize import quantize
 from compress.recover import recover
@@ -24,17 +23,21 @@ def run(config: RunConfig, folder: Path, road: Road) -> Report | None:
     Every number in the report is measured on ONNX files by onnxruntime, not on their torch ancestors.
     Raises CompressError; what earlier runs left stays as it was, and finished stages are kept.
     """
-    plain = replace(config.export, fuse=False)  # the baseline: what everybody exports
-    flags = tuple(config.target.cpu_flags or cpu_facts()["flags"])
 
-    dense = road.stage("load", families.import_model, config.model,
-                       identity=sources.identity(config.model.source, config.model.sha256))
+    dense = road.stage(
+        "load",
+        families.import_model,
+        config.model,
+        identity=families.identity(config.model),
+    )
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
-    baseline = road.stage("export", export, plain, dense, splits)
+    baseline = road.stage("export", export, plain(config.export), dense, splits)
     pruned = road.stage("prune", prune, config.prune, dense, splits)
     student = road.stage("recover", recover, config.recover, pruned, dense, splits, scratch=True)
     graph = road.stage("export", export, config.export, student, splits)
-    small = road.stage("quantize", quantize, config.quantize, graph, student, splits, extra=(flags,))
+    small = road.stage(
+        "quantize", quantize, config.quantize, graph, student, splits, extra=(cpu_flags(config.target),)
+    )
 
     ladder = [
         Rung("dense", "export", baseline, dense),
@@ -45,12 +48,20 @@ def run(config: RunConfig, folder: Path, road: Road) -> Report | None:
         road.stage("evaluate", evaluate, config.evaluate, rung.graph, baseline, dense, splits)
         for rung in ladder
     ]
-    speed = road.stage("benchmark", benchmark, config.target, dense, splits, *[rung.graph for rung in ladder],
-                       extra=(tuple(rung.name for rung in ladder),), identity=cpu_facts())
+    speed = road.stage(
+        "benchmark",
+        benchmark,
+        config.target,
+        dense,
+        splits,
+        *[rung.graph for rung in ladder],
+        extra=(tuple(rung.name for rung in ladder),),
+        identity=cpu_facts(),
+    )
     if road.dry_run:
         return None
 
-    report = assemble(config, ladder, quality, speed, splits, road.stages)
+    report = assemble(config, ladder, quality, speed, splits, pruned, road.stages)
     ship(report, ladder, folder / "artifact")
     write_reports(report, folder)
     return report

@@ -25,7 +25,7 @@ from filelock import FileLock
 from compress.errors import StoreError
 
 # Libraries whose release changes what a stage computes.
-_LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
 _SEAL = "entry.json"  # written last inside an entry: its key and the sha256 of every file
 
 
@@ -53,9 +53,11 @@ def code_version(package: str) -> str:
     """Digest of the sources of one package of ours, of what all stages share and of the libraries."""
     root = Path(__file__).parent
     shared = [root / name for name in ("config.py", "registry.py", "families", "data", "sources")]
-    sources = [p for top in [root / package, *shared] for p in ([top] if top.is_file() else top.rglob("*.py"))]
+    sources = [
+        p for top in [root / package, *shared] for p in ([top] if top.is_file() else top.rglob("*.py"))
+    ]
     digests = {str(path.relative_to(root)): sha256_file(path) for path in sorted(sources)}
-    return sha256_json([digests, {name: version(name) for name in _LIBRARIES}])
+    return sha256_json([digests, {name: version(name) for name in LIBRARIES}])
 
 
 class Store:

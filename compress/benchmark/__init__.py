@@ -7,12 +7,18 @@ from compress.benchmark import local as local
 from compress.benchmark.local import Speed, load_speed
 from compress.benchmark.machine import cpu_facts, threads_available
 from compress.benchmark.stats import verdict
-from compress.config import LocalTarget, workload_shape
+from compress.config import LocalTarget, TargetConfig, workload_shape
 from compress.data import load_splits
 from compress.families import load
 from compress.registry import implementation
 
-__all__ = ["Speed", "benchmark", "cpu_facts", "load_speed", "threads_available", "verdict"]
+__all__ = ["Speed", "benchmark", "cpu_facts", "cpu_flags", "load_speed", "threads_available", "verdict"]
+
+
+def cpu_flags(config: TargetConfig) -> tuple[str, ...]:
+    """Flags of the CPU that the model is built for: as configured, else this machine's."""
+    assert isinstance(config, LocalTarget)
+    return tuple(config.cpu_flags or cpu_facts()["flags"])
 
 
 def benchmark(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import PairFile, PairFormat, PairSplit, TextData
+from compress.config import DataConfig, PairFile, PairFormat, PairSplit, TextData
 from compress.data.assign import Examples, split_documents
 from compress.data.similarity import Judgements, read_matrix, read_table
 from compress.data.text import Document, read_documents, split_sentences, text_key, words
@@ -101,8 +101,9 @@ def open_splits(config: TextData, out: Path) -> None:
     load_splits(out)
 
 
-def input_digests(config: TextData) -> dict[str, str]:
+def input_digests(config: DataConfig) -> dict[str, str]:
     """Source -> identity of every file the splits are made of; what is pinned is not downloaded for it."""
+    assert isinstance(config, TextData)
     found = {file.source: identity(file.source, file.sha256) for file in config.corpora.values()}
     for pair in config.pairs.values():
         found[pair.source] = identity(pair.source, pair.sha256)
@@ -123,7 +124,7 @@ def _texts_sha256(file: PairFile) -> str | None:
 
 def _read_pairs(name: str, file: PairFile) -> Judgements:
     source = fetch(file.source, file.sha256)
-    if file.format is PairFormat.TSV:
+    if file.format is PairFormat.tsv:
         return read_table(source, file.encoding)
     if file.texts is None:
         raise ConfigError(
@@ -139,12 +140,12 @@ def without_repeated_pairs(
     tested = {
         key
         for name, (texts, pairs, _) in judged.items()
-        if split_of[name] is PairSplit.TEST
+        if split_of[name] is PairSplit.test
         for key in _pair_keys(texts, pairs)
     }
     kept, repeated = dict(judged), {}
     for name, (texts, pairs, scores) in judged.items():
-        if split_of[name] is PairSplit.SELECT:
+        if split_of[name] is PairSplit.select:
             new = np.array([key not in tested for key in _pair_keys(texts, pairs)], bool)
             repeated[name] = int((~new).sum())
             if not new.any():
@@ -276,11 +277,11 @@ def check_disjoint(splits: Splits) -> None:
             if owner != split.name:
                 raise _shared(owner, split.name, f"document {document}: {text}")
     tested: dict[frozenset[str], str] = {}
-    for wanted in (PairSplit.TEST, PairSplit.SELECT):
+    for wanted in (PairSplit.test, PairSplit.select):
         for name, judged in splits.pairs.items():
             if judged.split is wanted:
                 for key, pair in zip(_pair_keys(judged.texts, judged.pairs), judged.pairs, strict=True):
-                    if wanted is PairSplit.TEST:
+                    if wanted is PairSplit.test:
                         tested[key] = name
                     elif key in tested:
                         shown = " | ".join(judged.texts[i] for i in pair)

@@ -170,8 +170,8 @@ def _whole_sentences(line: str) -> str:
 
 
 _READERS: dict[TextFormat, Callable[[Path, str], Iterator[Document]]] = {
-    TextFormat.LINES: _read_lines,
-    TextFormat.MEDIAWIKI: _read_mediawiki,
+    TextFormat.lines: _read_lines,
+    TextFormat.mediawiki: _read_mediawiki,
 }
 
 

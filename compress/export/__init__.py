@@ -1,10 +1,17 @@
 """torch in, ONNX out."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from compress.config import ExportConfig
+from compress.config import ExportConfig, OptimumExport
 from compress.export import optimum as _optimum  # noqa: F401  registers itself
 from compress.registry import implementation
+
+
+def plain(config: ExportConfig) -> ExportConfig:
+    """The same export without rewriting: the baseline is what everybody exports."""
+    assert isinstance(config, OptimumExport)
+    return replace(config, fuse=False)
 
 
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:

@@ -63,12 +63,16 @@ def _use_standard_attention(model: onnx.ModelProto) -> int:
         found += 1
         *qkv, bias, mask = node.input[:5]
         name, heads = node.output[0], helper.get_node_attr_value(node, "num_heads")
-        if mask not in square_masks:  # (batch, keys) of 1/0 -> boolean (batch, 1, queries, keys), once per graph
+        if (
+            mask not in square_masks
+        ):  # (batch, keys) of 1/0 -> boolean (batch, 1, queries, keys), once per graph
             square_masks[mask] = f"{mask}_square"
             nodes += [
                 helper.make_node("Cast", [mask], [f"{mask}_bool"], to=TensorProto.BOOL),
                 helper.make_node(
-                    "Unsqueeze", [f"{mask}_bool", constant(f"{mask}_axes", np.array([1, 2]))], [f"{mask}_keys"]
+                    "Unsqueeze",
+                    [f"{mask}_bool", constant(f"{mask}_axes", np.array([1, 2]))],
+                    [f"{mask}_keys"],
                 ),
                 helper.make_node("Shape", [mask], [f"{mask}_length"], start=1),
                 helper.make_node(

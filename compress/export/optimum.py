@@ -78,10 +78,13 @@ def _export(encoder: Encoder, opset: int, path: Path) -> None:
 
     hf_config: Any = encoder.module.config
     base = TasksManager.get_exporter_config_constructor(
-        exporter="onnx", model_type=hf_config.model_type, task="feature-extraction", library_name="transformers"
+        exporter="onnx",
+        model_type=hf_config.model_type,
+        task="feature-extraction",
+        library_name="transformers",
     )
 
-    class SentenceEncoderOnnxConfig(base.func):  # type: ignore[misc]
+    class SentenceEncoderOnnxConfig(base.func):  # type: ignore[misc, name-defined]
         """The architecture's own inputs; pooled and normalised, so one vector a text comes out."""
 
         @property

@@ -6,13 +6,14 @@ every stage can open what an earlier one left without being told.
 
 from pathlib import Path
 
-from compress.config import ModelConfig
+from compress import sources
+from compress.config import EncoderModel, ModelConfig
 from compress.families import encoder as _encoder
 from compress.families.checkpoint import Facts, read_facts
 from compress.families.encoder import Encoder
 from compress.registry import implementation
 
-__all__ = ["Encoder", "Facts", "import_model", "load", "read_facts"]
+__all__ = ["Encoder", "Facts", "identity", "import_model", "load", "read_facts"]
 
 _FAMILIES = {_encoder.FAMILY: Encoder}
 
@@ -22,7 +23,13 @@ def import_model(config: ModelConfig, out: Path) -> None:
     implementation(config)(config, out)
 
 
-def load(checkpoint: Path) -> Encoder:
+def identity(config: ModelConfig) -> str:
+    """Digest of what `import_model` would fetch; nothing is downloaded for a pinned source."""
+    assert isinstance(config, EncoderModel)
+    return sources.identity(config.source, config.sha256)
+
+
+def load(checkpoint: Path, attention: str = "sdpa") -> Encoder:
     """Open a checkpoint written by a stage; raises ModelError when it is not intact."""
     facts = read_facts(checkpoint)
-    return _FAMILIES[facts.family].load(checkpoint, facts)
+    return _FAMILIES[facts.family].load(checkpoint, facts, attention)

@@ -94,7 +94,7 @@ def check_weights(folder: Path) -> None:
     for path in files:
         try:
             with safe_open(path, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118: not a dict
+                for name in tensors.keys():  # noqa: SIM118
                     tensor = tensors.get_tensor(name)
                     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                         raise ModelError(

@@ -147,8 +147,11 @@ class Encoder:
         self.architecture = _ARCHITECTURES[module.config.model_type]
 
     @classmethod
-    def load(cls, folder: Path, facts: Facts) -> "Encoder":
-        """Open a folder; raises ModelError for an unknown architecture or damaged weights."""
+    def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
+        """Open a folder; raises ModelError for an unknown architecture or damaged weights.
+
+        `attention` is transformers' attn_implementation: sdpa, or eager for plain products.
+        """
         model_type = read_config(folder).get("model_type", "none")
         if model_type not in _ARCHITECTURES:
             raise ModelError(
@@ -161,7 +164,7 @@ class Encoder:
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"no usable tokenizer in {folder}", found=str(error).splitlines()[0]) from None
-        backbone = _load_backbone(folder, _ARCHITECTURES[model_type], facts.ffn_widths)
+        backbone = _load_backbone(folder, _ARCHITECTURES[model_type], facts.ffn_widths, attention)
         module = SentenceEncoder(backbone, *_read_pooling(folder))
         return cls(module.eval(), tokenizer, folder, facts)
 
@@ -291,7 +294,9 @@ class Encoder:
     def workload(self, texts: Sequence[str], batch: int, tokens: int) -> dict[str, Tensor]:
         """Inputs of exactly (batch, tokens) made of real text, without padding."""
         special = self.tokenizer.num_special_tokens_to_add()
-        stream: list[int] = self.tokenizer(" ".join(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        stream: list[int] = self.tokenizer(" ".join(texts), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         need = tokens - special
         while len(stream) < batch * need:
             stream = stream + stream
@@ -329,7 +334,9 @@ def _get(module: nn.Module, path: str) -> Any:
 def _read_pooling(folder: Path) -> tuple[str, bool]:
     """Pooling and whether to normalise; mean and yes for a plain transformers folder."""
     modules = folder / "modules.json"
-    kinds = [m["type"].rsplit(".", 1)[-1] for m in json.loads(modules.read_text())] if modules.is_file() else []
+    kinds = (
+        [m["type"].rsplit(".", 1)[-1] for m in json.loads(modules.read_text())] if modules.is_file() else []
+    )
     unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
     if unknown:
         raise ModelError(
@@ -350,14 +357,17 @@ def _read_pooling(folder: Path) -> tuple[str, bool]:
 
 
 def _load_backbone(
-    folder: Path, architecture: Architecture, ffn_widths: tuple[int, ...] | None
+    folder: Path, architecture: Architecture, ffn_widths: tuple[int, ...] | None, attention: str
 ) -> nn.Module:
     try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, attn_implementation=attention
+        )
         if ffn_widths is not None:
             return _load_ragged(folder, config, architecture, ffn_widths)
         backbone, info = transformers.AutoModel.from_pretrained(
             str(folder),
+            config=config,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,

@@ -10,7 +10,7 @@ from compress.config import Importance
 from compress.prune.moments import Moments
 
 
-class ActivationImportance(tp.importance.Importance):
+class ActivationImportance(tp.importance.Importance):  # type: ignore[misc]
     """Variance of a channel x squared norm of the weights that read it (FLAP's WIFV, An et al. 2024).
 
     With `repair`, the variance that the other channels cannot predict, 1 / [C^-1]_ii, takes its place:
@@ -32,7 +32,8 @@ class ActivationImportance(tp.importance.Importance):
                 if self.repair:
                     damped = c + self.damping * variance.mean() * torch.eye(len(c), dtype=c.dtype)
                     variance = 1 / torch.linalg.inv(damped).diagonal()
-                return (variance * reader.weight.detach().double().pow(2).sum(0)).float()
+                scores: Tensor = variance * reader.weight.detach().double().pow(2).sum(0)
+                return scores.float()
         raise LookupError("no layer of the group was observed")
 
 

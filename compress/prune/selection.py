@@ -27,7 +27,7 @@ def select_global(scores: Sequence[Tensor], share: float, multiple: int) -> list
     flat = torch.cat([(s - s.mean()) / s.std().clamp(min=1e-12) for s in scores])
     kept = torch.zeros(len(flat), dtype=torch.bool)
     kept[flat.topk(max(1, round(len(flat) * share))).indices] = True
-    counts = [int(part.sum()) for part in kept.split([len(s) for s in scores])]
+    counts = [int(part.sum()) for part in torch.split(kept, [len(s) for s in scores])]
     return [
         _best(s, rounded_width(len(s), count / len(s), multiple))
         for s, count in zip(scores, counts, strict=True)

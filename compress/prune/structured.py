@@ -19,6 +19,7 @@ from compress.errors import ModelError
 from compress.families import Encoder, load
 from compress.prune.importance import contrastive_loss, importance
 from compress.prune.moments import Moments, collect
+from compress.prune.reload import check_reload
 from compress.prune.repair import least_squares
 from compress.prune.selection import removed, select_global, select_local
 from compress.registry import register
@@ -43,6 +44,8 @@ def prune(config: StructuredPrune, checkpoint: Path, splits: Path, out: Path) ->
     )
     layers = tuple(i for i in range(len(before["ffn"])) if i not in dropped) if dropped else None
     encoder.save(out, encoder.facts.after(step, ffn_widths=ragged, kept_layers=layers))
+    if ragged is None:
+        check_reload(encoder, out)
     summary = {"before": before, "after": after, "dropped_layers": dropped}
     (out / "prune.json").write_text(json.dumps(summary, indent=2))
 
@@ -136,7 +139,7 @@ def _prepare(
         torch.manual_seed(0)
         for batch in encoder.batches(texts, config.batch_size):
             views = [encoder.module(**batch)["sentence_embedding"] for _ in range(2)]
-            contrastive_loss(*views).backward()
+            contrastive_loss(*views).backward()  # type: ignore[no-untyped-call]
         encoder.module.eval()
     return collect(encoder, readers, texts, config.batch_size)
 

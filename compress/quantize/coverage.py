@@ -74,8 +74,11 @@ def load_coverage(folder: Path) -> Coverage:
 def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:
     """Names of the products that match; raises ConfigError for a pattern that matches none."""
     names = [node.name for node in onnx.load(graph, load_external_data=False).graph.node]
-    products = [node.name for node in onnx.load(graph, load_external_data=False).graph.node
-                if node.op_type in _PRODUCTS | {"Gather"}]
+    products = [
+        node.name
+        for node in onnx.load(graph, load_external_data=False).graph.node
+        if node.op_type in _PRODUCTS | {"Gather"}
+    ]
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             raise ConfigError(

@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.benchmark import benchmark, cpu_facts, load_speed, verdict
+from compress.benchmark import cpu_facts, load_speed, verdict
+from compress.benchmark.local import benchmark
 from compress.config import LocalTarget
 
 WIDTH, ROWS, LAYERS = 768, 32, 40

@@ -9,7 +9,6 @@ import numpy as np
 import psutil
 import pytest
 
-from compress import benchmark
 from compress.benchmark import local
 from compress.config import LocalTarget
 from compress.errors import BenchmarkError
@@ -32,8 +31,8 @@ def test_a_smaller_model_is_faster(tmp_path, make_chain, config):
         "small": make_chain(tmp_path / "small.onnx", 256, 1),
     }
     inputs = {name: {"x": np.ones((batch, 256), np.float32)} for name, batch in (("1", 1), ("16", 16))}
-    benchmark.benchmark(config, models, inputs, tmp_path / "out")
-    speed = benchmark.load_speed(tmp_path / "out")
+    local.benchmark(config, models, inputs, tmp_path / "out")
+    speed = local.load_speed(tmp_path / "out")
 
     assert list(speed.latency_ms) == ["dense", "small"]
     assert list(speed.speedup) == ["small"]
@@ -56,29 +55,29 @@ def test_the_shells_variables_do_not_reach_the_runner(tmp_path, make_chain, feed
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     model = make_chain(tmp_path / "a.onnx", 32, 1)
-    benchmark.benchmark(config, {"a": model}, {"w": feeds}, tmp_path / "out")
-    assert benchmark.load_speed(tmp_path / "out").speedup == {}
+    local.benchmark(config, {"a": model}, {"w": feeds}, tmp_path / "out")
+    assert local.load_speed(tmp_path / "out").speedup == {}
 
 
 def test_errors_name_the_model(tmp_path, make_chain, feeds, config):
     good, bad = make_chain(tmp_path / "a.onnx", 32, 1), tmp_path / "b.onnx"
     with pytest.raises(BenchmarkError, match="'b' has no file"):
-        benchmark.benchmark(config, {"a": good, "b": bad}, {"w": feeds}, tmp_path / "out")
+        local.benchmark(config, {"a": good, "b": bad}, {"w": feeds}, tmp_path / "out")
     bad.write_bytes(b"not an onnx file")
     with pytest.raises(BenchmarkError, match=r"found:   model 'b': .*Protobuf"):
-        benchmark.benchmark(config, {"a": good, "b": bad}, {"w": feeds}, tmp_path / "out")
+        local.benchmark(config, {"a": good, "b": bad}, {"w": feeds}, tmp_path / "out")
     with pytest.raises(BenchmarkError, match="lacks the input 'x'"):
-        benchmark.benchmark(config, {"a": good}, {"w": {"y": feeds["x"]}}, tmp_path / "out")
+        local.benchmark(config, {"a": good}, {"w": {"y": feeds["x"]}}, tmp_path / "out")
     with pytest.raises(BenchmarkError, match="0 workloads"):
-        benchmark.benchmark(config, {"a": good}, {}, tmp_path / "out")
+        local.benchmark(config, {"a": good}, {}, tmp_path / "out")
     with pytest.raises(BenchmarkError, match=r"cannot read .*speed\.json"):
-        benchmark.load_speed(tmp_path / "out")
+        local.load_speed(tmp_path / "out")
 
 
 def test_a_runner_that_hangs_is_ended(tmp_path, make_chain, feeds, config, monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", -0.99)
     with pytest.raises(BenchmarkError, match="hung"):
-        benchmark.benchmark(config, {"a": make_chain(tmp_path / "a.onnx", 32, 1)}, {"w": feeds}, tmp_path)
+        local.benchmark(config, {"a": make_chain(tmp_path / "a.onnx", 32, 1)}, {"w": feeds}, tmp_path)
     assert [child for child in psutil.Process().children() if "runner.py" in " ".join(child.cmdline())] == []
 
 
@@ -89,7 +88,7 @@ def test_an_interrupt_leaves_no_process(tmp_path, make_chain, how):
 import sys
 from pathlib import Path
 import numpy as np
-from compress.benchmark import benchmark
+from compress.benchmark.local import benchmark
 from compress.config import LocalTarget
 model = Path(sys.argv[1], "a.onnx")
 feeds = {"w": {"x": np.ones((1, 32), np.float32)}}

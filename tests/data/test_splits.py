@@ -13,21 +13,7 @@ from compress.data import Splits, input_digests, load_splits, open_splits
 from compress.data.splits import check_disjoint
 from compress.errors import CompressError, ConfigError, DataError, SourceError
 
-NUMBERS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def sentence(document: int, number: int) -> str:
@@ -49,12 +35,12 @@ def config(tmp_path: Path) -> TextData:
     (tmp_path / "other.tsv").write_text("# head\nDog\tcat\t4\nsmall\tlittle\t9\n", "utf-8")
     pairs = {
         "judged": PairFile(
-            format=PairFormat.MATRIX,
+            format=PairFormat.matrix,
             source=f"path:{tmp_path}/matrix.txt",
             texts=f"path:{tmp_path}/judged.txt",
         ),
         "words": PairFile(source=f"path:{tmp_path}/words.tsv"),
-        "other": PairFile(source=f"path:{tmp_path}/other.tsv", split=PairSplit.SELECT),
+        "other": PairFile(source=f"path:{tmp_path}/other.tsv", split=PairSplit.select),
     }
     corpora = {name: TextFile(source=f"path:{tmp_path}/{name}.txt") for name in ("main", "more")}
     return TextData(
@@ -126,7 +112,7 @@ def test_pairs(config: TextData, tmp_path: Path) -> None:
     pairs = opened(config, tmp_path / "out").pairs
     assert pairs["judged"].pairs.tolist() == [[0, 1], [0, 2], [1, 2]]
     np.testing.assert_array_equal(pairs["judged"].scores, [0.5, 0.1, 0.2])
-    assert pairs["words"].split is PairSplit.TEST
+    assert pairs["words"].split is PairSplit.test
     other = pairs["other"]  # "Dog, cat" is judged in a test set
     assert [[other.texts[i] for i in pair] for pair in other.pairs] == [["small", "little"]]
     assert other.scores.tolist() == [9.0]
@@ -247,7 +233,7 @@ def test_shared_examples_are_named(config: TextData, tmp_path: Path) -> None:
     leak = dataclasses.replace(train, texts=("Short.", *train.texts[1:]))
     with pytest.raises(DataError, match="pairs/judged and train"):
         check_disjoint(dataclasses.replace(splits, train=leak))
-    pairs = {**splits.pairs, "other": dataclasses.replace(splits.pairs["words"], split=PairSplit.SELECT)}
+    pairs = {**splits.pairs, "other": dataclasses.replace(splits.pairs["words"], split=PairSplit.select)}
     with pytest.raises(DataError, match="pairs/words and pairs/other"):
         check_disjoint(dataclasses.replace(splits, pairs=pairs))
 

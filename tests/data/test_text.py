@@ -28,7 +28,7 @@ DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><siteinfo
 def test_articles_of_a_dump(tmp_path: Path, packed: bool) -> None:
     dump = tmp_path / "dump"
     dump.write_bytes(bz2.compress(DUMP.encode()) if packed else DUMP.encode())
-    (article,) = read_documents(dump, TextFormat.MEDIAWIKI)
+    (article,) = read_documents(dump, TextFormat.mediawiki)
     assert article.title == "Albedo"
     assert article.text == "Albedo is a share of light.\nIt has no unit."
 
@@ -48,7 +48,7 @@ def test_what_is_no_dump(tmp_path: Path, content: bytes, message: str) -> None:
     dump = tmp_path / "dump"
     dump.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        read_documents(dump, TextFormat.MEDIAWIKI)
+        read_documents(dump, TextFormat.mediawiki)
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_strip_markup(wikitext: str, text: str) -> None:
 def test_lines_are_documents(tmp_path: Path) -> None:
     file = tmp_path / "a.cor"
     file.write_bytes(b"One  text.\r\n\n \nAnother\ttext\xe9.")
-    assert [d.text for d in read_documents(file, TextFormat.LINES, "latin-1")] == [
+    assert [d.text for d in read_documents(file, TextFormat.lines, "latin-1")] == [
         "One text.",
         "Another texté.",
     ]
     with pytest.raises(DataError, match=r"not utf-8 text(.|\n)*byte 27"):
-        read_documents(file, TextFormat.LINES)
+        read_documents(file, TextFormat.lines)
     with pytest.raises(DataError, match="unknown encoding"):
-        read_documents(file, TextFormat.LINES, "latin-99")
+        read_documents(file, TextFormat.lines, "latin-99")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
@@ -89,7 +89,7 @@ def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.txt"
     file.write_bytes(content)
     with pytest.raises(DataError, match="holds no text"):
-        read_documents(file, TextFormat.LINES)
+        read_documents(file, TextFormat.lines)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_what_is_no_source_is_explained(uri: str, message: str) -> None:
 
 def test_a_misspelt_file_is_suggested(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").touch()
-    with pytest.raises(SourceError, match="did you mean 'corpus.txt'"):
+    with pytest.raises(SourceError, match=r"did you mean 'corpus\.txt'"):
         sources.fetch(f"path:{tmp_path}/corpsu.txt")
 
 
