@@ -2,9 +2,7 @@
 
 import json
 import platform
-import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -68,6 +66,7 @@ def assemble(
     splits: Entry,
     pruned: Entry,
     stages: Sequence[Stage],
+    command: str,
 ) -> Report:
     """One report out of the folders that the stages left."""
     measured = [load_quality(entry.path) for entry in quality]
@@ -88,7 +87,7 @@ def assemble(
         gates=tuple(_gates(ladder, pruned)),
         notes={
             "noise": list(timed.noise),
-            "command": shlex.join(["compress", *sys.argv[1:]]),
+            "command": command,
             "lineage": list(facts.lineage),
             "recover": _read_json(student / "recover.json"),
             "prune": _read_json(pruned.path / "prune.json"),

@@ -1,23 +1,32 @@
-"""compress run | list | verify | report | bench."""
+"""compress run | list | verify | report."""
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from compress.compose import load_config, options, to_config, to_yaml
+from compress.compose import expand, load_config, options, to_config, to_yaml
 from compress.config import conf_dir, register_schemas
 from compress.errors import CompressError, ConfigError, did_you_mean
+from compress.store import disk_errors
+
+if TYPE_CHECKING:
+    from compress.road import Road
 
 console = Console()
+_RUN_FLAGS = ("--dry-run", "--debug", "-m", "--multirun", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and args.command != "run":
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return int(args.function(args, rest) or 0)
+        with disk_errors(Path.cwd(), "this folder"):
+            return int(args.function(args, rest) or 0)
     except KeyboardInterrupt:
         print("\ninterrupted: finished stages are kept, the next run takes up after them", file=sys.stderr)
         return 130
@@ -38,30 +48,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Check the configuration, then let Hydra make the run's folder and start the job in it."""
-    flags = [word for word in rest if word.startswith("-")]
-    overrides = [word for word in rest if not word.startswith("-")]
-    config = load_config([word for word in overrides if not word.startswith("hydra")])
+    """Check the configuration of every job, then let Hydra make a folder for each and start it there."""
+    for word in rest:
+        if word.startswith("-"):
+            raise ConfigError("unknown flag", found=word, allowed=did_you_mean(word, _RUN_FLAGS))
+    configs = [load_config(overrides) for overrides in expand(rest, args.multirun)]
+    for config in configs:
+        _look_for_sources(config)
     if args.dry_run:
         from compress.pipeline import run as run_pipeline
 
-        run_pipeline(config, Path(), _road(dry_run=True))
+        for config in configs:
+            run_pipeline(config, Path(), _road(dry_run=True))
         return 0
     register_schemas()
-    failures: list[BaseException] = []
+    failures: list[CompressError] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(composed: DictConfig) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            _job(composed, Path(HydraConfig.get().runtime.output_dir))
-        except CompressError as error:  # Hydra would bury the message in a traceback
+            with disk_errors(folder, "the run's folder"):
+                _job(composed, folder)
+        except CompressError as error:  # Hydra would bury the message in a traceback and end a sweep
             failures.append(error)
 
-    sys.argv = ["compress", *flags, *overrides]
+    sys.argv = ["compress", *(["--multirun"] if args.multirun else []), *rest]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     job()
+    for error in failures[:-1]:
+        print(f"error: {error}", file=sys.stderr)
     if failures:
-        raise failures[0]
+        raise failures[-1]
     return 0
 
 
@@ -71,10 +89,11 @@ def _job(composed: DictConfig, folder: Path) -> None:
 
     config = to_config(composed)
     (folder / "config.yaml").write_text(to_yaml(config))
-    report = run_pipeline(config, folder, _road())
+    command = shlex.join(["compress", "run", *HydraConfig.get().overrides.task])
+    report = run_pipeline(config, folder, _road(), command)
     if report is None:
         return
-    _point_latest(folder)
+    _point_latest(folder, sweep=HydraConfig.get().mode is RunMode.MULTIRUN)
     console.print(console_table(report))
     verdict = report.verdict
     color = "green" if verdict.ships else "yellow"
@@ -119,7 +138,24 @@ def report(args: argparse.Namespace, _: Sequence[str]) -> None:
     console.print(f"report: {args.folder / 'report.html'}", soft_wrap=True)
 
 
-def _road(dry_run: bool = False):  # type: ignore[no-untyped-def]
+def _look_for_sources(config: object) -> None:
+    """A path that does not exist must not cost the seconds in which torch is loaded."""
+    from compress.sources import fetch
+
+    if not is_dataclass(config):
+        for value in config.values() if isinstance(config, dict) else ():
+            _look_for_sources(value)
+        return
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name in ("source", "texts") and isinstance(value, str):
+            if not value.startswith(("hf:", "package:")):
+                fetch(value)
+        else:
+            _look_for_sources(value)
+
+
+def _road(dry_run: bool = False) -> "Road":
     from compress.road import Road
     from compress.sources import cache_dir
     from compress.store import Store
@@ -127,12 +163,14 @@ def _road(dry_run: bool = False):  # type: ignore[no-untyped-def]
     return Road(Store(cache_dir() / "store"), console, dry_run)
 
 
-def _point_latest(folder: Path) -> None:
-    """outputs/<name>/latest -> this run, replaced in one step."""
-    link = folder.parent / "latest"
-    temporary = folder.parent / f".latest.{os.getpid()}"
+def _point_latest(folder: Path, sweep: bool = False) -> None:
+    """outputs/<name>/latest -> this run, replaced in one step; what is no link of ours stays."""
+    parent = folder.parents[1] if sweep else folder.parent
+    link, temporary = parent / "latest", parent / f".latest.{os.getpid()}"
+    if link.exists() and not link.is_symlink():
+        return
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.name)
+    temporary.symlink_to(folder.relative_to(parent))
     os.replace(temporary, link)
 
 
@@ -152,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         "separated by commas. `compress list` prints groups and options.",
     )
     command.add_argument("--dry-run", action="store_true", help="say what would be reused and what run")
+    command.add_argument("-m", "--multirun", action="store_true", help="a run for each of key=a,b")
     command.set_defaults(function=run)
 
     command = commands.add_parser("list", parents=[debug], help="experiments and options of each group")

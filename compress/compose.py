@@ -1,18 +1,23 @@
 """Command-line overrides -> a checked `RunConfig`, or one clear message."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, cast
+import itertools
+import types
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
-    MissingMandatoryValue,
+    InterpolationKeyError,
     OmegaConfBaseException,
+    ValidationError,
 )
 
 from compress.config import RunConfig, conf_dir, register_schemas
@@ -26,8 +31,33 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             return to_config(compose("config", overrides=list(overrides)))
-    except (HydraException, OmegaConfBaseException, OSError) as error:
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         raise _explain(error, overrides) from error
+
+
+def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
+    """The overrides of every job; one job unless `sweep`, where `key=a,b` gives one for each value."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        values = [
+            [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+            if o.is_sweep_override()
+            else [str(o.input_line)]
+            for o in parsed
+        ]
+    except (HydraException, ValueError) as error:
+        raise ConfigError(
+            "cannot read the overrides",
+            found=str(error).splitlines()[0],
+            allowed="group=option, group.key=value, group.key=[a,b], group.key={a: 1}",
+            next="quote values with spaces, commas or colons: 'group.key=\"a, b\"'",
+        ) from error
+    several = next((o.input_line for o in parsed if o.is_sweep_override()), None)
+    if several and not sweep:
+        raise ConfigError(
+            "several values for one run", found=several, next="add -m to run each; a list is key=[a,b]"
+        )
+    return [list(job) for job in itertools.product(*values)]
 
 
 def to_config(composed: DictConfig) -> RunConfig:
@@ -36,18 +66,17 @@ def to_config(composed: DictConfig) -> RunConfig:
     for key in composed:
         if key not in known:
             raise ConfigError("unknown key", found=key, allowed=did_you_mean(str(key), known))
-    try:
-        config = cast(RunConfig, OmegaConf.to_object(composed))
-    except OmegaConfBaseException as error:
-        raise _explain(error, []) from error
-    missing = sorted(OmegaConf.missing_keys(OmegaConf.structured(config)))
+    missing = sorted(str(key) for key in OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError(
             "a setting without a default is missing",
             found=", ".join(missing),
             next=f"set it: {missing[0]}=..., or start from an experiment: experiment=minilm",
         )
-    return config
+    try:
+        return cast(RunConfig, OmegaConf.to_object(composed))
+    except OmegaConfBaseException as error:
+        raise _explain(error, []) from error
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -72,33 +101,75 @@ def options() -> dict[str, dict[str, str]]:
 
 def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Hydra's exception as what, found, allowed, next."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConfigError):
-            return cause
-        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and dataclasses.is_dataclass(
-            cause.object_type
-        ):
-            keys = [field.name for field in dataclasses.fields(cause.object_type)]
-            return ConfigError(
-                f"unknown key in {cause.object_type.__name__}",
-                found=cause.full_key,
-                allowed=did_you_mean(str(cause.key), keys) if keys else "no keys",
-            )
-        if isinstance(cause, MissingMandatoryValue):
-            return ConfigError("a setting without a default is missing", found=cause.full_key)
+    for cause in _causes(error):
+        if isinstance(cause, InterpolationKeyError):
+            return ConfigError("a ${...} names no setting", found=str(cause.msg))
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+            return _unknown_key(cause, overrides)
         if isinstance(cause, OmegaConfBaseException) and cause.__cause__ is None:
-            return ConfigError(str(cause.msg or cause).splitlines()[0], found=cause.full_key)
-        cause = cause.__cause__
+            return _wrong_value(cause, overrides)
     for override in overrides:  # an option or a group that does not exist
         group, _, option = override.lstrip("+~").partition("=")
         known = options()
         if group in known and option not in known[group]:
-            return ConfigError(
-                f"unknown option for {group}", found=option, allowed=did_you_mean(option, known[group])
-            )
-        top = group.partition(".")[0].partition("@")[0].lstrip("/")
+            return _unknown_option(group, option)
+        top = group.partition(".")[0].partition("@")[0].partition("/")[0]
         names = {field.name for field in dataclasses.fields(RunConfig)} | {"experiment", "hydra"}
         if top not in names:
             return ConfigError("unknown key", found=group, allowed=did_you_mean(top, names))
     return ConfigError(str(error).splitlines()[0], next="compress list shows all options")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _unknown_option(group: str, option: str) -> ConfigError:
+    return ConfigError(
+        f"unknown option for {group}", found=option, allowed=did_you_mean(option, options()[group])
+    )
+
+
+def _unknown_key(cause: OmegaConfBaseException, overrides: Sequence[str]) -> ConfigError:
+    owner = cause.object_type
+    if not dataclasses.is_dataclass(owner):  # a dictionary that is the user's to fill
+        return ConfigError(
+            "no such entry",
+            found=cause.full_key,
+            next=f"to add it, write a whole one: '+{cause.full_key}={{source: \"path:...\"}}'",
+        )
+    keys = [field.name for field in dataclasses.fields(owner)]
+    return ConfigError(
+        f"unknown key in {owner.__name__}",
+        found=cause.full_key,
+        allowed=did_you_mean(str(cause.key), keys) if keys else "no keys",
+    )
+
+
+def _wrong_value(cause: OmegaConfBaseException, overrides: Sequence[str]) -> ConfigError:
+    key, owner, message = str(cause.full_key), cause.object_type, str(cause.msg or cause).splitlines()[0]
+    given = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == key), None)
+    if given is not None and key in options():
+        return _unknown_option(key, given)
+    if not (isinstance(cause, ValidationError) and dataclasses.is_dataclass(owner)):
+        return ConfigError(message, found=key if given is None else f"{key}={given}")
+    expected = get_type_hints(owner)[str(cause.key)]
+    found = message if given is None else given
+    return ConfigError(f"wrong value for {key}", found=found, allowed=_describe(expected, found))
+
+
+def _describe(expected: Any, found: str) -> str:
+    """What a type allows, in words."""
+    if get_origin(expected) in (Union, types.UnionType):
+        inner = [each for each in get_args(expected) if each is not type(None)]
+        return " or ".join([*(_describe(each, found) for each in inner), "null"])
+    if get_origin(expected) is list:
+        return "a list: [a,b]"
+    if isinstance(expected, type) and issubclass(expected, Enum):
+        return did_you_mean(found, expected.__members__)
+    if dataclasses.is_dataclass(expected):
+        return "its keys: " + ", ".join(field.name for field in dataclasses.fields(expected))
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+    return names.get(expected, str(expected))

@@ -17,13 +17,14 @@ from compress.result import Report
 from compress.road import Road
 
 
-def run(config: RunConfig, folder: Path, road: Road) -> Report | None:
+def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Report | None:
     """Walk the road; results appear in `folder`. Returns None on a dry run.
+
+    `command` is what started it, for the report.
 
     Every number in the report is measured on ONNX files by onnxruntime, not on their torch ancestors.
     Raises CompressError; what earlier runs left stays as it was, and finished stages are kept.
     """
-
     dense = road.stage(
         "load",
         families.import_model,
@@ -39,11 +40,12 @@ def run(config: RunConfig, folder: Path, road: Road) -> Report | None:
         "quantize", quantize, config.quantize, graph, student, splits, extra=(cpu_flags(config.target),)
     )
 
-    ladder = [
-        Rung("dense", "export", baseline, dense),
-        Rung("fused" if student is dense else "pruned", "export", graph, student),
-        *([Rung("int8", "quantize", small, student)] if small is not graph else []),
-    ]
+    name = "fused" if student is dense else "recovered" if pruned is dense else "pruned"
+    ladder = [Rung("dense", "export", baseline, dense)]
+    if graph.digest != baseline.digest:
+        ladder.append(Rung(name, "export", graph, student))
+    if small is not graph:
+        ladder.append(Rung("int8", "quantize", small, student))
     quality = [
         road.stage("evaluate", evaluate, config.evaluate, rung.graph, baseline, dense, splits)
         for rung in ladder
@@ -61,7 +63,7 @@ def run(config: RunConfig, folder: Path, road: Road) -> Report | None:
     if road.dry_run:
         return None
 
-    report = assemble(config, ladder, quality, speed, splits, pruned, road.stages)
+    report = assemble(config, ladder, quality, speed, splits, pruned, road.stages, command)
     ship(report, ladder, folder / "artifact")
     write_reports(report, folder)
     return report

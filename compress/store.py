@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from compress.errors import StoreError
+from compress.errors import CompressError, StoreError
 
 # Libraries whose release changes what a stage computes.
 LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
@@ -52,7 +52,7 @@ def sha256_json(value: Any) -> str:
 def code_version(package: str) -> str:
     """Digest of the sources of one package of ours, of what all stages share and of the libraries."""
     root = Path(__file__).parent
-    shared = [root / name for name in ("config.py", "registry.py", "families", "data", "sources")]
+    shared = [root / name for name in ("config.py", "registry.py", "result.py", "families", "data", "sources")]
     sources = [
         p for top in [root / package, *shared] for p in ([top] if top.is_file() else top.rglob("*.py"))
     ]
@@ -63,7 +63,7 @@ def code_version(package: str) -> str:
 class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
-        with _disk_errors(root):
+        with disk_errors(root):
             for name in ("entries", "partial"):
                 (root / name).mkdir(parents=True, exist_ok=True)
 
@@ -72,10 +72,11 @@ class Store:
         path = self.root / "entries" / digest
         try:
             seal = json.loads((path / _SEAL).read_text())
-            intact = all(sha256_file(path / name) == digest for name, digest in seal["files"].items())
-        except (OSError, ValueError, KeyError):
+            intact = all(sha256_file(path / name) == expected for name, expected in seal["files"].items())
+            seconds = float(seal["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever damage leads to
             return None
-        return Entry(path, digest, reused=True, seconds=seal["seconds"]) if intact else None
+        return Entry(path, digest, reused=True, seconds=seconds) if intact else None
 
     def make(self, stage: str, key: Any, build: Callable[[Path, Path], None]) -> Entry:
         """The result of `build(out, scratch)`, made now or taken from an earlier run.
@@ -84,7 +85,9 @@ class Store:
         Two processes that want the same result share one build: the second waits for the first.
         """
         digest = entry_digest(stage, key)
-        with _disk_errors(self.root), FileLock(self.root / "partial" / f"{digest}.lock"):
+        if entry := self.find(digest):  # without the lock: a cache that cannot be written still serves
+            return entry
+        with disk_errors(self.root), FileLock(self.root / "partial" / f"{digest}.lock"):
             if entry := self.find(digest):
                 return entry
             partial = self.root / "partial" / digest
@@ -102,16 +105,18 @@ class Store:
     def typical_seconds(self, stage: str) -> float | None:
         """Median time of earlier builds of this stage, for the estimate of a dry run."""
         times = sorted(
-            seal["seconds"] for seal in self._seals() if seal.get("stage") == stage and "seconds" in seal
+            float(seal["seconds"]) for seal in self._seals() if seal.get("stage") == stage
         )
         return times[len(times) // 2] if times else None
 
     def _seals(self) -> Iterator[dict[str, Any]]:
         for path in (self.root / "entries").glob(f"*/{_SEAL}"):
             try:
-                yield json.loads(path.read_text())
+                seal = json.loads(path.read_text())
             except (OSError, ValueError):
                 continue
+            if isinstance(seal, dict) and isinstance(seal.get("seconds"), int | float):
+                yield seal
 
     def _publish(self, out: Path, digest: str, seal: dict[str, Any]) -> None:
         files = sorted(path for path in out.rglob("*") if path.is_file())
@@ -131,21 +136,35 @@ def entry_digest(stage: str, key: Any) -> str:
 
 
 @contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
+def disk_errors(folder: Path, what: str = "the cache") -> Iterator[None]:
+    """Turn a full or read-only disk under `folder` into a StoreError; everything else passes."""
+    setting = "set COMPRESS_CACHE to" if what == "the cache" else "work in"
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except CompressError:
+        raise
+    except Exception as error:
+        # torch, safetensors and onnx tell of a full disk by exceptions of their own.
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
             raise StoreError(
                 "the disk is full",
-                found=f"{shutil.disk_usage(root).free / 1e6:.0f} MB free under {root}",
-                next="free some space or set COMPRESS_CACHE to a folder on another disk; "
+                found=f"{_free_mb(folder)} MB free under {folder}; {error}",
+                next=f"free some space or {setting} a folder on another disk; "
                 "finished stages are kept and the next run takes up after them",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            assert isinstance(error, OSError)
             raise StoreError(
-                "the cache cannot be written",
-                found=f"{error.filename or root}: {error.strerror}",
-                next="set COMPRESS_CACHE to a folder you may write to",
+                f"{what} cannot be written",
+                found=f"{error.filename or folder}: {error.strerror}",
+                next=f"{setting} a folder you may write to",
             ) from error
         raise
+
+
+def _free_mb(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 1e6:.0f}"
+    except OSError:
+        return "no"

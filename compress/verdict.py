@@ -12,29 +12,33 @@ def judge(variants: Sequence[Variant], primary: str, budget: BudgetConfig) -> Ve
     Quality counts by the upper end of the paired interval of its drop, speed by the lower end of the
     interval of the speed-up. `variants[0]` is the dense model.
     """
-    dense, *candidates = variants
+    dense = variants[0]
+    candidates = variants[1:] or variants
     for candidate in reversed(candidates):
         if not misses(candidate, dense, primary, budget):
             return Verdict(ships=True, best=candidate.name, reasons=tuple(_facts(candidate, dense, primary)))
-    best = candidates[-1] if candidates else dense
+    best = candidates[-1]
     reasons = [*misses(best, dense, primary, budget), *_facts(best, dense, primary)]
-    return Verdict(ships=not candidates, best=best.name, reasons=tuple(reasons))
+    return Verdict(ships=False, best=best.name, reasons=tuple(reasons))
 
 
 def misses(variant: Variant, dense: Variant, primary: str, budget: BudgetConfig) -> list[str]:
-    """What of the budget the variant does not meet, each with its numbers."""
+    """What of the budget the variant does not meet, each with its numbers; NaN meets nothing."""
     found = []
     if budget.max_quality_drop is not None:
         drop, scale = variant.drop_from_dense[primary], abs(score_of(dense, primary))
-        upper = drop.ci95[1] / scale
-        if upper > budget.max_quality_drop:
+        if not scale > 0:
+            found.append(f"{primary} of the dense model is {scale:g}: no relative drop can be told")
+        elif not drop.ci95[1] / scale <= budget.max_quality_drop:
             found.append(
-                f"{primary} may have dropped by up to {upper:.1%} (budget {budget.max_quality_drop:.1%}; "
-                f"measured {drop.value / scale:+.1%})"
+                f"{primary} may have dropped by up to {drop.ci95[1] / scale:.1%} "
+                f"(budget {budget.max_quality_drop:.1%}; measured {drop.value / scale:+.1%})"
             )
     if budget.min_speedup is not None:
+        if not variant.speedup and not budget.min_speedup <= 1:  # the dense model is as fast as itself
+            found.append(f"speed-up 1x: it is the dense model (budget {budget.min_speedup:g}x)")
         for workload, speedup in variant.speedup.items():
-            if speedup.ci95[0] < budget.min_speedup:
+            if not speedup.ci95[0] >= budget.min_speedup:
                 found.append(
                     f"speed-up at {workload} may be as low as {speedup.ci95[0]:.2f}x "
                     f"(budget {budget.min_speedup:g}x)"

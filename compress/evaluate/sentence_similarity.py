@@ -1,8 +1,9 @@
 """How well a sentence encoder's ONNX file does: against human judgement, and against the dense model."""
 
-import filecmp
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,10 @@ def evaluate(
     sentences = held_out.texts
     if len(sentences) < 2:
         raise DataError(f"the {split.value} split has too few sentences", found=len(sentences), allowed=2)
-    texts = sorted({*sentences, *(text for pair_set in pair_sets.values() for text in pair_set.texts)})
+    texts = tuple(sorted({*sentences, *(text for pair_set in pair_sets.values() for text in pair_set.texts)}))
 
-    tokenizer = load_tokenizer(checkpoint)
-    dense = _unit(texts, embed(reference, tokenizer, texts))
-    same = filecmp.cmp(model, reference, shallow=False)
-    small = dense if same else _unit(texts, embed(model, tokenizer, texts))
+    dense = _embeddings(reference, _sha256(reference), checkpoint, texts)
+    small = _embeddings(model, _sha256(model), checkpoint, texts)
 
     scores = {"cosine": _cosine([dense[s] for s in sentences], [small[s] for s in sentences])}
     for name, pair_set in pair_sets.items():
@@ -90,6 +89,11 @@ def evaluate(
     (out / "quality.json").write_bytes(_ADAPTER.dump_json(result, indent=2) + b"\n")
 
 
+@lru_cache(maxsize=2)  # the dense model is compared with every rung of a ladder
+def _embeddings(model: Path, sha256: str, checkpoint: Path, texts: tuple[str, ...]) -> Embeddings:
+    return _unit(texts, embed(model, load_tokenizer(checkpoint), texts))
+
+
 def load_quality(folder: Path) -> Quality:
     """What `evaluate` wrote to `folder`. Raises StoreError when it is not there or not readable."""
     try:
@@ -100,6 +104,11 @@ def load_quality(folder: Path) -> Quality:
             found=str(error).splitlines()[0],
             next="remove the folder and evaluate again",
         ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _judge(
@@ -159,7 +168,7 @@ def _pair_sets(splits: Splits, split: PairSplit) -> dict[str, PairSet]:
 # --- cosines ---------------------------------------------------------------------------------------------
 
 
-def _unit(texts: list[str], embeddings: NDArray[np.float32]) -> Embeddings:
+def _unit(texts: Sequence[str], embeddings: NDArray[np.float32]) -> Embeddings:
     vectors = embeddings.astype(np.float64)
     return dict(zip(texts, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
 

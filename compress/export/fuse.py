@@ -5,6 +5,8 @@ p50 to the dense fp32 graph at batch 1 / 8: plain graph 2.9 / 2.4, with onnxrunt
 with this rewriting 4.0 / 3.3.
 """
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from onnxruntime.transformers.optimizer import optimize_model
 
 ATTENTION_OPSET = 23  # first opset with the standard Attention operator
 ATTENTION_IR = 11
+LOWEST_OPSET = 18  # from here up to that of Attention no operator of these graphs changes its signature
 
 
 def fuse(path: Path) -> int:
-    """Rewrite the ONNX file at `path` in place of itself; the number of attention blocks found.
+    """Rewrite the ONNX file at `path`, of opset 18 or newer, in place; the number of attention blocks found.
 
     onnxruntime's transformer optimizer finds the patterns, but its MultiHeadAttention,
     SkipLayerNormalization, BiasGelu and EmbedLayerNormalization kernels are slower on the CPU than the
@@ -32,9 +35,10 @@ def fuse(path: Path) -> int:
     options.enable_bias_skip_layer_norm = False
     options.enable_bias_gelu = False
     options.enable_embed_layer_norm = False
-    model = optimize_model(
-        str(path), "bert", num_heads=0, hidden_size=0, optimization_options=options, opt_level=1
-    ).model
+    with redirect_stdout(io.StringIO()):  # it prints what it cannot infer
+        model = optimize_model(
+            str(path), "bert", num_heads=0, hidden_size=0, optimization_options=options, opt_level=1
+        ).model
     found = _use_standard_attention(model)
     _protect_residual_sums(model)
     onnx.save(model, path)
@@ -44,7 +48,8 @@ def fuse(path: Path) -> int:
 def _use_standard_attention(model: onnx.ModelProto) -> int:
     """Replace each com.microsoft MultiHeadAttention(q, k, v, bias, key mask) by Attention of opset 23.
 
-    The biases become plain additions again: onnxruntime folds those into the int8 products.
+    The biases become plain additions again: onnxruntime folds those into the int8 products. A block with
+    another set of inputs, such as a bias on the scores, stays as it is.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -57,11 +62,11 @@ def _use_standard_attention(model: onnx.ModelProto) -> int:
         return name
 
     for node in graph.node:
-        if node.op_type != "MultiHeadAttention":
+        if node.op_type != "MultiHeadAttention" or len(node.input) != 5 or not all(node.input):
             nodes.append(node)
             continue
         found += 1
-        *qkv, bias, mask = node.input[:5]
+        *qkv, bias, mask = node.input
         name, heads = node.output[0], helper.get_node_attr_value(node, "num_heads")
         if (
             mask not in square_masks
@@ -97,6 +102,8 @@ def _use_standard_attention(model: onnx.ModelProto) -> int:
                 kv_num_heads=heads,
             )
         )
+    if not found:
+        return 0
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in graph.node for name in node.input}

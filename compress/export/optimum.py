@@ -17,7 +17,7 @@ import torch
 from compress.config import OptimumExport
 from compress.data import load_splits
 from compress.errors import CompressError, GateError
-from compress.export.fuse import fuse
+from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.families import Encoder, load
 from compress.registry import register
 
@@ -35,7 +35,7 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
     encoder = load(checkpoint)
     path = out / "model.onnx"
     try:
-        _export(encoder, config.opset, path)
+        _export(encoder, max(config.opset, LOWEST_OPSET) if config.fuse else config.opset, path)
     except (RuntimeError, ValueError, torch.onnx.OnnxExporterError) as error:
         raise CompressError(
             "the model cannot be exported to ONNX",
@@ -53,13 +53,18 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
             "the exported graph does not compute what the torch model computes",
             found=f"max abs {numbers['max_abs_diff']:.2e}, cosine {numbers['min_cosine']:.6f}",
             allowed=f"max abs {config.max_abs_diff:.0e}, cosine {config.min_cosine}",
-            next="try another opset: export.opset=17",
+            next="try export.fuse=false" if config.fuse else "try another opset: export.opset=17",
         )
 
 
 def parity(encoder: Encoder, path: Path, texts: tuple[str, ...]) -> dict[str, float]:
     """Largest difference and smallest cosine between torch and ONNX embeddings of real texts."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        raise GateError(
+            "onnxruntime cannot load the exported graph", found=error, next="try another opset: export.opset=17"
+        ) from None
     diffs, cosines = [], []
     for batch in encoder.batches(texts, 8):
         with torch.no_grad():

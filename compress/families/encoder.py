@@ -50,6 +50,7 @@ class Architecture:
     num_heads_attribute: str = "num_attention_heads"  # of the attention module, as the next
     inner_size_attribute: str = "all_head_size"
     prunable_heads: bool = True
+    fused_attention: bool = True  # whether transformers has its scaled_dot_product_attention
 
 
 _BERT = Architecture(
@@ -91,6 +92,7 @@ _ARCHITECTURES = {
         ffn_in="intermediate.dense",
         ffn_out="output.dense",
         prunable_heads=False,  # one table of relative positions, a column a head, serves all layers
+        fused_attention=False,
     ),
 }
 
@@ -164,7 +166,10 @@ class Encoder:
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"no usable tokenizer in {folder}", found=str(error).splitlines()[0]) from None
-        backbone = _load_backbone(folder, _ARCHITECTURES[model_type], facts.ffn_widths, attention)
+        architecture = _ARCHITECTURES[model_type]
+        if not architecture.fused_attention:
+            attention = "eager"
+        backbone = _load_backbone(folder, architecture, facts.ffn_widths, attention)
         module = SentenceEncoder(backbone, *_read_pooling(folder))
         return cls(module.eval(), tokenizer, folder, facts)
 
@@ -293,17 +298,14 @@ class Encoder:
 
     def workload(self, texts: Sequence[str], batch: int, tokens: int) -> dict[str, Tensor]:
         """Inputs of exactly (batch, tokens) made of real text, without padding."""
-        special = self.tokenizer.num_special_tokens_to_add()
-        stream: list[int] = self.tokenizer(" ".join(texts), add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
-        need = tokens - special
-        while len(stream) < batch * need:
-            stream = stream + stream
-        rows = [
-            self.tokenizer.build_inputs_with_special_tokens(stream[i * need : (i + 1) * need])
-            for i in range(batch)
-        ]
+        words = " ".join(texts).split()
+        need = 2 * tokens  # words are tokens at least, but for a few that a tokenizer knows nothing of
+        words *= -(-batch * need // len(words))
+        rows = self.tokenizer(
+            [" ".join(words[row * need : (row + 1) * need]) for row in range(batch)],
+            truncation=True,
+            max_length=tokens,
+        )["input_ids"]
         ids = torch.tensor(rows, dtype=torch.int64)
         inputs = {
             "input_ids": ids,

@@ -73,14 +73,10 @@ def load_coverage(folder: Path) -> Coverage:
 
 def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:
     """Names of the products that match; raises ConfigError for a pattern that matches none."""
-    names = [node.name for node in onnx.load(graph, load_external_data=False).graph.node]
-    products = [
-        node.name
-        for node in onnx.load(graph, load_external_data=False).graph.node
-        if node.op_type in _PRODUCTS | {"Gather"}
-    ]
+    nodes = onnx.load(graph, load_external_data=False).graph.node
+    products = [node.name for node in nodes if node.op_type in _PRODUCTS | {"Gather"}]
     for pattern in patterns:
-        if not any(re.search(pattern, name) for name in names):
+        if not any(re.search(pattern, name) for name in products):
             raise ConfigError(
                 "a pattern in quantize.exclude matches no node",
                 found=pattern,
@@ -99,12 +95,12 @@ def _weight(
     found, quantized = None, []
     for name in node.input:
         source = producers.get(name)
-        if source is not None and source.op_type == "DequantizeLinear":
-            quantized.append(name)
+        quantized.append(source is not None and source.op_type == "DequantizeLinear")
+        if source is not None and quantized[-1]:
             name = source.input[0]
-        if name in initializers and len(initializers[name].dims) >= 2:
+        if found is None and name in initializers and len(initializers[name].dims) >= 2:
             found = initializers[name]
-    return found, len(quantized) >= 2
+    return found, all(quantized[:2])  # a third input is the bias
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

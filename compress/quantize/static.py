@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -23,6 +24,7 @@ from compress.data import load_splits
 from compress.families import Encoder, load
 from compress.quantize import coverage
 from compress.quantize.kernels import resolve
+from compress.quantize.quiet import quiet
 from compress.registry import register
 
 _METHODS = {
@@ -36,7 +38,14 @@ class TextReader(CalibrationDataReader):  # type: ignore[misc]
     """One text at a time: padding would enter the statistics."""
 
     def __init__(self, encoder: Encoder, texts: Sequence[str]) -> None:
-        self.batches = encoder.batches(texts, 1)
+        self.encoder, self.texts = encoder, texts
+        self.set_range(0, len(texts))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self.batches = self.encoder.batches(self.texts[start_index:end_index], 1)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self.batches, None)
@@ -49,9 +58,10 @@ def quantize(
 ) -> None:
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range, config.symmetric_activations)
     texts = load_splits(splits).calibration.texts[: config.texts]
-    with tempfile.TemporaryDirectory(dir=out) as scratch:
+    with tempfile.TemporaryDirectory(dir=out) as scratch, quiet():
         source = Path(scratch) / "prepared.onnx"
         quant_pre_process(graph / "model.onnx", source, skip_symbolic_shape=True)
+        _declare_products(source)
         quantize_static(
             source,
             out / "model.onnx",
@@ -70,6 +80,27 @@ def quantize(
                 "MatMulConstBOnly": True,
                 "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
                 "CalibPercentile": config.percentile,
+                # Texts differ in length, and the histograms stack what they get at one time.
+                "CalibStridedMinMax": 1,
             },
         )
     coverage.check(coverage.measure(out / "model.onnx", config.exclude), config.min_coverage, out)
+
+
+def _declare_products(path: Path) -> None:
+    """Say in the file that what goes into products with weights is float.
+
+    Shape inference stops at operators it does not know, and the quantizer leaves alone whatever has no type.
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    known = weights | {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm") and weights & set(node.input):
+            for name in (*node.input, *node.output):
+                if name and name not in known:
+                    known.add(name)
+                    is_float = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+                    graph.value_info.append(is_float)
+    onnx.save(model, path)

@@ -12,7 +12,6 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.func import functional_call
 
 from compress.config import Distill, Precision
 from compress.data import load_splits
@@ -92,6 +92,13 @@ def wants_bfloat16(precision: Precision) -> bool:
     return precision is Precision.bfloat16
 
 
+@dataclass(frozen=True)
+class Outputs:
+    embedding: Tensor  # (batch, hidden) float32
+    hidden: Sequence[Tensor]  # of each layer: (batch, tokens, hidden)
+    real: Tensor  # (batch, tokens) bool: not padding
+
+
 class _Trainer:
     def __init__(
         self,
@@ -102,7 +109,8 @@ class _Trainer:
         select: Sequence[str],
     ) -> None:
         self.config, self.student, self.teacher = config, student, teacher
-        self.bfloat16 = wants_bfloat16(config.precision)
+        self.dtype = torch.bfloat16 if wants_bfloat16(config.precision) else torch.float32
+        teacher.module.to(self.dtype)
         encode = student.tokenizer(list(train), truncation=True, max_length=config.max_length, verbose=False)
         self.ids: list[list[int]] = encode["input_ids"]
         if not self.ids:
@@ -110,15 +118,19 @@ class _Trainer:
         depth = len(teacher.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
         self.select = list(student.batches(select, 64))
-        with torch.no_grad():
-            self.select_targets = [self._forward(teacher, batch)[0] for batch in self.select]
-            _, hidden, real = self._forward(teacher, self.select[0])
-            self.scale = [float(states[real].var(0).sum()) for states in hidden]
-        for name, parameter in student.module.named_parameters():
-            parameter.requires_grad_("embeddings." not in name and "pooler." not in name)
-        self.parameters = [p for p in student.module.parameters() if p.requires_grad]
+        self.select_targets = [self._teach(batch).embedding for batch in self.select]
+        first = self._teach(self.select[0])
+        self.scale = [float(states[first.real].float().var(0).sum()) for states in first.hidden]
+        self.targets: dict[int, Tensor] = {}  # the teacher's embedding of each passage seen
+        self.trained: dict[str, torch.nn.Parameter] = {}
+        self.frozen: dict[str, Tensor] = {}
+        for name, parameter in student.module.backbone.named_parameters():
+            if "embeddings." in name or "pooler." in name:
+                self.frozen[name] = parameter.requires_grad_(False).to(self.dtype)
+            else:
+                self.trained[name] = parameter
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            self.trained.values(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             betas=(0.9, 0.99),
@@ -159,13 +171,17 @@ class _Trainer:
     def _step(self, rows: list[int]) -> float:
         batch = self.student.tokenizer.pad({"input_ids": [self.ids[i] for i in rows]}, return_tensors="pt")
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        with torch.no_grad():
-            target, target_hidden, _ = self._forward(self.teacher, inputs)
-        embedding, hidden, real = self._forward(self.student, inputs)
-        loss = COSINE_WEIGHT * (1 - torch.nn.functional.cosine_similarity(embedding, target)).mean()
-        for states, layer in zip(hidden, self.layers, strict=True):
-            error = (states[real].float() - target_hidden[layer][real].float()).pow(2).sum(-1).mean()
-            loss = loss + self.config.hidden_weight * error / self.scale[layer] / len(self.layers)
+        seen = self._study(inputs)
+        taught = self._teach(inputs) if self._unknown(rows) else None
+        if taught is not None:
+            self.targets.update(zip(rows, taught.embedding, strict=True))
+        target = torch.stack([self.targets[i] for i in rows])
+        loss = COSINE_WEIGHT * (1 - torch.nn.functional.cosine_similarity(seen.embedding, target)).mean()
+        if taught is not None and self.config.hidden_weight > 0:
+            for states, layer in zip(seen.hidden, self.layers, strict=True):
+                error = states[seen.real].float() - taught.hidden[layer][seen.real].float()
+                relative = error.pow(2).sum(-1).mean() / self.scale[layer]
+                loss = loss + self.config.hidden_weight * relative / len(self.layers)
         if not torch.isfinite(loss):
             raise GateError(
                 "the training loss is not finite",
@@ -173,24 +189,39 @@ class _Trainer:
                 next=f"lower recover.learning_rate, now {self.config.learning_rate:g}",
             )
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         self.progressed.step += 1
-        self.progressed.tokens += int(real.sum())
+        self.progressed.tokens += int(seen.real.sum())
         return float(loss.detach())
 
-    def _forward(self, encoder: Encoder, inputs: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Embeddings (batch, hidden), each layer's states (batch, tokens, hidden), mask of real tokens."""
-        mask = inputs["attention_mask"]
-        with self._autocast():
-            states = encoder.module.backbone(**inputs, output_hidden_states=True)
-        pooled = encoder.module.pool(states.last_hidden_state.float(), mask)
-        return pooled, list(states.hidden_states[1:]), mask.bool()
+    def _unknown(self, rows: list[int]) -> bool:
+        """Whether the teacher has to run: always for hidden states, which are too many to keep."""
+        return self.config.hidden_weight > 0 or not all(i in self.targets for i in rows)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
+    def _teach(self, inputs: dict[str, Tensor]) -> Outputs:
+        with torch.no_grad():
+            return self._read(
+                self.teacher, self.teacher.module.backbone(**inputs, output_hidden_states=True), inputs
+            )
+
+    def _study(self, inputs: dict[str, Tensor]) -> Outputs:
+        """The student's pass in the fast type; its own weights, which are trained, stay in float32.
+
+        Casting the weights, where autocast casts what flows, keeps residuals and softmax in bfloat16
+        too: twice as fast.
+        """
+        weights = {**self.frozen, **{name: p.to(self.dtype) for name, p in self.trained.items()}}
+        arguments = {**inputs, "output_hidden_states": True}
+        states = functional_call(self.student.module.backbone, weights, kwargs=arguments)
+        return self._read(self.student, states, inputs)
+
+    def _read(self, encoder: Encoder, states: Any, inputs: dict[str, Tensor]) -> Outputs:
+        mask = inputs["attention_mask"]
+        pooled = encoder.module.pool(states.last_hidden_state.float(), mask)
+        return Outputs(pooled, states.hidden_states[1:], mask.bool())
 
     def _batches(self, skip: int) -> Iterator[list[int]]:
         """The endless sequence of batches that the seed fixes, from step `skip` on."""
@@ -207,7 +238,7 @@ class _Trainer:
     def _look(self, train_loss: float | None) -> None:
         """Judge the student on the select split and remember the best."""
         cosines = [
-            torch.nn.functional.cosine_similarity(self._forward(self.student, batch)[0], target)
+            torch.nn.functional.cosine_similarity(self._study(batch).embedding, target)
             for batch, target in zip(self.select, self.select_targets, strict=True)
         ]
         state, cosine = self.progressed, float(torch.cat(cosines).mean())

@@ -94,7 +94,12 @@ def _quality_rows(report: Report) -> list[Row]:
     for m in primary_first("quality"):
         cells = [_estimate(v.quality.get(m)) for v in report.variants]
         rows.append(_row("Quality", f"{m}, {direction(report, m)}", cells, m == report.primary_metric))
-    for m in primary_first("drop_from_dense"):
+    fidelities = _names(report, "fidelity")  # their drop is what they lack to 1: the same number twice
+    for m in (
+        name
+        for name in primary_first("drop_from_dense")
+        if name not in fidelities or name == report.primary_metric
+    ):
         cells = [_estimate(v.drop_from_dense.get(m)) for v in report.variants]
         rows.append(_row("Quality", f"drop in {m}", cells, m == report.primary_metric))
     for m in _names(report, "fidelity"):

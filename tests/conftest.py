@@ -1,0 +1,116 @@
+"""Two-layer encoders of every architecture and a small folder of splits, built once for all tests."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from compress.config import EncoderModel, TextData, TextFile
+from compress.data import Splits, load_splits, open_splits
+from compress.families import import_model
+
+torch.set_num_threads(1)
+
+SPECIAL = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
+WORDS = [
+    "the", "a", "river", "mountain", "city", "train", "winter", "music", "bread", "stone", "old", "new",
+    "quiet", "green", "long", "bright", "runs", "falls", "sings", "opens", "under", "over", "near", "and",
+    "with", "after", "before", "slowly", "again", "today", "window", "garden", "letter", "child", "market",
+    "island", "answers", "waits", "grows", "breaks",
+]  # fmt: skip
+SIZES = {
+    "vocab_size": len(SPECIAL) + len(WORDS) + 2,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+    "pad_token_id": 1,
+    "initializer_range": 0.25,  # the usual 0.02 leaves a random model nearly linear
+}
+ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
+
+
+def write_tokenizer(folder: Path) -> None:
+    names = [*SPECIAL.values(), *WORDS, ".", ","]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=64, **SPECIAL
+    ).save_pretrained(folder)
+
+
+def write_published(folder: Path, architecture: str, **changes: object) -> Path:
+    """A folder as a hub would serve it, with random weights that the architecture's name seeds."""
+    with torch.random.fork_rng():
+        torch.manual_seed(ARCHITECTURES.index(architecture))
+        config = transformers.AutoConfig.for_model(architecture, **{**SIZES, **changes})
+        model = transformers.AutoModel.from_config(config)
+        for name, parameter in model.named_parameters():  # zero biases would hide what forgets them
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def sentence(rng: random.Random) -> str:
+    """Zipf-like words, so that some differ from others in how often they occur."""
+    weights = [1 / (rank + 3) for rank in range(len(WORDS))]
+    return " ".join(rng.choices(WORDS, weights, k=rng.randint(6, 24))).capitalize() + "."
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory) -> dict[str, Path]:
+    """Architecture -> folder in Hugging Face layout, not to be written to."""
+    return {name: write_published(tmp_path_factory.mktemp(name), name) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory, published) -> dict[str, Path]:
+    """Architecture -> checkpoint as the load stage leaves it, not to be written to."""
+    folders = {}
+    for name, source in published.items():
+        folders[name] = tmp_path_factory.mktemp(f"{name}-checkpoint")
+        import_model(EncoderModel(source=f"path:{source}"), folders[name])
+    return folders
+
+
+@pytest.fixture
+def copy_of(tmp_path) -> Callable[[Path], Path]:
+    """A copy of a folder that a test may damage."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def splits_folder(tmp_path_factory) -> Path:
+    """80 calibration, all the rest train, 40 select and 40 test sentences."""
+    rng, folder = random.Random(0), tmp_path_factory.mktemp("splits")
+    corpus = folder / "corpus.txt"
+    corpus.write_text("\n".join(" ".join(sentence(rng) for _ in range(4)) for _ in range(160)))
+    config = TextData(
+        corpora={"made": TextFile(source=f"path:{corpus}")},
+        test_corpus="made",
+        calibration=80,
+        select=40,
+        test=40,
+    )
+    open_splits(config, folder / "splits")
+    return folder / "splits"
+
+
+@pytest.fixture(scope="session")
+def splits(splits_folder) -> Splits:
+    return load_splits(splits_folder)
