@@ -212,7 +212,9 @@ def _check_pair(folder: Path) -> None:
     except Exception as error:  # onnxruntime raises a class of its own for each status
         raise ArtifactError("model.onnx does not run", found=str(error).splitlines()[0]) from None
     if not expected:
-        raise ArtifactError(f"{_CHECK} holds no outputs to compare with", found=", ".join(inputs) or "nothing")
+        raise ArtifactError(
+            f"{_CHECK} holds no outputs to compare with", found=", ".join(inputs) or "nothing"
+        )
     for (name, wanted), got in zip(expected.items(), outputs, strict=True):
         cosine = _cosine(wanted, got)
         if not cosine >= MIN_COSINE:

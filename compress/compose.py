@@ -50,7 +50,7 @@ def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
             "cannot read the overrides",
             found=str(error).splitlines()[0],
             allowed="group=option, group.key=value, group.key=[a,b], group.key={a: 1}",
-            next="quote values with spaces, commas or colons: 'group.key=\"a, b\"'",
+            next="quote a value with a space, comma or = in it: 'group.key=\"a, b\"'",
         ) from error
     several = next((o.input_line for o in parsed if o.is_sweep_override()), None)
     if several and not sweep:
@@ -103,7 +103,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Hydra's exception as what, found, allowed, next."""
     for cause in _causes(error):
         if isinstance(cause, InterpolationKeyError):
-            return ConfigError("a ${...} names no setting", found=str(cause.msg))
+            return ConfigError("a ${...} names no setting", found=str(cause.msg).splitlines()[0])
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(cause, overrides)
         if isinstance(cause, OmegaConfBaseException) and cause.__cause__ is None:
@@ -118,6 +118,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         if top not in names:
             return ConfigError("unknown key", found=group, allowed=did_you_mean(top, names))
     return ConfigError(str(error).splitlines()[0], next="compress list shows all options")
+
+
+# Hydra cannot add a part of an entry to a dictionary of dataclasses.
+_WHOLE = "to add it, write it whole: '+{}={{{}: {{source: \"path:...\"}}}}'"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -138,11 +142,11 @@ def _unknown_key(cause: OmegaConfBaseException, overrides: Sequence[str]) -> Con
         return ConfigError(
             "no such entry",
             found=cause.full_key,
-            next=f"to add it, write a whole one: '+{cause.full_key}={{source: \"path:...\"}}'",
+            next=_WHOLE.format(*str(cause.full_key).rpartition(".")[::2]),
         )
     keys = [field.name for field in dataclasses.fields(owner)]
     return ConfigError(
-        f"unknown key in {owner.__name__}",
+        "unknown key" if owner is RunConfig else f"unknown key in {owner.__name__}",
         found=cause.full_key,
         allowed=did_you_mean(str(cause.key), keys) if keys else "no keys",
     )
@@ -154,6 +158,10 @@ def _wrong_value(cause: OmegaConfBaseException, overrides: Sequence[str]) -> Con
     if given is not None and key in options():
         return _unknown_option(key, given)
     if not (isinstance(cause, ValidationError) and dataclasses.is_dataclass(owner)):
+        entry = next((o.lstrip("+").partition("=")[0] for o in overrides if f".{key}" in o), key)
+        if message.startswith("Invalid type assigned"):
+            dictionary = entry[: entry.index(f".{key}")] if f".{key}" in entry else "data.corpora"
+            return ConfigError("part of an entry", found=entry, next=_WHOLE.format(dictionary, key))
         return ConfigError(message, found=key if given is None else f"{key}={given}")
     expected = get_type_hints(owner)[str(cause.key)]
     found = message if given is None else given

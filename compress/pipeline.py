@@ -59,6 +59,7 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
         *[rung.graph for rung in ladder],
         extra=(tuple(rung.name for rung in ladder),),
         identity=cpu_facts(),
+        alone=True,
     )
     if road.dry_run:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from compress.config import SKIPS
+from compress.machine import cores
 from compress.result import Stage
 from compress.store import Entry, Store, code_version, entry_digest
 
@@ -32,12 +33,13 @@ class Road:
         extra: tuple[Any, ...] = (),
         identity: Any = None,
         scratch: bool = False,
+        alone: bool = False,
     ) -> Entry:
         """The result of `function(config, *extra, *input folders, out[, scratch])`.
 
         Its key is the config, the inputs' digests, `extra`, `identity` (what the outside world adds, such
         as the digest of a download) and the version of the code. An option that skips the stage
-        returns its first input.
+        returns its first input. With `alone` nothing else of ours computes on this machine meanwhile.
         """
         if isinstance(config, SKIPS):
             return inputs[0]
@@ -50,11 +52,13 @@ class Road:
         }
         if self.dry_run:
             return self._preview(name, key)
-        self.console.print(f"[bold]{name:<10}[/] ...", end="\r")
+        if self.console.is_terminal:
+            self.console.print(f"[bold]{name:<10}[/] ...", end="\r")
         folders = [entry.path for entry in inputs]
 
         def build(out: Path, scratch_folder: Path) -> None:
-            function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
+            with cores(alone):
+                function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
 
         start = time.perf_counter()
         entry = self.store.make(name, key, build)

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from compress.errors import CompressError, StoreError
 
 # Libraries whose release changes what a stage computes.
 LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+_DENIED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _SEAL = "entry.json"  # written last inside an entry: its key and the sha256 of every file
 
 
@@ -52,7 +53,9 @@ def sha256_json(value: Any) -> str:
 def code_version(package: str) -> str:
     """Digest of the sources of one package of ours, of what all stages share and of the libraries."""
     root = Path(__file__).parent
-    shared = [root / name for name in ("config.py", "registry.py", "result.py", "families", "data", "sources")]
+    shared = [
+        root / name for name in ("config.py", "registry.py", "result.py", "families", "data", "sources")
+    ]
     sources = [
         p for top in [root / package, *shared] for p in ([top] if top.is_file() else top.rglob("*.py"))
     ]
@@ -76,7 +79,11 @@ class Store:
             seconds = float(seal["seconds"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever damage leads to
             return None
-        return Entry(path, digest, reused=True, seconds=seconds) if intact else None
+        if not intact:
+            return None
+        with suppress(OSError):  # a cache that cannot be written still serves
+            os.utime(path / _SEAL)  # `compress cache` removes what was unused for longest
+        return Entry(path, digest, reused=True, seconds=seconds)
 
     def make(self, stage: str, key: Any, build: Callable[[Path, Path], None]) -> Entry:
         """The result of `build(out, scratch)`, made now or taken from an earlier run.
@@ -104,19 +111,18 @@ class Store:
 
     def typical_seconds(self, stage: str) -> float | None:
         """Median time of earlier builds of this stage, for the estimate of a dry run."""
-        times = sorted(
-            float(seal["seconds"]) for seal in self._seals() if seal.get("stage") == stage
-        )
+        times = sorted(float(seal["seconds"]) for _, seal in self.seals() if seal.get("stage") == stage)
         return times[len(times) // 2] if times else None
 
-    def _seals(self) -> Iterator[dict[str, Any]]:
+    def seals(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Folder and seal of every entry."""
         for path in (self.root / "entries").glob(f"*/{_SEAL}"):
             try:
                 seal = json.loads(path.read_text())
             except (OSError, ValueError):
                 continue
             if isinstance(seal, dict) and isinstance(seal.get("seconds"), int | float):
-                yield seal
+                yield path.parent, seal
 
     def _publish(self, out: Path, digest: str, seal: dict[str, Any]) -> None:
         files = sorted(path for path in out.rglob("*") if path.is_file())
@@ -153,8 +159,7 @@ def disk_errors(folder: Path, what: str = "the cache") -> Iterator[None]:
                 next=f"free some space or {setting} a folder on another disk; "
                 "finished stages are kept and the next run takes up after them",
             ) from error
-        if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            assert isinstance(error, OSError)
+        if isinstance(error, OSError) and number in _DENIED:
             raise StoreError(
                 f"{what} cannot be written",
                 found=f"{error.filename or folder}: {error.strerror}",

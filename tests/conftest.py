@@ -29,6 +29,7 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
+    "hidden_dim": 64,  # DistilBERT's name of it
     "max_position_embeddings": 66,
     "pad_token_id": 1,
     "initializer_range": 0.25,  # the usual 0.02 leaves a random model nearly linear

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compress import sources
 from compress.config import EncoderModel, ModelConfig
+from compress.errors import ModelError, did_you_mean
 from compress.families import encoder as _encoder
 from compress.families.checkpoint import Facts, read_facts
 from compress.families.encoder import Encoder
@@ -32,4 +33,10 @@ def identity(config: ModelConfig) -> str:
 def load(checkpoint: Path, attention: str = "sdpa") -> Encoder:
     """Open a checkpoint written by a stage; raises ModelError when it is not intact."""
     facts = read_facts(checkpoint)
+    if facts.family not in _FAMILIES:
+        raise ModelError(
+            f"{checkpoint} is of an unknown family",
+            found=facts.family,
+            allowed=did_you_mean(facts.family, _FAMILIES),
+        )
     return _FAMILIES[facts.family].load(checkpoint, facts, attention)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from compress.errors import ModelError
@@ -49,7 +49,17 @@ _FACTS = TypeAdapter(Facts)
 
 
 def read_facts(checkpoint: Path) -> Facts:
-    return _FACTS.validate_json((checkpoint / "compress.json").read_bytes())
+    """compress.json; raises ModelError where the folder is not a checkpoint of ours."""
+    path = checkpoint / "compress.json"
+    try:
+        return _FACTS.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelError(
+            f"{checkpoint} is not a checkpoint",
+            found=str(error).splitlines()[0],
+            allowed="a folder with compress.json, as the stages write it",
+            next="import the model first: model.source=path:FOLDER",
+        ) from None
 
 
 def write_facts(facts: Facts, checkpoint: Path) -> None:
@@ -64,19 +74,27 @@ def copy_companions(source: Path, checkpoint: Path) -> None:
             shutil.copyfile(source / name, checkpoint / name)
 
 
+def read_json(path: Path) -> Any:
+    """Content of a file; raises ModelError where it is not JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON", found=error, next="fetch the model again") from None
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json; raises ModelError where the folder is not a model."""
     path = folder / "config.json"
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = read_json(path)
     except FileNotFoundError:
         raise ModelError(
             f"no model in {folder}",
             found=", ".join(sorted(p.name for p in folder.glob("*"))[:8]) or "nothing",
             allowed="a folder with config.json, model.safetensors and a tokenizer",
         ) from None
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON", found=error) from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a model's config", found=type(content).__name__, allowed="an object")
     return content
 
 

@@ -4,7 +4,6 @@ Pooling and normalisation are part of the module, so that they are part of the e
 what ships is the whole encoder.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from compress.families.checkpoint import (
     check_weights,
     copy_companions,
     read_config,
+    read_json,
     write_facts,
 )
 from compress.registry import register
@@ -164,8 +164,18 @@ class Encoder:
         check_weights(folder)
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"no usable tokenizer in {folder}", found=str(error).splitlines()[0]) from None
+        except (OSError, ValueError, TypeError) as error:  # the last where a vocabulary is missing
+            raise ModelError(
+                f"no usable tokenizer in {folder}",
+                found=str(error).splitlines()[0],
+                allowed="tokenizer.json with tokenizer_config.json, or a vocabulary transformers knows",
+            ) from None
+        if tokenizer.pad_token_id is None:
+            raise ModelError(
+                f"the tokenizer in {folder} cannot pad",
+                found="no pad token",
+                next="name one in tokenizer_config.json",
+            )
         architecture = _ARCHITECTURES[model_type]
         if not architecture.fused_attention:
             attention = "eager"
@@ -270,8 +280,12 @@ class Encoder:
     def max_length(self) -> int:
         """Tokens; what sentence-transformers would cut at, else what the positions allow."""
         path = self.folder / "sentence_bert_config.json"
-        declared = json.loads(path.read_text()).get("max_seq_length") if path.is_file() else None
-        return int(declared or min(self.tokenizer.model_max_length, 512))
+        declared = read_json(path).get("max_seq_length") if path.is_file() else None
+        config = self.module.config
+        # RoBERTa and its kin count positions from behind the padding's number.
+        offset = 0 if config.model_type in ("bert", "distilbert") else config.pad_token_id + 1
+        positions = int(config.max_position_embeddings) - offset
+        return min(int(declared or self.tokenizer.model_max_length), positions)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -336,9 +350,7 @@ def _get(module: nn.Module, path: str) -> Any:
 def _read_pooling(folder: Path) -> tuple[str, bool]:
     """Pooling and whether to normalise; mean and yes for a plain transformers folder."""
     modules = folder / "modules.json"
-    kinds = (
-        [m["type"].rsplit(".", 1)[-1] for m in json.loads(modules.read_text())] if modules.is_file() else []
-    )
+    kinds = [m["type"].rsplit(".", 1)[-1] for m in read_json(modules)] if modules.is_file() else []
     unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
     if unknown:
         raise ModelError(
@@ -347,7 +359,7 @@ def _read_pooling(folder: Path) -> tuple[str, bool]:
             allowed="Transformer, Pooling, Normalize",
         )
     pooling = folder / "1_Pooling" / "config.json"
-    settings = json.loads(pooling.read_text()) if pooling.is_file() else {"pooling_mode_mean_tokens": True}
+    settings = read_json(pooling) if pooling.is_file() else {"pooling_mode_mean_tokens": True}
     modes = sorted(key for key, on in settings.items() if key.startswith("pooling_mode_") and on is True)
     if modes not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
         raise ModelError(
@@ -375,15 +387,25 @@ def _load_backbone(
             output_loading_info=True,
             dtype=torch.float32,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(
-            f"the weights in {folder} do not fit their config.json", found=str(error).strip().splitlines()[-1]
+            f"the weights in {folder} do not fit their config.json",
+            found=" ".join(str(error).split())[:300],
+            allowed="tensors of the sizes that config.json names",
+            next="fetch the model again, config.json and weights of one revision",
         ) from None
     missing = [key for key in info["missing_keys"] if "pooler" not in key]
-    if missing:
+    surplus = [key for key in info["unexpected_keys"] if f"{architecture.layers}." in key]
+    if missing or surplus:
         raise ModelError(
-            f"weights are missing in {folder}", found=f"{len(missing)} tensors, e.g. {missing[0]}"
+            f"weights are missing in {folder}" if missing else f"{folder} has layers its config.json lacks",
+            found=f"{len(missing or surplus)} tensors, e.g. {(missing or surplus)[0]}",
+            allowed="every tensor of the model that config.json describes, and no other layer",
+            next="fetch the model again, config.json and weights of one revision",
         )
+    for name, parameter in backbone.named_parameters():
+        if name in info["missing_keys"]:  # a pooler that nothing reads; random, it would change digests
+            nn.init.zeros_(parameter)
     return cast(nn.Module, backbone)
 
 

@@ -30,7 +30,8 @@ class ActivationImportance(tp.importance.Importance):  # type: ignore[misc]
                 c = self.moments[reader].covariance()
                 variance = c.diagonal()
                 if self.repair:
-                    damped = c + self.damping * variance.mean() * torch.eye(len(c), dtype=c.dtype)
+                    strength = self.damping * variance.mean().clamp(min=1e-30)
+                    damped = c + strength * torch.eye(len(c), dtype=c.dtype)
                     variance = 1 / torch.linalg.inv(damped).diagonal()
                 scores: Tensor = variance * reader.weight.detach().double().pow(2).sum(0)
                 return scores.float()

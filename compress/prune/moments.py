@@ -11,24 +11,33 @@ from compress.families import Encoder
 
 
 class Moments:
-    """Running sums of x and x x^T over all tokens of all batches, in float64."""
+    """Running sums of x and x x^T over all tokens of all batches, in float64.
+
+    Products are taken in float32, of x less the mean of the first batch: channels whose mean is large
+    beside their spread would lose it.
+    """
 
     def __init__(self, width: int) -> None:
         self.count = 0
+        self.shift = torch.zeros(width)
         self.total = torch.zeros(width, dtype=torch.float64)
         self.product = torch.zeros(width, width, dtype=torch.float64)
 
     def add(self, x: Tensor) -> None:
         """`x`: (tokens, width)."""
+        if self.count == 0:
+            self.shift = x.mean(0)
+        x = x - self.shift
         self.count += len(x)
         self.total += x.sum(0, dtype=torch.float64)
         self.product += (x.T @ x).double()
 
     def mean(self) -> Tensor:
-        return self.total / self.count
+        return self.shift + self.total / self.count
 
     def covariance(self) -> Tensor:
-        return self.product / self.count - torch.outer(self.mean(), self.mean())
+        mean = self.total / self.count
+        return self.product / self.count - torch.outer(mean, mean)
 
 
 @contextmanager

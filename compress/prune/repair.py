@@ -20,7 +20,8 @@ def least_squares(
     pruned = torch.ones(w.shape[1], dtype=torch.bool)
     pruned[kept] = False
     normal = c[kept][:, kept]
-    normal = normal + damping * normal.diagonal().mean() * torch.eye(len(kept), dtype=torch.float64)
+    strength = damping * normal.diagonal().mean().clamp(min=1e-30)  # of dead channels it would be zero
+    normal = normal + strength * torch.eye(len(kept), dtype=torch.float64)
     change = torch.linalg.solve(normal, c[kept][:, pruned] @ w[:, pruned].T).T
     new_weight = w[:, kept] + change
     new_bias = bias.double() + w @ mean - new_weight @ mean[kept]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.config import Importance, Scope, StructuredPrune
 from compress.data import load_splits
-from compress.errors import ModelError
+from compress.errors import ConfigError, ModelError
 from compress.families import Encoder, load
 from compress.prune.importance import contrastive_loss, importance
 from compress.prune.moments import Moments, collect
@@ -135,13 +135,25 @@ def _prepare(
 ) -> dict[nn.Module, Moments]:
     """Moments for activation scores and for the repair; gradients for Taylor."""
     if config.importance is Importance.taylor:
-        encoder.module.train()  # dropout makes the two passes differ
+        _accumulate_gradients(encoder, config, texts)
+    return collect(encoder, readers, texts, config.batch_size)
+
+
+def _accumulate_gradients(encoder: Encoder, config: StructuredPrune, texts: Sequence[str]) -> None:
+    if config.batch_size == 1:
+        raise ConfigError(
+            "Taylor importance contrasts the texts of a batch",
+            found="prune.batch_size=1",
+            allowed="at least 2",
+        )
+    encoder.module.zero_grad()
+    encoder.module.train()  # dropout makes the two passes differ
+    with torch.random.fork_rng():
         torch.manual_seed(0)
         for batch in encoder.batches(texts, config.batch_size):
             views = [encoder.module(**batch)["sentence_embedding"] for _ in range(2)]
             contrastive_loss(*views).backward()  # type: ignore[no-untyped-call]
-        encoder.module.eval()
-    return collect(encoder, readers, texts, config.batch_size)
+    encoder.module.eval()
 
 
 def _scores(
@@ -158,7 +170,9 @@ def _scores(
         graph.get_pruning_group(root, tp.prune_linear_out_channels, idxs=list(range(root.out_features)))
         for root in roots
     ]
-    return [measure(group) for group in groups]
+    scores = [measure(group) for group in groups]
+    encoder.module.zero_grad()  # of what is cut next, nothing may stay
+    return scores
 
 
 def _select(config: StructuredPrune, scores: list[Tensor], share: float, multiple: int) -> list[Tensor]:

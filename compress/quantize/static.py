@@ -61,7 +61,7 @@ def quantize(
     with tempfile.TemporaryDirectory(dir=out) as scratch, quiet():
         source = Path(scratch) / "prepared.onnx"
         quant_pre_process(graph / "model.onnx", source, skip_symbolic_shape=True)
-        _declare_products(source)
+        of_activations = _declare_products(source)
         quantize_static(
             source,
             out / "model.onnx",
@@ -72,12 +72,11 @@ def quantize(
             reduce_range=kernel.reduce_range,
             activation_type=QuantType.QInt8 if kernel.symmetric_activations else QuantType.QUInt8,
             weight_type=kernel.weight_type,
-            nodes_to_exclude=coverage.excluded_nodes(source, config.exclude),
+            nodes_to_exclude=[*coverage.excluded_nodes(source, config.exclude), *of_activations],
             calibrate_method=_METHODS[config.calibrator],
             extra_options={
                 "ActivationSymmetric": kernel.symmetric_activations,
                 "WeightSymmetric": True,
-                "MatMulConstBOnly": True,
                 "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
                 "CalibPercentile": config.percentile,
                 # Texts differ in length, and the histograms stack what they get at one time.
@@ -87,20 +86,27 @@ def quantize(
     coverage.check(coverage.measure(out / "model.onnx", config.exclude), config.min_coverage, out)
 
 
-def _declare_products(path: Path) -> None:
-    """Say in the file that what goes into products with weights is float.
+def _declare_products(path: Path) -> list[str]:
+    """Say in the file that what goes into products with weights is float; names of the products without.
 
     Shape inference stops at operators it does not know, and the quantizer leaves alone whatever has no type.
+    Its option MatMulConstBOnly does nothing in QDQ format.
     """
     model = onnx.load(path)
     graph = model.graph
     weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     known = weights | {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
+    of_activations = []
     for node in graph.node:
-        if node.op_type in ("MatMul", "Gemm") and weights & set(node.input):
-            for name in (*node.input, *node.output):
-                if name and name not in known:
-                    known.add(name)
-                    is_float = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-                    graph.value_info.append(is_float)
+        if node.op_type not in ("MatMul", "Gemm"):
+            continue
+        if not weights & set(node.input):
+            of_activations.append(node.name)
+            continue
+        for name in (*node.input, *node.output):
+            if name and name not in known:
+                known.add(name)
+                is_float = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+                graph.value_info.append(is_float)
     onnx.save(model, path)
+    return of_activations

@@ -73,13 +73,19 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
 
 
 def bucketed(lengths: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:
-    """One epoch: batches of similar length with at most `batch_tokens` padded tokens, shuffled."""
+    """One epoch: batches of similar length with at most `batch_tokens` padded tokens, shuffled.
+
+    A text that is longer than that makes a batch of its own.
+    """
     rng = random.Random(seed)
     order = sorted(range(len(lengths)), key=lambda i: lengths[i] + rng.random() * 2)
     batches: list[list[int]] = []
+    longest = 0
     for index in order:
-        if not batches or (len(batches[-1]) + 1) * lengths[index] > batch_tokens:
+        longest = max(longest, lengths[index])
+        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
             batches.append([])
+            longest = lengths[index]
         batches[-1].append(index)
     rng.shuffle(batches)
     return batches
@@ -111,10 +117,11 @@ class _Trainer:
         self.config, self.student, self.teacher = config, student, teacher
         self.dtype = torch.bfloat16 if wants_bfloat16(config.precision) else torch.float32
         teacher.module.to(self.dtype)
-        encode = student.tokenizer(list(train), truncation=True, max_length=config.max_length, verbose=False)
-        self.ids: list[list[int]] = encode["input_ids"]
-        if not self.ids:
+        if not train:
             raise DataError("the train split is empty", next="set data.train=0 for all there is")
+        length = min(config.max_length, student.max_length)
+        encode = student.tokenizer(list(train), truncation=True, max_length=length, verbose=False)
+        self.ids: list[list[int]] = encode["input_ids"]
         depth = len(teacher.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
         self.select = list(student.batches(select, 64))
@@ -185,7 +192,7 @@ class _Trainer:
         if not torch.isfinite(loss):
             raise GateError(
                 "the training loss is not finite",
-                found=f"{float(loss)} at step {self.progressed.step}",
+                found=f"{float(loss.detach())} at step {self.progressed.step}",
                 next=f"lower recover.learning_rate, now {self.config.learning_rate:g}",
             )
         loss.backward()  # type: ignore[no-untyped-call]
@@ -260,6 +267,9 @@ class _Trainer:
             {
                 "student": self._weights(),
                 "best": self.best_state,
+                # Computed again, in other batches, they would differ in the last bit.
+                "known": list(self.targets),
+                "targets": torch.stack(list(self.targets.values())),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "progressed": asdict(self.progressed),
@@ -272,6 +282,7 @@ class _Trainer:
         saved = torch.load(path, weights_only=True)
         self.student.module.load_state_dict(saved["student"])
         self.best_state = saved["best"]
+        self.targets = dict(zip(saved["known"], saved["targets"], strict=True))
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         self.progressed = Progressed(**saved["progressed"])

@@ -1,0 +1,154 @@
+"""The exported file: right, checked, reproducible and free of traces of this machine."""
+
+import hashlib
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from compress import families
+from compress.config import Keep, OptimumExport, StructuredPrune
+from compress.errors import CompressError, GateError
+from compress.export import export, optimum, plain
+from compress.prune import structured
+
+ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
+
+
+def run(path, encoder, inputs):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_outputs()] == ["sentence_embedding"]
+    assert sorted(node.name for node in session.get_inputs()) == sorted(encoder.input_names)
+    (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    with torch.no_grad():
+        return found, encoder.module(**inputs)["sentence_embedding"].numpy()
+
+
+def opset(path):
+    return next(entry.version for entry in onnx.load(path).opset_import if entry.domain in ("", "ai.onnx"))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, splits, splits_folder, tmp_path):
+    export(OptimumExport(fuse=False), checkpoints[name], splits_folder, tmp_path)
+    encoder = families.load(checkpoints[name])
+    for texts in (splits.test.texts[:1], splits.test.texts[:9], ["river"], ["the river " * 100]):
+        np.testing.assert_allclose(*run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
+    numbers = json.loads((tmp_path / "parity.json").read_text())
+    assert numbers["texts"] == 64
+    assert numbers["max_abs_diff"] < 1e-5
+    assert numbers["fused_layers"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "parity.json"]
+
+
+@pytest.mark.parametrize(("opset_", "fuse", "written"), [(14, False, 14), (20, False, 20), (14, True, 23)])
+def test_opsets(opset_, fuse, written, checkpoints, splits_folder, tmp_path):
+    export(OptimumExport(fuse=fuse, opset=opset_), checkpoints["bert"], splits_folder, tmp_path)
+    assert opset(tmp_path / "model.onnx") == written
+    onnx.checker.check_model(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_exporting_twice_gives_the_same_bytes_without_traces(fuse, checkpoints, splits_folder, tmp_path):
+    found = []
+    for name in ("first", "second"):
+        out = tmp_path / name
+        out.mkdir()
+        export(OptimumExport(fuse=fuse), checkpoints["bert"], splits_folder, out)
+        found.append((out / "model.onnx").read_bytes())
+    assert hashlib.sha256(found[0]).digest() == hashlib.sha256(found[1]).digest()
+    here = (Path.cwd(), Path.home(), tmp_path, checkpoints["bert"], Path(torch.__file__).parent)
+    for trace in (*map(str, here), "site-packages", socket.gethostname()):
+        assert trace.encode() not in found[0], trace
+
+
+def test_the_baseline_is_not_rewritten():
+    assert plain(OptimumExport(fuse=True, opset=20)) == OptimumExport(fuse=False, opset=20)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
+    encoder = families.load(checkpoints["bert"])
+    chosen = StructuredPrune(keep=Keep(heads=0.5, ffn=0.5), round_to=8)
+    structured.drop_layers(encoder, 0.5, splits.calibration.texts, 32)
+    structured.prune_heads(encoder, chosen, splits.calibration.texts)
+    structured.prune_ffn(encoder, chosen, splits.calibration.texts)
+    encoder.note_ffn_widths()
+    encoder.save(tmp_path / "small", encoder.facts)
+    export(OptimumExport(fuse=fuse), tmp_path / "small", splits_folder, tmp_path)
+    found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(splits.test.texts))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert json.loads((tmp_path / "parity.json").read_text())["fused_layers"] == fuse
+
+
+# ---------------------------------------------------------------- the gate
+
+
+def shift_a_weight(path):
+    model = onnx.load(path)
+    bias = next(t for t in model.graph.initializer if t.name.endswith("output.LayerNorm.bias"))
+    changed = onnx.numpy_helper.to_array(bias) + np.linspace(0, 0.5, *bias.dims, dtype=np.float32)
+    bias.CopyFrom(onnx.numpy_helper.from_array(changed, bias.name))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_graph_that_computes_something_else(fuse, checkpoints, splits_folder, tmp_path, monkeypatch):
+    strip = optimum._strip
+    monkeypatch.setattr(optimum, "_strip", lambda path: (strip(path), shift_a_weight(path)))
+    with pytest.raises(GateError, match=r"does not compute.*\n  found:   max abs .*\n  allowed: .*\n  next"):
+        export(OptimumExport(fuse=fuse), checkpoints["bert"], splits_folder, tmp_path)
+
+
+@pytest.mark.parametrize("limits", [{"max_abs_diff": 1e-12}, {"min_cosine": 1.0}])
+def test_each_limit_counts(limits, checkpoints, splits_folder, tmp_path, monkeypatch):
+    numbers = {"max_abs_diff": 1e-9, "min_cosine": 0.999999, "texts": 1}
+    monkeypatch.setattr(optimum, "parity", lambda *_: numbers)
+    export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
+    with pytest.raises(GateError):
+        export(OptimumExport(fuse=False, **limits), checkpoints["bert"], splits_folder, tmp_path)
+
+
+def test_parity_is_of_the_worst_text(checkpoints, splits, splits_folder, tmp_path):
+    export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
+    shift_a_weight(tmp_path / "model.onnx")
+    encoder = families.load(checkpoints["bert"])
+    texts = splits.calibration.texts[:20]
+    told = optimum.parity(encoder, tmp_path / "model.onnx", texts)
+    found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts))
+    assert told["max_abs_diff"] == pytest.approx(np.abs(found - expected).max(), abs=1e-5)
+    assert told["min_cosine"] == pytest.approx((found * expected).sum(1).min(), abs=1e-5)
+    assert told["min_cosine"] < 0.999
+
+
+def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, tmp_path, monkeypatch):
+    def poison(path):
+        model = onnx.load(path)
+        bias = next(t for t in model.graph.initializer if t.name.endswith("output.LayerNorm.bias"))
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
+        onnx.save(model, path)
+
+    strip = optimum._strip
+    monkeypatch.setattr(optimum, "_strip", lambda path: (strip(path), poison(path)))
+    with pytest.raises(GateError):
+        export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
+
+
+def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(GateError, match=r"cannot load the exported graph\n  found: .*\n  next"):
+        optimum.parity(families.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
+
+
+def test_an_operator_that_cannot_be_exported(checkpoints, splits_folder, tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.onnx.errors.UnsupportedOperatorError("aten::odd", 18, None)
+
+    monkeypatch.setattr(optimum, "_export", fail)
+    with pytest.raises(CompressError, match=r"cannot be exported to ONNX\n  found: .*aten::odd.*\n  next"):
+        export(OptimumExport(), checkpoints["bert"], splits_folder, tmp_path)

@@ -1,0 +1,245 @@
+"""What pruning does to a model: the right rows go, the rest computes what it should."""
+
+import copy
+import json
+
+import pytest
+import torch
+import transformers
+
+from compress import families
+from compress.config import Importance, Keep, Scope, StructuredPrune
+from compress.errors import ConfigError, ModelError
+from compress.prune import prune, structured
+from compress.prune.moments import collect
+from compress.prune.selection import select_local
+
+ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
+HEADED = ("bert", "roberta", "distilbert")
+
+
+def config(importance="activation", scope="local", round_to=8, **changes):
+    keep = {kind: changes.pop(kind) for kind in ("ffn", "heads", "layers") if kind in changes}
+    return StructuredPrune(
+        importance=Importance[importance], scope=Scope[scope], round_to=round_to, keep=Keep(**keep), **changes
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_fresh_process(monkeypatch):
+    """test_reload.py is about it; it takes seconds."""
+    monkeypatch.setattr(structured, "check_reload", lambda encoder, out: None)
+
+
+@pytest.fixture
+def texts(splits):
+    return splits.calibration.texts
+
+
+def embed(encoder, texts):
+    with torch.no_grad():
+        return encoder.module(**encoder.tokenize(texts))["sentence_embedding"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, texts, tmp_path):
+    prune(config(), checkpoints[name], splits_folder, tmp_path)
+    assert torch.equal(
+        embed(families.load(tmp_path), texts), embed(families.load(checkpoints[name]), texts)
+    )
+    summary = json.loads((tmp_path / "prune.json").read_text())
+    assert summary["before"] == summary["after"] == {"ffn": [64, 64], "heads": [4, 4]}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
+def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts):
+    """Without repair, the small layer equals the large one with the other channels silenced."""
+    dense, small = families.load(checkpoints[name]), families.load(checkpoints[name])
+    structured.prune_ffn(small, config(importance, ffn=0.5, repair=False), texts)
+    assert small.widths() == {"ffn": (32, 32), "heads": (4, 4)}
+    for before, after in zip(dense.layers(), small.layers(), strict=True):
+        rows = [
+            next(i for i in range(64) if torch.equal(before.ffn_in.weight[i], row))
+            for row in after.ffn_in.weight
+        ]
+        assert rows == sorted(set(rows))
+        gone = [i for i in range(64) if i not in rows]
+        assert torch.equal(before.ffn_in.bias[rows], after.ffn_in.bias)
+        assert torch.equal(before.ffn_out.weight[:, rows], after.ffn_out.weight)
+        assert torch.equal(before.ffn_out.bias, after.ffn_out.bias)
+        with torch.no_grad():
+            before.ffn_out.weight[:, gone] = 0
+    torch.testing.assert_close(embed(small, texts), embed(dense, texts), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
+def test_repair_lowers_the_error_of_the_layer_on_calibration_texts(importance, checkpoints, texts):
+    dense = families.load(checkpoints["bert"])
+    dense.module.requires_grad_(False)
+    reader = dense.layers()[0].ffn_out
+    moments = collect(dense, [reader], texts, 32)[reader]
+    errors = {}
+    for repair in (False, True):
+        small = families.load(checkpoints["bert"])
+        structured.prune_ffn(small, config(importance, ffn=0.5, repair=repair), texts)
+        layer = small.layers()[0]
+        kept = [
+            next(i for i in range(64) if torch.equal(dense.layers()[0].ffn_in.weight[i], row))
+            for row in layer.ffn_in.weight
+        ]
+        layer.ffn_out.requires_grad_(False)
+        change = reader.weight.double()
+        change[:, kept] -= layer.ffn_out.weight.double()
+        shift = change @ moments.mean() + reader.bias.double() - layer.ffn_out.bias.double()
+        errors[repair] = float((change @ moments.covariance() @ change.T).trace() + shift.pow(2).sum())
+    assert errors[True] < 0.6 * errors[False]
+
+
+def test_repair_keeps_the_embeddings_closer(checkpoints, splits):
+    dense = families.load(checkpoints["bert"])
+    target, cosines = embed(dense, splits.test.texts), {}
+    for repair in (False, True):
+        small = families.load(checkpoints["bert"])
+        structured.prune_ffn(small, config(ffn=0.5, repair=repair), splits.calibration.texts)
+        cosines[repair] = float((embed(small, splits.test.texts) * target).sum(1).mean())
+    assert cosines[False] < cosines[True] < 1
+
+
+def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
+    silent = [3, 40]
+    for repair in (False, True):
+        encoder = families.load(checkpoints["bert"])
+        with torch.no_grad():
+            for layer in encoder.layers():
+                layer.ffn_out.weight[:, silent] = 0
+        first = encoder.layers()[0].ffn_in.weight.detach().clone()
+        before = embed(encoder, texts)
+        structured.prune_ffn(encoder, config(ffn=62 / 64, round_to=1, repair=repair), texts)
+        kept = [i for i in range(64) if i not in silent]
+        assert torch.equal(encoder.layers()[0].ffn_in.weight, first[kept])
+        torch.testing.assert_close(embed(encoder, texts), before, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", HEADED)
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkpoints, texts):
+    encoder = families.load(checkpoints[name])
+    with torch.no_grad():  # for the global scope to cut the layers unequally
+        encoder.layers()[0].attention_output.weight[:, :24] *= 0.01
+    stock = copy.deepcopy(encoder.module.backbone)
+    structured.prune_heads(encoder, config(heads=0.5, scope=scope), texts)
+    chosen = encoder.module.config.pruned_heads
+    assert sum(len(heads) for heads in chosen.values()) == 4
+    stock.config.pruned_heads = {}
+    stock.prune_heads(chosen)
+    ours = encoder.module.backbone.state_dict()
+    theirs = stock.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    inputs = encoder.tokenize(texts[:6])
+    with torch.no_grad():
+        difference = encoder.module.backbone(**inputs).last_hidden_state - stock(**inputs).last_hidden_state
+    assert difference.abs().max() < 1e-6
+
+
+def test_the_heads_that_go_are_those_of_the_least_summed_importance(checkpoints, texts):
+    encoder = families.load(checkpoints["bert"])
+    layer = encoder.layers()[1]
+    moments = collect(encoder, [layer.attention_output], texts, 32)[layer.attention_output]
+    squares = layer.attention_output.weight.detach().double().pow(2).sum(0)
+    scores = (moments.covariance().diagonal() * squares).view(4, 8).sum(1)
+    structured.prune_heads(encoder, config(heads=0.5), texts)
+    kept = select_local([scores], 0.5, 1)[0].tolist()
+    assert encoder.module.config.pruned_heads[1] == [head for head in range(4) if head not in kept]
+
+
+def test_heads_of_mpnet_are_refused(checkpoints, texts):
+    with pytest.raises(ModelError, match=r"heads of a mpnet model.*\n  allowed: prune\.keep\.heads=1\.0"):
+        structured.prune_heads(families.load(checkpoints["mpnet"]), config(heads=0.5), texts)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, splits_folder, texts, tmp_path):
+    heads = 0.75 if name in HEADED else 1.0
+    chosen = config(scope="global", ffn=0.6, heads=heads, round_to=1)
+    source = families.load(checkpoints[name])
+    with torch.no_grad():  # many channels of one layer hardly matter
+        source.layers()[0].ffn_out.weight[:, :50] *= 0.01
+    source.save(tmp_path / "uneven", source.facts)
+    (tmp_path / "out").mkdir()
+    prune(chosen, tmp_path / "uneven", splits_folder, tmp_path / "out")
+    small = families.load(tmp_path / "out")
+    assert small.facts.ffn_widths == small.widths()["ffn"]
+    assert len(set(small.widths()["ffn"])) == 2
+    assert sum(small.widths()["ffn"]) == pytest.approx(0.6 * 128, abs=1)
+    if heads < 1:
+        structured.prune_heads(source, chosen, texts)
+    structured.prune_ffn(source, chosen, texts)
+    assert torch.equal(embed(source, texts), embed(small, texts))
+    eager = families.load(tmp_path / "out", attention="eager")
+    assert eager.module.config._attn_implementation == "eager"
+    torch.testing.assert_close(embed(eager, texts), embed(small, texts), atol=1e-6, rtol=0)
+
+
+def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
+    encoder = families.load(checkpoints["bert"])
+    dense, cosines = embed(encoder, texts), []
+    for index in range(2):
+        with encoder.without_layer(index):
+            cosines.append(float((embed(encoder, texts) * dense).sum(1).mean()))
+    dropped = structured.drop_layers(encoder, 0.5, texts, 16)
+    assert dropped == [cosines.index(max(cosines))]
+    assert float((embed(encoder, texts) * dense).sum(1).mean()) == pytest.approx(max(cosines), abs=1e-6)
+    assert encoder.module.config.num_hidden_layers == 1
+
+
+def test_at_least_one_layer_stays(checkpoints, texts):
+    encoder = families.load(checkpoints["distilbert"])
+    assert len(structured.drop_layers(encoder, 0.01, texts, 32)) == 1
+    assert len(encoder.layers()) == 1
+
+
+def test_facts_of_a_dropped_layer(checkpoints, splits_folder, tmp_path):
+    prune(config(layers=0.5, ffn=0.5), checkpoints["bert"], splits_folder, tmp_path)
+    facts = families.read_facts(tmp_path)
+    (dropped,) = json.loads((tmp_path / "prune.json").read_text())["dropped_layers"]
+    assert facts.kept_layers == (1 - dropped,)
+    assert facts.ffn_widths is None
+    assert facts.lineage == ("pruned (activation, local): ffn 128 to 32, heads 8 to 4",)
+
+
+def test_the_same_call_gives_the_same_bytes(checkpoints, splits_folder, tmp_path):
+    written = []
+    for out in ("first", "second"):
+        (tmp_path / out).mkdir()
+        prune(config("taylor", ffn=0.5, heads=0.5), checkpoints["bert"], splits_folder, tmp_path / out)
+        written.append((tmp_path / out / "model.safetensors").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, texts):
+    encoder = families.load(checkpoints["bert"])
+    chosen = config("taylor", heads=0.5, ffn=0.5)
+    structured.prune_heads(encoder, chosen, texts)
+    structured.prune_ffn(encoder, chosen, texts)
+    assert all(parameter.grad is None for parameter in encoder.module.parameters())
+    assert not encoder.module.training
+    assert encoder.widths() == {"ffn": (32, 32), "heads": (2, 2)}
+
+
+def test_taylor_needs_more_than_one_text_a_batch(checkpoints, texts):
+    with pytest.raises(ConfigError, match="batch_size=1"):
+        structured.prune_ffn(families.load(checkpoints["bert"]), config("taylor", ffn=0.5, batch_size=1), texts)
+
+
+def test_a_model_with_other_weights_is_not_what_stock_transformers_would_make(checkpoints, tmp_path):
+    """`pruned_heads` is all that tells transformers of the narrower layers."""
+    encoder = families.load(checkpoints["bert"])
+    structured.prune_heads(encoder, config(heads=0.5), ["the river runs near the old city ."])
+    encoder.module.config.pruned_heads = {}
+    encoder.save(tmp_path, encoder.facts)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        transformers.AutoModel.from_pretrained(tmp_path, local_files_only=True)
+    with pytest.raises(ModelError, match="do not fit"):
+        families.load(tmp_path)

@@ -1,0 +1,324 @@
+"""Distillation of a tiny pruned encoder: arithmetic, learning, resuming."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress import families
+from compress.config import Distill, Keep, Precision, StructuredPrune
+from compress.data import TextSplit
+from compress.errors import DataError, GateError
+from compress.prune import structured
+from compress.recover import distill, recover
+from compress.recover.distill import bucketed, learning_rate_factor, wants_bfloat16
+
+
+def config(**changes):
+    settings = {
+        "steps": 24,
+        "batch_tokens": 512,
+        "learning_rate": 3e-3,
+        "evaluate_every": 8,
+        "precision": Precision.float32,
+        "max_length": 64,
+        **changes,
+    }
+    return Distill(**settings)
+
+
+@pytest.fixture(scope="module")
+def pruned(checkpoints, splits, tmp_path_factory):
+    """BERT with a fifth of its channels, not repaired."""
+    folder = tmp_path_factory.mktemp("pruned")
+    encoder = families.load(checkpoints["bert"])
+    chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
+    structured.prune_ffn(encoder, chosen, splits.calibration.texts)
+    encoder.note_ffn_widths()
+    encoder.save(folder, encoder.facts.after("pruned"))
+    return folder
+
+
+@pytest.fixture
+def run(checkpoints, splits_folder, tmp_path):
+    """Distil from the dense BERT; the output folder and what recover.json says."""
+
+    def call(student, name="out", scratch="scratch", **changes):
+        for folder in (name, scratch):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        recover(
+            config(**changes), student, checkpoints["bert"], splits_folder, tmp_path / name, tmp_path / scratch
+        )
+        return tmp_path / name, json.loads((tmp_path / name / "recover.json").read_text())
+
+    return call
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+# ---------------------------------------------------------------- arithmetic
+
+
+@pytest.mark.parametrize(
+    ("step", "total", "warmup", "factor"),
+    [
+        (0, 100, 0.1, 0.1),
+        (4, 100, 0.1, 0.5),
+        (9, 100, 0.1, 1.0),
+        (10, 100, 0.1, 1.0),
+        (55, 100, 0.1, 0.5),
+        (100, 100, 0.1, 0.0),
+        (0, 100, 0.0, 1.0),
+        (0, 1, 0.05, 1.0),
+        (5, 10, 1.0, 0.6),
+    ],
+)
+def test_learning_rate_by_hand(step, total, warmup, factor):
+    assert learning_rate_factor(step, total, warmup) == pytest.approx(factor, abs=1e-12)
+
+
+@given(total=st.integers(1, 3000), warmup=st.floats(0, 1))
+def test_learning_rate_rises_then_falls_and_never_stops_the_training(total, warmup):
+    factors = [learning_rate_factor(step, total, warmup) for step in range(total)]
+    top = factors.index(max(factors))
+    assert all(0 < factor <= 1 for factor in factors)
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 128), min_size=1, max_size=300),
+    bound=st.integers(1, 2000),
+    seed=st.integers(0, 9),
+)
+def test_buckets_hold_every_text_once_within_the_bound(lengths, bound, seed):
+    batches = bucketed(lengths, bound, seed)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) * max(lengths[i] for i in batch) <= bound or len(batch) == 1
+    assert batches == bucketed(lengths, bound, seed)
+
+
+def test_buckets_of_two_seeds_differ_and_pad_little():
+    rng = random.Random(0)
+    lengths = [rng.randint(5, 128) for _ in range(1000)]
+    first, second = bucketed(lengths, 4096, 1), bucketed(lengths, 4096, 2)
+    assert first != second
+    assert sorted(map(sorted, first)) != sorted(map(sorted, second))  # not only their order
+    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in first)
+    assert padded < 1.1 * sum(lengths)
+    assert len(first) < 1.3 * sum(lengths) / 4096
+
+
+def test_precision_as_asked():
+    assert wants_bfloat16(Precision.bfloat16)
+    assert not wants_bfloat16(Precision.float32)
+    assert wants_bfloat16(Precision.auto) in (True, False)
+
+
+# ---------------------------------------------------------------- learning
+
+
+def test_the_student_comes_closer(pruned, run, checkpoints, splits):
+    out, told = run(pruned, steps=40)
+    assert told["steps"] == [0, 8, 16, 24, 32, 40]
+    assert told["train_loss"][0] is None
+    assert told["train_loss"][-1] < 0.6 * told["train_loss"][1]
+    assert told["best"] == max(told["select_cosine"])
+    assert told["best"] > told["select_cosine"][0] + 0.02
+    teacher = families.load(checkpoints["bert"])
+    cosines = []
+    for folder in (pruned, out):
+        encoder = families.load(folder)
+        assert not encoder.module.training
+        inputs = encoder.tokenize(splits.select.texts)
+        with torch.no_grad():
+            pair = [e.module(**inputs)["sentence_embedding"] for e in (encoder, teacher)]
+        cosines.append(float(torch.nn.functional.cosine_similarity(*pair).mean()))
+    assert cosines == pytest.approx([told["select_cosine"][0], told["best"]], abs=1e-5)
+
+
+def test_only_what_was_pruned_into_is_trained(pruned, run):
+    from safetensors.torch import load_file
+
+    before, after = load_file(pruned / "model.safetensors"), load_file(run(pruned)[0] / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name in before:
+        frozen = name.startswith(("embeddings.", "pooler."))
+        assert torch.equal(before[name], after[name]) == frozen, name
+
+
+def test_facts_tell_of_it(pruned, run):
+    out, told = run(pruned)
+    facts = families.read_facts(out)
+    assert facts.lineage[0] == "pruned"
+    assert facts.lineage[1].startswith("distilled for 24 steps, 0.0 M tokens")
+    assert told["tokens"] > 24 * 256
+
+
+def test_one_seed_gives_the_same_bytes_and_another_does_not(pruned, run):
+    first, second, other = (
+        run(pruned, name=str(i), scratch=f"scratch{i}", seed=seed)[0] for i, seed in enumerate((1, 1, 2))
+    )
+    assert weights(first) == weights(second)
+    assert weights(first) != weights(other)
+
+
+def test_bfloat16_learns_too(pruned, run):
+    _, told = run(pruned, precision=Precision.bfloat16, steps=24)
+    assert told["best"] > told["select_cosine"][0] + 0.01
+
+
+def test_a_model_that_was_not_changed_stays_as_it_is(checkpoints, run):
+    out, told = run(checkpoints["bert"], learning_rate=0.0, steps=8)
+    assert told["best"] == pytest.approx(1.0, abs=1e-6)
+    assert weights(out) == weights(checkpoints["bert"])
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "mpnet"])
+def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp_path):
+    encoder = families.load(checkpoints[name])
+    chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
+    structured.prune_ffn(encoder, chosen, splits.calibration.texts)
+    encoder.note_ffn_widths()
+    for folder in ("pruned", "out", "scratch"):
+        (tmp_path / folder).mkdir()
+    encoder.save(tmp_path / "pruned", encoder.facts)
+    folders = [tmp_path / "pruned", checkpoints[name], splits_folder, tmp_path / "out", tmp_path / "scratch"]
+    recover(config(), *folders)
+    curve = json.loads((tmp_path / "out" / "recover.json").read_text())["select_cosine"]
+    assert max(curve) > curve[0]
+
+
+# ---------------------------------------------------------------- hidden states
+
+
+def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits_folder, tmp_path):
+    """A dropped layer 0: layer 0 of the student is layer 1 of the teacher, and reproduces its states when
+    given what it was given."""
+    encoder = families.load(checkpoints["bert"])
+    encoder.drop_layer(0)
+    encoder.save(tmp_path, encoder.facts.after("dropped", kept_layers=(1,)))
+    student = families.load(tmp_path, attention="eager")
+    teacher = families.load(checkpoints["bert"], attention="eager")
+    trainer = distill._Trainer(
+        config(hidden_weight=1.0), student, teacher, splits.train.texts, splits.select.texts
+    )
+    assert trainer.layers == (1,)
+    rows = [0, 1, 2]
+    ids = student.tokenizer.pad({"input_ids": [trainer.ids[i] for i in rows]}, return_tensors="pt")
+    inputs = {name: ids[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        wanted = teacher.module.backbone(**inputs, output_hidden_states=True)
+        given = student.module.backbone(**inputs, output_hidden_states=True)
+    real = inputs["attention_mask"].bool()
+    error = (given.hidden_states[1][real] - wanted.hidden_states[2][real]).pow(2).sum(1).mean()
+    pooled = [trainer.student.module.pool(s.last_hidden_state, inputs["attention_mask"]) for s in (given, wanted)]
+    cosine = torch.nn.functional.cosine_similarity(*pooled)
+    select = teacher.tokenize(sorted(splits.select.texts, key=len)[:64])
+    with torch.no_grad():
+        states = teacher.module.backbone(**select).last_hidden_state[select["attention_mask"].bool()]
+    expected = 10 * (1 - cosine).mean() + error / states.var(0).sum()
+    assert trainer._step(rows) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_without_hidden_weight_only_the_embedding_counts(checkpoints, pruned, splits):
+    student, teacher = families.load(pruned), families.load(checkpoints["bert"])
+    trainer = distill._Trainer(
+        config(hidden_weight=0.0), student, teacher, splits.train.texts, splits.select.texts
+    )
+    batch = student.tokenize([splits.train.texts[0]], 64)
+    with torch.no_grad():
+        pair = [e.module(**batch)["sentence_embedding"] for e in (student, teacher)]
+    cosine = float(torch.nn.functional.cosine_similarity(*pair).mean())
+    assert trainer._step([0]) == pytest.approx(10 * (1 - cosine), rel=1e-4)
+
+
+# ---------------------------------------------------------------- stopping and resuming
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("steps_before", "changes"),
+    [(9, {}), (37, {}), (21, {"hidden_weight": 1.0}), (37, {"precision": Precision.bfloat16})],
+)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(steps_before, changes, pruned, run, monkeypatch):
+    """40 steps are more than one epoch."""
+    whole, told = run(pruned, name="whole", scratch="undisturbed", steps=40, **changes)
+    step, left = distill._Trainer._step, [steps_before]
+
+    def die(self, rows):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return step(self, rows)
+
+    monkeypatch.setattr(distill._Trainer, "_step", die)
+    with pytest.raises(Killed):
+        run(pruned, steps=40, **changes)
+    left[0] = 1000
+    resumed, again = run(pruned, steps=40, **changes)
+    assert 1000 - left[0] == 40 - steps_before // 8 * 8  # from the last look on, not from the start
+    assert weights(resumed) == weights(whole)
+    for key in ("steps", "train_loss", "select_cosine", "best", "tokens", "looks_since_best"):
+        assert again[key] == told[key]
+
+
+def test_a_run_killed_after_its_last_step_only_writes(pruned, run, monkeypatch):
+    whole, _ = run(pruned, name="whole")
+    monkeypatch.setattr(distill._Trainer, "_step", lambda self, rows: pytest.fail("trained again"))
+    again, _ = run(pruned, name="again")
+    assert weights(again) == weights(whole)
+
+
+def test_progress_holds_no_code(pruned, run, tmp_path):
+    run(pruned)
+    torch.load(tmp_path / "scratch" / "training.pt", weights_only=True)
+
+
+def test_it_stops_when_nothing_improves_and_keeps_the_best(checkpoints, run):
+    out, told = run(checkpoints["bert"], steps=400, evaluate_every=2, patience=3, learning_rate=0.01)
+    assert told["steps"] == [0, 2, 4, 6]
+    assert told["step"] == 6
+    assert told["best"] == told["select_cosine"][0]
+    assert weights(out) == weights(checkpoints["bert"])
+
+
+def test_it_stops_in_time(pruned, run):
+    _, told = run(pruned, steps=100_000, max_minutes=0.01)
+    assert told["step"] < 1000
+    assert told["steps"][-1] == told["step"]  # judged once more before it stops
+
+
+def test_a_loss_that_is_not_finite(pruned, run, monkeypatch):
+    study = distill._Trainer._study
+
+    def broken(self, inputs):
+        seen = study(self, inputs)
+        poison = float("nan") if torch.is_grad_enabled() else 1.0
+        return dataclasses.replace(seen, embedding=seen.embedding * poison)
+
+    monkeypatch.setattr(distill._Trainer, "_study", broken)
+    with pytest.raises(GateError, match=r"not finite\n  found:   nan at step 0\n  next: .*learning_rate.*0\.003"):
+        run(pruned)
+
+
+def test_no_text_to_train_on(pruned, checkpoints, splits):
+    empty = TextSplit(name="train", texts=(), documents=(), fingerprint="")
+    pair = families.load(pruned), families.load(checkpoints["bert"])
+    with pytest.raises(DataError, match="train split is empty"):
+        distill._Trainer(config(), *pair, empty.texts, splits.select.texts)
+
+
+def test_texts_longer_than_the_model_are_cut(pruned, run):
+    _, told = run(pruned, max_length=512, steps=8, batch_tokens=64)
+    assert told["step"] == 8

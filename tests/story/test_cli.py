@@ -1,0 +1,132 @@
+"""The command line in a process of its own: exit codes, messages, and what it leaves behind."""
+
+import re
+import shutil
+
+import pytest
+
+from compress import cli
+from compress.compose import options
+
+
+def clean(text):
+    return " ".join(re.sub(r"[│┃━─┏┳┓┡╇┩└┴┘]", " ", text).split())
+
+
+def test_list_names_every_option(capsys):
+    assert cli.main(["list"]) == 0
+    printed = clean(capsys.readouterr().out)
+    for group, found in options().items():
+        for option in found:
+            assert f"{group} {option}" in printed
+
+
+def test_list_of_a_group(capsys):
+    assert cli.main(["list", "prune"]) == 0
+    printed = clean(capsys.readouterr().out)
+    assert "prune structured" in printed
+    assert "quantize" not in printed
+
+
+def test_list_of_nonsense(capsys):
+    assert cli.main(["list", "prnue"]) == 1
+    assert "did you mean 'prune'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["list", "prune", "recover"], ["verify"]])
+def test_what_argparse_refuses(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(arguments)
+    assert raised.value.code == 2
+    assert "usage: compress" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_of_run(capsys):
+    assert cli.main(["run", "--dryrun", "model.source=path:x"]) == 1
+    assert "did you mean '--dry-run'" in capsys.readouterr().err
+
+
+def test_ctrl_c_anywhere(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "options", interrupt)
+    assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert cli.main(["list", "prnue"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main(["list", "prnue", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_verify(finished, tmp_path, capsys):
+    artifact = shutil.copytree(finished.folder / "artifact", tmp_path / "artifact")
+    assert cli.main(["verify", str(artifact)]) == 0
+    assert "intact: tiny" in capsys.readouterr().out
+    with (artifact / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    assert cli.main(["verify", str(artifact)]) == 1
+    assert "model.onnx is not the file that was shipped" in capsys.readouterr().err
+    assert cli.main(["verify", str(tmp_path / "missing")]) == 1
+
+
+def test_report_redraws_the_same_bytes(finished, tmp_path, capsys):
+    copy = shutil.copytree(finished.folder, tmp_path / "run")
+    for name in ("report.md", "report.html"):
+        (copy / name).unlink()
+    assert cli.main(["report", str(copy)]) == 0
+    for name in ("report.json", "report.md", "report.html"):
+        assert (copy / name).read_bytes() == (finished.folder / name).read_bytes()
+    assert cli.main(["report", str(tmp_path)]) == 1
+    assert "name the folder of a finished run" in capsys.readouterr().err
+
+
+def test_run_prints_the_verdict_and_names_what_it_wrote(finished):
+    assert "int8 ships" in finished.done.stdout
+    assert f"artifact: {finished.folder}/artifact" in finished.done.stdout
+    assert finished.done.stderr == ""
+    assert {p.name for p in finished.home.iterdir()} == {"outputs"}
+
+
+def test_a_dry_run_from_another_folder_writes_nothing(finished, tmp_path):
+    before = sorted(finished.cache.rglob("*"))
+    done = finished.run("run", "--dry-run", *finished.overrides, "recover.steps=5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = {}
+    for line in done.stdout.splitlines():
+        said.setdefault(line.split()[0], line)
+    assert "would be reused" in said["prune"]
+    assert re.search(r"would run, about \d+ s", said["recover"])
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(finished.cache.rglob("*")) == before
+
+
+def test_latest_points_to_a_run_or_to_a_job_of_a_sweep(tmp_path):
+    for run in ("1", "2", "sweep-1/0"):
+        (tmp_path / run).mkdir(parents=True)
+    latest = tmp_path / "latest"
+    for run, sweep in (("1", False), ("2", False), ("sweep-1/0", True)):
+        cli._point_latest(tmp_path / run, sweep)
+        assert latest.resolve() == tmp_path / run
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "latest", "sweep-1"]
+
+
+def test_latest_does_not_replace_what_is_no_link(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "latest").write_text("mine")
+    cli._point_latest(tmp_path / "1")
+    assert (tmp_path / "latest").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_job_that_fails(finished, tmp_path):
+    overrides = [word for word in finished.overrides if not word.startswith("prune.keep")]
+    done = finished.run("run", "-m", *overrides, "prune.keep.ffn=0.5", "target.workloads=[1x16],[1x600]")
+    jobs = sorted(finished.folder.parent.glob("sweep-*/*/"))
+    assert len(jobs) == 2
+    assert [(job / "report.json").exists() for job in jobs] == [True, False], done.stdout + done.stderr
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") == 1

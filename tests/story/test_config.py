@@ -1,0 +1,106 @@
+"""Range checks of the dataclasses, each beside a value that is just allowed."""
+
+import dataclasses
+import math
+import re
+
+import pytest
+
+from compress import config as c
+from compress.errors import ConfigError
+
+TEXT = {"corpora": {"a": c.TextFile(source="path:a")}, "test_corpus": "a"}
+
+WRONG = [
+    (lambda v: c.Keep(ffn=v), 1.5, 1.0),
+    (lambda v: c.Keep(heads=v), 0.0, 1e-9),
+    (lambda v: c.Keep(layers=v), math.nan, 0.5),
+    (lambda v: c.StructuredPrune(round_to=v), 0, 1),
+    (lambda v: c.StructuredPrune(damping=v), 0.0, 10.0),
+    (lambda v: c.Distill(steps=v), 0, 1),
+    (lambda v: c.Distill(warmup=v), 1.01, 1.0),
+    (lambda v: c.Distill(max_minutes=v), -1.0, None),
+    (lambda v: c.Distill(seed=v), -1, 0),
+    (lambda v: c.OptimumExport(opset=v), 13, 14),
+    (lambda v: c.OptimumExport(max_abs_diff=v), 0.0, 1.0),
+    (lambda v: c.Int8Dynamic(min_coverage=v), 1.1, 0.0),
+    (lambda v: c.Int8Dynamic(exclude=v), ["("], ["layer.0"]),
+    (lambda v: c.Int8Static(percentile=v), 49.9, 100.0),
+    (lambda v: c.Int8Static(exclude=v), ["*"], []),
+    (lambda v: c.SentenceSimilarity(resamples=v), 99, 100),
+    (lambda v: c.SentenceSimilarity(seed=v), 2**32, 2**32 - 1),
+    (lambda v: c.LocalTarget(threads=v), -1, 0),
+    (lambda v: c.LocalTarget(max_seconds=v), 0.5, 1.0),
+    (lambda v: c.LocalTarget(workloads=v), [], ["1x1"]),
+    (lambda v: c.LocalTarget(workloads=v), ["1x8", "1x8"], ["1x8", "2x8"]),
+    (lambda v: c.LocalTarget(workloads=v), ["8x"], ["8x1"]),
+    (lambda v: c.LocalTarget(workloads=v), ["0x8"], ["1x8"]),
+    (lambda v: c.LocalTarget(workloads=v), ["²x8"], ["2x8"]),
+    (lambda v: c.BudgetConfig(min_speedup=v), -0.1, 0.0),
+    (lambda v: c.TextData(**TEXT, calibration=v), 0, 1),
+    (lambda v: c.TextData(**TEXT, train=v), -1, 0),
+    (lambda v: c.TextData(**TEXT, max_words=v), 4, 5),  # min_words is 5
+    (lambda v: c.TextData(corpora=TEXT["corpora"], test_corpus=v), "b", "a"),
+]
+
+
+@pytest.mark.parametrize(("make", "wrong", "right"), WRONG)
+def test_ranges(make, wrong, right):
+    with pytest.raises(ConfigError) as raised:
+        make(wrong)
+    assert "found:" in str(raised.value)
+    assert "allowed:" in str(raised.value)
+    make(right)
+
+
+def run_config(**changes):
+    settings = {
+        "name": "x",
+        "model": c.EncoderModel(source="path:x"),
+        "data": c.TextData(**TEXT, pairs={"lee": c.PairFile(source="path:p")}),
+        "prune": c.NoPrune(),
+        "recover": c.NoRecover(),
+        "export": c.OptimumExport(),
+        "quantize": c.NoQuantize(),
+        "evaluate": c.SentenceSimilarity(),
+        "target": c.LocalTarget(),
+    }
+    return c.RunConfig(**{**settings, **changes})
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", "-x", "a b", ".hidden"])
+def test_the_name_of_a_run_is_a_plain_folder_name(name):
+    with pytest.raises(ConfigError, match="name is no plain folder name"):
+        run_config(name=name)
+    assert run_config(name="a-1_b.c").name == "a-1_b.c"
+
+
+def test_the_primary_metric_is_checked_before_any_work():
+    with pytest.raises(ConfigError, match=re.escape("did you mean 'lee_spearman'")):
+        run_config(evaluate=c.SentenceSimilarity(primary="lee_spearma"))
+    for primary in ("cosine", "lee_pearson"):
+        assert run_config(evaluate=c.SentenceSimilarity(primary=primary)).evaluate.primary == primary
+
+
+def test_a_pair_set_for_selection_gives_no_primary_metric():
+    pairs = {"lee": c.PairFile(source="path:p", split=c.PairSplit.select)}
+    with pytest.raises(ConfigError, match="names no metric"):
+        run_config(data=c.TextData(**TEXT, pairs=pairs))
+
+
+def test_workload_shape():
+    assert c.workload_shape("8x128") == (8, 128)
+
+
+def test_leaves_name_every_setting_once():
+    names = [name for name, _ in c.leaves(run_config())]
+    assert len(names) == len(set(names))
+    assert {"name", "model.source", "export.opset", "budget.min_speedup"} <= set(names)
+
+
+def test_every_option_is_a_subclass_of_a_base_without_fields():
+    bases = {group: options_base for group, options_base in c.RunConfig.__annotations__.items()}
+    for group, options in c.OPTIONS.items():
+        assert not dataclasses.fields(bases[group])
+        for option in options.values():
+            assert issubclass(option, bases[group])

@@ -1,0 +1,86 @@
+"""Who may know whom: arithmetic at the bottom, story at the top, no way back up."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "compress"
+BOTTOM = {"config", "errors", "registry", "result", "store", "compose"}
+MIDDLE = {"families", "data", "sources"}
+STAGES = {"prune", "recover", "export", "quantize", "evaluate", "benchmark", "report"}
+STORY = {"artifact", "verdict", "road"}
+# Within the bottom and the middle there is an order too.
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "registry": {"errors"},
+    "result": {"errors"},
+    "store": {"errors"},
+    "compose": {"config", "errors"},
+    "sources": {"errors"},
+    "families": {"config", "errors", "registry", "sources"},
+    "data": {"config", "errors", "registry", "result", "sources"},
+    **{stage: BOTTOM | MIDDLE for stage in STAGES},
+    "artifact": BOTTOM,
+    "verdict": BOTTOM,
+    "road": BOTTOM,
+    "assemble": BOTTOM | MIDDLE | STAGES | STORY,
+    "pipeline": BOTTOM | MIDDLE | STAGES | STORY | {"assemble"},
+    "cli": BOTTOM | MIDDLE | STAGES | STORY | {"pipeline"},
+    "__main__": {"cli"},
+    "__init__": {"config", "errors", "result"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path):
+    """Modules that a file imports anywhere in it, by their full names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            if node.module == "compress":
+                yield from (f"compress.{alias.name}" for alias in node.names)
+
+
+def part(name):
+    """compress.prune.repair -> prune; a name of the package itself is none."""
+    words = name.split(".")
+    return words[1] if words[0] == "compress" and len(words) > 1 else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_nothing_imports_upward_or_sideways(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    known = {found for name in imported(path) if (found := part(name)) and found != own}
+    if path == PACKAGE / "prune" / "reload.py":
+        assert known <= {"families", "errors"}  # for types and errors; its main runs without the package
+    assert known <= ALLOWED[own], f"{own} may not know {sorted(known - ALLOWED[own])}"
+
+
+def test_every_module_has_its_place():
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} == set(ALLOWED)
+
+
+def test_the_check_itself_sees_imports(tmp_path):
+    (tmp_path / "x.py").write_text("def f():\n    from compress import cli\n    import compress.prune.repair\n")
+    assert {part(name) for name in imported(tmp_path / "x.py")} == {None, "cli", "prune"}
+
+
+def test_the_runner_needs_only_numpy_and_onnxruntime():
+    """It is copied to targets that have nothing of ours."""
+    foreign = {name.split(".")[0] for name in imported(PACKAGE / "benchmark" / "runner.py")}
+    assert foreign - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+
+
+@pytest.mark.parametrize("module", ["compress", "compress.cli", "compress.compose", "compress.sources"])
+def test_nothing_heavy_is_loaded_before_the_configuration_is_checked(module):
+    script = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'onnx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

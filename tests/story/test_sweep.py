@@ -1,0 +1,37 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from compress.errors import GateError
+from compress.sweep import failed, point
+
+
+def read(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "point.json").read_text())
+
+
+def test_a_point_records_its_overrides_and_its_end(tmp_path: Path):
+    with point(tmp_path, ["prune=none"]):
+        assert read(tmp_path)["status"] == "running"
+    assert read(tmp_path) == {"overrides": ["prune=none"], "status": "done", "error": None}
+
+
+def test_a_users_error_is_recorded_and_the_sweep_goes_on(tmp_path: Path):
+    with point(tmp_path, []):
+        raise GateError("too far off", found=3)
+    assert read(tmp_path)["status"] == "failed"
+    assert "too far off" in str(read(tmp_path)["error"])
+
+
+def test_a_bug_is_recorded_and_not_swallowed(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), point(tmp_path, []):
+        raise ZeroDivisionError("oops")
+    assert read(tmp_path)["error"] == "ZeroDivisionError: oops"
+
+
+def test_failed_names_every_point_that_is_not_done(tmp_path: Path):
+    for name, status in (("0", "done"), ("2", "running"), ("10", "failed")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "point.json").write_text(json.dumps({"status": status}))
+    assert failed(tmp_path) == ["2", "10"]
