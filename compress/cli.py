@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compress.compose import expand, load_config, options, to_config, to_yaml
-from compress.config import conf_dir, register_schemas
+from compress.config import SearchConfig, conf_dir, register_schemas
 from compress.errors import CompressError, ConfigError, did_you_mean
 from compress.store import disk_errors
 
@@ -32,7 +32,8 @@ _RUN_FLAGS = ("--dry-run", "--debug", "-m", "--multirun", "--help")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 when done, 1 on an error that is the user's to mend, 130 on Ctrl-C."""
     args, rest = _parser().parse_known_args(arguments)
-    if rest and args.command != "run":
+    args.given = sys.argv[1:] if arguments is None else list(arguments)
+    if rest and args.command not in ("run", "search"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         with disk_errors(Path.cwd(), "this folder"):
@@ -104,6 +105,32 @@ def _job(composed: DictConfig, folder: Path) -> None:
     for line in report.notes["noise"]:
         console.print(f"  [yellow]noise:[/] {line}", highlight=False)
     console.print(f"report:   {folder / 'report.html'}\nartifact: {folder / 'artifact'}", soft_wrap=True)
+
+
+def search(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """The best candidate within the experiment's budget; `objective=` is the search's, the rest Hydra's."""
+    for word in rest:
+        if word.startswith("-"):
+            raise ConfigError("unknown flag", found=word, next="compress search --help")
+    objective = ([word for word in rest if word.startswith("objective=")] or ["objective=latency"])[-1]
+    objectives = tuple(filter(None, objective.partition("=")[2].strip("[]").split(",")))
+    [overrides] = expand([word for word in rest if not word.startswith("objective=")], sweep=False)
+    request = SearchConfig(
+        objectives=objectives,
+        study=args.study or "-".join(objectives) or "none",
+        storage=args.storage,
+        sampler=args.sampler,
+        trials=20 if args.trials is None and args.minutes is None else args.trials,
+        minutes=args.minutes,
+        seed=args.seed,
+    )
+    config = load_config(overrides)
+    _look_for_sources(config)
+    from compress.candidates import Workbench
+    from compress.search import search as run_search
+
+    command = shlex.join(["compress", "search", *args.given])
+    run_search(config, request, Workbench(_road()), console, command)
 
 
 def list_options(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -192,6 +219,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="say what would be reused and what run")
     command.add_argument("-m", "--multirun", action="store_true", help="a run for each of key=a,b")
     command.set_defaults(function=run)
+
+    command = commands.add_parser(
+        "search",
+        parents=[debug],
+        help="search the best within a budget: compress search experiment=minilm objective=latency",
+        description="Arguments are Hydra overrides as for `run`, and objective=: one or several of "
+        "quality_drop, latency, size, memory, separated by commas. Candidates are chosen on the select "
+        "split; the winner alone is confirmed on test. The same command again, or at the same time, goes on "
+        "with the study.",
+    )
+    command.add_argument("--trials", type=int, help="of the whole study; 20 without --minutes")
+    command.add_argument("--minutes", type=float, help="start no trial that would take longer than is left")
+    command.add_argument("--study", help="its name; the objectives' by default")
+    command.add_argument("--storage", help="journal file or database URL; its own journal by default")
+    command.add_argument("--sampler", default="tpe", help="tpe or nsga2")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(function=search)
 
     command = commands.add_parser("list", parents=[debug], help="experiments and options of each group")
     command.add_argument("group", nargs="?")

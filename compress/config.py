@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from compress.errors import ConfigError, did_you_mean
+from compress.space import Choice, Float
 
 
 def conf_dir() -> Path:
@@ -163,9 +164,12 @@ Scope = Enum("Scope", {"local": "local", "global": "global"})
 class Keep:
     """Share of each kind that stays."""
 
-    ffn: float = 1.0  # feed-forward channels
-    heads: float = 1.0  # attention heads
-    layers: float = 1.0  # whole transformer layers
+    # feed-forward channels
+    ffn: float = field(default=1.0, metadata={"search": Float(0.25, 1.0, 0.0625)})
+    # attention heads
+    heads: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.125)})
+    # whole transformer layers
+    layers: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.125)})
 
     def __post_init__(self) -> None:
         _within(self, 0.0, 1.0, "ffn", "heads", "layers", open_low=True)
@@ -185,7 +189,10 @@ class NoPrune(PruneConfig):
 class StructuredPrune(PruneConfig):
     """Physically smaller layers: feed-forward channels, attention heads, layers."""
 
-    importance: Importance = Importance.activation
+    # By magnitude alone a transformer breaks, so the search leaves that out.
+    importance: Importance = field(
+        default=Importance.activation, metadata={"search": Choice(("activation", "taylor"))}
+    )
     scope: Scope = Scope["local"]
     keep: Keep = field(default_factory=Keep)
     round_to: int = 64  # kept channels are a multiple of this, so that integer kernels stay full
@@ -221,7 +228,7 @@ class Precision(Enum):
 class Distill(RecoverConfig):
     """Distillation of embeddings and hidden states from the dense teacher on unlabelled text."""
 
-    steps: int = 450
+    steps: int = 700
     batch_tokens: int = 2048  # padded tokens a step
     learning_rate: float = 3e-4
     warmup: float = 0.05  # share of the steps
@@ -315,7 +322,9 @@ class Int8Static(QuantizeConfig):
     weight_type: WeightType = WeightType.auto
     reduce_range: bool | None = None  # null: from the flags of the target's CPU
     symmetric_activations: bool | None = None  # null: likewise
-    calibrator: Calibrator = Calibrator.minmax
+    calibrator: Calibrator = field(
+        default=Calibrator.minmax, metadata={"search": Choice(("minmax", "entropy", "percentile"))}
+    )
     percentile: float = 99.99
     texts: int = 128  # of the calibration split; histograms keep every activation in memory
     per_channel: bool = True
@@ -416,7 +425,9 @@ class RunConfig:
     prune: PruneConfig = MISSING
     recover: RecoverConfig = MISSING
     export: ExportConfig = MISSING
-    quantize: QuantizeConfig = MISSING
+    quantize: QuantizeConfig = field(
+        default=MISSING, metadata={"search": Choice(("int8_dynamic", "int8_static", "none"))}
+    )
     evaluate: EvaluateConfig = MISSING
     target: TargetConfig = MISSING
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -442,6 +453,49 @@ def _check_primary(primary: str, data: TextData) -> None:
         raise ConfigError(
             "evaluate.primary names no metric", found=primary, allowed=did_you_mean(primary, metrics)
         )
+
+
+OBJECTIVES = ("quality_drop", "latency", "size", "memory")  # of a search; all to be small
+SAMPLERS = ("tpe", "nsga2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What `compress search` is asked for beside the experiment; not a part of a run."""
+
+    objectives: tuple[str, ...]
+    study: str  # its name; results go to outputs/<name>/search-<study>/
+    storage: str | None = None  # a journal file or a database URL; None: a journal in that folder
+    sampler: str = "tpe"
+    trials: int | None = None  # of the study, with those of earlier and of other processes
+    minutes: float | None = None  # of this process
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.objectives:
+            if name not in OBJECTIVES:
+                raise ConfigError("unknown objective", found=name, allowed=did_you_mean(name, OBJECTIVES))
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise ConfigError(
+                "objective needs different entries",
+                found=",".join(self.objectives) or "none",
+                allowed="one or several of " + ", ".join(OBJECTIVES),
+            )
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.study):
+            raise ConfigError(
+                "the study's name is no plain folder name",
+                found=self.study,
+                allowed="letters, digits, - _ and .",
+            )
+        if self.sampler not in SAMPLERS:
+            raise ConfigError(
+                "unknown sampler", found=self.sampler, allowed=did_you_mean(self.sampler, SAMPLERS)
+            )
+        if self.trials is not None:
+            _within(self, 1, float("inf"), "trials")
+        if self.minutes is not None:
+            _within(self, 0.0, float("inf"), "minutes", open_low=True)
+        _seed(self)
 
 
 OPTIONS: dict[str, dict[str, type]] = {

@@ -1,11 +1,13 @@
 """The whole road, on one screen: a model in, a measured and shippable ONNX file out."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from compress import families
 from compress.assemble import Rung, assemble, ship
 from compress.benchmark import benchmark, cpu_facts, cpu_flags
-from compress.config import RunConfig
+from compress.config import RunConfig, TargetConfig
 from compress.data import input_digests, open_splits
 from compress.evaluate import evaluate
 from compress.export import export, plain
@@ -15,6 +17,17 @@ from compress.recover import recover
 from compress.report import write_reports
 from compress.result import Report
 from compress.road import Road
+from compress.store import Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """What the stages that change the model left; `rungs[0]` is the dense model, the last the smallest."""
+
+    dense: Entry
+    splits: Entry
+    pruned: Entry
+    rungs: tuple[Rung, ...]
 
 
 def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Report | None:
@@ -25,12 +38,26 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     Every number in the report is measured on ONNX files by onnxruntime, not on their torch ancestors.
     Raises CompressError; what earlier runs left stays as it was, and finished stages are kept.
     """
-    dense = road.stage(
-        "load",
-        families.import_model,
-        config.model,
-        identity=families.identity(config.model),
-    )
+    ladder = build(config, road)
+    dense, splits, rungs = ladder.dense, ladder.splits, ladder.rungs
+    baseline = rungs[0].graph
+    quality = [
+        road.stage("evaluate", evaluate, config.evaluate, rung.graph, baseline, dense, splits)
+        for rung in rungs
+    ]
+    speed = measure_speed(config.target, ladder, rungs, road)
+    if road.dry_run:
+        return None
+
+    report = assemble(config, rungs, quality, speed, splits, ladder.pruned, road.stages, command)
+    ship(report, rungs, folder / "artifact")
+    write_reports(report, folder)
+    return report
+
+
+def build(config: RunConfig, road: Road) -> Ladder:
+    """The part of the road that changes the model: from the checkpoint to the smallest ONNX file."""
+    dense = load(config, road)
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
     baseline = road.stage("export", export, plain(config.export), dense, splits)
     pruned = road.stage("prune", prune, config.prune, dense, splits)
@@ -41,30 +68,30 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     )
 
     name = "fused" if student is dense else "recovered" if pruned is dense else "pruned"
-    ladder = [Rung("dense", "export", baseline, dense)]
+    rungs = [Rung("dense", "export", baseline, dense)]
     if graph.digest != baseline.digest:
-        ladder.append(Rung(name, "export", graph, student))
+        rungs.append(Rung(name, "export", graph, student))
     if small is not graph:
-        ladder.append(Rung("int8", "quantize", small, student))
-    quality = [
-        road.stage("evaluate", evaluate, config.evaluate, rung.graph, baseline, dense, splits)
-        for rung in ladder
-    ]
-    speed = road.stage(
+        rungs.append(Rung("int8", "quantize", small, student))
+    return Ladder(dense=dense, splits=splits, pruned=pruned, rungs=tuple(rungs))
+
+
+def load(config: RunConfig, road: Road) -> Entry:
+    """The dense checkpoint."""
+    identity = families.identity(config.model)
+    return road.stage("load", families.import_model, config.model, identity=identity)
+
+
+def measure_speed(target: TargetConfig, ladder: Ladder, rungs: Sequence[Rung], road: Road) -> Entry:
+    """Time `rungs`, the dense one first, while nothing else of ours computes."""
+    return road.stage(
         "benchmark",
         benchmark,
-        config.target,
-        dense,
-        splits,
-        *[rung.graph for rung in ladder],
-        extra=(tuple(rung.name for rung in ladder),),
+        target,
+        ladder.dense,
+        ladder.splits,
+        *[rung.graph for rung in rungs],
+        extra=(tuple(rung.name for rung in rungs),),
         identity=cpu_facts(),
         alone=True,
     )
-    if road.dry_run:
-        return None
-
-    report = assemble(config, ladder, quality, speed, splits, pruned, road.stages, command)
-    ship(report, ladder, folder / "artifact")
-    write_reports(report, folder)
-    return report

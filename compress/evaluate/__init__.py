@@ -7,7 +7,7 @@ from compress.evaluate.sentence_similarity import Quality, load_quality
 from compress.evaluate.statistics import noninferior
 from compress.registry import implementation
 
-__all__ = ["Quality", "evaluate", "load_quality", "noninferior"]
+__all__ = ["Quality", "evaluate", "evaluate_select", "load_quality", "noninferior"]
 
 
 def evaluate(
@@ -25,3 +25,19 @@ def evaluate(
     """
     name = "model.onnx"
     implementation(config)(config, graph / name, baseline / name, checkpoint, splits, out, split)
+
+
+def evaluate_select(
+    config: EvaluateConfig,
+    samples: int | None,
+    graph: Path,
+    baseline: Path,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+) -> None:
+    """The same on the split for choosing; `samples` limits the texts, and the pairs of each set."""
+    name = "model.onnx"
+    implementation(config)(
+        config, graph / name, baseline / name, checkpoint, splits, out, PairSplit.select, samples
+    )

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from compress.evaluate.statistics import (
 from compress.registry import register
 from compress.result import Estimate, Score
 
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 Embeddings = dict[str, Floats]  # text -> unit vector [hidden]
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")
@@ -52,6 +54,7 @@ def evaluate(
     splits_folder: Path,
     out: Path,
     split: PairSplit = PairSplit.test,
+    samples: int | None = None,
 ) -> None:
     """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out data.
 
@@ -59,7 +62,8 @@ def evaluate(
     Quality is Spearman's and Pearson's correlation of cosines with human judgement for every pair set of
     `split`; fidelity is the cosine of both models' embeddings of the sentences of `split`. On SELECT,
     where the pair sets of TEST are out of sight, the primary metric is the same statistic of the first
-    pair set of SELECT, or `cosine` where there is none.
+    pair set of SELECT, or `cosine` where there is none. `samples` limits the sentences and the pairs of each
+    set to that many, evenly spread over what there is.
 
     Raises ConfigError for a primary metric that does not exist, DataError for a split without sentences,
     GateError for a model whose embeddings are broken.
@@ -68,7 +72,11 @@ def evaluate(
     primary = _primary(config.primary, splits, split)
     pair_sets = _pair_sets(splits, split)
     held_out = splits.test if split is PairSplit.test else splits.select
+    documents = held_out.documents
     sentences = held_out.texts
+    if samples is not None:
+        sentences, documents = _spread(sentences, samples), _spread(documents, samples)
+        pair_sets = {name: _few(pair_set, samples) for name, pair_set in pair_sets.items()}
     if len(sentences) < 2:
         raise DataError(f"the {split.value} split has too few sentences", found=len(sentences), allowed=2)
     texts = tuple(sorted({*sentences, *(text for pair_set in pair_sets.values() for text in pair_set.texts)}))
@@ -80,7 +88,7 @@ def evaluate(
     for name, pair_set in pair_sets.items():
         scores[f"{name}_dense"] = _pair_cosines(pair_set, dense)
         scores[f"{name}_small"] = _pair_cosines(pair_set, small)
-    result = _judge(config, primary, scores, pair_sets, held_out.documents)
+    result = _judge(config, primary, scores, pair_sets, documents)
 
     out.mkdir(parents=True, exist_ok=True)
     for name, pair_set in pair_sets.items():
@@ -89,7 +97,7 @@ def evaluate(
     (out / "quality.json").write_bytes(_ADAPTER.dump_json(result, indent=2) + b"\n")
 
 
-@lru_cache(maxsize=2)  # the dense model is compared with every rung of a ladder
+@lru_cache(maxsize=4)  # the dense model is compared with every rung; a glance has its own texts
 def _embeddings(model: Path, sha256: str, checkpoint: Path, texts: tuple[str, ...]) -> Embeddings:
     return _unit(texts, embed(model, load_tokenizer(checkpoint), texts))
 
@@ -163,6 +171,23 @@ def _metrics(pair_sets: Iterable[str]) -> list[str]:
 
 def _pair_sets(splits: Splits, split: PairSplit) -> dict[str, PairSet]:
     return {name: pair_set for name, pair_set in splits.pairs.items() if pair_set.split is split}
+
+
+def _spread(items: Sequence[T], count: int) -> tuple[T, ...]:
+    """At most `count` of the items, evenly spread: a file may be sorted by kind of word."""
+    count = min(count, len(items))
+    return tuple(items[i * len(items) // count] for i in range(count))
+
+
+def _few(pair_set: PairSet, count: int) -> PairSet:
+    rows = np.asarray(_spread(range(len(pair_set.pairs)), count))
+    used, pairs = np.unique(pair_set.pairs[rows], return_inverse=True)
+    return replace(
+        pair_set,
+        texts=tuple(pair_set.texts[i] for i in used),
+        pairs=pairs.reshape(-1, 2),
+        scores=pair_set.scores[rows],
+    )
 
 
 # --- cosines ---------------------------------------------------------------------------------------------

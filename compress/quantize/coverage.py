@@ -76,6 +76,12 @@ def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:
     nodes = onnx.load(graph, load_external_data=False).graph.node
     products = [node.name for node in nodes if node.op_type in _PRODUCTS | {"Gather"}]
     for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                "a pattern in quantize.exclude is no regular expression", found=f"{pattern}: {error}"
+            ) from None
         if not any(re.search(pattern, name) for name in products):
             raise ConfigError(
                 "a pattern in quantize.exclude matches no node",

@@ -83,6 +83,7 @@ def quantize(
                 "CalibStridedMinMax": 1,
             },
         )
+    _spare_the_rest(out / "model.onnx")
     coverage.check(coverage.measure(out / "model.onnx", config.exclude), config.min_coverage, out)
 
 
@@ -110,3 +111,25 @@ def _declare_products(path: Path) -> list[str]:
                 graph.value_info.append(is_float)
     onnx.save(model, path)
     return of_activations
+
+
+def _spare_the_rest(path: Path) -> None:
+    """Give additions and normalisations the float tensor itself where a product reads it rounded.
+
+    The quantizer reroutes every reader of a tensor, and so rounds the residual stream too. What embedding
+    tables give stays: the int8 lookup is recognised by the rounding after it.
+    """
+    model = onnx.load(path)
+    producers = {output: node for node in model.graph.node for output in node.output}
+    floats = {}
+    for node in model.graph.node:
+        rounding = producers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if rounding is not None and rounding.op_type == "QuantizeLinear":
+            source = producers.get(rounding.input[0])
+            if source is None or source.op_type != "Gather":
+                floats[node.output[0]] = rounding.input[0]
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm"):
+            for index, name in enumerate(node.input):
+                node.input[index] = floats.get(name, name)
+    onnx.save(model, path)

@@ -114,7 +114,12 @@ def block(inputs):
 
 @pytest.mark.parametrize(
     "inputs",
-    [["q", "k", "v"], ["q", "k", "v", "bias"], ["q", "k", "v", "", "mask"], ["q", "k", "v", "bias", "", "scores"]],
+    [
+        ["q", "k", "v"],
+        ["q", "k", "v", "bias"],
+        ["q", "k", "v", "", "mask"],
+        ["q", "k", "v", "bias", "", "scores"],
+    ],
 )
 def test_a_block_with_other_inputs_stays_as_it_is(inputs):
     model = block(inputs)

@@ -94,7 +94,9 @@ def test_no_weights_at_all(published, copy_of):
 def test_no_config(published, copy_of, tmp_path):
     folder = copy_of(published["bert"])
     (folder / "config.json").unlink()
-    with pytest.raises(ModelError, match=r"no model in .*\n  found: .*model\.safetensors.*\n  allowed: .*config"):
+    with pytest.raises(
+        ModelError, match=r"no model in .*\n  found: .*model\.safetensors.*\n  allowed: .*config"
+    ):
         families.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
 
 

@@ -131,7 +131,7 @@ def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, ch
     from compress.config import Keep, StructuredPrune
     from compress.prune import structured
 
-    keep = {kind: 0.5 for kind in change.split("+")}
+    keep = dict.fromkeys(change.split("+"), 0.5)
     config = StructuredPrune(keep=Keep(**keep), round_to=8)
     encoder = families.load(checkpoints[name])
     if "layers" in keep:
@@ -143,7 +143,10 @@ def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, ch
     assert encoder.note_ffn_widths() is None
     encoder.save(tmp_path / "small", encoder.facts)
     depth = 1 if "layers" in keep else 2
-    expected = {"ffn": (32 if "ffn" in keep else 64,) * depth, "heads": (2 if "heads" in keep else 4,) * depth}
+    expected = {
+        "ffn": (32 if "ffn" in keep else 64,) * depth,
+        "heads": (2 if "heads" in keep else 4,) * depth,
+    }
     assert encoder.widths() == families.load(tmp_path / "small").widths() == expected
     torch.testing.assert_close(
         states(stock(tmp_path / "small"), encoder, texts),
@@ -271,7 +274,9 @@ def test_weights_that_do_not_fit_the_config(changes, published, copy_of, tmp_pat
     refused(folder, tmp_path / "out", "do not fit their config.json", "found", "allowed")
 
 
-@pytest.mark.parametrize(("depth", "words"), [(3, "weights are missing"), (1, "layers its config.json lacks")])
+@pytest.mark.parametrize(
+    ("depth", "words"), [(3, "weights are missing"), (1, "layers its config.json lacks")]
+)
 def test_another_number_of_layers_than_the_config_says(depth, words, published, copy_of, tmp_path):
     folder = copy_of(published["bert"])
     config = json.loads((folder / "config.json").read_text())

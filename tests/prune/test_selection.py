@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.errors import ConfigError
 from compress.prune.selection import removed, rounded_width, select_global, select_local
 
+settings.register_profile("short", max_examples=40)
+settings.load_profile("short")
 shares = st.floats(0.01, 1.0)
 multiples = st.sampled_from([1, 4, 8, 64])
 numbers = st.floats(0, 1e6, width=32)
@@ -97,7 +99,9 @@ def test_global_does_not_depend_on_a_layer_s_scale(scores, share, scale):
     counts = [[len(kept) for kept in select_global(s, share, 1)] for s in (wide, scaled) if s]
     if counts:
         assert abs(sum(counts[0]) - sum(counts[1])) <= 1
-        assert all(abs(a - b) <= max(1, 0.1 * len(wide[i])) for i, (a, b) in enumerate(zip(*counts, strict=True)))
+        assert all(
+            abs(a - b) <= max(1, 0.1 * len(wide[i])) for i, (a, b) in enumerate(zip(*counts, strict=True))
+        )
 
 
 def test_global_with_layers_of_a_single_group():

@@ -44,9 +44,7 @@ def embed(encoder, texts):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, texts, tmp_path):
     prune(config(), checkpoints[name], splits_folder, tmp_path)
-    assert torch.equal(
-        embed(families.load(tmp_path), texts), embed(families.load(checkpoints[name]), texts)
-    )
+    assert torch.equal(embed(families.load(tmp_path), texts), embed(families.load(checkpoints[name]), texts))
     summary = json.loads((tmp_path / "prune.json").read_text())
     assert summary["before"] == summary["after"] == {"ffn": [64, 64], "heads": [4, 4]}
 
@@ -230,7 +228,9 @@ def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, t
 
 def test_taylor_needs_more_than_one_text_a_batch(checkpoints, texts):
     with pytest.raises(ConfigError, match="batch_size=1"):
-        structured.prune_ffn(families.load(checkpoints["bert"]), config("taylor", ffn=0.5, batch_size=1), texts)
+        structured.prune_ffn(
+            families.load(checkpoints["bert"]), config("taylor", ffn=0.5, batch_size=1), texts
+        )
 
 
 def test_a_model_with_other_weights_is_not_what_stock_transformers_would_make(checkpoints, tmp_path):

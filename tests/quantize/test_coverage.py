@@ -1,5 +1,7 @@
 """Coverage of graphs made by hand, whose multiply-accumulates can be counted on paper."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -128,7 +130,9 @@ def test_the_floor(tmp_path):
     coverage = Coverage(coverage_macs=0.9, coverage_bytes=0.5, skipped=skipped)
     check(coverage, 0.9, tmp_path)
     assert load_coverage(tmp_path) == coverage
-    expected = r"found:   90\.0% of multiply-accumulates; the quantizer left Gemm alone\n  allowed: at least 95\.0%"
+    expected = (
+        r"found:   90\.0% of multiply-accumulates; the quantizer left Gemm alone\n  allowed: at least 95\.0%"
+    )
     with pytest.raises(GateError, match=expected):
         check(coverage, 0.95, tmp_path)
 
@@ -141,7 +145,7 @@ def test_excluded_nodes_are_products_and_embeddings_that_match(mixed):
 
 @pytest.mark.parametrize("pattern", ["lm_head", "^own", "scale"])  # the last names a node that is no product
 def test_a_pattern_that_matches_nothing(pattern, mixed):
-    with pytest.raises(ConfigError, match=rf"matches no node\n  found:   \{pattern}|found:   {pattern}"):
+    with pytest.raises(ConfigError, match="matches no node\n  found:   " + re.escape(pattern)):
         excluded_nodes(mixed, ["down", pattern])
 
 

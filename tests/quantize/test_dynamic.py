@@ -35,7 +35,8 @@ def test_near_to_float_and_integer_when_it_runs(name, fuse, quantized, cosine, e
 
 def test_smaller_with_embeddings(quantized, graphs):
     sizes = [
-        (quantized(Int8Dynamic(embeddings=on), out=str(on)) / "model.onnx").stat().st_size for on in (True, False)
+        (quantized(Int8Dynamic(embeddings=on), out=str(on)) / "model.onnx").stat().st_size
+        for on in (True, False)
     ]
     assert sizes[0] < sizes[1] < (graphs() / "model.onnx").stat().st_size
 
@@ -53,7 +54,8 @@ def test_types_follow_the_cpu(quantized):
 
 def test_twice_the_same_bytes(quantized):
     first, second = (
-        hashlib.sha256((quantized(Int8Dynamic(), out=out) / "model.onnx").read_bytes()).digest() for out in "ab"
+        hashlib.sha256((quantized(Int8Dynamic(), out=out) / "model.onnx").read_bytes()).digest()
+        for out in "ab"
     )
     assert first == second
 
@@ -68,7 +70,9 @@ def test_what_is_excluded_stays_float_and_is_told(quantized, cosine):
 
 
 def test_below_the_floor(quantized):
-    with pytest.raises(GateError, match=r"87\.5% of .*excluded by quantize\.exclude.*\n  allowed: at least 95\.0%"):
+    with pytest.raises(
+        GateError, match=r"87\.5% of .*excluded by quantize\.exclude.*\n  allowed: at least 95\.0%"
+    ):
         quantized(Int8Dynamic(exclude=[r"layer\.1/output"]))
 
 

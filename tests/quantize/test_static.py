@@ -55,7 +55,9 @@ def test_every_calibrator_takes_texts_of_all_lengths(calibrator, flags, quantize
 
 def test_a_tight_percentile_clips_more(quantized, cosine):
     close, far = (
-        cosine(quantized(Int8Static(calibrator=Calibrator.percentile, percentile=p), out=str(p)) / "model.onnx")
+        cosine(
+            quantized(Int8Static(calibrator=Calibrator.percentile, percentile=p), out=str(p)) / "model.onnx"
+        )
         for p in (99.99, 80.0)
     )
     assert far < close - 0.01
@@ -126,11 +128,15 @@ def test_twice_the_same_bytes(quantized):
 def test_what_is_excluded_stays_float_and_is_told(quantized):
     found = load_coverage(quantized(Int8Static(texts=9, exclude=[r"layer\.1/output"], min_coverage=0.5)))
     assert found.coverage_macs == 1 - 2048 / 16384
-    assert [s.reason for s in found.skipped if "activations" not in s.reason] == ["excluded by quantize.exclude"]
+    assert [s.reason for s in found.skipped if "activations" not in s.reason] == [
+        "excluded by quantize.exclude"
+    ]
 
 
 def test_below_the_floor(quantized):
-    with pytest.raises(GateError, match=r"87\.5% of .*excluded by quantize\.exclude.*\n  allowed: at least 95\.0%"):
+    with pytest.raises(
+        GateError, match=r"87\.5% of .*excluded by quantize\.exclude.*\n  allowed: at least 95\.0%"
+    ):
         quantized(Int8Static(texts=9, exclude=[r"layer\.1/output"]))
 
 

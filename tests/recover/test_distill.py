@@ -51,7 +51,12 @@ def run(checkpoints, splits_folder, tmp_path):
         for folder in (name, scratch):
             (tmp_path / folder).mkdir(exist_ok=True)
         recover(
-            config(**changes), student, checkpoints["bert"], splits_folder, tmp_path / name, tmp_path / scratch
+            config(**changes),
+            student,
+            checkpoints["bert"],
+            splits_folder,
+            tmp_path / name,
+            tmp_path / scratch,
         )
         return tmp_path / name, json.loads((tmp_path / name / "recover.json").read_text())
 
@@ -219,7 +224,9 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
         given = student.module.backbone(**inputs, output_hidden_states=True)
     real = inputs["attention_mask"].bool()
     error = (given.hidden_states[1][real] - wanted.hidden_states[2][real]).pow(2).sum(1).mean()
-    pooled = [trainer.student.module.pool(s.last_hidden_state, inputs["attention_mask"]) for s in (given, wanted)]
+    pooled = [
+        trainer.student.module.pool(s.last_hidden_state, inputs["attention_mask"]) for s in (given, wanted)
+    ]
     cosine = torch.nn.functional.cosine_similarity(*pooled)
     select = teacher.tokenize(sorted(splits.select.texts, key=len)[:64])
     with torch.no_grad():
@@ -308,7 +315,9 @@ def test_a_loss_that_is_not_finite(pruned, run, monkeypatch):
         return dataclasses.replace(seen, embedding=seen.embedding * poison)
 
     monkeypatch.setattr(distill._Trainer, "_study", broken)
-    with pytest.raises(GateError, match=r"not finite\n  found:   nan at step 0\n  next: .*learning_rate.*0\.003"):
+    with pytest.raises(
+        GateError, match=r"not finite\n  found:   nan at step 0\n  next: .*learning_rate.*0\.003"
+    ):
         run(pruned)
 
 

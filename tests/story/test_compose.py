@@ -83,7 +83,7 @@ def test_nothing_in_conf_names_code():
 
 
 def test_a_key_of_another_option_is_an_error():
-    with pytest.raises(ConfigError, match="unknown key in NoPrune\n  found:   prune.repair"):
+    with pytest.raises(ConfigError, match=r"unknown key in NoPrune\n  found:   prune.repair"):
         load_config([*BASE, "prune=none", "prune.repair=true"])
 
 
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_told_with_what_is_allowed(overrides, what, found, allo
 def test_a_missing_setting_is_named_with_how_to_set_it():
     with pytest.raises(ConfigError, match=r"found:   model.source\n  next:    set it: model.source=\.\.\."):
         load_config([])
-    with pytest.raises(ConfigError, match="found:   model.source, prune"):
+    with pytest.raises(ConfigError, match=r"found:   model.source, prune"):
         load_config(["~prune"])
     with pytest.raises(ConfigError, match="names no setting"):
         load_config([*BASE, "name=${nope}"])
@@ -167,7 +167,7 @@ def test_expand_leaves_a_single_run_as_it_is():
 
 
 def test_several_values_without_a_sweep():
-    with pytest.raises(ConfigError, match="quantize=none,int8_static\n.*add -m"):
+    with pytest.raises(ConfigError, match=r"quantize=none,int8_static\n.*add -m"):
         expand(["quantize=none,int8_static"], sweep=False)
 
 

@@ -99,7 +99,7 @@ def test_leaves_name_every_setting_once():
 
 
 def test_every_option_is_a_subclass_of_a_base_without_fields():
-    bases = {group: options_base for group, options_base in c.RunConfig.__annotations__.items()}
+    bases = dict(c.RunConfig.__annotations__.items())
     for group, options in c.OPTIONS.items():
         assert not dataclasses.fields(bases[group])
         for option in options.values():

@@ -29,7 +29,9 @@ FOUND = list(commands(README.read_text())) if README.exists() else []
 def check_run(words):
     flags = [word for word in words if word.startswith("-")]
     assert set(flags) <= set(cli._RUN_FLAGS)
-    for overrides in expand([w for w in words if w not in flags], sweep=bool({"-m", "--multirun"} & {*flags})):
+    for overrides in expand(
+        [w for w in words if w not in flags], sweep=bool({"-m", "--multirun"} & {*flags})
+    ):
         load_config(overrides)
 
 
@@ -50,7 +52,9 @@ def test_a_command_of_the_readme(words):
         given = dict(word.split("=", 1) for word in rest if "=" in word)
         assert set(given) <= {"PYTHON", "EXPERIMENT", "ARGS"}
         if "experiment" in rest:
-            check_run([f"experiment={given.get('EXPERIMENT', 'minilm')}", *shlex.split(given.get("ARGS", ""))])
+            check_run(
+                [f"experiment={given.get('EXPERIMENT', 'minilm')}", *shlex.split(given.get("ARGS", ""))]
+            )
     elif rest[0] == "run":
         check_run(rest[1:])
     else:
@@ -60,7 +64,9 @@ def test_a_command_of_the_readme(words):
 
 
 def test_what_the_check_reads():
-    text = "```sh\n$ compress run a=1 \\\n  b=2  # why\nls\nmake test\n```\n```python\ncompress run no=1\n```\n"
+    text = (
+        "```sh\n$ compress run a=1 \\\n  b=2  # why\nls\nmake test\n```\n```python\ncompress run no=1\n```\n"
+    )
     assert list(commands(text)) == [["compress", "run", "a=1", "b=2"], ["make", "test"]]
 
 

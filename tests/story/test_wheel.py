@@ -50,11 +50,11 @@ def test_it_runs_from_elsewhere(wheel, tmp_path, published):
 
     listed = compress("list")
     assert listed.returncode == 0, listed.stderr
-    assert "half_ffn" in listed.stdout
+    assert "narrow_ffn" in listed.stdout
     corpus = elsewhere / "text.txt"
     corpus.write_text("Nothing is read of this in a dry run.\n")
     planned = compress(
-        *("run", "--dry-run", f"model.source=path:{published['bert']}", "prune=half_ffn", "data=text"),
+        *("run", "--dry-run", f"model.source=path:{published['bert']}", "prune=narrow_ffn", "data=text"),
         *("data.test_corpus=a", '+data.corpora={a: {source: "path:text.txt"}}', "evaluate.primary=cosine"),
     )
     assert planned.returncode == 0, planned.stderr

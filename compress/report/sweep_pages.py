@@ -1,0 +1,217 @@
+"""report.md and report.html of a sweep: the same statements and tables twice."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from compress.report.format import interval, number
+from compress.report.sweep_table import SweepRow, baseline_cells, headers, rows
+from compress.report.table import escape_markdown
+from compress.sweep_result import Front, Sweep
+
+TEMPLATES = Path(__file__).parent / "templates"
+_TITLES = {
+    "pareto_latency": "Quality against latency",
+    "pareto_size": "Quality against size",
+    "pareto_memory": "Quality against peak memory",
+    "settings": "Settings",
+}
+HOW_COMPARED = (
+    "Every point was timed in a run of its own, beside the dense model: what compares between points is the "
+    "speed-up over the dense model of the same run. A latency here is the dense model's p50, its median over "
+    "all runs, divided by that speed-up."
+)
+HOW_CERTAIN = (
+    "A domination is certain where the 95 % intervals of the two points overlap neither in latency nor in "
+    "drop; else it holds for the point estimates only. Size and peak memory have no interval and count as "
+    "exact."
+)
+
+
+def headline(sweep: Sweep) -> str:
+    if sweep.ships:
+        return f"Fastest that meets the budget: #{sweep.ships[0]}"
+    return "No point meets the budget" if any(p.kept for p in sweep.points) else "No point has a result"
+
+
+def findings(sweep: Sweep) -> Iterator[str]:
+    """What a reader wants first, a sentence each."""
+    if sweep.ships:
+        best = sweep.point(sweep.ships[0])
+        yield f"#{best.number}: {', '.join(best.overrides) or 'no overrides'}."
+        if best.kept:
+            found = [f"{interval(s.value, s.ci95)} x at {w}" for w, s in best.kept.speedup.items()]
+            drop = best.kept.drop
+            if drop:
+                found.append(f"drop {interval(drop.value, drop.ci95)} in {sweep.primary_metric}")
+            yield f"#{best.number} against the dense model: {', '.join(found)}." if found else ""
+        yield f"Meet the budget, fastest first: {numbers(sweep.ships)}."
+        if sweep.not_told_apart:
+            yield f"May be as fast as #{best.number}, the intervals overlap: {numbers(sweep.not_told_apart)}."
+    nowhere = [
+        p.number
+        for p in sweep.points
+        if p.kept and not any(p.number in front.members for front in sweep.fronts)
+    ]
+    if nowhere and sweep.fronts:
+        yield f"On no front: {numbers(nowhere)}."
+    for same in sweep.same_settings:
+        yield f"The same settings: {numbers(same)}."
+    yield from sweep.doubts
+
+
+def numbers(found: Sequence[int]) -> str:
+    return ", ".join(f"#{n}" for n in found) or "none"
+
+
+def counts(sweep: Sweep) -> str:
+    states = [point.status for point in sweep.points]
+    parts = [f"{states.count(s)} {s}" for s in ("done", "failed", "running") if s in states]
+    return f"{len(states)} point{'s' if len(states) > 1 else ''}: {', '.join(parts)}"
+
+
+def dense_spread(sweep: Sweep) -> str:
+    """How far the runs agree about one and the same model."""
+    if sweep.baseline is None or not sweep.baseline.latency_ms:
+        return ""
+    found = sweep.baseline.latency_range_ms
+    spread = (f"{number(low)} to {number(high)} ms at {w}" for w, (low, high) in found.items())
+    return f"p50 of the dense model over the runs: {', '.join(spread)}."
+
+
+def front_lines(sweep: Sweep, front: Front) -> Iterator[str]:
+    dense = sweep.baseline.name if sweep.baseline else "dense"
+    cost, drop = (number(value) for value in front.reference)
+    least = {"latency": "fastest", "size": "smallest", "memory": "least memory"}[front.kind]
+    yield f"On the front, {least} first: {numbers(front.members)}."
+    yield (
+        f"Hypervolume {number(front.hypervolume)} {front.unit} x drop, between the front and the reference "
+        f"{cost} {front.unit} (the {dense} model), {drop} (the worst drop seen)."
+    )
+    if front.beaten_by_dense:
+        yield f"No better than the {dense} model itself: {numbers(front.beaten_by_dense)}."
+    if front.missing:
+        yield f"Not measured: {numbers(front.missing)}."
+
+
+def tag(sweep: Sweep, row: SweepRow) -> str:
+    """What to know of a row beside its numbers."""
+    others = [
+        n for same in sweep.same_settings if row.point.number in same for n in same if n != row.point.number
+    ]
+    return f"same settings as {numbers(others)}" if others else ""
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def sweep_markdown(sweep: Sweep, figures: Sequence[str]) -> str:
+    """`figures`: names of the svg files beside the report."""
+    drawn = {name: f"![{_TITLES[name]}]({name}.svg)" for name in figures}
+    parts = [
+        f"# {escape_markdown(sweep.experiment)}: {counts(sweep)}",
+        f"**{headline(sweep)}**",
+        _list(findings(sweep)),
+        *_md_points(sweep),
+        *_md_unfinished(sweep),
+        f"## {_TITLES['settings']}" if "settings" in drawn else "",
+        drawn.get("settings", ""),
+        f"## Pareto fronts\n\n{HOW_CERTAIN}" if sweep.fronts else "",
+    ]
+    for kind in ("latency", "size", "memory"):
+        parts.append(drawn.get(f"pareto_{kind}", ""))
+        for front in (front for front in sweep.fronts if front.kind == kind):
+            parts += [f"### Drop against {escape_markdown(front.cost)}", _list(front_lines(sweep, front))]
+            sure = {True: "certain", False: "point estimates only"}
+            parts.append(_list(f"#{d.number}: {d.why} ({sure[d.certain]})" for d in front.dominated))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _list(lines: Iterator[str]) -> str:
+    return "\n".join(f"- {escape_markdown(line)}" for line in lines if line)
+
+
+def _grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Cells are Markdown already."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
+
+
+def _md_points(sweep: Sweep) -> list[str]:
+    if sweep.baseline is None:
+        return []
+    header = ("point", *sweep.varying, *headers(sweep), "verdict", "on the front of")
+    blank = [""] * len(sweep.varying)
+    cells = [cell.text() for cell in baseline_cells(sweep, sweep.baseline)]
+    lines = [[escape_markdown(text) for text in (sweep.baseline.name, *blank, *cells, "baseline", "")]]
+    for row in rows(sweep):
+        n, note = row.point.number, tag(sweep, row)
+        texts = (*row.settings, *(cell.text() for cell in row.cells), row.verdict, row.fronts)
+        link = f"[#{n}]({n}/report.html){f' ({note})' if note else ''}"
+        lines.append([link, *(escape_markdown(text) for text in texts)])
+    fixed = f"All points: {', '.join(sweep.fixed)}." if sweep.fixed else ""
+    legend = [
+        f"Fastest at {sweep.workloads[0]} first." if sweep.workloads else "",
+        HOW_COMPARED,
+        dense_spread(sweep),
+        fixed,
+    ]
+    return [
+        "## Points",
+        _grid([escape_markdown(name) for name in header], lines),
+        *(escape_markdown(line) for line in legend),
+    ]
+
+
+def _md_unfinished(sweep: Sweep) -> list[str]:
+    lines = [
+        [
+            f"[#{p.number}]({p.number}/)",
+            p.status,
+            *map(escape_markdown, (", ".join(p.overrides), p.error or "")),
+        ]
+        for p in sweep.points
+        if p.kept is None
+    ]
+    return (
+        ["## Points without a result", _grid(("point", "status", "settings", "error"), lines)]
+        if lines
+        else []
+    )
+
+
+# ---------------------------------------------------------------- HTML
+
+
+def sweep_html(sweep: Sweep, figures: dict[str, str]) -> str:
+    """`figures`: svg text by name, empty where there is nothing to draw."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    kinds = [(kind, [f for f in sweep.fronts if f.kind == kind]) for kind in ("latency", "size", "memory")]
+    return environment.get_template("sweep.html.j2").render(
+        sweep=sweep,
+        counts=counts(sweep),
+        headline=headline(sweep),
+        findings=[line for line in findings(sweep) if line],
+        headers=headers(sweep),
+        baseline=baseline_cells(sweep, sweep.baseline) if sweep.baseline else (),
+        rows=[(row, tag(sweep, row)) for row in rows(sweep)],
+        unfinished=[point for point in sweep.points if point.kept is None],
+        sections=[
+            (kind, _TITLES[f"pareto_{kind}"], [(front, list(front_lines(sweep, front))) for front in found])
+            for kind, found in kinds
+            if found
+        ],
+        how_compared=HOW_COMPARED,
+        how_certain=HOW_CERTAIN,
+        spread=dense_spread(sweep),
+        # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
+        figures={name: Markup(svg) for name, svg in figures.items()},
+    )

@@ -1,0 +1,207 @@
+"""The table of a sweep as cells, csv and console: points as rows, fastest first, with what varies."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from compress.report.format import MISSING, bracket, megabytes, number, speed_word
+from compress.report.table import _STYLES, Cell
+from compress.result import Estimate
+from compress.sweep_result import Baseline, Kept, Point, Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRow:
+    point: Point
+    settings: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    verdict: str
+    fronts: str  # on which it is
+
+
+def ordered(sweep: Sweep) -> list[Point]:
+    """Points that are done by the latency of the first workload; those without it last."""
+
+    def key(point: Point) -> tuple[bool, float, int]:
+        found = _first_latency(sweep, point)
+        return found is None, found.value if found else 0.0, point.number
+
+    return sorted((point for point in sweep.points if point.kept), key=key)
+
+
+def _first_latency(sweep: Sweep, point: Point) -> Estimate | None:
+    return point.kept.comparable_ms.get(sweep.workloads[0]) if point.kept and sweep.workloads else None
+
+
+def headers(sweep: Sweep) -> tuple[str, ...]:
+    """Of the cells of a row."""
+    latency = (f"latency at {workload}, ms" for workload in sweep.workloads)
+    return f"drop in {sweep.primary_metric}", *latency, "size, MB", "peak memory, MB"
+
+
+def rows(sweep: Sweep) -> list[SweepRow]:
+    return [
+        SweepRow(
+            point=point,
+            settings=tuple(point.settings.get(key, MISSING) for key in sweep.varying),
+            cells=_cells(sweep, point.kept),
+            verdict="ships" if point.kept.verdict.ships else "does not ship",
+            fronts=", ".join(front.cost for front in sweep.fronts if point.number in front.members),
+        )
+        for point in ordered(sweep)
+        if point.kept
+    ]
+
+
+def _estimate(found: Estimate | None) -> Cell:
+    if found is None:
+        return Cell()
+    value, limits = bracket(found.value, found.ci95)
+    return Cell(value=value, interval=limits)
+
+
+def _cells(sweep: Sweep, kept: Kept) -> tuple[Cell, ...]:
+    memory = kept.peak_memory_bytes
+    return (
+        _estimate(kept.drop),
+        *(_latency(kept, workload) for workload in sweep.workloads),
+        Cell(value=megabytes(kept.size_bytes)),
+        Cell() if memory is None else Cell(value=megabytes(memory)),
+    )
+
+
+def _latency(kept: Kept, workload: str) -> Cell:
+    """Milliseconds on the common scale, the speed-up they come from, and what that allows to say."""
+    found, speedup = kept.comparable_ms.get(workload), kept.speedup.get(workload)
+    if found is None or speedup is None:
+        return Cell(value=number(found.value)) if found else Cell()
+    cell = _estimate(speedup)
+    return Cell(
+        value=number(found.value), interval=f"{cell.value} x {cell.interval}", word=speed_word(speedup)
+    )
+
+
+def baseline_cells(sweep: Sweep, baseline: Baseline) -> tuple[Cell, ...]:
+    memory = baseline.peak_memory_bytes
+    return (
+        Cell(value="0"),
+        *(
+            Cell(value=number(baseline.latency_ms[w])) if w in baseline.latency_ms else Cell()
+            for w in sweep.workloads
+        ),
+        Cell(value=megabytes(baseline.size_bytes)),
+        Cell() if memory is None else Cell(value=megabytes(memory)),
+    )
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """`prune.keep.ffn -> ffn`, or as many parts of it as tell the keys apart."""
+
+    def suffix(key: str, parts: int) -> str:
+        return ".".join(key.split(".")[-parts:])
+
+    names = {}
+    for key in keys:
+        parts = 1
+        while suffix(key, parts) != key and any(
+            suffix(other, parts) == suffix(key, parts) for other in keys if other != key
+        ):
+            parts += 1
+        names[key] = suffix(key, parts)
+    return names
+
+
+# ---------------------------------------------------------------- console
+
+
+def sweep_table(sweep: Sweep) -> Table:
+    """A line a point, fastest first, then those without a result; a star marks the first front."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=Text(sweep.experiment))
+    names = short_names(sweep.varying)
+    front = set(sweep.fronts[0].members) if sweep.fronts else set()
+    for name in ("", *(names[key] for key in sweep.varying)):
+        table.add_column(Text(name), overflow="fold")
+    for name in (*(_console_header(h) for h in headers(sweep)), "verdict"):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    if sweep.baseline:
+        blank = [MISSING] * len(sweep.varying)
+        values = [cell.value for cell in baseline_cells(sweep, sweep.baseline)]
+        table.add_row(*map(Text, (sweep.baseline.name, *blank, *values, "baseline")), style="dim")
+    for row in rows(sweep):
+        mark = f"#{row.point.number}{'*' if row.point.number in front else ''}"
+        cells = [_console_cell(cell) for cell in row.cells]
+        verdict = Text(row.verdict, style="green" if row.verdict == "ships" else "")
+        table.add_row(Text(mark), *map(Text, row.settings), *cells, verdict)
+    for point in sweep.points:
+        if point.kept is None:
+            settings = (point.settings.get(key, MISSING) for key in sweep.varying)
+            blank = [MISSING] * len(headers(sweep))
+            table.add_row(*map(Text, (f"#{point.number}", *settings, *blank, point.status)), style="red")
+    if front:
+        table.caption = Text(f"* on the Pareto front of drop against {sweep.fronts[0].cost}")
+    return table
+
+
+def _console_header(name: str) -> str:
+    return (
+        name.replace(" at ", "\n").replace("drop in ", "drop in\n").replace("peak ", "").replace(", ", "\n")
+    )
+
+
+def _console_cell(cell: Cell) -> Text:
+    """Two short lines: the value, then its interval or the speed-up; the word is the colour."""
+    return Text(replace(cell, word="").text("{value}\n{interval}"), style=_STYLES.get(cell.word, ""))
+
+
+# ---------------------------------------------------------------- csv
+
+
+def sweep_csv(sweep: Sweep) -> str:
+    """A row a point, by number, with all digits; an unknown number is an empty cell."""
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    header = ["point", "status", *sweep.varying, "variant", "ships", sweep.primary_metric or "quality"]
+    header += ["drop", "drop_low", "drop_high", "size_bytes", "peak_memory_bytes"]
+    for w in sweep.workloads:
+        header += [
+            f"speedup_{w}",
+            f"speedup_low_{w}",
+            f"speedup_high_{w}",
+            f"comparable_ms_{w}",
+            f"p50_ms_{w}",
+        ]
+    writer.writerow(
+        [*header, *(f"on_front_{front.cost.replace(' ', '_')}" for front in sweep.fronts), "error"]
+    )
+    for point in sweep.points:
+        settings = [point.settings.get(key) for key in sweep.varying]
+        on = [int(point.number in front.members) for front in sweep.fronts]
+        writer.writerow(
+            [point.number, point.status, *settings, *_csv_numbers(sweep, point.kept), *on, point.error]
+        )
+    return output.getvalue()
+
+
+def _csv_numbers(sweep: Sweep, kept: Kept | None) -> list[object]:
+    if kept is None:
+        return [None] * (8 + 5 * len(sweep.workloads))
+    found: list[object] = [
+        kept.variant,
+        int(kept.verdict.ships),
+        kept.quality.value if kept.quality else None,
+    ]
+    found += [*_triple(kept.drop), kept.size_bytes, kept.peak_memory_bytes]
+    for w in sweep.workloads:
+        comparable, own = kept.comparable_ms.get(w), kept.latency_ms.get(w)
+        found += _triple(kept.speedup.get(w))
+        found += [comparable.value if comparable else None, own.p50 if own else None]
+    return found
+
+
+def _triple(found: Estimate | None) -> list[float | None]:
+    return [found.value, *found.ci95] if found else [None, None, None]
