@@ -1,31 +1,23 @@
-"""compress run | list | verify | report."""
+"""compress run | search | report | verify | cache | list."""
 
 import argparse
-import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
-from compress.compose import expand, load_config, options, to_config, to_yaml
-from compress.config import SearchConfig, conf_dir, register_schemas
+from compress.compose import expand, grid, load_config, options
+from compress.config import SearchConfig
 from compress.errors import CompressError, ConfigError, did_you_mean
-from compress.store import disk_errors
+from compress.launch import configs_of, console, finish_sweep, launch, new_road
+from compress.sources import cache_dir
+from compress.store import Store, disk_errors
 
-if TYPE_CHECKING:
-    from compress.road import Road
-
-console = Console()
 _RUN_FLAGS = ("--dry-run", "--debug", "-m", "--multirun", "--help")
 
 
@@ -49,62 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Check the configuration of every job, then let Hydra make a folder for each and start it there."""
+    """Check the configuration of every job before the first one starts."""
     for word in rest:
         if word.startswith("-"):
             raise ConfigError("unknown flag", found=word, allowed=did_you_mean(word, _RUN_FLAGS))
-    configs = [load_config(overrides) for overrides in expand(rest, args.multirun)]
+    sweep = args.multirun or bool(grid(rest))
+    configs = configs_of(rest, sweep)
     for config in configs:
         _look_for_sources(config)
-    if args.dry_run:
-        from compress.pipeline import run as run_pipeline
-
-        for config in configs:
-            run_pipeline(config, Path(), _road(dry_run=True))
-        return 0
-    register_schemas()
-    failures: list[CompressError] = []
-
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    def job(composed: DictConfig) -> None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            with disk_errors(folder, "the run's folder"):
-                _job(composed, folder)
-        except CompressError as error:  # Hydra would bury the message in a traceback and end a sweep
-            failures.append(error)
-
-    sys.argv = ["compress", *(["--multirun"] if args.multirun else []), *rest]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    job()
-    for error in failures[:-1]:
-        print(f"error: {error}", file=sys.stderr)
-    if failures:
-        raise failures[-1]
-    return 0
-
-
-def _job(composed: DictConfig, folder: Path) -> None:
+    if not args.dry_run:
+        return launch(rest, sweep)
     from compress.pipeline import run as run_pipeline
-    from compress.report.table import console_table
 
-    config = to_config(composed)
-    (folder / "config.yaml").write_text(to_yaml(config))
-    command = shlex.join(["compress", "run", *HydraConfig.get().overrides.task])
-    report = run_pipeline(config, folder, _road(), command)
-    if report is None:
-        return
-    _point_latest(folder, sweep=HydraConfig.get().mode is RunMode.MULTIRUN)
-    console.print(console_table(report))
-    verdict = report.verdict
-    color = "green" if verdict.ships else "yellow"
-    word = "ships" if verdict.ships else "does not meet the budget; kept as the best there is"
-    console.print(f"[{color}]{verdict.best}[/] {word}:")
-    for reason in verdict.reasons:
-        console.print(f"  - {reason}", highlight=False)
-    for line in report.notes["noise"]:
-        console.print(f"  [yellow]noise:[/] {line}", highlight=False)
-    console.print(f"report:   {folder / 'report.html'}\nartifact: {folder / 'artifact'}", soft_wrap=True)
+    for config in configs:
+        run_pipeline(config, Path(), new_road(dry_run=True))
+    return 0
 
 
 def search(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -130,7 +81,7 @@ def search(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from compress.search import search as run_search
 
     command = shlex.join(["compress", "search", *args.given])
-    run_search(config, request, Workbench(_road()), console, command)
+    run_search(config, request, Workbench(new_road()), console, command)
 
 
 def list_options(args: argparse.Namespace, _: Sequence[str]) -> None:
@@ -155,14 +106,36 @@ def verify(args: argparse.Namespace, _: Sequence[str]) -> None:
     )
 
 
-def report(args: argparse.Namespace, _: Sequence[str]) -> None:
+def report(args: argparse.Namespace, _: Sequence[str]) -> int:
     from compress.report import redraw
     from compress.report.table import console_table
     from compress.result import Report
 
+    if next(args.folder.glob("*/point.json"), None):
+        return finish_sweep(args.folder)
     redraw(args.folder)
     console.print(console_table(Report.load(args.folder / "report.json")))
     console.print(f"report: {args.folder / 'report.html'}", soft_wrap=True)
+    return 0
+
+
+def cache(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """List the store, or remove the old and the surplus."""
+    from compress import cache as kept
+
+    store = Store(cache_dir() / "store")
+    older_than = kept.seconds(args.older_than) if args.older_than else None
+    max_size = kept.size(args.max_size) if args.max_size else None
+    if older_than is None and max_size is None:
+        table = Table("last used", "stage", "MB", "digest")
+        for entry in kept.held(store):
+            when = f"{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}"
+            table.add_row(when, entry.stage, f"{entry.size_bytes / 1e6:.1f}", entry.digest)
+        console.print(table)
+        console.print(f"{sum(e.size_bytes for e in kept.held(store)) / 1e6:.1f} MB in {store.root}")
+        return
+    gone = kept.prune(store, older_than, max_size)
+    console.print(f"removed {len(gone)} entries, {sum(entry.size_bytes for entry in gone) / 1e6:.1f} MB")
 
 
 def _look_for_sources(config: object) -> None:
@@ -180,25 +153,6 @@ def _look_for_sources(config: object) -> None:
                 fetch(value)
         else:
             _look_for_sources(value)
-
-
-def _road(dry_run: bool = False) -> "Road":
-    from compress.road import Road
-    from compress.sources import cache_dir
-    from compress.store import Store
-
-    return Road(Store(cache_dir() / "store"), console, dry_run)
-
-
-def _point_latest(folder: Path, sweep: bool = False) -> None:
-    """outputs/<name>/latest -> this run, replaced in one step; what is no link of ours stays."""
-    parent = folder.parents[1] if sweep else folder.parent
-    link, temporary = parent / "latest", parent / f".latest.{os.getpid()}"
-    if link.exists() and not link.is_symlink():
-        return
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.relative_to(parent))
-    os.replace(temporary, link)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -245,7 +199,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("artifact", type=Path)
     command.set_defaults(function=verify)
 
-    command = commands.add_parser("report", parents=[debug], help="redraw a run's reports from report.json")
+    command = commands.add_parser("cache", parents=[debug], help="list finished stages; remove old ones")
+    command.add_argument("--older-than", metavar="7d", help="remove what was unused for that long")
+    command.add_argument("--max-size", metavar="5GB", help="remove the longest unused beyond that size")
+    command.set_defaults(function=cache)
+
+    command = commands.add_parser(
+        "report", parents=[debug], help="redraw the reports of a run or a sweep from its files"
+    )
     command.add_argument("folder", type=Path)
     command.set_defaults(function=report)
     return parser

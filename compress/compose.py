@@ -38,7 +38,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
 def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
     """The overrides of every job; one job unless `sweep`, where `key=a,b` gives one for each value."""
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = OverridesParser.create().parse_overrides([*grid(overrides), *overrides])
         values = [
             [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
             if o.is_sweep_override()
@@ -58,6 +58,22 @@ def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
             "several values for one run", found=several, next="add -m to run each; a list is key=[a,b]"
         )
     return [list(job) for job in itertools.product(*values)]
+
+
+def grid(overrides: Sequence[str]) -> list[str]:
+    """The sweep that an experiment's own file asks for (hydra.sweeper.params), as overrides."""
+    register_schemas()
+    GlobalHydra.instance().clear()
+    chosen = [word for word in overrides if word.startswith("experiment=") and "," not in word]
+    if not chosen:
+        return []
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            composed = compose("config", overrides=chosen, return_hydra_config=True)
+    except HydraException:
+        return []  # composing the job says what is wrong
+    params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
 
 
 def to_config(composed: DictConfig) -> RunConfig:

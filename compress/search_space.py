@@ -59,7 +59,7 @@ def collect(config: RunConfig) -> dict[str, Range]:
             if kinds <= options:  # else it is an option of the user's own
                 space[group.name] = choice
                 kinds |= options
-        for kind in sorted(kinds, key=lambda kind: kind.__name__):
+        for kind in sorted(filter(is_dataclass, kinds), key=lambda kind: kind.__name__):
             space.update(_declared(kind, f"{group.name}."))
     return space
 

@@ -18,7 +18,7 @@ from compress.report.figures import kept as kept_variant
 from compress.report.sweep_figures import parallel, pareto
 from compress.report.sweep_fronts import fronts
 from compress.report.sweep_pages import sweep_html, sweep_markdown
-from compress.report.sweep_table import sweep_csv
+from compress.report.sweep_table import plain, sweep_csv
 from compress.result import Estimate, Report, Score, Variant
 from compress.sweep_result import Baseline, Kept, Point, Status, Sweep
 
@@ -225,22 +225,14 @@ def _ships(points: Sequence[Point], workloads: Sequence[str]) -> tuple[tuple[int
 def _varying(points: Sequence[Point]) -> tuple[str, ...]:
     known = [point.settings for point in points if point.overrides]
     keys = dict.fromkeys(key for settings in known for key in settings)
-    return tuple(key for key in keys if len({_plain(settings.get(key)) for settings in known}) > 1)
-
-
-def _plain(value: str | None) -> float | str | None:
-    """0.5 and 0.50 are the same setting."""
-    try:
-        return float(value) if value is not None else None
-    except ValueError:
-        return value
+    return tuple(key for key in keys if len({plain(settings.get(key)) for settings in known}) > 1)
 
 
 def _same_settings(points: Sequence[Point]) -> tuple[tuple[int, ...], ...]:
     groups: dict[frozenset[tuple[str, float | str | None]], list[int]] = defaultdict(list)
     for point in points:
         if point.overrides:
-            groups[frozenset((k, _plain(v)) for k, v in point.settings.items())].append(point.number)
+            groups[frozenset((k, plain(v)) for k, v in point.settings.items())].append(point.number)
     return tuple(tuple(numbers) for numbers in groups.values() if len(numbers) > 1)
 
 

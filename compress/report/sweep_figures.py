@@ -1,6 +1,5 @@
 """Figures of a sweep as SVG text: the Pareto fronts and the settings; the same bytes for the same sweep."""
 
-import contextlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from compress.report.figures import (
     _svg,
 )
 from compress.report.format import MISSING, number
-from compress.report.sweep_table import short_names
+from compress.report.sweep_table import plain, short_names
 from compress.sweep_result import Front, Kind, Place, Point, Sweep
 
 _FRONT = _PALETTE[0]
@@ -85,7 +84,7 @@ def _draw_front(axis: Axes, front: Front, sweep: Sweep) -> None:
     )  # fmt: skip
     if sweep.max_drop is not None:
         axis.axhline(sweep.max_drop, color=_BUDGET, linestyle="--", linewidth=1.2)
-    axis.margins(x=0.06, y=0.1)
+    axis.margins(x=0.12, y=0.1)
     axis.set_xlim(left=max(axis.get_xlim()[0], 0.0))
     axis.invert_yaxis()
     axis.grid(True)
@@ -152,19 +151,23 @@ def parallel(sweep: Sweep) -> str:
         for x, (_, ticks, _) in enumerate(axes):
             axis.plot([x, x], [0, 1], color="#475569", linewidth=1, zorder=4)
             for height, text in ticks:
-                _write(axis, x, height, text)
+                _write(axis, x, height, text, left=front is not None and x == len(axes) - 1)
+        ends = {}
         for i, point in enumerate(points):
             # lines through the same value lie side by side
             offset = 0.05 * (i / max(len(points) - 1, 1) - 0.5)
             heights = [found[point.number] for _, _, found in axes if point.number in found]
             settings = len(sweep.varying)
-            _line(axis, point, [h + offset for h in heights[:settings]] + heights[settings:], front)
+            _line(axis, [h + offset for h in heights[:settings]] + heights[settings:], _style(point, front))
+            ends[point.number] = (len(heights) - 1, heights[-1] + (offset if len(heights) == settings else 0))
+        for x in sorted({x for x, _ in ends.values()}):
+            _names(axis, x, {n: y for n, (at, y) in ends.items() if at == x}, sweep, front)
         axis.set_xticks(range(len(axes)), [label for label, _, _ in axes], color="#1e293b")
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
-        axis.set_xlim(-0.25, len(axes) - 0.75)
+        axis.set_xlim(-0.25, len(axes) - 1 + 0.06 * len(axes))
         axis.set_ylim(-0.06, 1.06)
         return _svg(figure, "settings")
 
@@ -174,14 +177,15 @@ _Axis = tuple[str, list[tuple[float, str]], dict[int, float]]
 
 
 def _ranks(label: str, key: str, points: Sequence[Point]) -> _Axis:
-    """Numbers in their order, words in the order in which they came."""
-    given = [point.settings.get(key, MISSING) for point in points]
+    """Numbers in their order, then words in the order in which they came."""
+    given = [plain(point.settings.get(key, MISSING)) for point in points]
+    written = {plain(value): value for point in points for value in [point.settings.get(key, MISSING)]}
     values = list(dict.fromkeys(given))
-    with contextlib.suppress(ValueError):
-        values.sort(key=float)
+    amounts = [value for value in values if isinstance(value, float)]
+    values = [*sorted(amounts), *(value for value in values if not isinstance(value, float))]
     heights = {value: i / (len(values) - 1) if len(values) > 1 else 0.5 for i, value in enumerate(values)}
     thinned = values[:: math.ceil(len(values) / _TICKS)]
-    ticks = [(heights[value], value) for value in thinned]
+    ticks = [(heights[value], written[value]) for value in thinned]
     return label, ticks, {point.number: heights[value] for point, value in zip(points, given, strict=True)}
 
 
@@ -197,32 +201,52 @@ def _scale(label: str, values: dict[int, float]) -> _Axis:
     return label, ticks, {point: height(value) for point, value in values.items()}
 
 
-def _write(axis: Axes, x: float, y: float, text: str) -> None:
+def _write(axis: Axes, x: float, y: float, text: str, left: bool) -> None:
     short = text if len(text) <= _LABEL else f"{text[: _LABEL - 3]}..."
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.5}
     style: Any = {"textcoords": "offset points", "va": "center", "fontsize": 9, "zorder": 5, "bbox": box}
-    axis.annotate(short, (x, y), xytext=(6, 0), **style)
+    axis.annotate(short, (x, y), xytext=(-6 if left else 6, 0), ha="right" if left else "left", **style)
 
 
-def _line(axis: Axes, point: Point, heights: Sequence[float], front: Front | None) -> None:
-    """A smooth line, so that it can be followed through a value that it shares."""
+def _style(point: Point, front: Front | None) -> dict[str, Any]:
     if point.kept is None:
-        style: dict[str, Any] = {"color": _BUDGET, "linewidth": 1.0, "linestyle": ":"}
-    elif front and point.number in front.members:
+        return {"color": _BUDGET, "linewidth": 1.0, "linestyle": ":"}
+    if front and point.number in front.members:
         color = _PALETTE[front.members.index(point.number) % len(_PALETTE)]
-        style = {"color": color, "linewidth": 2.2, "zorder": 3}
-    else:
-        style = {"color": _PALE, "linewidth": 1.0, "alpha": 0.7}
+        return {"color": color, "linewidth": 2.2, "zorder": 3}
+    return {"color": _PALE, "linewidth": 1.0, "alpha": 0.7}
+
+
+def _line(axis: Axes, heights: Sequence[float], style: dict[str, Any]) -> None:
+    """Smooth, so that a line can be followed through a value that it shares."""
     t = np.linspace(0, 1, 25)
     smooth = t * t * (3 - 2 * t)
     pairs = list(itertools.pairwise(heights))
     xs = np.concatenate([[0.0], *(i + t[1:] for i in range(len(pairs)))])
     ys = np.concatenate([heights[:1], *(a + smooth[1:] * (b - a) for a, b in pairs)])
     axis.plot(xs, ys, **style)
-    end = (float(xs[-1]), float(ys[-1]))
-    offset = (-6, 0) if front and point.kept is not None else (-4, 4)
-    weight = "bold" if style["linewidth"] > 2 else "normal"
-    axis.annotate(
-        f"#{point.number}", end, xytext=offset, textcoords="offset points", ha="right", va="center",
-        color=style["color"] if style["color"] != _PALE else _GREY, fontsize=8.5, fontweight=weight, zorder=6,
-    )  # fmt: skip
+
+
+def _names(axis: Axes, x: float, ends: dict[int, float], sweep: Sweep, front: Front | None) -> None:
+    """Numbers of the points right of where their lines end, moved apart where they would cover each other."""
+    order = sorted(ends, key=lambda n: (-ends[n], n))
+    gap = min(0.046, 1.1 / len(order))
+    heights: list[float] = []
+    for n in order:
+        heights.append(min(ends[n], heights[-1] - gap) if heights else ends[n])
+    lift = max(0.0, -0.04 - heights[-1])  # the whole column, so that the last stays on the page
+    for n, height in zip(order, heights, strict=True):
+        style = _style(sweep.point(n), front)
+        color = _GREY if style["color"] == _PALE else style["color"]
+        axis.annotate(
+            f"#{n}",
+            (x, ends[n]),
+            xytext=(x + 0.07, height + lift),
+            textcoords="data",
+            va="center",
+            fontsize=8.5,
+            color=color,
+            fontweight="bold" if style["linewidth"] > 2 else "normal",
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
+            zorder=6,
+        )

@@ -141,7 +141,7 @@ def _grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def _md_points(sweep: Sweep) -> list[str]:
     if sweep.baseline is None:
         return []
-    header = ("point", *sweep.varying, *headers(sweep), "verdict", "on the front of")
+    header = ("point", *sweep.varying, *headers(sweep), "verdict", "on the front against")
     blank = [""] * len(sweep.varying)
     cells = [cell.text() for cell in baseline_cells(sweep, sweep.baseline)]
     lines = [[escape_markdown(text) for text in (sweep.baseline.name, *blank, *cells, "baseline", "")]]

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
@@ -51,11 +52,16 @@ def rows(sweep: Sweep) -> list[SweepRow]:
             settings=tuple(point.settings.get(key, MISSING) for key in sweep.varying),
             cells=_cells(sweep, point.kept),
             verdict="ships" if point.kept.verdict.ships else "does not ship",
-            fronts=", ".join(front.cost for front in sweep.fronts if point.number in front.members),
+            fronts=_fronts(sweep, point),
         )
         for point in ordered(sweep)
         if point.kept
     ]
+
+
+def _fronts(sweep: Sweep, point: Point) -> str:
+    found = [front.workload or front.cost for front in sweep.fronts if point.number in front.members]
+    return "all" if found and len(found) == len(sweep.fronts) else ", ".join(found)
 
 
 def _estimate(found: Estimate | None) -> Cell:
@@ -99,6 +105,15 @@ def baseline_cells(sweep: Sweep, baseline: Baseline) -> tuple[Cell, ...]:
     )
 
 
+def plain(value: str | None) -> float | str | None:
+    """0.5 and 0.50 are the same setting."""
+    try:
+        found = float(value) if value is not None else None
+    except ValueError:
+        return value
+    return value if found is None or math.isnan(found) else found  # NaN does not equal itself
+
+
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """`prune.keep.ffn -> ffn`, or as many parts of it as tell the keys apart."""
 
@@ -120,42 +135,45 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def sweep_table(sweep: Sweep) -> Table:
-    """A line a point, fastest first, then those without a result; a star marks the first front."""
+    """A line a point, fastest first, then those without a result; a star marks the first front.
+
+    A latency is green where the whole interval of its speed-up is above 1, red below, else yellow.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=Text(sweep.experiment))
-    names = short_names(sweep.varying)
-    front = set(sweep.fronts[0].members) if sweep.fronts else set()
+    names, first = short_names(sweep.varying), sweep.workloads[0] if sweep.workloads else None
+    front = sweep.fronts[0].members if sweep.fronts else ()
     for name in ("", *(names[key] for key in sweep.varying)):
         table.add_column(Text(name), overflow="fold")
-    for name in (*(_console_header(h) for h in headers(sweep)), "verdict"):
-        table.add_column(Text(name), justify="right", overflow="fold")
+    speedup = [f"x at\n{first}"] if first else []
+    for name in (*speedup, *"drop", *map(_console_header, headers(sweep)[1:]), "ships"):
+        table.add_column(Text(name), justify="right", overflow="fold")  # a cut number would be a lie
     if sweep.baseline:
         blank = [MISSING] * len(sweep.varying)
-        values = [cell.value for cell in baseline_cells(sweep, sweep.baseline)]
-        table.add_row(*map(Text, (sweep.baseline.name, *blank, *values, "baseline")), style="dim")
+        numbers = ["1"] * len(speedup) + [cell.value for cell in baseline_cells(sweep, sweep.baseline)]
+        table.add_row(*map(Text, (sweep.baseline.name, *blank, *numbers, MISSING)), style="dim")
     for row in rows(sweep):
+        cells = [Text(cell.value, style=_STYLES.get(cell.word, "")) for cell in row.cells]
+        if first and row.point.kept:
+            cells.insert(0, Text(_estimate(row.point.kept.speedup.get(first)).value))
+        ships = Text("yes", style="green") if row.verdict == "ships" else Text("no")
         mark = f"#{row.point.number}{'*' if row.point.number in front else ''}"
-        cells = [_console_cell(cell) for cell in row.cells]
-        verdict = Text(row.verdict, style="green" if row.verdict == "ships" else "")
-        table.add_row(Text(mark), *map(Text, row.settings), *cells, verdict)
+        table.add_row(Text(mark), *map(Text, row.settings), *cells, ships)
     for point in sweep.points:
         if point.kept is None:
             settings = (point.settings.get(key, MISSING) for key in sweep.varying)
-            blank = [MISSING] * len(headers(sweep))
+            blank = [MISSING] * (len(headers(sweep)) + len(speedup))
             table.add_row(*map(Text, (f"#{point.number}", *settings, *blank, point.status)), style="red")
     if front:
-        table.caption = Text(f"* on the Pareto front of drop against {sweep.fronts[0].cost}")
+        table.caption = Text(
+            f"* on the Pareto front of drop in {sweep.primary_metric} against {sweep.fronts[0].cost}"
+        )
     return table
 
 
 def _console_header(name: str) -> str:
-    return (
-        name.replace(" at ", "\n").replace("drop in ", "drop in\n").replace("peak ", "").replace(", ", "\n")
-    )
-
-
-def _console_cell(cell: Cell) -> Text:
-    """Two short lines: the value, then its interval or the speed-up; the word is the colour."""
-    return Text(replace(cell, word="").text("{value}\n{interval}"), style=_STYLES.get(cell.word, ""))
+    for before, after in (("latency at ", "ms at\n"), (", ms", ""), ("peak ", ""), (", MB", ",\nMB")):
+        name = name.replace(before, after)
+    return name
 
 
 # ---------------------------------------------------------------- csv

@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import ConfigError
 from compress.prune.selection import removed, rounded_width, select_global, select_local
 
-settings.register_profile("short", max_examples=40)
-settings.load_profile("short")
 shares = st.floats(0.01, 1.0)
 multiples = st.sampled_from([1, 4, 8, 64])
 numbers = st.floats(0, 1e6, width=32)

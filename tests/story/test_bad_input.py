@@ -1,11 +1,13 @@
 """What users get wrong ends in one clear message, in seconds, and spoils nothing."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -57,7 +59,14 @@ def test_a_wrong_configuration_fails_before_torch_is_loaded(tmp_path):
         "code = main(['run', 'model.source=path:missing']); "
         "print(code, [m for m in ('torch', 'transformers', 'onnxruntime') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "1 []\n", done.stderr
 
 

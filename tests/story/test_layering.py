@@ -18,7 +18,7 @@ LAYERS = [
     | {"artifact", "verdict", "road", "cache"},
     {"assemble"},
     {"pipeline"},
-    {"search"},
+    {"search", "study"},
     {"cli"},
     {"__main__"},
 ]

@@ -71,7 +71,9 @@ def config(prune=None, quantize=None, recover=None):
 def measured(drop=0.0, high=None, speedup=2.0, low=None, size=10.0, memory=100.0, drop_low=None, top=None):
     return Measured(
         metric="cosine",
-        drop=Estimate(value=drop, ci95=(drop if drop_low is None else drop_low, drop if high is None else high)),
+        drop=Estimate(
+            value=drop, ci95=(drop if drop_low is None else drop_low, drop if high is None else high)
+        ),
         speedup=Estimate(value=speedup, ci95=(low or speedup, top or speedup)),
         slowest=low or speedup,
         size_mb=size,
@@ -116,7 +118,9 @@ def test_settings_become_a_config():
 def test_settings_that_the_option_does_not_have_are_passed_over():
     found = configure(config(), {"quantize": "int8_dynamic", "quantize.calibrator": "entropy"})
     assert found == config()
-    assert configure(config(), {"quantize": "none", "quantize.calibrator": "entropy"}).quantize == NoQuantize()
+    assert (
+        configure(config(), {"quantize": "none", "quantize.calibrator": "entropy"}).quantize == NoQuantize()
+    )
 
 
 def test_settings_are_checked_as_everybody_elses():
@@ -239,7 +243,9 @@ NUMBERS = st.floats(0.01, 5.0)
     st.one_of(st.none(), st.floats(0, 0.5)),
     *([st.one_of(st.none(), NUMBERS)] * 2),
 )
-def test_feasible_is_what_the_verdict_ships(drop, width, score, speedup, size, max_drop, min_speedup, max_size):
+def test_feasible_is_what_the_verdict_ships(
+    drop, width, score, speedup, size, max_drop, min_speedup, max_size
+):
     """The same budget, told by the other code."""
     budget = BudgetConfig(max_quality_drop=max_drop, min_speedup=min_speedup, max_size_mb=max_size)
     estimate = Estimate(value=drop, ci95=(drop - width, drop + width))
