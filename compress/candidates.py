@@ -1,8 +1,7 @@
-"""The candidates of a search: what is asked about a configuration, and the road that answers."""
+"""The candidates of a search: built by the stages of a run, measured on select."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
@@ -17,21 +16,6 @@ from compress.search_space import Measured, Widths, geometric_mean, relative, se
 
 GLANCE_SAMPLES = 100  # sentences, and pairs of each set
 GLANCE_SECONDS = 10.0
-
-
-class Candidates(Protocol):
-    """What the search asks about a configuration."""
-
-    def settle(self, config: RunConfig) -> RunConfig:
-        """The same config for all that lead to the same model."""
-
-    def glance(self, config: RunConfig) -> Measured:
-        """Without recovery, on few samples, timed briefly."""
-
-    def measure(self, config: RunConfig) -> Measured: ...
-
-    def confirm(self, config: RunConfig, folder: Path, command: str) -> Report:
-        """A whole run, on test."""
 
 
 @dataclass

@@ -15,14 +15,13 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from compress.candidates import Candidates
 from compress.compose import to_yaml
 from compress.config import BudgetConfig, LocalTarget, NoRecover, RunConfig, SearchConfig
 from compress.errors import BudgetError, CompressError, StoreError
@@ -52,6 +51,21 @@ from compress.study import (
 from compress.verdict import misses, score_of
 
 FIRST_FAILURES = 3  # when that many first trials fail and none succeeds, the experiment itself is wrong
+
+
+class Candidates(Protocol):
+    """What the search asks about a configuration."""
+
+    def settle(self, config: RunConfig) -> RunConfig:
+        """The same config for all that lead to the same model."""
+
+    def glance(self, config: RunConfig) -> Measured:
+        """Without recovery, on few samples, timed briefly."""
+
+    def measure(self, config: RunConfig) -> Measured: ...
+
+    def confirm(self, config: RunConfig, folder: Path, command: str) -> Report:
+        """A whole run, on test."""
 
 
 def search(

@@ -4,6 +4,7 @@ A sweep's folder holds a folder a point, named 0, 1, ...; each holds `point.json
 and, where the point is done, the `report.json` of its run.
 """
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -119,7 +120,7 @@ def summarise(points: Sequence[Point], reports: dict[int, Report]) -> Sweep:
         dict.fromkeys(w for run in runs for variant in run.variants for w in variant.latency_ms)
     )
     baseline = _baseline(runs, metric, workloads) if runs else None
-    one_dense = len({_identity(run.variants[0], metric) for run in runs}) <= 1
+    one_dense = _same_dense(runs, metric)
     points = [
         replace(p, kept=_kept(reports[p.number], metric, baseline if one_dense else None))
         if p.number in reports
@@ -150,10 +151,12 @@ def _score(variant: Variant, metric: str) -> Score | None:
     return variant.quality.get(metric) or variant.fidelity.get(metric)
 
 
-def _identity(dense: Variant, metric: str) -> tuple[int, int, float | None]:
-    """Not the digest: two exports of one model may differ in a name."""
-    score = _score(dense, metric)
-    return dense.parameters, dense.size_bytes, score.value if score else None
+def _same_dense(runs: Sequence[Report], metric: str) -> bool:
+    """Not by the digest: two exports of one model may differ in a name, two machines in the last digits."""
+    every = [run.variants[0] for run in runs]
+    scores = [score.value for dense in every if (score := _score(dense, metric))]
+    same_score = not scores or math.isclose(min(scores), max(scores), rel_tol=1e-3, abs_tol=1e-6)
+    return len({dense.parameters for dense in every}) <= 1 and same_score
 
 
 def _baseline(runs: Sequence[Report], metric: str, workloads: Sequence[str]) -> Baseline:
@@ -250,7 +253,7 @@ def _doubts(runs: Sequence[Report], one_dense: bool) -> Iterable[str]:
     tests = {run.splits["test"].fingerprint for run in runs if "test" in run.splits}
     if len(tests) > 1:
         yield "The points were not evaluated on the same test split."
-    machines = {(str(r.environment.get("cpu")), str(r.environment.get("threads"))) for r in runs}
+    machines = {(str(e["cpu"]), str(e.get("threads"))) for run in runs if "cpu" in (e := run.environment)}
     if len(machines) > 1:
         yield "The points were not timed on the same processor with the same number of threads: " + "; ".join(
             f"{cpu}, {threads} threads" for cpu, threads in sorted(machines)

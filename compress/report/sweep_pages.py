@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from compress.report.format import interval, number
 from compress.report.sweep_table import SweepRow, baseline_cells, headers, rows
-from compress.report.table import escape_markdown
+from compress.report.table import Cell, escape_markdown
 from compress.sweep_result import Front, Sweep
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -147,7 +147,7 @@ def _md_points(sweep: Sweep) -> list[str]:
     lines = [[escape_markdown(text) for text in (sweep.baseline.name, *blank, *cells, "baseline", "")]]
     for row in rows(sweep):
         n, note = row.point.number, tag(sweep, row)
-        texts = (*row.settings, *(cell.text() for cell in row.cells), row.verdict, row.fronts)
+        texts = (*row.settings, *map(_md_cell, row.cells), row.verdict, row.fronts)
         link = f"[#{n}]({n}/report.html){f' ({note})' if note else ''}"
         lines.append([link, *(escape_markdown(text) for text in texts)])
     fixed = f"All points: {', '.join(sweep.fixed)}." if sweep.fixed else ""
@@ -162,6 +162,11 @@ def _md_points(sweep: Sweep) -> list[str]:
         _grid([escape_markdown(name) for name in header], lines),
         *(escape_markdown(line) for line in legend),
     ]
+
+
+def _md_cell(cell: Cell) -> str:
+    """A latency and its speed-up in one line, told apart."""
+    return cell.text("{value} ({interval}, {word})" if cell.word else "{value} {interval}")
 
 
 def _md_unfinished(sweep: Sweep) -> list[str]:

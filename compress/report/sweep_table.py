@@ -145,7 +145,7 @@ def sweep_table(sweep: Sweep) -> Table:
     for name in ("", *(names[key] for key in sweep.varying)):
         table.add_column(Text(name), overflow="fold")
     speedup = [f"x at\n{first}"] if first else []
-    for name in (*speedup, *"drop", *map(_console_header, headers(sweep)[1:]), "ships"):
+    for name in (*speedup, "drop", *map(_console_header, headers(sweep)[1:]), "ships"):
         table.add_column(Text(name), justify="right", overflow="fold")  # a cut number would be a lie
     if sweep.baseline:
         blank = [MISSING] * len(sweep.varying)

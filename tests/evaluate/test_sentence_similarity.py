@@ -139,3 +139,22 @@ def test_a_constant_model_stops_at_the_gate(run, table):
 def test_a_result_that_is_not_there(tmp_path):
     with pytest.raises(StoreError):
         load_quality(tmp_path)
+
+
+def test_few_pairs_are_spread_and_keep_their_texts_and_scores():
+    from compress.data import PairSet
+    from compress.evaluate.sentence_similarity import _few
+
+    whole = PairSet(
+        name="p",
+        split=PairSplit.select,
+        texts=tuple("abcdef"),
+        pairs=np.array([[0, 1], [1, 2], [2, 5], [3, 4], [5, 0], [4, 1]]),
+        scores=np.arange(6.0),
+        fingerprint="",
+    )
+    few = _few(whole, 3)  # rows 0, 2 and 4
+    assert [(few.texts[i], few.texts[j]) for i, j in few.pairs] == [("a", "b"), ("c", "f"), ("f", "a")]
+    assert few.scores.tolist() == [0, 2, 4]
+    assert few.texts == ("a", "b", "c", "f")  # what no pair needs is not embedded
+    assert _few(whole, 99).pairs.tolist() == whole.pairs.tolist()

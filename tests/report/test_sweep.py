@@ -265,6 +265,7 @@ def test_page_and_markdown_tell_the_same(drawn: dict[str, bytes]) -> None:
     ):
         assert piece in page
         assert piece in markdown
+    assert "| 2.67 (2.23 x [2.14, 2.32], faster) |" in markdown
     order = re.findall(r"^\| \[#(\d+)\]\(\1/report.html\)", markdown, flags=re.MULTILINE)
     assert order == ["10", "7", "11", "4", "12", "8", "5", "1", "9", "2", "6", "3", "0"]
 
@@ -389,8 +390,9 @@ def test_points_with_missing_workloads_and_the_dense_model_as_a_point(
     assert kept.comparable_ms["1x32"].value == 5.62
     # and a run in which nothing was measured
     put(tmp_path, 2, ["q=b"], bare)
-    page = write_sweep(tmp_path)
-    assert [found.missing for found in page.fronts] == [(2,), (0, 2), (0, 2), (), (0, 2)]
+    sweep = write_sweep(tmp_path)
+    assert sweep.doubts == ()
+    assert [found.missing for found in sweep.fronts] == [(2,), (0, 2), (0, 2), (), (0, 2)]
 
 
 def test_what_makes_points_incomparable_is_said(report: Report, tmp_path: Path) -> None:

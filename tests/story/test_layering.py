@@ -15,10 +15,12 @@ LAYERS = [
     {"config", "registry", "result", "store", "sources", "sweep"},
     {"compose", "families", "data", "search_space", "sweep_result"},
     {"prune", "recover", "export", "quantize", "evaluate", "benchmark", "report"}
-    | {"artifact", "verdict", "road", "cache"},
+    | {"artifact", "verdict", "road", "cache", "study"},
     {"assemble"},
     {"pipeline"},
-    {"search", "study"},
+    {"candidates"},
+    {"search"},
+    {"launch"},
     {"cli"},
     {"__main__"},
 ]

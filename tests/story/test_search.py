@@ -14,7 +14,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
 from rich.console import Console
 
 from compress.config import (
@@ -36,7 +35,6 @@ from compress.config import (
     TextFile,
 )
 from compress.errors import BudgetError, ConfigError, GateError, StoreError
-from compress.prune.selection import rounded_width
 from compress.result import Estimate, Report, Score, Variant, Verdict
 from compress.search import search
 from compress.search_space import Measured, Widths, settle
@@ -63,6 +61,10 @@ def config(**changes):
 
 def request(**changes):
     return SearchConfig(**{"objectives": ("latency",), "study": "s", "trials": 8, **changes})
+
+
+def rounded_width(width, share, multiple):
+    return width if share >= 1 else max(1, round(width * share / multiple)) * multiple
 
 
 @dataclass
@@ -159,10 +161,14 @@ def test_it_finds_and_confirms_the_best_within_the_budget():
     said = run(fake)
     tried = [fake.look(each) for each in fake.measures]
     feasible = [each for each in tried if each.drop.ci95[1] <= 0.01]
-    assert 0 < len(feasible)
+    assert feasible
     [confirmed] = fake.confirmed
     assert fake.look(confirmed).speedup.value == max(each.speedup.value for each in feasible)
-    assert re.search(r"quality drop +│ \+0\.\d% .*│ \+0\.\d%", said)
+    on_select = fake.look(confirmed).drop.value
+    line = next(line for line in said.splitlines() if "quality drop " in line)
+    _, _, select, test, _ = line.split("│")
+    assert select.split()[0] == f"{on_select:+.1%}"
+    assert test.split()[0] == f"{on_select + 0.003:+.1%}"
     assert "test was looked at 1 time(s)" in said
 
 
@@ -261,10 +267,12 @@ def test_the_limits_of_the_budget_prune():
     run(Fake(), config(budget=budget), trials=10)
     reasons = {record.reason.split(" (")[-1] for record in records(config(budget=budget)) if record.glance}
     assert reasons & {"budget 6 MB)", "budget 3x)"}
-    constraints = open_study(config(budget=budget), request(), Path("outputs/x/search-s")).trials
-    for trial in constraints:
-        if trial.state is TrialState.PRUNED:
-            assert max(trial.constraints.values()) > 0
+    study = open_study(config(budget=budget), request(), Path("outputs/x/search-s"))
+    missed = [
+        t for t in study.trials if "(budget" in t.user_attrs.get("reason", "") and t.state.name == "PRUNED"
+    ]
+    assert missed
+    assert all(max(trial.constraints.values()) > 0 for trial in missed)  # which the sampler learns from
 
 
 def test_infeasible_only_names_the_least_infeasible():
@@ -332,7 +340,7 @@ def test_ctrl_c_keeps_the_study_and_the_trial_is_run_again():
     assert json.loads(Path("outputs/x/search-s/trials.json").read_text())[1]["reason"] == "interrupted"
     fake = Fake()
     run(fake, trials=4)
-    assert cut.key in {config_key(each) for each in fake.measures}
+    assert cut.key in {config_key(each) for each in fake.glances}
     assert sum(record.counts for record in records()) == 4
 
 
@@ -375,11 +383,11 @@ def test_a_killed_process_leaves_nothing_running():
 )
 def test_a_study_of_something_else_is_refused(of, changes, match):
     run(Fake(), trials=2)
-    before = Path("outputs/x/search-s/journal.log").read_bytes()
+    before = records()
     with pytest.raises(ConfigError, match=match) as caught:
         run(Fake(), of, **changes)
     assert "--study NAME" in str(caught.value)
-    assert Path("outputs/x/search-s/journal.log").read_bytes() == before
+    assert records() == before
 
 
 def test_a_foreign_study_is_refused():
@@ -432,6 +440,7 @@ def test_a_database_that_goes_away_keeps_what_it_had():
     assert records(storage="sqlite:///study.db")[0].state == "COMPLETE"
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study():
     script = (
         "import sys, time\n"
