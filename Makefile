@@ -3,7 +3,7 @@ EXPERIMENT ?= minilm
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup experiment test lint type build clean
+.PHONY: help setup experiment sweep test lint type build clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,8 +21,11 @@ setup: .venv/ready ## build .venv from requirements.lock (done by itself when mi
 experiment: setup ## run EXPERIMENT (minilm) with ARGS, print the table, name the report
 	$(BIN)/compress run experiment=$(EXPERIMENT) $(ARGS)
 
-test: setup ## run all tests
-	$(BIN)/pytest $(ARGS)
+test: setup ## run the tests; ARGS="-m slow" for the long ones
+	$(BIN)/pytest --numprocesses 2 -m "not slow" $(ARGS)
+
+sweep: setup ## sweep EXPERIMENT's own grid (minilm_sweep), draw the Pareto fronts
+	$(BIN)/compress run -m experiment=minilm_sweep $(ARGS)
 
 lint: setup ## check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,11 +1,12 @@
 """The command line in a process of its own: exit codes, messages, and what it leaves behind."""
 
+import json
 import re
 import shutil
 
 import pytest
 
-from compress import cli
+from compress import cli, launch
 from compress.compose import options
 
 
@@ -104,21 +105,26 @@ def test_a_dry_run_from_another_folder_writes_nothing(finished, tmp_path):
     assert sorted(finished.cache.rglob("*")) == before
 
 
-def test_latest_points_to_a_run_or_to_a_job_of_a_sweep(tmp_path):
-    for run in ("1", "2", "sweep-1/0"):
-        (tmp_path / run).mkdir(parents=True)
-    latest = tmp_path / "latest"
-    for run, sweep in (("1", False), ("2", False), ("sweep-1/0", True)):
-        cli._point_latest(tmp_path / run, sweep)
-        assert latest.resolve() == tmp_path / run
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "latest", "sweep-1"]
+def test_latest_points_to_the_newest(tmp_path):
+    for run in ("1", "2"):
+        (tmp_path / run).mkdir()
+        launch.point_latest(tmp_path / run)
+        assert (tmp_path / "latest").resolve() == tmp_path / run
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "latest"]
 
 
 def test_latest_does_not_replace_what_is_no_link(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "latest").write_text("mine")
-    cli._point_latest(tmp_path / "1")
+    launch.point_latest(tmp_path / "1")
     assert (tmp_path / "latest").read_text() == "mine"
+
+
+def test_two_points_with_the_same_settings_are_an_error_before_anything_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "-m", "experiment=minilm", "prune.keep.ffn=0.5,0.50"]) == 1
+    assert "same settings" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -131,4 +137,13 @@ def test_a_sweep_goes_on_after_a_job_that_fails(finished, tmp_path):
     assert len(jobs) == 2
     assert [(job / "report.json").exists() for job in jobs] == [True, False], done.stdout + done.stderr
     assert done.returncode == 1
-    assert done.stderr.count("error: ") == 1
+    states = [json.loads((job / "point.json").read_text()) for job in jobs]
+    assert [state["status"] for state in states] == ["done", "failed"]
+    assert "600" in states[1]["error"]
+    sweep = jobs[0].parent
+    assert "1 failed" in done.stdout
+    reports = {path.name: path.read_bytes() for path in sweep.iterdir() if path.is_file()}
+    assert {"report.html", "report.md", "sweep.json", "sweep.csv"} <= set(reports)
+    again = finished.run("report", str(sweep))
+    assert again.returncode == 1
+    assert {path.name: path.read_bytes() for path in sweep.iterdir() if path.is_file()} == reports
