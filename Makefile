@@ -24,7 +24,7 @@ experiment: setup ## run EXPERIMENT (minilm) with ARGS, print the table, name th
 test: setup ## run the tests; ARGS="-m slow" for the long ones
 	$(BIN)/pytest --numprocesses 2 -m "not slow" $(ARGS)
 
-sweep: setup ## sweep EXPERIMENT's own grid (minilm_sweep), draw the Pareto fronts
+sweep: setup ## run the grid of experiment minilm_sweep, draw the Pareto fronts
 	$(BIN)/compress run -m experiment=minilm_sweep $(ARGS)
 
 lint: setup ## check style
