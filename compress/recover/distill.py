@@ -61,7 +61,10 @@ def recover(
     student.module.load_state_dict(trainer.best_state)
     step = f"distilled for {progressed.step} steps, {progressed.tokens / 1e6:.1f} M tokens"
     student.save(out, student.facts.after(step))
-    (out / "recover.json").write_text(json.dumps(asdict(progressed), indent=2))
+    select_loss = [COSINE_WEIGHT * (1 - cosine) for cosine in progressed.select_cosine]
+    (out / "recover.json").write_text(
+        json.dumps({**asdict(progressed), "select_loss": select_loss}, indent=2)
+    )
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
