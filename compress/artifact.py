@@ -70,7 +70,9 @@ def write_artifact(
         for path in graph.glob("model.onnx*"):
             shutil.copyfile(path, partial / path.name)
         for path in checkpoint.iterdir():
-            if path.is_file() and path.suffix in (".json", ".txt", ".model") and path.name not in _OURS:
+            # modules.json describes checkpoint/: pooling and normalisation are inside model.onnx
+            wanted = path.suffix in (".json", ".txt", ".model") and path.name != "modules.json"
+            if path.is_file() and wanted and path.name not in _OURS:
                 shutil.copyfile(path, partial / path.name)
         if keep_checkpoint:
             shutil.copytree(checkpoint, partial / "checkpoint", ignore=shutil.ignore_patterns(*_OURS))

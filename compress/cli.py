@@ -104,6 +104,8 @@ def verify(args: argparse.Namespace, _: Sequence[str]) -> None:
         f"[green]intact[/]: {manifest.name}, {len(manifest.files)} files, from {manifest.base_model}",
         highlight=False,
     )
+    if manifest.headline.get("ships") is False:
+        console.print("[yellow]its run's verdict was not to ship it[/]: see README.md in it", highlight=False)
 
 
 def report(args: argparse.Namespace, _: Sequence[str]) -> int:

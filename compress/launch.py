@@ -4,6 +4,7 @@ Jobs may run in other processes (hydra/launcher=joblib, ray, submitit_slurm), so
 read from their folders and never from memory.
 """
 
+import logging
 import os
 import shlex
 import sys
@@ -26,6 +27,7 @@ from compress.store import Store, disk_errors
 from compress.sweep import failed, point
 
 console = Console()
+log = logging.getLogger(__name__)
 
 
 def configs_of(overrides: Sequence[str], sweep: bool) -> list[RunConfig]:
@@ -137,6 +139,7 @@ def _walk(composed: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
     console.print(f"[{color}]{verdict.best}[/] {word}:")
     for reason in verdict.reasons:
         console.print(f"  - {reason}", highlight=False)
+    log.info("%s %s: %s", verdict.best, word, "; ".join(verdict.reasons))
     for line in report.notes["noise"]:
         console.print(f"  [yellow]noise:[/] {line}", highlight=False)
     console.print(f"report:   {folder / 'report.html'}\nartifact: {folder / 'artifact'}", soft_wrap=True)

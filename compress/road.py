@@ -1,6 +1,7 @@
 """Runs stages: each is a function from folders to a folder, kept in the store under what it was made from."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from compress.config import SKIPS
 from compress.machine import cores
 from compress.result import Stage
 from compress.store import Entry, Store, code_version, entry_digest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Road:
         entry = self.store.make(name, key, build)
         took = f"[dim]reused ({entry.seconds:.1f} s saved)[/]" if entry.reused else f"{entry.seconds:.1f} s"
         self.console.print(f"[bold]{name:<10}[/] {took}", highlight=False)
+        log.info("%s %s: %s, %.1f s", name, entry.digest, "reused" if entry.reused else "made", entry.seconds)
         seconds = time.perf_counter() - start
         self.stages.append(Stage(name=name, digest=entry.digest, reused=entry.reused, seconds=seconds))
         return entry

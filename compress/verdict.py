@@ -60,6 +60,9 @@ def _facts(variant: Variant, dense: Variant, primary: str) -> list[str]:
         facts.append(f"{word} at {workload}: {speedup.value:.2f}x [{low:.2f}, {high:.2f}]")
     if primary in variant.drop_from_dense:
         drop = variant.drop_from_dense[primary]
-        facts.append(f"{primary} dropped by {drop.value:+.4f} [{drop.ci95[0]:+.4f}, {drop.ci95[1]:+.4f}]")
+        score = variant.quality.get(primary) or variant.fidelity[primary]
+        sign = -1 if score.higher_is_better else 1  # a drop is positive where it got worse
+        low, high = sorted(sign * end for end in drop.ci95)
+        facts.append(f"{primary} changed by {sign * drop.value:+.4f} [{low:+.4f}, {high:+.4f}]")
     facts.append(f"{variant.size_bytes / 1e6:.1f} MB instead of {dense.size_bytes / 1e6:.1f} MB")
     return facts
