@@ -70,7 +70,7 @@ def work() -> None:
                 reply = getattr(model, request["do"])(**request["with"])
         except MemoryError:
             reply = {"error": "out of memory"}
-        except Exception as error:
+        except Exception as error:  # whatever onnxruntime raises goes to the parent, as one line
             reply = {"error": one_line(error)}
         print(json.dumps(reply), file=replies, flush=True)
 

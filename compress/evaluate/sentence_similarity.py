@@ -1,6 +1,5 @@
 """How well a sentence encoder's ONNX file does: against human judgement, and against the dense model."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +24,7 @@ from compress.evaluate.statistics import (
 )
 from compress.registry import register
 from compress.result import Estimate, Score
+from compress.store import sha256_file
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -81,8 +81,8 @@ def evaluate(
         raise DataError(f"the {split.value} split has too few sentences", found=len(sentences), allowed=2)
     texts = tuple(sorted({*sentences, *(text for pair_set in pair_sets.values() for text in pair_set.texts)}))
 
-    dense = _embeddings(reference, _sha256(reference), checkpoint, texts)
-    small = _embeddings(model, _sha256(model), checkpoint, texts)
+    dense = _embeddings(reference, sha256_file(reference), checkpoint, texts)
+    small = _embeddings(model, sha256_file(model), checkpoint, texts)
 
     scores = {"cosine": _cosine([dense[s] for s in sentences], [small[s] for s in sentences])}
     for name, pair_set in pair_sets.items():
@@ -112,11 +112,6 @@ def load_quality(folder: Path) -> Quality:
             found=str(error).splitlines()[0],
             next="remove the folder and evaluate again",
         ) from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _judge(

@@ -16,8 +16,9 @@ from compress.result import Report
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def report_html(report: Report) -> str:
-    environment = Environment(
+def page_environment() -> Environment:
+    """Of all HTML pages: everything is escaped, a name that is missing is an error."""
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -25,6 +26,10 @@ def report_html(report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def report_html(report: Report) -> str:
+    environment = page_environment()
     # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
     drawn = {
         "widths": Markup(figures.widths(report)),

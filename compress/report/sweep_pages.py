@@ -1,17 +1,15 @@
 """report.md and report.html of a sweep: the same statements and tables twice."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.report.format import interval, number
+from compress.report.html import page_environment
 from compress.report.sweep_table import SweepRow, baseline_cells, headers, rows
 from compress.report.table import Cell, escape_markdown
 from compress.sweep_result import Front, Sweep
 
-TEMPLATES = Path(__file__).parent / "templates"
 _TITLES = {
     "pareto_latency": "Quality against latency",
     "pareto_size": "Quality against size",
@@ -191,14 +189,7 @@ def _md_unfinished(sweep: Sweep) -> list[str]:
 
 def sweep_html(sweep: Sweep, figures: dict[str, str]) -> str:
     """`figures`: svg text by name, empty where there is nothing to draw."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment()
     kinds = [(kind, [f for f in sweep.fronts if f.kind == kind]) for kind in ("latency", "size", "memory")]
     return environment.get_template("sweep.html.j2").render(
         sweep=sweep,

@@ -93,7 +93,7 @@ def _snapshot(repository: str, revision: str) -> Path:
         pass
     except HFValidationError as error:
         raise SourceError("not a hub repository", found=error, allowed="hf:org/name@revision") from None
-    except Exception as error:
+    except Exception as error:  # of the hub's client, its transport and the disk; each is explained
         raise _explained(error, repository, revision, here) from None
     try:
         return look(Path(HF_HUB_CACHE), local=True)
