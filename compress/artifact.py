@@ -158,13 +158,18 @@ def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.
 
 
 def _read_manifest(folder: Path) -> Manifest:
+    path = folder / _MANIFEST
     try:
-        manifest = _ADAPTER.validate_json((folder / _MANIFEST).read_bytes())
+        manifest = _ADAPTER.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
+        damage = str(error).splitlines()[0] if path.is_file() else f"no {_MANIFEST}"
+        near = (folder / "artifact", folder / "latest" / "artifact")  # given the run, the experiment
+        meant = next((each for each in near if (each / _MANIFEST).is_file()), None)
         raise ArtifactError(
-            f"no readable manifest in {folder}",
-            found=str(error).splitlines()[0],
+            "no artifact in this folder",
+            found=f"{damage} in {folder}" if folder.is_dir() else f"no folder {folder}",
             allowed="an artifact folder, e.g. outputs/minilm/latest/artifact",
+            next=f"compress verify {meant}" if meant else None,
         ) from None
     if manifest.manifest_version != MANIFEST_VERSION:
         raise ArtifactError(

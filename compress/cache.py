@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
@@ -20,7 +21,7 @@ class Held:
     """One entry of the store."""
 
     digest: str
-    stage: str
+    stage: str  # and which of several, such as `evaluate int8`
     size_bytes: int
     used: float  # when it was last made or taken, seconds since the epoch
 
@@ -30,7 +31,8 @@ def held(store: Store) -> list[Held]:
     found = []
     for path, seal in store.seals():
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        found.append(Held(path.name, str(seal.get("stage")), size, (path / "entry.json").stat().st_mtime))
+        stage = str(seal.get("label") or seal.get("stage"))
+        found.append(Held(path.name, stage, size, (path / "entry.json").stat().st_mtime))
     return sorted(found, key=lambda entry: (entry.used, entry.digest))
 
 
@@ -55,7 +57,17 @@ def prune(store: Store, older_than: float | None, max_size: int | None) -> list[
         except Timeout:
             continue
         gone.append(entry)
+    if older_than is not None:
+        _drop_abandoned(store, time.time() - older_than)
     return gone
+
+
+def _drop_abandoned(store: Store, before: float) -> None:
+    """Remove what killed builds left and no run took up again, such as the progress of a training."""
+    for partial in (store.root / "partial").glob("*/"):
+        if max(path.stat().st_mtime for path in [partial, *partial.rglob("*")]) < before:
+            with suppress(Timeout), FileLock(f"{partial}.lock", timeout=0):
+                shutil.rmtree(partial)
 
 
 def seconds(text: str) -> float:

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from compress.compose import expand, grid, load_config, options
 from compress.config import SearchConfig
-from compress.errors import CompressError, ConfigError, did_you_mean
-from compress.launch import configs_of, console, finish_sweep, launch, new_road
+from compress.errors import ArtifactError, CompressError, ConfigError, did_you_mean
+from compress.launch import configs_of, console, finish_sweep, launch, new_road, show
 from compress.sources import cache_dir
 from compress.store import Store, disk_errors
 
@@ -110,14 +110,21 @@ def verify(args: argparse.Namespace, _: Sequence[str]) -> None:
 
 def report(args: argparse.Namespace, _: Sequence[str]) -> int:
     from compress.report import redraw
-    from compress.report.table import console_table
     from compress.result import Report
 
     if next(args.folder.glob("*/point.json"), None):
         return finish_sweep(args.folder)
+    if not (args.folder / "report.json").is_file():
+        near = (args.folder / "latest", args.folder.absolute().parent)  # given the experiment, the artifact
+        meant = next((each for each in near if (each / "report.json").is_file()), None)
+        raise ArtifactError(
+            "no finished run and no sweep in this folder",
+            found=f"no report.json in {args.folder}" if args.folder.is_dir() else f"no folder {args.folder}",
+            allowed="the folder of a finished run or of a sweep, e.g. outputs/minilm/latest",
+            next=f"compress report {meant}" if meant else None,
+        )
     redraw(args.folder)
-    console.print(console_table(Report.load(args.folder / "report.json")))
-    console.print(f"report: {args.folder / 'report.html'}", soft_wrap=True)
+    show(Report.load(args.folder / "report.json"), args.folder)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -37,27 +38,45 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
 
 def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
     """The overrides of every job; one job unless `sweep`, where `key=a,b` gives one for each value."""
-    try:
-        parsed = OverridesParser.create().parse_overrides([*grid(overrides), *overrides])
-        values = [
-            [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-            if o.is_sweep_override()
-            else [str(o.input_line)]
-            for o in parsed
-        ]
-    except (HydraException, ValueError) as error:
-        raise ConfigError(
-            "cannot read the overrides",
-            found=str(error).splitlines()[0],
-            allowed="group=option, group.key=value, group.key=[a,b], group.key={a: 1}",
-            next="quote a value with a space, comma or = in it: 'group.key=\"a, b\"'",
-        ) from error
+    parsed = [override for word in [*grid(overrides), *overrides] for override in _parse(word)]
     several = next((o.input_line for o in parsed if o.is_sweep_override()), None)
     if several and not sweep:
         raise ConfigError(
             "several values for one run", found=several, next="add -m to run each; a list is key=[a,b]"
         )
-    return [list(job) for job in itertools.product(*values)]
+    return [list(job) for job in itertools.product(*[_values(override) for override in parsed])]
+
+
+def _parse(word: str) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides([word])
+    except (HydraException, ValueError) as error:
+        value = word.partition("=")[2].strip()
+        raise _unreadable(word, gap=value.startswith(",") or value.endswith(",")) from error
+
+
+def _values(override: Override) -> list[str]:
+    """The override for each job: itself, or one for each value that it sweeps over."""
+    word = str(override.input_line)
+    if not override.is_sweep_override():
+        return [word]
+    try:
+        values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    except (HydraException, ValueError) as error:
+        raise _unreadable(word) from error
+    if not values:
+        raise ConfigError("a sweep over no values", found=word, next="give it at least one: key=a,b")
+    return values
+
+
+def _unreadable(word: str, gap: bool = False) -> ConfigError:
+    quote = "quote a value with a space, comma or = in it: 'group.key=\"a, b\"'"
+    return ConfigError(
+        "cannot read the overrides",
+        found=word,
+        allowed="group=option, group.key=value, group.key=a,b with -m, group.key=[a,b], group.key={a: 1}",
+        next="a value is missing beside a comma" if gap else quote,
+    )
 
 
 def grid(overrides: Sequence[str]) -> list[str]:
@@ -91,8 +110,21 @@ def to_config(composed: DictConfig) -> RunConfig:
         )
     try:
         return cast(RunConfig, OmegaConf.to_object(composed))
+    except ConfigError as error:
+        raise ConfigError(f"{_path_to_fault(composed)}{error}") from error
     except OmegaConfBaseException as error:
         raise _explain(error, []) from error
+
+
+def _path_to_fault(node: DictConfig, path: str = "") -> str:
+    """Of the innermost part that fails its checks, which name only their own field: `prune.keep.`."""
+    for name, part in node.items():
+        if isinstance(part, DictConfig):
+            try:
+                OmegaConf.to_object(part)
+            except ConfigError:
+                return _path_to_fault(part, f"{path}{name!s}.")
+    return path
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -126,6 +158,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
             return _wrong_value(cause, overrides)
     for override in overrides:  # an option or a group that does not exist
         group, _, option = override.lstrip("+~").partition("=")
+        if group == "hydra/launcher":
+            return _no_launcher(option)
         known = options()
         if group in known and option not in known[group]:
             return _unknown_option(group, option)
@@ -144,6 +178,21 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
+
+
+# Launchers that come with an extra of ours.
+_EXTRAS = {"ray": "ray", "ray_aws": "ray", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+
+
+def _no_launcher(name: str) -> ConfigError:
+    if extra := _EXTRAS.get(name):
+        return ConfigError(
+            f"hydra/launcher={name} needs the extra [{extra}], which is not installed",
+            next=f"pip install 'compress-toolkit[{extra}]', or in a checkout: pip install '.[{extra}]'",
+        )
+    return ConfigError(
+        "unknown launcher", found=name, allowed=did_you_mean(name, ["basic", "joblib", *_EXTRAS])
+    )
 
 
 def _unknown_option(group: str, option: str) -> ConfigError:
@@ -170,7 +219,7 @@ def _unknown_key(cause: OmegaConfBaseException, overrides: Sequence[str]) -> Con
 
 def _wrong_value(cause: OmegaConfBaseException, overrides: Sequence[str]) -> ConfigError:
     key, owner, message = str(cause.full_key), cause.object_type, str(cause.msg or cause).splitlines()[0]
-    given = next((o.partition("=")[2] for o in overrides if o.lstrip("+").partition("=")[0] == key), None)
+    given = dict(o.lstrip("+").partition("=")[::2] for o in overrides).get(key)  # the last wins
     if given is not None and key in options():
         return _unknown_option(key, given)
     if not (isinstance(cause, ValidationError) and dataclasses.is_dataclass(owner)):

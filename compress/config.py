@@ -29,13 +29,16 @@ def conf_dir() -> Path:
     raise ConfigError("the configuration folder is missing", next="reinstall the package")
 
 
+# A message of a check begins with the field's own name: `compose.to_config` puts the path before it.
+
+
 def _within(config: object, low: float, high: float, *names: str, open_low: bool = False) -> None:
     for name in names:
         value = getattr(config, name)
         if not (low < value if open_low else low <= value) or value > high:
             bracket = "(" if open_low else "["
             raise ConfigError(
-                f"{type(config).__name__}.{name} is out of range",
+                f"{name} is out of range",
                 found=value,
                 allowed=f"{bracket}{low:g}, {high:g}]" if high != float("inf") else f"at least {low:g}",
             )
@@ -51,7 +54,9 @@ def _patterns(config: "Int8Dynamic | Int8Static") -> None:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(
-                f"{type(config).__name__}.exclude holds no regular expression", found=pattern, allowed=error
+                "exclude holds what is no regular expression",
+                found=f"{pattern}: {error}",
+                allowed="regular expressions over node names",
             ) from None
 
 
@@ -140,7 +145,7 @@ class TextData(DataConfig):
         _seed(self)
         if self.test_corpus not in self.corpora:
             raise ConfigError(
-                "data.test_corpus names no corpus",
+                "test_corpus names no corpus",
                 found=self.test_corpus,
                 allowed=", ".join(self.corpora),
             )
@@ -384,17 +389,22 @@ class LocalTarget(TargetConfig):
         _seed(self)
         if not self.workloads or len(set(self.workloads)) < len(self.workloads):
             raise ConfigError(
-                "LocalTarget.workloads needs different entries", found=self.workloads, allowed="[1x128,8x128]"
+                "workloads needs one entry or several different ones",
+                found=", ".join(self.workloads) or "an empty list",
+                allowed=_WORKLOADS,
             )
         for workload in self.workloads:
             workload_shape(workload)
+
+
+_WORKLOADS = "batch x tokens, both at least 1, such as [1x128,8x128]"
 
 
 def workload_shape(workload: str) -> tuple[int, int]:
     """`"8x128"` -> batch 8, 128 tokens."""
     parts = workload.split("x")
     if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError("a workload is not of the form batch x tokens", found=workload, allowed="8x128")
+        raise ConfigError("workloads has an entry that cannot be read", found=workload, allowed=_WORKLOADS)
     return int(parts[0]), int(parts[1])
 
 

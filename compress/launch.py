@@ -8,23 +8,26 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 
 from compress.compose import expand, load_config, to_config, to_yaml
 from compress.config import RunConfig, conf_dir, register_schemas
 from compress.errors import CompressError, ConfigError
+from compress.result import Report
 from compress.road import Road
 from compress.sources import cache_dir
 from compress.store import Store, disk_errors
-from compress.sweep import failed, point
+from compress.sweep import alive, failed, point, settle
 
 console = Console()
 log = logging.getLogger(__name__)
@@ -56,10 +59,12 @@ def launch(overrides: Sequence[str], sweep: bool) -> int:
     words = list(overrides)
     folder = Path()
     if sweep:
-        given = [word.partition("=")[2] for word in words if word.startswith("hydra.sweep.dir=")]
-        stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-        folder = Path(given[-1] if given else f"outputs/{configs_of(overrides, True)[0].name}/sweep-{stamp}")
-        words = [*words, *([] if given else [f"hydra.sweep.dir={folder}"])]
+        folder = _sweep_folder(words)
+        # A worker may have another working folder and another environment.
+        shared = f"++hydra.job.env_set.COMPRESS_CACHE={_quoted(cache_dir())}"
+        if "hydra/launcher=ray" in words:  # its plugin asks for 75 MB, which a running cluster refuses
+            words = [*words, "++hydra.launcher.ray.init.object_store_memory=null"]
+        words = [shared, *words, f"hydra.sweep.dir={_quoted(folder.absolute())}"]
     sys.argv = ["compress", *(["--multirun"] if sweep else []), *words]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     failures: list[CompressError] = []
@@ -76,8 +81,52 @@ def launch(overrides: Sequence[str], sweep: bool) -> int:
         if failures:
             raise failures[0]
         return 0
-    entry(job)()
+    jobs = expand(overrides, True)
+    for number, words in enumerate(jobs):
+        own = [word for word in words if any(word not in other for other in jobs)]
+        console.print(f"[bold]#{number}[/] {escape(' '.join(own))}", highlight=False, soft_wrap=True)
+    return _run_points(entry(job), folder, jobs)
+
+
+def _run_points(run: Callable[[], None], folder: Path, jobs: Sequence[Sequence[str]]) -> int:
+    """Run a sweep; where its launcher breaks, report what had finished and name the rest."""
+    try:
+        run()
+    except CompressError:
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        if next(folder.glob("*/point.json"), None) is None:
+            raise ConfigError(
+                "the launcher of the sweep failed before any point began",
+                found=cause,
+                next="see the settings of hydra.launcher, or leave out hydra/launcher= to run in order here",
+            ) from error
+        lost = settle(folder, jobs)
+        finish_sweep(folder)
+        if not lost:  # a bug in a point, recorded there
+            raise
+        console.print(f"[red]a worker vanished[/]: {escape(cause)}", highlight=False)
+        again = f"hydra.sweep.dir={folder}"
+        console.print(f"finished stages are kept: the same command with {again} takes up", soft_wrap=True)
+        return 1
+    settle(folder, jobs)
     return finish_sweep(folder)
+
+
+def _sweep_folder(words: Sequence[str]) -> Path:
+    """`hydra.sweep.dir`, else a new one named by the time."""
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    given = [o.value() for o in parsed if o.get_key_element() == "hydra.sweep.dir"]
+    if given:
+        return Path(str(given[-1]))
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+    return Path(f"outputs/{configs_of(words, True)[0].name}/sweep-{stamp}")
+
+
+def _quoted(path: Path) -> str:
+    """As a value in Hydra's grammar."""
+    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 def finish_sweep(folder: Path) -> int:
@@ -85,7 +134,7 @@ def finish_sweep(folder: Path) -> int:
     from compress.report.sweep import write_sweep
     from compress.report.sweep_table import sweep_table
 
-    console.print(sweep_table(write_sweep(folder)))
+    console.print(sweep_table(write_sweep(folder), console.width))
     console.print(f"report:   {folder / 'report.html'}", soft_wrap=True)
     missing = failed(folder)
     if missing:
@@ -100,17 +149,26 @@ def job(composed: DictConfig) -> None:
     overrides = list(hydra_config.overrides.task)
     with disk_errors(folder, "the run's folder"):
         if hydra_config.mode is RunMode.MULTIRUN:
-            with point(folder, overrides):
-                _walk(composed, folder, overrides)
+            number = "" if hydra_config.runtime.choices["hydra/launcher"] == "basic" else folder.name
+            if not number:
+                console.print(f"[bold]#{folder.name}[/]")
+            with alive(folder), point(folder, overrides):
+                os.chdir(hydra_config.runtime.cwd)  # relative paths are relative to where the sweep began
+                _walk(composed, folder, overrides, number)
             if (folder / "report.json").is_file():
                 point_latest(folder.parent)
         else:
-            _walk(composed, folder, overrides)
+            try:
+                _walk(composed, folder, overrides)
+            except BaseException as error:  # also Ctrl-C: whatever ended it, its log stays and is named
+                log.info("stopped by %s: %s", type(error).__name__, error)
+                console.print(f"log:      {folder / 'run.log'}", soft_wrap=True)
+                raise
             point_latest(folder)
 
 
-def new_road(dry_run: bool = False) -> Road:
-    return Road(Store(cache_dir() / "store"), console, dry_run)
+def new_road(dry_run: bool = False, point: str = "") -> Road:
+    return Road(Store(cache_dir() / "store"), console, dry_run, point=point)
 
 
 def point_latest(folder: Path) -> None:
@@ -123,23 +181,30 @@ def point_latest(folder: Path) -> None:
     os.replace(temporary, link)
 
 
-def _walk(composed: DictConfig, folder: Path, overrides: Sequence[str]) -> None:
+def _walk(composed: DictConfig, folder: Path, overrides: Sequence[str], point: str = "") -> None:
+    """`point`: its number where lines of several points mix on the screen."""
     from compress.pipeline import run as run_pipeline
-    from compress.report.table import console_table
 
     config = to_config(composed)
     (folder / "config.yaml").write_text(to_yaml(config))
     command = shlex.join(["compress", "run", *overrides])
-    report = run_pipeline(config, folder, new_road(), command)
+    report = run_pipeline(config, folder, new_road(point=point), command)
     assert report is not None  # only a dry run has none
-    console.print(console_table(report))
     verdict = report.verdict
-    color = "green" if verdict.ships else "yellow"
-    word = "ships" if verdict.ships else "does not meet the budget; kept as the best there is"
-    console.print(f"[{color}]{verdict.best}[/] {word}:")
-    for reason in verdict.reasons:
-        console.print(f"  - {reason}", highlight=False)
+    word = "ships" if verdict.ships else "does not ship"
+    if point:  # the sweep's table comes at its end
+        line = f"[bold]#{point}[/] {verdict.best} {word}: {escape('; '.join(verdict.reasons))}"
+        console.print(line, highlight=False, soft_wrap=True)
+    else:
+        show(report, folder)
     log.info("%s %s: %s", verdict.best, word, "; ".join(verdict.reasons))
-    for line in report.notes["noise"]:
-        console.print(f"  [yellow]noise:[/] {line}", highlight=False)
-    console.print(f"report:   {folder / 'report.html'}\nartifact: {folder / 'artifact'}", soft_wrap=True)
+
+
+def show(report: Report, folder: Path) -> None:
+    """What a run prints at its end, and `compress report` again."""
+    from compress.report.table import console_summary
+
+    console.print(console_summary(report, console.width))
+    for name, path in (("report:  ", folder / "report.html"), ("artifact:", folder / "artifact")):
+        if path.exists():
+            console.print(f"{name} {path}", soft_wrap=True)

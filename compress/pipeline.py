@@ -42,7 +42,16 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     dense, splits, rungs = ladder.dense, ladder.splits, ladder.rungs
     baseline = rungs[0].graph
     quality = [
-        road.stage("evaluate", evaluate, config.evaluate, rung.graph, baseline, dense, splits)
+        road.stage(
+            "evaluate",
+            evaluate,
+            config.evaluate,
+            rung.graph,
+            baseline,
+            dense,
+            splits,
+            label=f"evaluate {rung.name}",
+        )
         for rung in rungs
     ]
     speed = measure_speed(config.target, ladder, rungs, road)
@@ -59,7 +68,7 @@ def build(config: RunConfig, road: Road) -> Ladder:
     """The part of the road that changes the model: from the checkpoint to the smallest ONNX file."""
     dense = load(config, road)
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
-    baseline = road.stage("export", export, plain(config.export), dense, splits)
+    baseline = road.stage("export", export, plain(config.export), dense, splits, label="export dense")
     pruned = road.stage("prune", prune, config.prune, dense, splits)
     student = road.stage("recover", recover, config.recover, pruned, dense, splits, scratch=True)
     graph = road.stage("export", export, config.export, student, splits)

@@ -16,6 +16,7 @@ from compress.result import Stage
 from compress.store import Entry, Store, code_version, entry_digest
 
 log = logging.getLogger(__name__)
+_WIDTH = len("evaluate recovered")  # of the column of labels
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Road:
     console: Console
     dry_run: bool = False
     stages: list[Stage] = field(default_factory=list)
+    point: str = ""  # its number where several print at the same time
 
     def stage(
         self,
@@ -37,12 +39,14 @@ class Road:
         identity: Any = None,
         scratch: bool = False,
         alone: bool = False,
+        label: str = "",
     ) -> Entry:
         """The result of `function(config, *extra, *input folders, out[, scratch])`.
 
         Its key is the config, the inputs' digests, `extra`, `identity` (what the outside world adds, such
         as the digest of a download) and the version of the code. An option that skips the stage
         returns its first input. With `alone` nothing else of ours computes on this machine meanwhile.
+        `label` is what a reader sees in place of `name`.
         """
         if isinstance(config, SKIPS):
             return inputs[0]
@@ -53,32 +57,38 @@ class Road:
             "extra": [extra, identity],
             "code": code_version(package),
         }
+        label = label or name
         if self.dry_run:
-            return self._preview(name, key)
-        if self.console.is_terminal:
-            self.console.print(f"[bold]{name:<10}[/] ...", end="\r")
+            return self._preview(name, label, key)
+        if self.console.is_terminal and not self.point:
+            self._say(label, "...", end="\r")
         folders = [entry.path for entry in inputs]
 
         def build(out: Path, scratch_folder: Path) -> None:
-            with cores(alone):
-                function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
+            function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
 
         start = time.perf_counter()
-        entry = self.store.make(name, key, build)
+        entry = self.store.make(name, key, build, turn=lambda: cores(alone), label=label)
         took = f"[dim]reused ({entry.seconds:.1f} s saved)[/]" if entry.reused else f"{entry.seconds:.1f} s"
-        self.console.print(f"[bold]{name:<10}[/] {took}", highlight=False)
-        log.info("%s %s: %s, %.1f s", name, entry.digest, "reused" if entry.reused else "made", entry.seconds)
-        seconds = time.perf_counter() - start
-        self.stages.append(Stage(name=name, digest=entry.digest, reused=entry.reused, seconds=seconds))
+        self._say(label, took)
+        made = "reused" if entry.reused else "made"
+        log.info("%s %s: %s, %.1f s", label, entry.digest, made, entry.seconds)
+        # computed: without the wait for the machine; reused: the look-up
+        seconds = time.perf_counter() - start if entry.reused else entry.seconds
+        self.stages.append(Stage(name=label, digest=entry.digest, reused=entry.reused, seconds=seconds))
         return entry
 
-    def _preview(self, name: str, key: Any) -> Entry:
+    def _say(self, label: str, text: str, end: str = "\n") -> None:
+        point = f"#{self.point} " if self.point else ""
+        self.console.print(f"{point}[bold]{label:<{_WIDTH}}[/] {text}", highlight=False, end=end)
+
+    def _preview(self, name: str, label: str, key: Any) -> Entry:
         digest = entry_digest(name, key)
         if entry := self.store.find(digest):
-            self.console.print(f"[bold]{name:<10}[/] would be reused", highlight=False)
+            self._say(label, "would be reused")
             return entry
         typical = self.store.typical_seconds(name)
         estimate = f"about {typical:.0f} s" if typical is not None else "no earlier run to estimate from"
-        self.console.print(f"[bold]{name:<10}[/] would run, {estimate}", highlight=False)
-        self.stages.append(Stage(name=name, digest=digest, reused=False, seconds=typical or 0.0))
+        self._say(label, f"would run, {estimate}")
+        self.stages.append(Stage(name=label, digest=digest, reused=False, seconds=typical or 0.0))
         return Entry(Path(), digest, reused=False, seconds=typical or 0.0)

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -85,14 +85,25 @@ class Store:
             os.utime(path / _SEAL)  # `compress cache` removes what was unused for longest
         return Entry(path, digest, reused=True, seconds=seconds)
 
-    def make(self, stage: str, key: Any, build: Callable[[Path, Path], None]) -> Entry:
+    def make(
+        self,
+        stage: str,
+        key: Any,
+        build: Callable[[Path, Path], None],
+        *,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        label: str = "",
+    ) -> Entry:
         """The result of `build(out, scratch)`, made now or taken from an earlier run.
 
         `out` is empty at each start; `scratch` outlives a killed build, for stages that can resume.
         Two processes that want the same result share one build: the second waits for the first.
+        `build` runs inside `turn()`; waiting for it is no part of the seconds. `label` tells entries of one
+        stage apart for a reader and is no part of the key.
         """
         digest = entry_digest(stage, key)
         if entry := self.find(digest):  # without the lock: a cache that cannot be written still serves
+            self._tidy(digest)
             return entry
         with disk_errors(self.root), FileLock(self.root / "partial" / f"{digest}.lock"):
             if entry := self.find(digest):
@@ -102,10 +113,12 @@ class Store:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
             scratch.mkdir(exist_ok=True)
-            start = time.perf_counter()
-            build(out, scratch)
-            seconds = time.perf_counter() - start
-            self._publish(out, digest, {"stage": stage, "key": key, "seconds": seconds})
+            with turn():
+                start = time.perf_counter()
+                build(out, scratch)
+                seconds = time.perf_counter() - start
+            seal = {"stage": stage, "label": label or stage, "key": key, "seconds": seconds}
+            self._publish(out, digest, seal)
             shutil.rmtree(partial, ignore_errors=True)
         return Entry(self.root / "entries" / digest, digest, reused=False, seconds=seconds)
 
@@ -123,6 +136,15 @@ class Store:
                 continue
             if isinstance(seal, dict) and isinstance(seal.get("seconds"), int | float):
                 yield path.parent, seal
+
+    def _tidy(self, digest: str) -> None:
+        """Remove what a kill between publishing and cleaning up left."""
+        partial = self.root / "partial" / digest
+        if partial.exists():
+            # a lock that is taken: whoever published it still cleans up, or makes it again
+            with suppress(OSError), FileLock(f"{partial}.lock", timeout=0):
+                if (self.root / "entries" / digest / _SEAL).exists():
+                    shutil.rmtree(partial)
 
     def _publish(self, out: Path, digest: str, seal: dict[str, Any]) -> None:
         files = sorted(path for path in out.rglob("*") if path.is_file())

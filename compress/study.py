@@ -22,7 +22,7 @@ from optuna.distributions import (
 )
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 from sqlalchemy.exc import SQLAlchemyError
@@ -73,7 +73,8 @@ def open_study(config: RunConfig, request: SearchConfig, folder: Path) -> optuna
             directions=["minimize"] * len(request.objectives),
             load_if_exists=True,
         )
-    except (ValueError, ImportError) as error:  # no such kind of URL, no driver, no journal
+    # no such kind of URL, no driver, no journal
+    except (ValueError, ImportError, IsADirectoryError) as error:
         raise _storage_error(request, error) from None
     _claim(study, "objectives", list(request.objectives), ", ".join(request.objectives))
     _claim(study, "experiment", sha256_json([repr(config), repr(collect(config))]), "this experiment")
@@ -94,7 +95,22 @@ def _storage(request: SearchConfig, folder: Path) -> BaseStorage:
         return RDBStorage(request.storage)
     path = Path(request.storage) if request.storage else folder / "journal.log"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        _cut_torn_line(path)
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def _cut_torn_line(path: Path) -> None:
+    """A full disk or a kill may leave half a line; optuna would append to it and never read on from there."""
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if content.startswith(b'{"op_code":') and whole < len(content):  # else no journal: not ours to change
+            os.truncate(path, whole)
+    finally:
+        lock.release()
 
 
 def _claim(study: optuna.Study, name: str, value: Any, shown: str) -> None:

@@ -31,6 +31,14 @@ def bracket(value: float, ci95: tuple[float, float]) -> tuple[str, str]:
     return _fixed(value, decimals), f"[{_fixed(ci95[0], decimals)}, {_fixed(ci95[1], decimals)}]"
 
 
+def brief(value: float, ci95: tuple[float, float]) -> tuple[str, str]:
+    """`bracket` with no more digits than the interval allows, which is two of its own width."""
+    span = abs(ci95[1] - ci95[0])
+    coarse = 1 - math.floor(math.log10(span)) if 0 < span < math.inf else _decimals(value, *ci95)
+    decimals = min(coarse, _decimals(value, *ci95))
+    return _fixed(value, decimals), f"[{_fixed(ci95[0], decimals)}, {_fixed(ci95[1], decimals)}]"
+
+
 def interval(value: float, ci95: tuple[float, float]) -> str:
     return " ".join(bracket(value, ci95))
 

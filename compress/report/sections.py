@@ -51,9 +51,24 @@ def _gates(report: Report) -> Section:
     return Section(anchor="gates", title="Gates", header=("gate", "result", "numbers"), rows=rows)
 
 
+def noise(report: Report) -> tuple[str, ...]:
+    """Why the timing may not be trusted; empty on a quiet machine."""
+    return tuple(str(line) for line in _list(report.notes.get("noise")))
+
+
+def noise_advice(report: Report) -> tuple[str, ...]:
+    """The noise and, since a timing is kept for later runs like any result, how to time again."""
+    if not noise(report):
+        return ()
+    earlier = any(stage.name == "benchmark" and stage.reused for stage in report.stages)
+    target = report.config.get("target")
+    seed = target.get("seed", 0) if isinstance(target, dict) else 0
+    whose = "timed by an earlier run" if earlier else "later runs reuse this timing"
+    return (*noise(report), f"{whose}; to time again, on a quieter machine: target.seed={int(seed) + 1}")
+
+
 def _noise(report: Report) -> Section:
-    lines = tuple(str(line) for line in _list(report.notes.get("noise")))
-    return Section(anchor="noise", title="Noise of the timing", lines=lines)
+    return Section(anchor="noise", title="Noise of the timing", lines=noise_advice(report))
 
 
 def _coverage(report: Report) -> Section:

@@ -5,13 +5,14 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from compress.report.format import MISSING, bracket, megabytes, number, speed_word
-from compress.report.table import _STYLES, Cell
+from compress.report.format import MISSING, bracket, brief, megabytes, number, speed_word
+from compress.report.table import _GAP, _STYLES, Cell, widest
 from compress.result import Estimate
 from compress.sweep_result import Baseline, Kept, Point, Sweep
 
@@ -134,46 +135,69 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 # ---------------------------------------------------------------- console
 
 
-def sweep_table(sweep: Sweep) -> Table:
-    """A line a point, fastest first, then those without a result; a star marks the first front.
+def sweep_table(sweep: Sweep, width: int) -> Table:
+    """A row a point, fastest first, then those without a result; a star marks the first front.
 
-    A latency is green where the whole interval of its speed-up is above 1, red below, else yellow.
+    The first workload's speed-up, the drop and the size; the other numbers are in the files. Intervals
+    go to a line of their own where `width` columns do not hold them. A speed-up is green where its whole
+    interval is above 1, red below, else yellow.
     """
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=Text(sweep.experiment))
-    names, first = short_names(sweep.varying), sweep.workloads[0] if sweep.workloads else None
+    first = sweep.workloads[0] if sweep.workloads else ""
     front = sweep.fronts[0].members if sweep.fronts else ()
-    for name in ("", *(names[key] for key in sweep.varying)):
-        table.add_column(Text(name), overflow="fold")
-    speedup = [f"x at\n{first}"] if first else []
-    for name in (*speedup, "drop", *map(_console_header, headers(sweep)[1:]), "ships"):
-        table.add_column(Text(name), justify="right", overflow="fold")  # a cut number would be a lie
+    names = short_names(sweep.varying)
+    header = ["", *(names[key] for key in sweep.varying), f"speed-up\nat {first}", "drop", "MB", "ships"]
+    lines: list[tuple[list[Cell], str]] = []  # cells and style
     if sweep.baseline:
-        blank = [MISSING] * len(sweep.varying)
-        numbers = ["1"] * len(speedup) + [cell.value for cell in baseline_cells(sweep, sweep.baseline)]
-        table.add_row(*map(Text, (sweep.baseline.name, *blank, *numbers, MISSING)), style="dim")
-    for row in rows(sweep):
-        cells = [Text(cell.value, style=_STYLES.get(cell.word, "")) for cell in row.cells]
-        if first and row.point.kept:
-            cells.insert(0, Text(_estimate(row.point.kept.speedup.get(first)).value))
-        ships = Text("yes", style="green") if row.verdict == "ships" else Text("no")
-        mark = f"#{row.point.number}{'*' if row.point.number in front else ''}"
-        table.add_row(Text(mark), *map(Text, row.settings), *cells, ships)
-    for point in sweep.points:
-        if point.kept is None:
-            settings = (point.settings.get(key, MISSING) for key in sweep.varying)
-            blank = [MISSING] * (len(headers(sweep)) + len(speedup))
-            table.add_row(*map(Text, (f"#{point.number}", *settings, *blank, point.status)), style="red")
+        blank = [Cell()] * len(sweep.varying)
+        numbers = [Cell(value=text) for text in ("1", "0", megabytes(sweep.baseline.size_bytes), MISSING)]
+        lines.append(([Cell(value=sweep.baseline.name), *blank, *numbers], "dim"))
+    for point in [*ordered(sweep), *(point for point in sweep.points if point.kept is None)]:
+        mark = Cell(value=f"#{point.number}{'*' if point.number in front else ''}")
+        settings = [Cell(value=point.settings.get(key, MISSING)) for key in sweep.varying]
+        numbers = _console_cells(point, first)
+        lines.append(([mark, *settings, *numbers], "" if point.kept else "red"))
+    columns = [list(cells) for cells in zip(*(cells for cells, _ in lines), strict=True)]
+
+    def needed(layout: str) -> int:
+        texts = (
+            [name, *(c.text(layout) for c in cells)] for name, cells in zip(header, columns, strict=True)
+        )
+        return sum(_GAP + widest(each) for each in texts)
+
+    layout = next((each for each in _LAYOUTS if needed(each) <= width), _LAYOUTS[-1])
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=Text(sweep.experiment))
+    for index, name in enumerate(header):  # folded where it must be: a cut number would be a lie
+        justify: Literal["left", "right"] = "left" if index <= len(sweep.varying) else "right"
+        table.add_column(Text(name), justify=justify, overflow="fold")
+    for cells, style in lines:
+        table.add_row(*(Text(c.text(layout), style=_STYLES.get(c.word, "")) for c in cells), style=style)
     if front:
         table.caption = Text(
-            f"* on the Pareto front of drop in {sweep.primary_metric} against {sweep.fronts[0].cost}"
+            f"* on the Pareto front of drop in {sweep.primary_metric} against {sweep.fronts[0].cost}; "
+            "brackets are 95 % intervals; more in the report"
         )
     return table
 
 
-def _console_header(name: str) -> str:
-    for before, after in (("latency at ", "ms at\n"), (", ms", ""), ("peak ", ""), (", MB", ",\nMB")):
-        name = name.replace(before, after)
-    return name
+_LAYOUTS = ("{value} {interval}", "{value}\n{interval}")
+
+
+def _console_cells(point: Point, workload: str) -> list[Cell]:
+    """Speed-up, drop, size, and whether it ships or what became of it."""
+    if point.kept is None:
+        return [Cell(), Cell(), Cell(), Cell(value=point.status)]
+    speedup, drop, ships = point.kept.speedup.get(workload), point.kept.drop, point.kept.verdict.ships
+    return [
+        _brief(speedup, speed_word(speedup)) if speedup else Cell(),
+        _brief(drop) if drop else Cell(),
+        Cell(value=megabytes(point.kept.size_bytes)),
+        Cell(value="yes", word="faster") if ships else Cell(value="no"),
+    ]
+
+
+def _brief(found: Estimate, word: str = "") -> Cell:
+    value, limits = brief(found.value, found.ci95)
+    return Cell(value=value, interval=limits, word=word)
 
 
 # ---------------------------------------------------------------- csv

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from compress.report.format import MISSING, bracket, number, percent, speed_word
+from compress.report.sections import noise_advice
 from compress.result import Estimate, Latency, Report, Score, Variant
 
-WIDTH = 100  # columns of a console the table must fit
-_LABEL_WIDTH = 24
+_LABEL_WIDTHS = (24, 16)  # of the first column, in a wide and in a narrow console
+_GAP = 3  # between columns
 # From roomy to narrow; the first one that fits is used.
 _LAYOUTS = ("{value} {interval} {word}", "{value} {word}\n{interval}", "{value}\n{interval}\n{word}")
 
@@ -135,18 +138,32 @@ def _speed_rows(report: Report) -> list[Row]:
     ]
 
 
-def console_table(report: Report) -> Table:
-    """Fits 100 columns: cells take two or three lines where they must; beyond four variants they fold."""
+def console_summary(report: Report, width: int) -> Group:
+    """What a run prints at its end: the table, the verdict with its reasons, the noise of the timing."""
+    verdict, noise = report.verdict, noise_advice(report)
+    word = "ships" if verdict.ships else "does not meet the budget; kept as the best there is"
+    headline = Text.assemble((verdict.best, "green" if verdict.ships else "yellow"), f" {word}:")
+    doubts = [Text.assemble("  ", ("noise:", "yellow"), f" {line}") for line in noise]
+    return Group(
+        console_table(report, width), headline, *(Text(f"  - {line}") for line in verdict.reasons), *doubts
+    )
+
+
+def console_table(report: Report, width: int) -> Table:
+    """Fits `width` columns: cells take two or three lines where they must, and fold beyond that."""
     rows = table_rows(report)
     headers = ["\n".join(filter(None, (v.name, mark(report, v)))) for v in report.variants]
 
-    def width(layout: str) -> int:
+    def needed(layout: str) -> int:
         columns = [[h, *(row.cells[i].text(layout) for row in rows)] for i, h in enumerate(headers)]
-        return sum(2 + max(len(line) for text in column for line in text.split("\n")) for column in columns)
+        return _GAP + sum(_GAP + widest(column) for column in columns)
 
-    layout = next((each for each in _LAYOUTS if _LABEL_WIDTH + 2 + width(each) <= WIDTH), _LAYOUTS[-1])
+    label_width, layout = next(
+        (pair for pair in product(_LABEL_WIDTHS, _LAYOUTS) if pair[0] + needed(pair[1]) <= width),
+        (_LABEL_WIDTHS[-1], _LAYOUTS[-1]),
+    )
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=Text(report.experiment))
-    table.add_column("", max_width=_LABEL_WIDTH, overflow="fold")
+    table.add_column("", max_width=label_width, overflow="fold")
     for header in headers:
         table.add_column(Text(header), justify="right", overflow="fold")  # a cut number would be a lie
     for i, row in enumerate(rows):
@@ -156,6 +173,11 @@ def console_table(report: Report) -> Table:
         cells = [Text(cell.text(layout), style=_STYLES.get(cell.word, "")) for cell in row.cells]
         table.add_row(label, *cells)
     return table
+
+
+def widest(texts: Iterable[str]) -> int:
+    """Columns that the longest line takes."""
+    return max((len(line) for text in texts for line in text.split("\n")), default=0)
 
 
 _STYLES = {"faster": "green", "slower": "red", "not told apart": "yellow"}

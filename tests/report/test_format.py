@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from compress.report.format import (
     bracket,
+    brief,
     duration,
     interval,
     number,
@@ -43,6 +44,28 @@ def test_interval_shares_the_decimals_of_its_largest_number() -> None:
     assert interval(0.508, (0.41, 0.59)) == "0.508 [0.410, 0.590]"
     assert interval(9.81, (9.72, 10.14)) == "9.8 [9.7, 10.1]"
     assert interval(0.0012, (-0.0123, 0.0151)) == "0.0012 [-0.0123, 0.0151]"
+
+
+def test_brief_has_the_digits_that_the_interval_allows() -> None:
+    assert brief(0.50812, (0.41322, 0.59311)) == ("0.51", "[0.41, 0.59]")
+    assert brief(2.664, (2.193, 3.231)) == ("2.7", "[2.2, 3.2]")
+    assert brief(27.71, (26.3, 36.4)) == ("28", "[26, 36]")
+    assert brief(-0.01834, (-0.03842, 0.00171)) == ("-0.018", "[-0.038, 0.002]")
+    assert brief(2.074, (2.0740001, 2.0740002)) == bracket(2.074, (2.0740001, 2.0740002))
+    assert brief(1.0, (1.0, 1.0)) == bracket(1.0, (1.0, 1.0))
+
+
+finite = st.floats(-1e6, 1e6).map(lambda value: round(value, 6))
+
+
+@given(finite, finite, finite)
+def test_brief_is_off_by_a_tenth_of_the_interval_at_most(a: float, b: float, c: float) -> None:
+    low, value, high = sorted((a, b, c))
+    shown, limits = brief(value, (low, high))
+    read = [float(shown), *map(float, limits.strip("[]").split(", "))]
+    for number_read, exact in zip(read, (value, low, high), strict=True):
+        # half a unit of the second digit of the width, or of the third of the largest number
+        assert abs(number_read - exact) <= max(0.0501 * (high - low), 0.00501 * max(abs(low), abs(high)))
 
 
 def test_a_small_negative_number_does_not_become_minus_zero() -> None:

@@ -201,6 +201,20 @@ def test_the_card_is_what_the_hub_reads(report: Report) -> None:
     assert report.variants[-1].sha256 in text
 
 
+def test_the_card_repeats_the_verdict_and_the_noise(report: Report) -> None:
+    text = model_card(report, FACTS)
+    assert "**The verdict: it meets its budget.**" in text
+    assert "The machine was not quiet" in text
+    for line in (*report.verdict.reasons, *report.notes["noise"]):
+        assert f"- {line}\n" in text
+    quiet = dataclasses.replace(
+        report, notes={}, verdict=Verdict(ships=False, best="int8", reasons=("too big",))
+    )
+    text = model_card(quiet, FACTS)
+    assert "**The verdict was not to ship it.**\n\n- too big\n" in text
+    assert "quiet" not in text
+
+
 def test_the_card_guesses_nothing(bare: Report) -> None:
     text = model_card(bare, {})
     front = yaml.safe_load(text.split("---")[1])

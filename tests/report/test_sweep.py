@@ -292,25 +292,24 @@ def test_csv_and_json_hold_all_digits(folder: Path, drawn: dict[str, bytes]) -> 
     assert found["points"][7]["kept"]["speedup"]["8x128"]["value"] == kept.speedup["8x128"].value
 
 
-def test_console_fits_a_hundred_columns(folder: Path) -> None:
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(sweep_table(read_sweep(folder)))
+@pytest.mark.parametrize(("width", "one_line"), [(80, False), (120, True)])
+def test_console_fits_its_columns_with_the_interval_of_the_speed_up(
+    folder: Path, width: int, one_line: bool
+) -> None:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(sweep_table(read_sweep(folder), width))
     lines = console.export_text().splitlines()
-    (row,) = (line.split() for line in lines if line.strip().startswith("#1*"))
-    assert row == [
-        "#1*",
-        "0.75",
-        "int8_dynamic",
-        "2.23",
-        "0.0118",
-        "2.67",
-        "8.15",
-        "62.1",
-        "13.5",
-        "144",
-        "yes",
-    ]
+    assert max(map(len, lines)) <= width
+    at = next(i for i, line in enumerate(lines) if line.strip().startswith("#1*"))
+    if one_line:
+        row = "#1* 0.75 int8_dynamic 2.23 [2.14, 2.32] 0.012 [0.004, 0.019] 13.5 yes"
+        assert " ".join(lines[at].split()) == row
+    else:
+        assert " ".join(lines[at].split()) == "#1* 0.75 int8_dynamic 2.23 0.012 13.5 yes"
+        assert " ".join(lines[at + 1].split()) == "[2.14, 2.32] [0.004, 0.019]"
     assert [line.split()[-1] for line in lines if line.strip().startswith("#14")] == ["running"]
+    order = re.findall(r"^ *#(\d+)", "\n".join(lines), flags=re.MULTILINE)
+    assert order == ["10", "7", "11", "4", "12", "8", "5", "1", "9", "2", "6", "3", "0", "13", "14"]
 
 
 @pytest.mark.slow
@@ -367,7 +366,7 @@ def test_no_point_with_a_result(tmp_path: Path) -> None:
     ):
         assert piece in page
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(sweep_table(sweep))
+    console.print(sweep_table(sweep, 100))
     assert console.export_text().count("failed") == 3
 
 

@@ -4,14 +4,14 @@ import io
 import pytest
 from rich.console import Console
 
-from compress.report.sections import by_reason, curve, sections
-from compress.report.table import console_table, escape_markdown, markdown_table, table_rows
+from compress.report.sections import by_reason, curve, noise_advice, sections
+from compress.report.table import console_summary, escape_markdown, markdown_table, table_rows
 from compress.result import Report, Score, SkippedNode
 
 
 def printed(report: Report, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(console_table(report))
+    console.print(console_summary(report, width))
     return console.file.getvalue()
 
 
@@ -50,17 +50,48 @@ def test_the_primary_metric_leads_and_the_kept_variant_is_marked(report: Report)
     assert "int8 (best, does not ship)" in markdown_table(failed)
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_the_console_table_fits_a_hundred_columns_and_cuts_no_number(report: Report, count: int) -> None:
+def test_the_console_table_fits_its_columns_and_cuts_no_number(
+    report: Report, count: int, width: int
+) -> None:
     variants = (*report.variants, dataclasses.replace(report.variants[1], name="fifth"))[:count]
-    text = printed(dataclasses.replace(report, variants=variants))
-    assert max(map(len, text.splitlines())) <= 100
+    text = printed(dataclasses.replace(report, variants=variants), width)
+    assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     for variant in variants:
-        assert variant.name[:12] in text  # a long name may be folded
-    whole = ("90.4", "[0.418, 0.599]", "[161, 165]") if count < 5 else ("90.4", "[0.418,", "0.599]")
+        assert variant.name[:10] in text  # a long name may be folded
+    fits = count <= {80: 3, 100: 4, 120: 5}[width]
+    whole = ("90.4", "[0.418, 0.599]", "[161, 165]") if fits else ("90.4", "[0.418,", "0.599]")
     for number in whole:
         assert number in text
+
+
+def test_the_summary_says_verdict_reasons_and_noise(report: Report) -> None:
+    lines = printed(report, 200).splitlines()
+    end = [line.strip() for line in lines[lines.index("int8 ships:") :]]
+    assert end == [
+        "int8 ships:",
+        *(f"- {reason}" for reason in report.verdict.reasons),
+        "noise: dense against itself: 1.00 [0.99, 1.01] at 1x128",
+        "noise: 1x32: the first and the last third differ by 1.2 %",
+        "noise: later runs reuse this timing; to time again, on a quieter machine: target.seed=1",
+    ]
+    failed = dataclasses.replace(report, verdict=dataclasses.replace(report.verdict, ships=False))
+    assert "int8 does not meet the budget; kept as the best there is:" in printed(failed)
+
+
+def test_a_noisy_timing_that_is_reused_says_so(report: Report) -> None:
+    *others, timed = report.stages
+    assert timed.name == "benchmark"
+    reused = dataclasses.replace(
+        report,
+        stages=(*others, dataclasses.replace(timed, reused=True)),
+        config=report.config | {"target": {"seed": 4}},
+    )
+    advice = "timed by an earlier run; to time again, on a quieter machine: target.seed=5"
+    assert noise_advice(reused)[-1] == advice
+    assert noise_advice(dataclasses.replace(reused, notes={"noise": []})) == ()
 
 
 def test_lower_is_better_is_said(report: Report) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -185,10 +186,29 @@ def test_missing_and_extra_files_are_named(shipped):
 
 
 def test_no_artifact_at_all(tmp_path):
-    with pytest.raises(ArtifactError, match="no readable manifest"):
+    with pytest.raises(
+        ArtifactError, match=r"found:   no manifest.json in .*\n  allowed: .*latest/artifact$"
+    ):
         verify(tmp_path)
-    with pytest.raises(ArtifactError, match="no readable manifest"):
+    with pytest.raises(ArtifactError, match=r"found:   no folder .*missing\n  allowed: an artifact folder"):
         verify(tmp_path / "missing")
+
+
+def test_the_folder_of_the_run_or_of_the_experiment_in_place_of_its_artifact(shipped):
+    run = shipped.parent
+    with pytest.raises(ArtifactError, match=f"next:    compress verify {re.escape(str(shipped))}$"):
+        verify(run)
+    experiment = run / "experiment"
+    experiment.mkdir()
+    (experiment / "latest").symlink_to(run)
+    with pytest.raises(ArtifactError, match=f"next:    compress verify {experiment}/latest/artifact$"):
+        verify(experiment)
+
+
+def test_a_manifest_that_is_none(shipped):
+    (shipped / "manifest.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"found:   1 validation error .* in "):
+        verify(shipped)
 
 
 def test_another_version_of_the_manifest(shipped):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,35 @@ def test_a_wrong_configuration_fails_before_torch_is_loaded(tmp_path):
     assert done.stdout == "1 []\n", done.stderr
 
 
+GRIDS = {
+    "no value": (["quantize=,"], r"found: +quantize=,\n", "next: +a value is missing beside a comma"),
+    "a gap": (["prune.keep.ffn=0.5,"], r"found: +prune.keep.ffn=0.5,\n", "a value is missing"),
+    "an empty value": (["prune.keep.ffn="], "wrong value for prune.keep.ffn", "allowed: a number"),
+    "an empty range": (["prune.keep.ffn=range(1,1)"], "a sweep over no values", r"found: .*range\(1,1\)"),
+    "an empty choice": (["prune.keep.ffn=choice()"], r"found: +prune.keep.ffn=choice\(\)\n"),
+    "the last out of range": (["prune.keep.ffn=0.5,1.5"], "found:   1.5", r"allowed: \(0, 1\]"),
+    "the last no number": (["prune.keep.ffn=0.5,half"], "found:   half", "allowed: a number"),
+    "the last no option": (["quantize=int8_dynamic,int8_dynamc"], "mean 'int8_dynamic'"),
+    "twins": (["prune.keep.ffn=0.5,0.50"], "two points of the sweep have the same settings", "leave one out"),
+    "a key that one lacks": (
+        ["quantize=int8_dynamic,none", "quantize.min_coverage=0"],
+        "unknown key in NoQuantize",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GRIDS)
+def test_a_wrong_grid_fails_before_its_first_point_runs(tmp_path, monkeypatch, capsys, case):
+    from compress import cli
+
+    monkeypatch.chdir(tmp_path)
+    words, *patterns = GRIDS[case]
+    base = ["-m", "model.source=path:.", "prune=structured", "prune.keep.ffn=0.5", "hydra.sweep.dir=swept"]
+    code = cli.main(["run", *base, *words])
+    refused(subprocess.CompletedProcess(words, code, *capsys.readouterr()), *patterns)
+    assert list(tmp_path.iterdir()) == []
+
+
 # The rest needs the heavy imports; it runs in one process, by the same entry point.
 
 
@@ -93,19 +123,22 @@ def here(monkeypatch, tmp_path, capsys):
     def run(*arguments):
         code = cli.main(["run", *arguments])
         GlobalHydra.instance().clear()
-        stderr = capsys.readouterr().err
+        stdout, stderr = capsys.readouterr()
         assert (earlier / "report.json").read_text() == "{}"
         assert (earlier.parent / "latest").resolve() == earlier
         left = [p.name for p in (tmp_path / "outputs").rglob("*") if p.is_file()]
         assert set(left) <= {"report.json", "config.yaml", "run.log"}
         assert not list(tmp_path.rglob("artifact*"))
-        return subprocess.CompletedProcess(arguments, code, "", stderr)
+        return subprocess.CompletedProcess(arguments, code, stdout, stderr)
 
     return run
 
 
 def test_a_wrong_sha256(here, tiny):
-    refused(here(*tiny, f"model.sha256={'0' * 64}"), "is not what was pinned", f"allowed: {'0' * 64}")
+    done = here(*tiny, f"model.sha256={'0' * 64}")
+    refused(done, "is not what was pinned", f"allowed: {'0' * 64}")
+    log = Path(re.search(r"^log: +(/.*/run\.log)$", done.stdout, re.MULTILINE).group(1))
+    assert "is not what was pinned" in log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -194,6 +227,51 @@ def test_a_full_disk(here, tiny, tmp_path, monkeypatch):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "error"), [("full", "the disk is full"), ("read-only", "the cache cannot be written")]
+)
+def test_a_sweep_whose_cache_takes_no_more_keeps_the_points_that_need_none(finished, tmp_path, kind, error):
+    """Point 0 is all in the cache; point 1 wants to be timed, and fails with advice. Exit code 1."""
+    disk, store = tmp_path / "disk", finished.cache / "store"
+    disk.mkdir()
+    held = sum(2 * path.stat().st_size // 4096 * 4096 + 8192 for path in store.rglob("*"))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={held}", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        shutil.copytree(store, disk / "store")
+        if kind == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        else:
+            with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+        words = [
+            *finished.overrides,
+            "target.workloads=[1x16,2x16],[1x16]",
+            f"hydra.sweep.dir={tmp_path}/swept",
+        ]
+        done = finished.run("run", "-m", *words, env=environment(disk), cwd=tmp_path)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    points = [json.loads((tmp_path / "swept" / str(n) / "point.json").read_text()) for n in range(2)]
+    assert [point["status"] for point in points] == ["done", "failed"], points
+    assert points[1]["error"].startswith(error)
+    assert "COMPRESS_CACHE" in points[1]["error"]
+    assert (tmp_path / "swept" / "0" / "artifact" / "manifest.json").is_file()
+    assert "1 failed" in done.stdout
+    swept = json.loads((tmp_path / "swept" / "sweep.json").read_text())
+    assert [point["status"] for point in swept["points"]] == ["done", "failed"]
+
+
+def environment(cache):
+    own = {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "COMPRESS_CACHE": str(cache)}
+    return {**os.environ, **own, "HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1"}
+
+
 def test_a_folder_that_cannot_be_written(here, tiny, tmp_path):
     shutil.rmtree(tmp_path / "outputs")
     (tmp_path / "outputs").write_text("a file where a folder should be")
@@ -219,3 +297,5 @@ def test_ctrl_c(here, tiny, monkeypatch):
     assert done.returncode == 130
     assert done.stderr.strip().startswith("interrupted: ")
     assert "Traceback" not in done.stderr
+    log = Path(re.search(r"^log: +(/.*/run\.log)$", done.stdout, re.MULTILINE).group(1))
+    assert "stopped by KeyboardInterrupt" in log.read_text()

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from pathlib import Path
@@ -101,3 +102,17 @@ def test_prune_spares_what_is_being_made(tmp_path: Path):
         done.set()
         holder.join()
     assert [entry.digest for entry in prune(store, None, 0)] == [digest]
+
+
+def test_prune_drops_what_a_killed_build_left_long_ago(tmp_path: Path):
+    store = Store(tmp_path)
+    for name, age in (("old", 1000), ("new", 0)):
+        progress = store.root / "partial" / name / "scratch" / "training.pt"
+        progress.parent.mkdir(parents=True)
+        progress.write_bytes(b"x")
+        for path in (progress, progress.parent, progress.parent.parent):
+            os.utime(path, (time.time() - age,) * 2)
+    prune(store, None, 10)
+    assert [(store.root / "partial" / name).exists() for name in ("old", "new")] == [True, True]
+    prune(store, 500, None)
+    assert [(store.root / "partial" / name).exists() for name in ("old", "new")] == [False, True]

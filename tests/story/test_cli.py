@@ -8,6 +8,7 @@ import pytest
 
 from compress import cli, launch
 from compress.compose import options
+from compress.result import Report
 
 
 def clean(text):
@@ -81,8 +82,28 @@ def test_report_redraws_the_same_bytes(finished, tmp_path, capsys):
     assert cli.main(["report", str(copy)]) == 0
     for name in ("report.json", "report.md", "report.html"):
         assert (copy / name).read_bytes() == (finished.folder / name).read_bytes()
-    assert cli.main(["report", str(tmp_path)]) == 1
-    assert "name the folder of a finished run" in capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert printed.count(f"{copy}/") == 2  # the report and the artifact
+    end = [line.split(":")[0] for line in finished.done.stdout.splitlines()[-2:]]
+    assert [line.split(":")[0] for line in printed.splitlines()[-2:]] == end == ["report", "artifact"]
+    for reason in Report.load(copy / "report.json").verdict.reasons:
+        assert clean(reason) in clean(printed)
+
+
+def test_report_says_which_folder_it_wants(finished, tmp_path, capsys):
+    experiment = finished.folder.parent
+    for given, found, advice in (
+        (tmp_path, "no report.json in", ""),
+        (tmp_path / "missing", "no folder", ""),
+        (experiment, "no report.json in", f"next:    compress report {experiment}/latest\n"),
+        (finished.folder / "artifact", "no report.json", f"next:    compress report {finished.folder}\n"),
+    ):
+        assert cli.main(["report", str(given)]) == 1
+        said = capsys.readouterr().err
+        assert f"found:   {found}" in said
+        assert "allowed: the folder of a finished run or of a sweep" in said
+        assert advice in said
+        assert ("next:" in said) == bool(advice)
 
 
 def test_run_prints_the_verdict_and_names_what_it_wrote(finished):

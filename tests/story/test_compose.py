@@ -115,7 +115,26 @@ MESSAGES = [
         "mean 'taylor'",
     ),
     (["data.corpora.wikipedia.format=xml"], "wrong value for data.corpora.wikipedia.format", "xml", "lines"),
-    (["prune=structured", "prune.keep.ffn=1.5"], "Keep.ffn is out of range", "1.5", r"\(0, 1\]"),
+    (["prune=structured", "prune.keep.ffn=1.5"], "prune.keep.ffn is out of range", "1.5", r"\(0, 1\]"),
+    (["prune=structured", "prune.round_to=0"], "prune.round_to is out of range", "0", r"\[1, 4096\]"),
+    (["recover=distill", "recover.seed=-1"], "recover.seed is out of range", "-1", r"\[0, "),
+    (["budget.min_speedup=-1"], "budget.min_speedup is out of range", "-1.0", "at least 0"),
+    (["data.max_words=2"], "data.max_words is out of range", "2", "at least 5"),
+    (["quantize.exclude=['(']"], "quantize.exclude holds what is no regular expression", "(: ", "regular"),
+    *(
+        (
+            [f"target.workloads=[{given}]"],
+            f"target.workloads {what}",
+            found,
+            "batch x tokens, both at least 1",
+        )
+        for given, what, found in (
+            ("1x0", "has an entry that cannot be read", "1x0"),
+            ("1x8,ax128", "has an entry that cannot be read", "ax128"),
+            ("", "needs one entry or several different ones", "an empty list"),
+            ("1x8,1x8", "needs one entry or several different ones", "1x8, 1x8"),
+        )
+    ),
     (["data.test_corpus=wiki"], "data.test_corpus names no corpus", "wiki", "wikipedia, news"),
     (["hydra.rnu.dir=x"], "unknown key in HydraConf", "hydra.rnu", "mean 'run'"),
 ]
@@ -125,7 +144,7 @@ MESSAGES = [
 def test_what_is_wrong_is_told_with_what_is_allowed(overrides, what, found, allowed):
     with pytest.raises(ConfigError) as raised:
         load_config([*BASE, *overrides])
-    pattern = rf"^{re.escape(what)}\n  found:   {re.escape(found)}\n  allowed: .*{allowed}"
+    pattern = rf"^{re.escape(what)}\n  found:   {re.escape(found)}.*\n  allowed: .*{allowed}"
     assert re.search(pattern, str(raised.value)), str(raised.value)
 
 

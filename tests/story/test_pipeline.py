@@ -29,14 +29,14 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = [
     "load",
     "split",
-    "export",
+    "export dense",
     "prune",
     "recover",
     "export",
     "quantize",
-    "evaluate",
-    "evaluate",
-    "evaluate",
+    "evaluate dense",
+    "evaluate pruned",
+    "evaluate int8",
     "benchmark",
 ]
 

@@ -1,11 +1,15 @@
 """Which stages run, with what, and what their keys depend on."""
 
 import io
+import re
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
 
+from compress.cache import held
 from compress.config import Keep, NoPrune, NoQuantize, NoRecover, StructuredPrune
 from compress.road import Road
 from compress.store import Store
@@ -92,6 +96,31 @@ def test_an_option_that_skips_hands_on_its_first_input(store, none):
     assert road.stage("skipped", stage(calls), none, first, first) is first
     assert calls == []
     assert len(road.stages) == 1
+
+
+def test_waiting_for_the_machine_is_no_part_of_the_seconds(store, monkeypatch):
+    @contextmanager
+    def busy(alone):
+        time.sleep(0.5)
+        yield
+
+    monkeypatch.setattr("compress.road.cores", busy)
+    road = walk(store)
+    entry = road.stage("s", stage([]), Settings())
+    assert entry.seconds < 0.4
+    assert road.stages[0].seconds == entry.seconds
+    assert store.find(entry.digest).seconds == entry.seconds
+
+
+def test_a_label_is_shown_and_is_no_part_of_the_key(store):
+    road = walk(store)
+    made = road.stage("evaluate", stage([]), Settings(), label="evaluate int8")
+    again = road.stage("evaluate", stage([]), Settings(), label="evaluate dense")
+    assert again.digest == made.digest
+    assert [each.name for each in road.stages] == ["evaluate int8", "evaluate dense"]
+    assert re.match(r"evaluate int8 +\d.*\nevaluate dense +reused", road.console.file.getvalue())
+    assert [entry.stage for entry in held(store)] == ["evaluate int8"]
+    assert store.typical_seconds("evaluate") is not None
 
 
 def test_a_dry_run_builds_nothing_and_says_what_it_would_do(store):

@@ -414,15 +414,67 @@ def test_a_journal_may_lie_anywhere():
     assert len(records(storage="shared/a.log")) == 2
 
 
-@pytest.mark.parametrize("url", ["sqlite:////no/such/folder/a.db", "nothing://x", "mysql+nodriver://x/y"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////no/such/folder/a.db",
+        "nothing://x",
+        "mysql+nodriver://x/y",
+        "postgresql://localhost:1/study",  # no driver, or nobody listens
+        "://",
+    ],
+)
 def test_a_database_that_refuses_is_said(url):
     with pytest.raises(StoreError, match="the study's storage refuses") as caught:
         run(Fake(), storage=url)
     assert url in str(caught.value)
 
 
+@pytest.mark.parametrize("what", ["garbage", "a folder", "read-only"])
+def test_a_database_file_that_cannot_serve_is_said_and_left_as_it_is(what):
+    path, url = Path("study.db"), "sqlite:///study.db"
+    if what == "a folder":
+        path.mkdir()
+    elif what == "garbage":
+        path.write_bytes(b"what" * 5000)
+    else:
+        run(Fake(), storage=url, trials=1)
+        url = "sqlite:///file:study.db?mode=ro&uri=true"
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(StoreError, match=r"the study's storage refuses\n  found:.*\n  allowed:.*\n  next:"):
+        run(Fake(), storage=url, trials=2)
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
 def test_a_journal_that_is_none_is_said():
     Path("a.log").write_text("what\n")
+    with pytest.raises(StoreError, match="the study's storage refuses"):
+        run(Fake(), storage="a.log")
+
+
+@pytest.mark.parametrize("torn", [1, 30, "newline"])
+def test_half_a_line_at_the_end_of_a_journal_costs_that_line_alone(torn):
+    """As a full disk leaves it; what is appended after it must be read again."""
+    run(Fake(), storage="a.log", trials=2)
+    before = [record.number for record in records(storage="a.log")]
+    line = Path("a.log").read_bytes().splitlines()[-1]
+    with Path("a.log").open("ab") as file:
+        file.write(line if torn == "newline" else line[:torn])
+    run(Fake(), storage="a.log", trials=4)
+    after = [record.number for record in records(storage="a.log") if record.counts]
+    assert after[:2] == before
+    assert len(after) == 4
+
+
+def test_a_file_that_is_no_journal_is_left_as_it_is():
+    Path("notes.txt").write_text("my notes\nwithout an end")
+    with pytest.raises(StoreError, match="the study's storage refuses"):
+        run(Fake(), storage="notes.txt")
+    assert Path("notes.txt").read_text() == "my notes\nwithout an end"
+
+
+def test_a_journal_where_a_folder_is_is_said():
+    Path("a.log").mkdir()
     with pytest.raises(StoreError, match="the study's storage refuses"):
         run(Fake(), storage="a.log")
 

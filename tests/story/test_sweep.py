@@ -35,3 +35,33 @@ def test_failed_names_every_point_that_is_not_done(tmp_path: Path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "point.json").write_text(json.dumps({"status": status}))
     assert failed(tmp_path) == ["2", "10"]
+
+
+def test_a_record_that_is_missing_or_damaged_is_a_point_that_did_not_finish(tmp_path: Path):
+    for name in ("0", "1", "2", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "0" / "point.json").write_text('{"status": "done"}')
+    (tmp_path / "1" / "point.json").write_text('{"status": ')
+    (tmp_path / "notes" / "point.json").write_text("[]")
+    assert failed(tmp_path) == ["1", "2"]
+
+
+def test_a_finished_point_that_is_walked_again_stays_finished_if_that_is_killed(tmp_path: Path):
+    with point(tmp_path, ["prune=none"]):
+        pass
+    done = read(tmp_path)
+    with point(tmp_path, ["prune=none"]):
+        assert read(tmp_path) == done
+    with pytest.raises(KeyboardInterrupt), point(tmp_path, ["prune=none"]):
+        raise KeyboardInterrupt
+    assert read(tmp_path) == done
+    with point(tmp_path, ["prune=none"]):
+        raise GateError("too far off")
+    assert read(tmp_path)["status"] == "failed"
+
+
+def test_another_point_in_the_folder_of_a_finished_one_runs(tmp_path: Path):
+    with point(tmp_path, ["prune=none"]):
+        pass
+    with point(tmp_path, ["prune=structured"]):
+        assert read(tmp_path)["status"] == "running"
