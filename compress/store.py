@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from compress.errors import CompressError, StoreError
+from compress.errors import StoreError
 
 # Libraries whose release changes what a stage computes.
 LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
@@ -169,15 +169,16 @@ def disk_errors(folder: Path, what: str = "the cache") -> Iterator[None]:
     setting = "set COMPRESS_CACHE to" if what == "the cache" else "work in"
     try:
         yield
-    except CompressError:
+    except StoreError:
         raise
     except Exception as error:
-        # torch, safetensors and onnx tell of a full disk by exceptions of their own.
+        # torch, safetensors, onnx and processes that we start tell of a full disk in words of their own.
         number = error.errno if isinstance(error, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        said = [line.strip() for line in str(error).splitlines() if "No space left on device" in line]
+        if number in (errno.ENOSPC, errno.EDQUOT) or said:
             raise StoreError(
                 "the disk is full",
-                found=f"{_free_mb(folder)} MB free under {folder}; {error}",
+                found=f"{_free_mb(folder)} MB free under {folder}; {said[0] if said else error}",
                 next=f"free some space or {setting} a folder on another disk; "
                 "finished stages are kept and the next run takes up after them",
             ) from error

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress import store as store_module
-from compress.errors import ModelError, StoreError
+from compress.errors import BenchmarkError, ModelError, StoreError
 from compress.store import Store, code_version, entry_digest, sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,6 +251,10 @@ def test_a_read_only_disk_still_serves(small_disk):
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
         (RuntimeError("Error while serializing: No space left on device (os error 28)"), "the disk is full"),
+        (
+            BenchmarkError("it could not be timed", found="OSError: No space left on device", next="look"),
+            "the disk is full",
+        ),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "the cache cannot be written"),
         (OSError(errno.EACCES, "Permission denied", "/x"), "the cache cannot be written"),
     ],
@@ -260,6 +264,14 @@ def test_errors_of_the_disk_are_told_as_such(store, error, message):
         raise error
 
     with pytest.raises(StoreError, match=f"{message}\n  found: .*\n  next: "):
+        store.make("stage", 1, build)
+
+
+def test_an_error_of_ours_that_is_not_the_disks_passes(store):
+    def build(out, scratch):
+        raise BenchmarkError("it could not be timed", found="OSError: it is broken")
+
+    with pytest.raises(BenchmarkError, match="it could not be timed"):
         store.make("stage", 1, build)
 
 
