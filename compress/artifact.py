@@ -18,15 +18,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ArtifactError
+from compress.onnx_file import inspect_and_try
 from compress.store import sha256_file
 
 MANIFEST_VERSION = 1
 _SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"
+_MAX_MANIFEST = 50 * 10**6  # bytes
 # What stages leave in a checkpoint's folder for each other.
 _OURS = ("compress.json", "entry.json", "prune.json", "recover.json", "reload.json")
 # Another CPU has other integer kernels: the direction of an embedding may turn by rounding, no more.
@@ -45,6 +46,7 @@ class Manifest:
     splits: dict[str, str]  # name -> fingerprint
     headline: dict[str, Any]
     opset: int
+    options: dict[str, str] = field(default_factory=dict)  # config group -> option, for `reproduce`
     files: dict[str, str] = field(default_factory=dict)  # path -> sha256
     manifest_version: int = MANIFEST_VERSION
 
@@ -116,6 +118,9 @@ def verify(folder: Path) -> Manifest:
             found=f"missing: {', '.join(missing) or 'none'}; not listed: {', '.join(extra) or 'none'}",
             next="copy the whole folder again",
         )
+    for name in sorted(listed):
+        if not (folder / name).is_file():  # a pipe would never end
+            raise ArtifactError(f"{name} is not a file", next="copy the artifact again")
     for name, expected in sorted(manifest.files.items()):
         found = sha256_file(folder / name)
         if found != expected:
@@ -129,8 +134,7 @@ def verify(folder: Path) -> Manifest:
         raise ArtifactError(
             f"{_MANIFEST} and {_SUMS} do not agree: one of them was changed", next="copy the artifact again"
         )
-    _check_graph(folder)
-    _check_pair(folder)
+    _check_model(folder)
     return manifest
 
 
@@ -160,6 +164,8 @@ def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / _MANIFEST
     try:
+        if not path.is_file() or path.stat().st_size > _MAX_MANIFEST:
+            raise OSError(f"{_MANIFEST} is missing, no file or larger than {_MAX_MANIFEST} bytes")
         manifest = _ADAPTER.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         damage = str(error).splitlines()[0] if path.is_file() else f"no {_MANIFEST}"
@@ -192,50 +198,22 @@ def _check_inside(folder: Path, name: str) -> None:
         )
 
 
-def _check_graph(folder: Path) -> None:
-    path = folder / "model.onnx"
-    try:
-        graph = onnx.load(path, load_external_data=False)
-        for tensor in graph.graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    _check_inside(folder, entry.value)
-        onnx.checker.check_model(path)
-    except ArtifactError:
-        raise
-    except Exception as error:  # protobuf, onnx and the file system each have their own
+def _check_model(folder: Path) -> None:
+    """The graph is sound and gives the stored output for the stored input."""
+    model = folder / "model.onnx"
+    graph, outputs = inspect_and_try(model, folder / _CHECK, ArtifactError)
+    stored = [output for output in outputs if output.cosine is not None]
+    if {output.name for output in stored} != set(graph.outputs):
         raise ArtifactError(
-            "model.onnx is not a valid ONNX model", found=str(error).splitlines()[0]
-        ) from None
-
-
-def _check_pair(folder: Path) -> None:
-    try:
-        with np.load(folder / _CHECK, allow_pickle=False) as pair:
-            inputs = {name[3:]: pair[name] for name in pair.files if name.startswith("in.")}
-            expected = {name[4:]: pair[name] for name in pair.files if name.startswith("out.")}
-        session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-        outputs = session.run(list(expected), inputs)
-    except Exception as error:  # onnxruntime raises a class of its own for each status
-        raise ArtifactError("model.onnx does not run", found=str(error).splitlines()[0]) from None
-    if not expected:
-        raise ArtifactError(
-            f"{_CHECK} holds no outputs to compare with", found=", ".join(inputs) or "nothing"
+            f"{_CHECK} does not hold the outputs of model.onnx",
+            found=", ".join(output.name for output in stored) or "none",
+            allowed=", ".join(graph.outputs),
         )
-    for (name, wanted), got in zip(expected.items(), outputs, strict=True):
-        cosine = _cosine(wanted, got)
-        if not cosine >= MIN_COSINE:
+    for output in stored:
+        if output.cosine is None or not output.cosine >= MIN_COSINE:
             raise ArtifactError(
-                f"output {name} differs from the stored one",
-                found=f"shape {got.shape}, cosine {cosine:.5f}",
-                allowed=f"shape {wanted.shape}, cosine at least {MIN_COSINE}",
+                f"output {output.name} differs from the stored one",
+                found=f"shape {output.shape}, cosine {output.cosine:.5f}",
+                allowed=f"shape {output.wanted_shape}, cosine at least {MIN_COSINE}",
                 next="this machine's onnxruntime computes something else: compare versions in manifest.json",
             )
-
-
-def _cosine(wanted: np.ndarray, got: np.ndarray) -> float:
-    """Of the arrays as one vector each; NaN, which no floor lets pass, where they cannot be compared."""
-    if wanted.shape != got.shape or wanted.dtype.kind != "f":
-        return float("nan")
-    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
-    return float(np.sum(wanted * got) / max(1e-12, float(np.linalg.norm(wanted) * np.linalg.norm(got))))

@@ -4,23 +4,26 @@ import json
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from compress import families
+from compress import families, looks
 from compress.artifact import Manifest, write_artifact
-from compress.benchmark import Speed, cpu_facts, load_speed
-from compress.compose import to_plain
+from compress.benchmark import Evidence, Speed, cpu_facts, floor, load_evidence, load_speed
+from compress.compose import options_of, to_plain
 from compress.config import RunConfig
-from compress.data import load_splits
+from compress.data import Splits, load_splits
 from compress.evaluate import Quality, load_quality
-from compress.quantize import load_coverage
+from compress.explain import explain
+from compress.families import Encoder
+from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
 from compress.report.card import model_card
-from compress.result import Gate, Report, Stage, Variant
+from compress.result import Gate, Report, Split, Variant
+from compress.road import Road
 from compress.store import LIBRARIES, Entry, sha256_file
 from compress.verdict import judge
 
@@ -63,28 +66,39 @@ def assemble(
     ladder: Sequence[Rung],
     quality: Sequence[Entry],
     speed: Entry,
+    where: Entry,
     splits: Entry,
     pruned: Entry,
-    stages: Sequence[Stage],
+    road: Road,
     command: str,
 ) -> Report:
-    """One report out of the folders that the stages left."""
+    """One report out of the folders that the stages left on `road`."""
     measured = [load_quality(entry.path) for entry in quality]
-    timed = load_speed(speed.path)
-    variants = tuple(_variant(rung, q, timed) for rung, q in zip(ladder, measured, strict=True))
+    timed, evidence = load_speed(speed.path), load_evidence(where.path)
+    variants = _explained(
+        [_variant(rung, q, timed, evidence) for rung, q in zip(ladder, measured, strict=True)],
+        timed,
+        evidence,
+    )
     primary = measured[0].primary
     student = ladder[-1].checkpoint.path
     facts = families.read_facts(student)
     return Report(
         experiment=config.name,
         config=to_plain(config),
-        environment=environment(timed),
-        splits=load_splits(splits.path).facts(),
+        options=options_of(config),
+        environment={
+            **environment(),
+            "threads": timed.machine["session"]["threads"],
+            "torch_threads": _read_json(student / "entry.json").get("torch_threads"),
+        },
+        splits=_splits(load_splits(splits.path), road.store.root.parent),
         primary_metric=primary,
         variants=variants,
         verdict=judge(variants, primary, config.budget),
-        stages=tuple(stages),
+        stages=tuple(road.stages),
         gates=tuple(_gates(ladder, pruned)),
+        limits=evidence.limits,
         notes={
             "noise": list(timed.noise),
             "command": command,
@@ -130,7 +144,13 @@ def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
             "size_bytes": variant.size_bytes,
         },
         opset=_opset(rung.graph.path / "model.onnx"),
+        options=report.options,
     )
+    pack(rung, encoder, folder, card, manifest)
+
+
+def pack(rung: Rung, encoder: Encoder, folder: Path, card: str, manifest: Manifest) -> None:
+    """The artifact of one rung; `encoder` is its checkpoint, opened."""
     check = encoder.tokenize(["A cat sits on the mat.", "The quick brown fox jumps over the lazy dog."])
     write_artifact(
         folder,
@@ -139,18 +159,18 @@ def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
         inputs={name: tensor.numpy() for name, tensor in check.items()},
         card=card,
         manifest=manifest,
-        keep_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
+        keep_checkpoint=encoder.facts.ffn_widths is None,  # stock transformers has one width for all layers
     )
 
 
-def environment(speed: Speed) -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """What of this machine and its software may change a number or a file."""
     machine = cpu_facts()
     return {
         "cpu": machine["model"],
         "isa_flags": machine["flags"],
         "physical_cores": machine["physical_cores"],
         "memory_bytes": machine["memory_bytes"],
-        "threads": speed.machine["session"]["threads"],
         "python": platform.python_version(),
         "system": platform.system(),
         "packages": {name: version(name) for name in _PACKAGES},
@@ -158,7 +178,7 @@ def environment(speed: Speed) -> dict[str, Any]:
     }
 
 
-def _variant(rung: Rung, quality: Quality, speed: Speed) -> Variant:
+def _variant(rung: Rung, quality: Quality, speed: Speed, evidence: Evidence) -> Variant:
     encoder = families.load(rung.checkpoint.path)
     path = rung.graph.path / "model.onnx"
     quantized = (rung.graph.path / "coverage.json").is_file()
@@ -178,9 +198,36 @@ def _variant(rung: Rung, quality: Quality, speed: Speed) -> Variant:
         load_ms=speed.load_ms[rung.name],
         peak_memory_bytes=speed.peak_memory_bytes[rung.name],
         quantization=load_coverage(rung.graph.path) if quantized else None,
+        layer_errors=load_layer_errors(rung.graph.path),
+        sensitivity=load_sensitivity(rung.graph.path),
         widths=encoder.widths(),
+        profile=evidence.profiles[rung.name],
+        floor={w: floor(each, evidence.limits) for w, each in evidence.profiles[rung.name].items()},
         seconds=rung.graph.seconds,
     )
+
+
+def _explained(variants: Sequence[Variant], speed: Speed, evidence: Evidence) -> tuple[Variant, ...]:
+    dense, *others = variants
+    explained = [dense]
+    for variant in others:
+        sentences = {
+            workload: explain(
+                dense, variant, workload, evidence.limits, speed.machine.get("flags", ()), speed.noise
+            )
+            for workload in variant.speedup
+        }
+        explained.append(
+            replace(variant, not_faster={name: each for name, each in sentences.items() if each})
+        )
+    return tuple(explained)
+
+
+def _splits(opened: Splits, cache: Path) -> dict[str, Split]:
+    facts = opened.facts()
+    for name, fingerprint in opened.test_sets.items():
+        facts[name] = replace(facts[name], looks=looks.count(cache, fingerprint))
+    return facts
 
 
 def _gates(ladder: Sequence[Rung], pruned: Entry) -> list[Gate]:
@@ -189,6 +236,7 @@ def _gates(ladder: Sequence[Rung], pruned: Entry) -> list[Gate]:
     for rung in ladder:
         checks.append((rung.graph, "parity.json", f"{rung.name}: ONNX equals torch"))
         checks.append((rung.graph, "coverage.json", f"{rung.name}: integer coverage"))
+        checks.append((rung.graph, "sqnr.json", f"{rung.name}: every layer alone near its float twin"))
     gates = []
     for entry, file, name in checks:
         content = _read_json(entry.path / file)

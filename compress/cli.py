@@ -1,4 +1,4 @@
-"""compress run | search | report | verify | cache | list."""
+"""compress run | search | report | verify | reproduce | bench | cache | list."""
 
 import argparse
 import shlex
@@ -6,13 +6,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
 
 from compress.compose import expand, grid, load_config, options
-from compress.config import SearchConfig
+from compress.config import LocalTarget, SearchConfig
 from compress.errors import ArtifactError, CompressError, ConfigError, did_you_mean
 from compress.launch import configs_of, console, finish_sweep, launch, new_road, show
 from compress.sources import cache_dir
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 when done, 1 on an error that is the user's to mend, 130 on Ctrl-C."""
     args, rest = _parser().parse_known_args(arguments)
     args.given = sys.argv[1:] if arguments is None else list(arguments)
-    if rest and args.command not in ("run", "search"):
+    if rest and args.command not in ("run", "search", "bench"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         with disk_errors(Path.cwd(), "this folder"):
@@ -106,6 +106,41 @@ def verify(args: argparse.Namespace, _: Sequence[str]) -> None:
     )
     if manifest.headline.get("ships") is False:
         console.print("[yellow]its run's verdict was not to ship it[/]: see README.md in it", highlight=False)
+
+
+def bench(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Time ONNX files; words that begin with `target` are Hydra's."""
+    words = [*args.words, *rest]
+    for word in words:
+        if word.startswith("-"):
+            raise ConfigError("unknown flag", found=word, next="compress bench --help")
+    overrides = [word for word in words if word.startswith(("target=", "target."))]
+    [job] = expand(overrides, sweep=False)
+    # a configuration is whole or none, and a benchmark needs no checkpoint
+    target = load_config([*job, "model.source=path:."]).target
+    if not isinstance(target, LocalTarget):
+        raise ConfigError("compress bench times on this machine only", found=type(target).__name__)
+    from compress.bench import Request
+    from compress.bench import bench as run_bench
+
+    models = tuple(word for word in words if word not in overrides)
+    request = Request(models=models, out=args.out, inputs=tuple(args.input), dims=tuple(args.dim))
+    run_bench(target, request, console)
+
+
+def reproduce(args: argparse.Namespace, _: Sequence[str]) -> int:
+    """Make an artifact again and compare; 0 where model.onnx is the same to the last bit."""
+    from compress import reproduce as again
+    from compress.artifact import verify as verify_artifact
+
+    manifest = verify_artifact(args.artifact)
+    _look_for_sources(again.config_of(manifest))
+    folder = Path(f"outputs/{manifest.name}/reproduced-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
+    found = again.reproduce(args.artifact, folder, console)
+    console.print(again.table(found))
+    word = "[green]the same model[/]" if found.same else "[red]another model[/]"
+    console.print(f"{word}: {folder / 'artifact'}", soft_wrap=True)
+    return 0 if found.same else 1
 
 
 def report(args: argparse.Namespace, _: Sequence[str]) -> int:
@@ -207,6 +242,28 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", parents=[debug], help="check an artifact folder")
     command.add_argument("artifact", type=Path)
     command.set_defaults(function=verify)
+
+    command = commands.add_parser(
+        "bench",
+        parents=[debug],
+        help="time ONNX files against each other: compress bench a.onnx b.onnx target.workloads=[1x128]",
+        description="Each MODEL is a file or a folder with model.onnx in it; the first is the baseline. "
+        "Words that begin with target. are Hydra overrides: target.threads, .workloads, .max_seconds, "
+        ".ratio_ci. Inputs are made up from the graph.",
+    )
+    command.add_argument("words", nargs="+", metavar="MODEL", help="or target.key=value")
+    command.add_argument("--out", type=Path, help="folder for bench.json and samples.json")
+    command.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="a real input")
+    command.add_argument(
+        "--dim", action="append", default=[], metavar="NAME=SIZE", help="of an open dimension; 1 without"
+    )
+    command.set_defaults(function=bench)
+
+    command = commands.add_parser(
+        "reproduce", parents=[debug], help="make an artifact again from its manifest and compare the files"
+    )
+    command.add_argument("artifact", type=Path)
+    command.set_defaults(function=reproduce)
 
     command = commands.add_parser("cache", parents=[debug], help="list finished stages; remove old ones")
     command.add_argument("--older-than", metavar="7d", help="remove what was unused for that long")

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
@@ -21,7 +21,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from compress.config import RunConfig, conf_dir, register_schemas
+from compress.config import OPTIONS, RunConfig, conf_dir, register_schemas
 from compress.errors import ConfigError, did_you_mean
 
 
@@ -135,6 +135,35 @@ def to_plain(config: RunConfig) -> dict[str, Any]:
     """The configuration as JSON types."""
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     return cast(dict[str, Any], plain)
+
+
+def options_of(config: RunConfig) -> dict[str, str]:
+    """Group -> option: what `to_plain` does not tell."""
+    return {
+        group: name
+        for group, known in OPTIONS.items()
+        for name, kind in known.items()
+        if type(getattr(config, group)) is kind
+    }
+
+
+def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig:
+    """The configuration that `to_plain` and `options_of` wrote down; raises ConfigError where it is none."""
+    for group, known in OPTIONS.items():
+        if chosen.get(group) not in known:
+            raise ConfigError(
+                f"unknown option for {group}",
+                found=chosen.get(group, "none"),
+                allowed=", ".join(known),
+                next="use the release of the toolkit that wrote this configuration",
+            )
+    try:
+        groups = {group: OmegaConf.structured(OPTIONS[group][chosen[group]]) for group in OPTIONS}
+        return to_config(
+            cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), groups, dict(plain)))
+        )
+    except OmegaConfBaseException as error:
+        raise _explain(error, []) from error
 
 
 def options() -> dict[str, dict[str, str]]:

@@ -1,23 +1,23 @@
 """The whole road, on one screen: a model in, a measured and shippable ONNX file out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress import families
+from compress import families, looks
 from compress.assemble import Rung, assemble, ship
-from compress.benchmark import benchmark, cpu_facts, cpu_flags
+from compress.benchmark import benchmark, cpu_facts, cpu_flags, profile_operators
 from compress.config import RunConfig, TargetConfig
-from compress.data import input_digests, open_splits
+from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate
 from compress.export import export, plain
 from compress.prune import prune
-from compress.quantize import quantize
+from compress.quantize import left_out, quantize, without_exclusion
 from compress.recover import recover
 from compress.report import write_reports
 from compress.result import Report
 from compress.road import Road
-from compress.store import Entry
+from compress.store import Entry, sha256_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +39,14 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     Raises CompressError; what earlier runs left stays as it was, and finished stages are kept.
     """
     ladder = build(config, road)
-    dense, splits, rungs = ladder.dense, ladder.splits, ladder.rungs
-    baseline = rungs[0].graph
-    quality = [
-        road.stage(
-            "evaluate",
-            evaluate,
-            config.evaluate,
-            rung.graph,
-            baseline,
-            dense,
-            splits,
-            label=f"evaluate {rung.name}",
-        )
-        for rung in rungs
-    ]
+    splits, rungs = ladder.splits, ladder.rungs
+    quality = [measure_quality(config, ladder, rung, road, command) for rung in rungs]
     speed = measure_speed(config.target, ladder, rungs, road)
+    where = measure_speed(config.target, ladder, rungs, road, "profile", profile_operators)
     if road.dry_run:
         return None
 
-    report = assemble(config, rungs, quality, speed, splits, ladder.pruned, road.stages, command)
+    report = assemble(config, rungs, quality, speed, where, splits, ladder.pruned, road, command)
     ship(report, rungs, folder / "artifact")
     write_reports(report, folder)
     return report
@@ -72,15 +60,20 @@ def build(config: RunConfig, road: Road) -> Ladder:
     pruned = road.stage("prune", prune, config.prune, dense, splits)
     student = road.stage("recover", recover, config.recover, pruned, dense, splits, scratch=True)
     graph = road.stage("export", export, config.export, student, splits)
-    small = road.stage(
-        "quantize", quantize, config.quantize, graph, student, splits, extra=(cpu_flags(config.target),)
-    )
+    flags = (cpu_flags(config.target),)
+    small = road.stage("quantize", quantize, config.quantize, graph, student, splits, extra=flags)
 
     name = "fused" if student is dense else "recovered" if pruned is dense else "pruned"
     rungs = [Rung("dense", "export", baseline, dense)]
     if graph.digest != baseline.digest:
         rungs.append(Rung(name, "export", graph, student))
     if small is not graph:
+        if small.path.is_absolute() and left_out(small.path):  # so that their price is measured; no dry run
+            plain_config = without_exclusion(config.quantize)
+            every = road.stage(
+                "quantize", quantize, plain_config, graph, student, splits, extra=flags, label="quantize all"
+            )
+            rungs.append(Rung("int8_all", "quantize", every, student))
         rungs.append(Rung("int8", "quantize", small, student))
     return Ladder(dense=dense, splits=splits, pruned=pruned, rungs=tuple(rungs))
 
@@ -91,11 +84,42 @@ def load(config: RunConfig, road: Road) -> Entry:
     return road.stage("load", families.import_model, config.model, identity=identity)
 
 
-def measure_speed(target: TargetConfig, ladder: Ladder, rungs: Sequence[Rung], road: Road) -> Entry:
+def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, command: str) -> Entry:
+    """Evaluate `rung` beside the dense model on test, and note that test was looked at."""
+    baseline = ladder.rungs[0].graph
+    found = road.stage(
+        "evaluate",
+        evaluate,
+        config.evaluate,
+        rung.graph,
+        baseline,
+        ladder.dense,
+        ladder.splits,
+        label=f"evaluate {rung.name}",
+    )
+    if not (found.reused or road.dry_run or rung.graph is baseline):
+        looks.note(
+            road.store.root.parent,
+            experiment=config.name,
+            model=sha256_file(rung.graph.path / "model.onnx"),
+            command=command,
+            sets=load_splits(ladder.splits.path).test_sets,
+        )
+    return found
+
+
+def measure_speed(
+    target: TargetConfig,
+    ladder: Ladder,
+    rungs: Sequence[Rung],
+    road: Road,
+    name: str = "benchmark",
+    function: Callable[..., None] = benchmark,
+) -> Entry:
     """Time `rungs`, the dense one first, while nothing else of ours computes."""
     return road.stage(
-        "benchmark",
-        benchmark,
+        name,
+        function,
         target,
         ladder.dense,
         ladder.splits,

@@ -60,6 +60,103 @@ class Coverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerError:
+    """How far a layer's int8 output is from its float output, in decibels of signal over noise."""
+
+    node: str
+    sqnr_db: float  # in the whole int8 graph
+    alone_db: float  # this layer alone, on float inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerErrors:
+    floor_db: float  # of the gate, which looks at each layer alone
+    texts: int
+    worst_alone_db: float
+    worst_db: float
+    layers: tuple[LayerError, ...]  # the worst alone first
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDamage:
+    """What a layer in int8 costs the model, and what it costs to leave it in float."""
+
+    node: str
+    damage: float  # 1 - cosine of the model's output with this layer alone in int8 to the float model's
+    macs: float  # share of those of all products with weights
+    bytes_added: int  # to the file, where it is left in float
+    left_out: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Layers left in float to keep the output near the float model's, on `texts` of select."""
+
+    min_cosine: float
+    cosine_all: float  # every layer in int8
+    cosine: float  # what ships
+    met: bool
+    texts: int
+    bytes_added: int
+    macs_left_out: float  # share, 0 to 1
+    tried: tuple[tuple[int, float], ...] = ()  # layers left out, cosine
+    layers: tuple[LayerDamage, ...] = ()  # the most damage first; none where nothing had to be left out
+
+
+# Classes of operators, for readers: what a call's time is spent on.
+INTEGER, FLOAT, ATTENTION = "integer products", "float products", "attention"
+ROUNDING = "rounding to integers"
+NORMS, ACTIVATIONS, SUMS = "normalisation", "activation functions", "sums and the like"
+MOVES, OTHER = "data movement", "other"
+KINDS = (INTEGER, FLOAT, ATTENTION, ROUNDING, NORMS, ACTIVATIONS, SUMS, MOVES, OTHER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """All nodes of one type in one call, as they ran after onnxruntime's own optimisations."""
+
+    op_type: str
+    kind: str  # of KINDS
+    nodes: int
+    ms: float
+    macs: int = 0
+    weight_bytes: int = 0  # that its products read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Where one call's time goes."""
+
+    operators: tuple[Operator, ...]  # the slowest first
+    weight_types: tuple[str, ...] = ()  # of the integer products: int8, uint8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What this machine reaches at best with so many threads; a multiply-accumulate is two operations."""
+
+    threads: int
+    bandwidth_gb_per_s: float  # reading memory
+    float32_gflops: float
+    integer_gops: dict[str, float]  # by the type of the weights
+    cache_bytes: int | None  # of the last level
+    node_us: float = 0.0  # microseconds to start a node that computes next to nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """The least time a call can take on this machine: its products at full speed, its weights read once."""
+
+    memory_ms: float  # 0 where the weights may stay in the cache
+    integer_ms: float
+    float_ms: float
+
+    @property
+    def ms(self) -> float:
+        return max(self.memory_ms, self.integer_ms + self.float_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """One rung of the ladder from the dense model to the one that ships: one ONNX file."""
 
@@ -79,8 +176,35 @@ class Variant:
     load_ms: float | None = None
     peak_memory_bytes: int | None = None
     quantization: Coverage | None = None
+    layer_errors: LayerErrors | None = None
+    sensitivity: Sensitivity | None = None
     widths: dict[str, tuple[int, ...]] = field(default_factory=dict)  # kind -> width of each layer
+    profile: dict[str, Profile] = field(default_factory=dict)  # by workload
+    floor: dict[str, Floor] = field(default_factory=dict)
+    # By workload, only where the interval of the speed-up does not lie above 1.
+    not_faster: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seconds: float = 0.0  # it took to make
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """Examples of a test set that nearly repeat a sentence of train, calibration or select."""
+
+    examples: int
+    share: float  # 0 to 1, of the set
+    limit: float  # Jaccard similarity of two sentences from which on they count
+    similarity: float = 0.0  # of the two most alike, shortened below; 0 where none reaches the limit
+    text: str = ""
+    other: str = ""
+    other_split: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """How often a test set was used on this machine; by chance the best of many looks the best."""
+
+    looks: int  # evaluations of a model that was made, not of the dense one
+    models: int  # different ONNX files among them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +212,8 @@ class Split:
     examples: int
     fingerprint: str
     requested: int | None = None
+    near_duplicates: NearDuplicates | None = None  # of a test set
+    looks: Looks | None = None  # of a test set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +234,22 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Noninferiority:
+    """The test that a metric dropped by less than the budget allows; small p-values say that it did."""
+
+    metric: str
+    drop: Estimate
+    margin: float  # the budget in units of the metric
+    p_value: float  # one-sided; below 0.025 where the whole interval of the drop lies below the margin
+    p_holm: float  # adjusted for testing all metrics at once
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     ships: bool
     best: str  # name of the variant that is kept, whether it ships or not
     reasons: tuple[str, ...]
+    noninferiority: tuple[Noninferiority, ...] = ()  # of `best`, the primary metric first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +263,8 @@ class Report:
     verdict: Verdict
     stages: tuple[Stage, ...]
     gates: tuple[Gate, ...] = ()
+    limits: Limits | None = None
+    options: dict[str, str] = field(default_factory=dict)  # config group -> option, which `config` lacks
     notes: dict[str, Any] = field(default_factory=dict)  # training curve, noise verdict, provenance
     schema_version: int = SCHEMA_VERSION
 

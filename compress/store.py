@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -118,6 +119,7 @@ class Store:
                 build(out, scratch)
                 seconds = time.perf_counter() - start
             seal = {"stage": stage, "label": label or stage, "key": key, "seconds": seconds}
+            seal["torch_threads"] = _torch_threads()
             self._publish(out, digest, seal)
             shutil.rmtree(partial, ignore_errors=True)
         return Entry(self.root / "entries" / digest, digest, reused=False, seconds=seconds)
@@ -157,6 +159,12 @@ class Store:
         if target.exists():  # damaged: `find` did not take it
             shutil.rmtree(target)
         os.replace(out, target)
+
+
+def _torch_threads() -> int | None:
+    """How many threads torch splits its sums over, which decides their last bits; None where it slept."""
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch else None
 
 
 def entry_digest(stage: str, key: Any) -> str:

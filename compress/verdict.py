@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from compress.config import BudgetConfig
-from compress.result import Variant, Verdict
+from compress.evaluate import holm, noninferiority_p
+from compress.result import Noninferiority, Variant, Verdict
 
 
 def judge(variants: Sequence[Variant], primary: str, budget: BudgetConfig) -> Verdict:
@@ -14,12 +15,36 @@ def judge(variants: Sequence[Variant], primary: str, budget: BudgetConfig) -> Ve
     """
     dense = variants[0]
     candidates = variants[1:] or variants
-    for candidate in reversed(candidates):
-        if not misses(candidate, dense, primary, budget):
-            return Verdict(ships=True, best=candidate.name, reasons=tuple(_facts(candidate, dense, primary)))
-    best = candidates[-1]
-    reasons = [*misses(best, dense, primary, budget), *_facts(best, dense, primary)]
-    return Verdict(ships=False, best=best.name, reasons=tuple(reasons))
+    fitting = [each for each in candidates if not misses(each, dense, primary, budget)]
+    best = (fitting or candidates)[-1]
+    return Verdict(
+        ships=bool(fitting),
+        best=best.name,
+        reasons=(*misses(best, dense, primary, budget), *_facts(best, dense, primary)),
+        noninferiority=noninferiority(best, dense, primary, budget),
+    )
+
+
+def noninferiority(
+    variant: Variant, dense: Variant, primary: str, budget: BudgetConfig
+) -> tuple[Noninferiority, ...]:
+    """Every quality metric against the same relative budget, with Holm's correction over all of them.
+
+    The verdict rests on the primary metric alone, which was named beforehand; the others show whether
+    it was a lucky one.
+    """
+    metrics = [m for m in dict.fromkeys([primary, *dense.quality]) if m in variant.drop_from_dense]
+    if budget.max_quality_drop is None or variant is dense or not metrics:
+        return ()
+    drops = [variant.drop_from_dense[metric] for metric in metrics]
+    margins = [budget.max_quality_drop * abs(score_of(dense, metric)) for metric in metrics]
+    p_values = [noninferiority_p(drop, margin) for drop, margin in zip(drops, margins, strict=True)]
+    return tuple(
+        Noninferiority(metric=metric, drop=drop, margin=margin, p_value=p, p_holm=adjusted)
+        for metric, drop, margin, p, adjusted in zip(
+            metrics, drops, margins, p_values, holm(p_values), strict=True
+        )
+    )
 
 
 def misses(variant: Variant, dense: Variant, primary: str, budget: BudgetConfig) -> list[str]:

@@ -3,16 +3,32 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from compress.benchmark import local as local
+from compress.benchmark.limits import floor
 from compress.benchmark.local import Speed, load_speed
 from compress.benchmark.machine import cpu_facts, threads_available
+from compress.benchmark.profile import Evidence, load_evidence, profile_models
 from compress.benchmark.stats import verdict
 from compress.config import LocalTarget, TargetConfig, workload_shape
 from compress.data import load_splits
 from compress.families import load
 from compress.registry import implementation
 
-__all__ = ["Speed", "benchmark", "cpu_facts", "cpu_flags", "load_speed", "threads_available", "verdict"]
+__all__ = [
+    "Evidence",
+    "Speed",
+    "benchmark",
+    "cpu_facts",
+    "cpu_flags",
+    "floor",
+    "load_evidence",
+    "load_speed",
+    "profile_operators",
+    "threads_available",
+    "verdict",
+]
 
 
 def cpu_flags(config: TargetConfig) -> tuple[str, ...]:
@@ -29,13 +45,25 @@ def benchmark(
     Every workload is real text of exactly its batch size and length.
     """
     *graphs, out = folders
+    models = {name: graph / "model.onnx" for name, graph in zip(names, graphs, strict=True)}
+    implementation(config)(config, models, _inputs(config, checkpoint, splits), out)
+
+
+def profile_operators(
+    config: LocalTarget, names: Sequence[str], checkpoint: Path, splits: Path, *folders: Path
+) -> None:
+    """Where the time of each of these models goes, by operator, and what this machine reaches at best."""
+    *graphs, out = folders
+    models = {name: graph / "model.onnx" for name, graph in zip(names, graphs, strict=True)}
+    profile_models(config.threads or threads_available(), models, _inputs(config, checkpoint, splits), out)
+
+
+def _inputs(config: LocalTarget, checkpoint: Path, splits: Path) -> dict[str, dict[str, np.ndarray]]:
     encoder, texts = load(checkpoint), load_splits(splits).test.texts
-    inputs = {
+    return {
         workload: {
             name: tensor.numpy()
             for name, tensor in encoder.workload(texts, *workload_shape(workload)).items()
         }
         for workload in config.workloads
     }
-    models = {name: graph / "model.onnx" for name, graph in zip(names, graphs, strict=True)}
-    implementation(config)(config, models, inputs, out)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ class Speed:
     energy_joules: dict[str, dict[str, float]] | None  # a call; None where the machine does not tell
     noise: tuple[str, ...]  # reasons to doubt; empty on a quiet machine
     machine: dict[str, Any] = field(default_factory=dict)
+    # Of all threads, a call: what stands in for energy where the machine does not tell it. Not a number of
+    # joules, which a core's power at that clock would be needed for.
+    cpu_ms: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 _ADAPTER = TypeAdapter(Speed)
@@ -101,6 +104,10 @@ def summarize(samples: Mapping[str, Any], batches: Mapping[str, int], machine: M
                 name: stats.speedup(blocks[baseline], blocks[model]) for name, blocks in workloads.items()
             }
 
+    def cpu_ms(blocks: Sequence[Mapping[str, Any]]) -> float:
+        calls = sum(len(block["ms"]) + 1 for block in blocks)  # one untimed call opens each block
+        return float(1e3 * sum(block["cpu_seconds"] for block in blocks) / calls)
+
     def median(model: str, *keys: str) -> float:
         values: Any = processes[model]
         for key in keys:
@@ -127,6 +134,11 @@ def summarize(samples: Mapping[str, Any], batches: Mapping[str, int], machine: M
             if steady[m]
         },
         energy_joules=energy if all(energy.values()) else None,
+        cpu_ms={
+            model: {name: cpu_ms(blocks[model]) for name, blocks in workloads.items()}
+            for model in processes
+            if all("cpu_seconds" in block for blocks in workloads.values() for block in blocks[model])
+        },
         noise=tuple(stats.noise(samples)),
         machine={
             **machine,

@@ -84,6 +84,9 @@ class Model:
         options.inter_op_num_threads = 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 4
+        if "profile" in request:
+            options.enable_profiling = True
+            options.profile_file_prefix = request["profile"]
         before = memory()
         start = time.perf_counter()
         self.session = onnxruntime.InferenceSession(
@@ -141,10 +144,16 @@ class Model:
         cpu, delay = time.process_time(), run_delay()
         self.calls(workload, 1)  # brings the model back into the caches that the others used
         ms = self.calls(workload, count)
+        calls_cpu = time.process_time() - cpu
         after = run_delay()
         waited = None if delay is None or after is None else after - delay
         self.sleep_until_quiet()
-        return {"ms": ms, "cpu_seconds": time.process_time() - cpu, "waited_seconds": waited}
+        return {
+            "ms": ms,
+            "calls_cpu_seconds": calls_cpu,
+            "cpu_seconds": time.process_time() - cpu,  # with the pool's spinning after the last call
+            "waited_seconds": waited,
+        }
 
     def sleep_until_quiet(self) -> None:
         """Return when the pool's threads have stopped spinning (about 35 ms after a run; at most 0.2 s).
@@ -159,6 +168,9 @@ class Model:
 
     def memory(self) -> dict[str, Any]:
         return memory()
+
+    def end_profiling(self) -> dict[str, str]:
+        return {"path": self.session.end_profiling()}
 
 
 def memory() -> dict[str, int | None]:
@@ -248,7 +260,8 @@ def collect(spec: dict[str, Any]) -> dict[str, Any]:
     {"spec", "packages", "wall_seconds", "stopped": "precise" | "time",
      "processes": {model: [one a repeat: {"load_ms", "first_run_ms": {workload: ms}, "warm_up": {workload:
          {...}}, "rss_before_bytes", "rss_bytes", "peak_rss_bytes", threads and other session facts}]},
-     "workloads": {workload: {model: [{"repeat", "start" (s), "ms": [...], "joules" (if it is told)}]}},
+     "workloads": {workload: {model: [{"repeat", "start" (s), "ms": [...], "cpu_seconds" (of these
+         calls and the untimed one that opens the block), "joules" (if it is told)}]}},
      "noise": [one a repeat and workload: what else the machine did meanwhile]}
 
     Block i of one model and block i of another of the same workload belong to the same round.
@@ -346,6 +359,7 @@ class Run:
                 block: dict[str, Any] = {"repeat": number, "start": self.clock()}
                 reply = workers[model].ask("block", workload=workload, count=self.calls[workload, model])
                 block["ms"] = reply.pop("ms")
+                block["cpu_seconds"] = reply.pop("calls_cpu_seconds")
                 if joules:
                     block["joules"] = energy_spent(joules, energy_counters())
                 self.samples["workloads"][workload][model].append(block)

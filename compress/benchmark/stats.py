@@ -79,32 +79,49 @@ def throughput(p50_ms: float, batch: int) -> float:
 
 def noise(samples: Mapping[str, Any]) -> list[str]:
     """Why these numbers are to be doubted, each with what was seen; empty on a quiet machine."""
-    facts = samples["noise"]
+    seen = noise_facts(samples)
     reasons = []
-    seconds = sum(each["seconds"] for each in facts)
-    own = sum(each["own_cpu_seconds"] for each in facts)
-    other = sum(each.get("other_cpu_seconds", 0.0) for each in facts) / seconds
-    if other > OTHER_CORES:
+    if (other := seen.get("other_cores", 0.0)) > OTHER_CORES:
         reasons.append(f"other load: other processes kept {other:.2f} cores busy (limit {OTHER_CORES})")
-    waited = sum(each.get("waited_seconds", 0.0) for each in facts) / own
-    if waited > WAITED:
+    if (waited := seen.get("waited", 0.0)) > WAITED:
         reasons.append(
             f"other load: our threads waited for a core {waited:.0%} of their CPU time (limit {WAITED:.0%})"
         )
-    steal = sum(each.get("steal_seconds", 0.0) for each in facts) / own
-    if steal > STEAL:
+    if (steal := seen.get("steal", 0.0)) > STEAL:
         reasons.append(f"steal: the hypervisor took {steal:.0%} of our CPU time (limit {STEAL:.0%})")
-    throttled = sum(each.get("throttled", 0) for each in facts)
-    if throttled:
-        reasons.append(f"throttling: the CPU throttled {throttled} times for heat")
-    mhz = [value for each in facts for value in each.get("mhz", ())]
-    if mhz and min(mhz) < (1 - FREQUENCY) * max(mhz):
-        reasons.append(f"throttling: the frequency moved between {min(mhz):.0f} and {max(mhz):.0f} MHz")
+    if throttled := seen.get("throttled"):
+        reasons.append(f"throttling: the CPU throttled {throttled:.0f} times for heat")
+    if seen.get("slowest_mhz", 0.0) < (1 - FREQUENCY) * seen.get("fastest_mhz", 0.0):
+        reasons.append(
+            f"throttling: the frequency moved between {seen['slowest_mhz']:.0f} "
+            f"and {seen['fastest_mhz']:.0f} MHz"
+        )
     for workload, blocks in samples["workloads"].items():
         change = drift(blocks[samples["spec"]["baseline"]])
         if abs(change) > DRIFT:
             reasons.append(f"drift: the baseline moved by {change:+.0%} on {workload} (limit {DRIFT:.0%})")
     return reasons
+
+
+def noise_facts(samples: Mapping[str, Any]) -> dict[str, float]:
+    """What the machine did beside our work: cores that others kept busy, our threads' waiting and the
+    hypervisor's stealing as shares of our CPU time, throttlings, MHz; only what the machine tells."""
+    facts = samples["noise"]
+    own = sum(each["own_cpu_seconds"] for each in facts)
+    seconds = sum(each["seconds"] for each in facts)
+    seen: dict[str, float] = {}
+    for name, key, scale in (
+        ("other_cores", "other_cpu_seconds", seconds),
+        ("waited", "waited_seconds", own),
+        ("steal", "steal_seconds", own),
+        ("throttled", "throttled", 1.0),
+    ):
+        told = [each[key] for each in facts if key in each]
+        if told:
+            seen[name] = sum(told) / scale
+    if mhz := [value for each in facts for value in each.get("mhz", ())]:
+        seen |= {"slowest_mhz": min(mhz), "fastest_mhz": max(mhz)}
+    return seen
 
 
 def drift(blocks: Blocks) -> float:

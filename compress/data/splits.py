@@ -2,7 +2,7 @@
 
     calibration.jsonl train.jsonl select.jsonl test.jsonl     {"text": ..., "document": number}
     pairs/<name>.json                                         {"split", "texts", "pairs", "scores"}
-    manifest.json                                             counts, requested counts, fingerprints, seed
+    manifest.json                                             counts, fingerprints, near-duplicates, seed
 
 Whole documents go to one split each. Test takes first, then select, calibration and train, and each drops
 the sentences that an earlier one or a judged text has.
@@ -11,7 +11,7 @@ the sentences that an earlier one or a judged text has.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from compress.config import DataConfig, PairFile, PairFormat, PairSplit, TextData
 from compress.data.assign import Examples, split_documents
+from compress.data.near_duplicates import near_duplicates
 from compress.data.similarity import Judgements, read_matrix, read_table
 from compress.data.text import Document, read_documents, split_sentences, text_key, words
 from compress.errors import ConfigError, DataError
 from compress.registry import register
-from compress.result import Split
+from compress.result import NearDuplicates, Split
 from compress.sources import fetch, identity
 
 _NAMES = ("calibration", "train", "select", "test")
@@ -60,21 +61,38 @@ class Splits:
     select: TextSplit
     test: TextSplit
     pairs: dict[str, PairSet]
+    near_duplicates: dict[str, NearDuplicates] = field(default_factory=dict)  # by name of the test set
 
     @property
     def texts(self) -> tuple[TextSplit, ...]:
         return self.calibration, self.train, self.select, self.test
 
+    @property
+    def test_sets(self) -> dict[str, str]:
+        """Name, as in `facts`, and fingerprint of all that the reported quality is measured on."""
+        judged = {name: each for name, each in self.pairs.items() if each.split is PairSplit.test}
+        return {
+            "test": self.test.fingerprint,
+            **{f"pairs/{name}": each.fingerprint for name, each in judged.items()},
+        }
+
     def facts(self) -> dict[str, Split]:
         """What the report tells of each split; a pair set counts its pairs."""
         facts = {
             split.name: Split(
-                examples=len(split.texts), fingerprint=split.fingerprint, requested=split.requested
+                examples=len(split.texts),
+                fingerprint=split.fingerprint,
+                requested=split.requested,
+                near_duplicates=self.near_duplicates.get(split.name),
             )
             for split in self.texts
         }
         for name, judged in self.pairs.items():
-            facts[f"pairs/{name}"] = Split(examples=len(judged.pairs), fingerprint=judged.fingerprint)
+            facts[f"pairs/{name}"] = Split(
+                examples=len(judged.pairs),
+                fingerprint=judged.fingerprint,
+                near_duplicates=self.near_duplicates.get(f"pairs/{name}"),
+            )
         return facts
 
 
@@ -97,6 +115,11 @@ def open_splits(config: TextData, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     manifest = _write(config, chosen, pairs, out)
     manifest["dropped"] = {"sentences": dict(sorted(dropped.items())), "pairs": repeated}
+    nearly = near_duplicates(
+        _tested(config, chosen, pairs),
+        {name: [text for text, _ in chosen[name]] for name in _NAMES if name != "test"},
+    )
+    manifest["near_duplicates"] = {name: asdict(each) for name, each in nearly.items()}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
     load_splits(out)
 
@@ -110,6 +133,17 @@ def input_digests(config: DataConfig) -> dict[str, str]:
         if pair.texts is not None:
             found[pair.texts] = identity(pair.texts, _texts_sha256(pair))
     return found
+
+
+def _tested(
+    config: TextData, chosen: dict[str, Examples], judged: dict[str, Judgements]
+) -> dict[str, list[tuple[str, ...]]]:
+    """The texts of each example of every test set; those of a pair are two."""
+    sets: dict[str, list[tuple[str, ...]]] = {"test": [(text,) for text, _ in chosen["test"]]}
+    for name, (texts, pairs, _) in judged.items():
+        if config.pairs[name].split is PairSplit.test:
+            sets[f"pairs/{name}"] = [(texts[i], texts[j]) for i, j in pairs]
+    return sets
 
 
 # ---------------------------------------------------------------- judged pairs
@@ -214,11 +248,12 @@ def load_splits(folder: Path) -> Splits:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         texts = {name: _load_texts(folder, name, manifest["splits"][name]) for name in _NAMES}
         pairs = {name: _load_pairs(folder, name, manifest) for name in manifest["pairs"]}
+        nearly = {name: NearDuplicates(**each) for name, each in manifest["near_duplicates"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"cannot read the splits in {folder}", found=error, next="delete the folder and run again"
         ) from None
-    splits = Splits(**texts, pairs=pairs)
+    splits = Splits(**texts, pairs=pairs, near_duplicates=nearly)
     check_disjoint(splits)
     return splits
 

@@ -4,10 +4,18 @@ from pathlib import Path
 
 from compress.config import EvaluateConfig, PairSplit
 from compress.evaluate.sentence_similarity import Quality, load_quality
-from compress.evaluate.statistics import noninferior
+from compress.evaluate.statistics import holm, noninferior, noninferiority_p
 from compress.registry import implementation
 
-__all__ = ["Quality", "evaluate", "evaluate_select", "load_quality", "noninferior"]
+__all__ = [
+    "Quality",
+    "evaluate",
+    "evaluate_select",
+    "holm",
+    "load_quality",
+    "noninferior",
+    "noninferiority_p",
+]
 
 
 def evaluate(

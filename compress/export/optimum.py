@@ -19,6 +19,7 @@ from compress.data import load_splits
 from compress.errors import CompressError, GateError
 from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.families import Encoder, load
+from compress.onnx_gates import check_operators, check_outputs
 from compress.registry import register
 
 PARITY_TEXTS = 64
@@ -46,6 +47,7 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
     blocks = fuse(path) if config.fuse else 0
     if config.fuse and blocks != len(encoder.layers()):
         log.warning("fused the attention of %d of %d layers", blocks, len(encoder.layers()))
+    check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(encoder, path, load_splits(splits).calibration.texts[:PARITY_TEXTS])
     (out / "parity.json").write_text(json.dumps({"fused_layers": blocks, **numbers}, indent=2))
     near = numbers["max_abs_diff"] <= config.max_abs_diff and numbers["min_cosine"] >= config.min_cosine
@@ -59,7 +61,11 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
 
 
 def parity(encoder: Encoder, path: Path, texts: tuple[str, ...]) -> dict[str, float]:
-    """Largest difference and smallest cosine between torch and ONNX embeddings of real texts."""
+    """Largest difference and smallest cosine between torch and ONNX embeddings of real texts.
+
+    Raises GateError where onnxruntime cannot load the graph, its inputs or outputs are not the model's, or
+    what it gives is not finite or the same for all texts.
+    """
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class but this
@@ -68,15 +74,26 @@ def parity(encoder: Encoder, path: Path, texts: tuple[str, ...]) -> dict[str, fl
             found=error,
             next="try another opset: export.opset=17",
         ) from None
+    names = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
+    wanted = list(encoder.input_names), ["sentence_embedding"]
+    if names != wanted:
+        raise GateError(
+            "the exported graph has other inputs or outputs than the model",
+            found=" -> ".join(map(", ".join, names)),
+            allowed=" -> ".join(map(", ".join, wanted)),
+        )
     diffs, cosines = [], []
+    outputs: list[dict[str, np.ndarray]] = []
     for batch in encoder.batches(texts, 8):
         with torch.no_grad():
             ours = encoder.module(**batch)["sentence_embedding"].numpy()
         feeds = {name: tensor.numpy() for name, tensor in batch.items()}
         theirs = session.run(["sentence_embedding"], feeds)[0]
+        outputs += [{"sentence_embedding": row} for row in theirs]
         diffs.append(float(np.abs(ours - theirs).max()))
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         cosines.append(float(((ours * theirs).sum(1) / norms).min()))
+    check_outputs(outputs, "the exported graph")
     return {
         "max_abs_diff": float(np.max(diffs)),  # unlike max() never passes over NaN
         "min_cosine": float(np.min(cosines)),

@@ -1,15 +1,28 @@
 """ONNX in, smaller ONNX out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from compress.config import QuantizeConfig
+import onnx
+
+from compress.config import Int8Dynamic, Int8Static, QuantizeConfig
+from compress.onnx_gates import check_interface, check_operators
 from compress.quantize import dynamic as _dynamic  # noqa: F401  registers itself
 from compress.quantize import static as _static  # noqa: F401  registers itself
 from compress.quantize.coverage import load_coverage
+from compress.quantize.sensitivity import load_sensitivity
+from compress.quantize.sqnr import load_layer_errors
 from compress.registry import implementation
 
-__all__ = ["load_coverage", "quantize"]
+__all__ = [
+    "left_out",
+    "load_coverage",
+    "load_layer_errors",
+    "load_sensitivity",
+    "quantize",
+    "without_exclusion",
+]
 
 
 def quantize(
@@ -17,6 +30,23 @@ def quantize(
 ) -> None:
     """Quantize `graph/model.onnx` for a CPU with these flags; writes `out/model.onnx` and coverage.json.
 
-    Raises GateError when less of the model became integer than the config asks for.
+    An int8 option also writes sqnr.json and, with `min_cosine`, sensitivity.json. Raises GateError when
+    less of the model became integer than the config asks for, a layer broke, inputs or outputs changed, or
+    the installed onnxruntime lacks an operator.
     """
     implementation(config)(config, cpu_flags, graph, checkpoint, splits, out)
+    before, after = (onnx.load(folder / "model.onnx", load_external_data=False) for folder in (graph, out))
+    check_interface(before.graph, after.graph)
+    check_operators(after)
+
+
+def left_out(folder: Path) -> bool:
+    """Whether layers stayed in float for `min_cosine`."""
+    found = load_sensitivity(folder)
+    return found is not None and any(layer.left_out for layer in found.layers)
+
+
+def without_exclusion(config: QuantizeConfig) -> QuantizeConfig:
+    """The same option with every layer in integers."""
+    assert isinstance(config, Int8Dynamic | Int8Static)
+    return replace(config, min_cosine=None)

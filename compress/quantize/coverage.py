@@ -1,7 +1,7 @@
 """How much of a model really became integer: quantizers skip nodes without a word."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ _INTEGERS = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT
 _COVERAGE = TypeAdapter(Coverage)
 
 
-def measure(quantized: Path, excluded: Sequence[str] = ()) -> Coverage:
+def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[str] = ()) -> Coverage:
     """Coverage of an ONNX file.
 
     `coverage_macs` is the share of the products with weights that run on integers, in
@@ -44,6 +44,8 @@ def measure(quantized: Path, excluded: Sequence[str] = ()) -> Coverage:
             real += int(np.prod(weight.dims))
             chosen = any(re.search(pattern, node.name) for pattern in excluded)
             reason = "excluded by quantize.exclude" if chosen else f"the quantizer left {node.op_type} alone"
+            if node.name in left_out:
+                reason = "left in float for quantize.min_cosine"
             skipped.append(SkippedNode(node=node.name, reason=reason))
     sizes = {name: _bytes(tensor) for name, tensor in initializers.items()}
     small = sum(size for name, size in sizes.items() if initializers[name].data_type in _INTEGERS)

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
 
 from compress.config import Int8Dynamic
 from compress.quantize import coverage
+from compress.quantize.activations import TEXTS, calibration_feeds
+from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve
 from compress.quantize.quiet import quiet
+from compress.quantize.smooth import smooth
 from compress.registry import register
 
 
@@ -19,16 +23,20 @@ def quantize(
 ) -> None:
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range)
     source, target = graph / "model.onnx", out / "model.onnx"
+    excluded = coverage.excluded_nodes(source, config.exclude)
+    model = onnx.load(source)
+    if config.smooth is not None:
+        model = smooth(model, calibration_feeds(checkpoint, splits, TEXTS), config.smooth, excluded)
     with quiet():
         quantize_dynamic(
-            source,
+            model,
             target,
             op_types_to_quantize=["MatMul", "Gemm", *(["Gather"] if config.embeddings else [])],
             per_channel=config.per_channel,
             reduce_range=kernel.reduce_range,
             weight_type=kernel.weight_type,
-            nodes_to_exclude=coverage.excluded_nodes(source, config.exclude),
+            nodes_to_exclude=excluded,
             # Operators that shape inference does not know would otherwise hide their tensors' type.
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
-    coverage.check(coverage.measure(target, config.exclude), config.min_coverage, out)
+    finish(config, onnx.load(target), model, checkpoint, splits, out)

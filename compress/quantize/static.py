@@ -23,8 +23,11 @@ from compress.config import Calibrator, Int8Static
 from compress.data import load_splits
 from compress.families import Encoder, load
 from compress.quantize import coverage
+from compress.quantize.activations import TEXTS, calibration_feeds
+from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve
 from compress.quantize.quiet import quiet
+from compress.quantize.smooth import smooth
 from compress.registry import register
 
 _METHODS = {
@@ -61,6 +64,10 @@ def quantize(
     with tempfile.TemporaryDirectory(dir=out) as scratch, quiet():
         source = Path(scratch) / "prepared.onnx"
         quant_pre_process(graph / "model.onnx", source, skip_symbolic_shape=True)
+        excluded = coverage.excluded_nodes(source, config.exclude)
+        if config.smooth is not None:
+            feeds = calibration_feeds(checkpoint, splits, min(TEXTS, config.texts))
+            onnx.save(smooth(onnx.load(source), feeds, config.smooth, excluded), source)
         of_activations = _declare_products(source)
         quantize_static(
             source,
@@ -72,7 +79,7 @@ def quantize(
             reduce_range=kernel.reduce_range,
             activation_type=QuantType.QInt8 if kernel.symmetric_activations else QuantType.QUInt8,
             weight_type=kernel.weight_type,
-            nodes_to_exclude=[*coverage.excluded_nodes(source, config.exclude), *of_activations],
+            nodes_to_exclude=[*excluded, *of_activations],
             calibrate_method=_METHODS[config.calibrator],
             extra_options={
                 "ActivationSymmetric": kernel.symmetric_activations,
@@ -83,8 +90,9 @@ def quantize(
                 "CalibStridedMinMax": 1,
             },
         )
+        original = onnx.load(source)
     _spare_the_rest(out / "model.onnx")
-    coverage.check(coverage.measure(out / "model.onnx", config.exclude), config.min_coverage, out)
+    finish(config, onnx.load(out / "model.onnx"), original, checkpoint, splits, out)
 
 
 def _declare_products(path: Path) -> list[str]:

@@ -18,9 +18,9 @@ from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from compress.report.format import duration, number
-from compress.report.sections import curve
+from compress.report.sections import curve, kind_ms, profiled
 from compress.report.table import direction
-from compress.result import Report, Variant
+from compress.result import KINDS, Report, Variant
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -45,6 +45,13 @@ _STYLE: dict[Any, Any] = {
 _GREY = "#64748b"
 _PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b6549a", "#c98a00", "#3b9ad1")  # Okabe-Ito, darkened
 _BUDGET = "#b91c1c"
+_KIND_COLORS = dict(
+    zip(
+        KINDS,
+        ("#0072b2", "#64748b", "#d55e00", "#b91c1c", "#009e73", "#b6549a", "#c98a00", "#7dbde8", "#cbd5e1"),
+        strict=True,
+    )
+)
 _WIDTH = 11.0  # inches of a whole line of the page
 
 
@@ -260,6 +267,38 @@ def latency(report: Report) -> str:
             axis.set_title(workload)
             axis.set_xlabel("ms")
         return _svg(figure, "latency")
+
+
+def operators(report: Report) -> str:
+    """Milliseconds a call by class of operators, a bar per variant, a panel per workload."""
+    workloads = profiled(report)
+    if not workloads:
+        return ""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _panels(len(workloads), 2, 1.5 + 0.42 * len(report.variants))
+        drawn: dict[str, Any] = {}
+        for i, (axis, workload) in enumerate(zip(axes, workloads, strict=True)):
+            for y, variant in enumerate(report.variants):
+                left = 0.0
+                for kind, ms in kind_ms(variant, workload).items():
+                    bar = axis.barh(y, ms, left=left, height=0.6, color=_KIND_COLORS[kind], edgecolor="white",
+                                    linewidth=0.6)  # fmt: skip
+                    drawn.setdefault(kind, bar)
+                    left += ms
+                if left:
+                    _beside(axis, left, y, number(left))
+            names = [variant.name for variant in report.variants]
+            axis.set_yticks(range(len(names)), names if i % 2 == 0 else [""] * len(names))
+            axis.set_ylim(len(names) - 0.4, -0.6)
+            axis.tick_params(axis="y", length=0)
+            axis.margins(x=0.14)
+            axis.set_xlim(left=0)
+            axis.grid(True, axis="x")
+            axis.set_title(workload)
+            axis.set_xlabel("ms in operators")
+        shown = [kind for kind in KINDS if kind in drawn]
+        figure.legend([drawn[kind] for kind in shown], shown, loc="outside upper left", ncols=5, fontsize=9)
+        return _svg(figure, "operators")
 
 
 def stages(report: Report) -> str:

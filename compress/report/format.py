@@ -57,6 +57,10 @@ def precise(value: float) -> str:
     return f"{value:.8g}"
 
 
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{number(seconds)} s"

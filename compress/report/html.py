@@ -32,6 +32,7 @@ def report_html(report: Report) -> str:
     environment = page_environment()
     # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
     drawn = {
+        "time": Markup(figures.operators(report)),
         "widths": Markup(figures.widths(report)),
         "recovery": Markup(figures.training(report)),
         "stages": Markup(figures.stages(report)),

@@ -23,7 +23,7 @@ def report_markdown(report: Report) -> str:
 
 def _drawn(section: Section) -> str:
     parts = [
-        f"## {section.title}",
+        f"## {escape_markdown(section.title)}",
         "\n".join(f"- {escape_markdown(line)}" for line in section.lines),
         markdown_grid(section.header, section.rows) if section.rows else "",
         # indented, not fenced: no text inside can close the block

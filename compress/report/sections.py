@@ -1,14 +1,28 @@
 """Everything a report says below its table, as headings, lines and grids: Markdown and HTML draw the same."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report.format import MISSING, duration, number, percent, precise, relevant_flags, run_lengths
-from compress.result import Report, SkippedNode
+from compress.report import layers
+from compress.report.format import (
+    MISSING,
+    duration,
+    interval,
+    megabytes,
+    number,
+    p_value,
+    percent,
+    precise,
+    relevant_flags,
+    run_lengths,
+)
+from compress.result import KINDS, Report, SkippedNode, Split, Variant
 
 _NODES_SHOWN = 3
+_ONE_SIDED = 0.025  # the level that belongs to one end of a 95 % interval
+_LEAST_SHARE = 0.01  # of the time, for an operator to be named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +38,17 @@ class Section:
 def sections(report: Report) -> list[Section]:
     """Sections that have something to say, in the order of a reader's doubts."""
     drawn = [
+        _noninferiority(report),
         _gates(report),
         _noise(report),
+        *_not_faster(report),
+        _kinds(report),
+        _operators(report),
+        _limits(report),
         _coverage(report),
         _skipped(report),
+        _layer_errors(report),
+        _sensitivity(report),
         _widths(report),
         _recovery(report),
         _stages(report),
@@ -37,6 +58,35 @@ def sections(report: Report) -> list[Section]:
         _reproduce(report),
     ]
     return [section for section in drawn if section.lines or section.rows or section.code]
+
+
+def _noninferiority(report: Report) -> Section:
+    tests = report.verdict.noninferiority
+    rows = [
+        (
+            f"{each.metric} (primary)" if each.metric == report.primary_metric else each.metric,
+            interval(each.drop.value, each.drop.ci95),
+            number(each.margin),
+            p_value(each.p_value),
+            p_value(each.p_holm),
+            "yes" if each.p_holm < _ONE_SIDED else "not shown",
+        )
+        for each in tests
+    ]
+    lines = (
+        f"The hypothesis to refute: {report.verdict.best} is worse than the dense model by the budget or "
+        f"more. A one-sided p-value below {_ONE_SIDED} refutes it, which is where the 95 % interval of the "
+        "drop ends below the budget. Holm's adjustment is for testing all metrics at once. The verdict rests "
+        "on the primary metric alone.",
+    )
+    header = ("metric", "drop", "budget", "p", "p, Holm", "within the budget, all metrics tested")
+    return Section(
+        anchor="noninferiority",
+        title="Not worse than the budget allows",
+        lines=lines if tests else (),
+        header=header,
+        rows=rows,
+    )
 
 
 def _gates(report: Report) -> Section:
@@ -71,6 +121,106 @@ def _noise(report: Report) -> Section:
     return Section(anchor="noise", title="Noise of the timing", lines=noise_advice(report))
 
 
+def _not_faster(report: Report) -> list[Section]:
+    return [
+        Section(
+            anchor=f"not-faster-{i}-{j}",
+            title=f"Why {variant.name} is not faster at {workload}",
+            lines=sentences,
+        )
+        for i, variant in enumerate(report.variants)
+        for j, (workload, sentences) in enumerate(variant.not_faster.items())
+    ]
+
+
+def _kinds(report: Report) -> Section:
+    """A row per workload and class of operators, a column per variant."""
+    rows = []
+    for workload in profiled(report):
+        every = [kind_ms(variant, workload) for variant in report.variants]
+        totals = [sum(each.values()) for each in every]
+        for kind in KINDS:
+            if any(kind in each for each in every):
+                cells = [_ms(each.get(kind), total) for each, total in zip(every, totals, strict=True)]
+                rows.append((workload, kind, *cells))
+        rows.append((workload, "all operators", *(_ms(total or None, None) for total in totals)))
+    header = ("workload", "ms a call", *(variant.name for variant in report.variants))
+    return Section(anchor="time", title="Where the time of a call goes", header=header, rows=rows)
+
+
+def profiled(report: Report) -> list[str]:
+    """Workloads of which some variant has a profile."""
+    return list(dict.fromkeys(name for variant in report.variants for name in variant.profile))
+
+
+def kind_ms(variant: Variant, workload: str) -> dict[str, float]:
+    """Milliseconds by class of operators, in the order of KINDS; empty without a profile."""
+    found = variant.profile.get(workload)
+    operators = found.operators if found else ()
+    kinds = [kind for kind in KINDS if any(each.kind == kind for each in operators)]
+    return {kind: sum(each.ms for each in operators if each.kind == kind) for kind in kinds}
+
+
+def _ms(value: float | None, total: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{number(value)} ({100 * value / total:.0f} %)" if total else number(value)
+
+
+def _operators(report: Report) -> Section:
+    """The slowest operators of the variant that is kept."""
+    kept = next((v for v in report.variants if v.name == report.verdict.best), report.variants[-1])
+    rows = []
+    for workload, found in kept.profile.items():
+        total = sum(each.ms for each in found.operators)
+        shown = [each for each in found.operators if each.ms >= _LEAST_SHARE * total]
+        rows += [(workload, each.op_type, each.kind, str(each.nodes), _ms(each.ms, total)) for each in shown]
+        if rest := found.operators[len(shown) :]:
+            nodes, ms = sum(each.nodes for each in rest), sum(each.ms for each in rest)
+            rows.append((workload, f"{len(rest)} others", MISSING, str(nodes), _ms(ms, total)))
+    header = ("workload", "operator", "class", "nodes", "ms a call")
+    return Section(anchor="operators", title=f"Operators of {kept.name}", header=header, rows=rows)
+
+
+def _limits(report: Report) -> Section:
+    """What the machine reaches, and how far each variant is from the least time it could take."""
+    limits = report.limits
+    if limits is None:
+        return Section(anchor="limits", title="Distance from the machine's limit")
+    gops = ", ".join(
+        f"{number(rate)} GOP/s with {name} weights" for name, rate in limits.integer_gops.items()
+    )
+    cache = "unknown" if limits.cache_bytes is None else f"{megabytes(limits.cache_bytes)} MB"
+    lines = (
+        f"Measured on this machine with {limits.threads} threads: {number(limits.float32_gflops)} GFLOP/s "
+        f"in float32 products, {gops}, {number(limits.bandwidth_gb_per_s)} GB/s from memory; "
+        f"last cache {cache}; {number(limits.node_us)} microseconds to start a node.",
+        "The limit is the time of the products alone at these rates, or of reading their weights from memory "
+        "where they do not fit the cache.",
+    )
+    rows = []
+    for variant in report.variants:
+        for workload, floor in variant.floor.items():
+            found = variant.latency_ms.get(workload)
+            parts = (floor.integer_ms, floor.float_ms, floor.memory_ms, floor.ms)
+            far = f"{number(found.p50 / floor.ms)} x" if found and floor.ms else MISSING
+            p50 = number(found.p50) if found else MISSING
+            rows.append((variant.name, workload, *map(number, parts), p50, far))
+    header = (
+        "variant",
+        "workload",
+        "integers, ms",
+        "floats, ms",
+        "memory, ms",
+        "limit, ms",
+        "p50, ms",
+        "p50 / limit",
+    )
+    return Section(
+        anchor="limits", title="Distance from the machine's limit", lines=lines, header=header, rows=rows
+    )
+
+
 def _coverage(report: Report) -> Section:
     rows = [
         (v.name, percent(v.quantization.coverage_macs), percent(v.quantization.coverage_bytes))
@@ -90,6 +240,28 @@ def _skipped(report: Report) -> Section:
     ]
     header = ("variant", "reason", "nodes", "which")
     return Section(anchor="skipped", title="Nodes left in float", header=header, rows=rows)
+
+
+def _layer_errors(report: Report) -> Section:
+    found = [(v.name, v.layer_errors) for v in report.variants if v.layer_errors is not None]
+    return Section(
+        anchor="layers",
+        title="Float against int8, layer by layer",
+        lines=tuple(layers.error_line(name, errors) for name, errors in found),
+        header=layers.ERROR_HEADER,
+        rows=[row for name, errors in found for row in layers.error_rows(name, errors)],
+    )
+
+
+def _sensitivity(report: Report) -> Section:
+    found = [(v.name, v.sensitivity) for v in report.variants if v.sensitivity is not None]
+    return Section(
+        anchor="sensitivity",
+        title="Layers left in float for quality",
+        lines=tuple(line for name, each in found for line in layers.damage_lines(name, each)),
+        header=layers.DAMAGE_HEADER,
+        rows=[row for name, each in found for row in layers.damage_rows(name, each)],
+    )
 
 
 def by_reason(skipped: Iterable[SkippedNode]) -> list[tuple[str, list[str]]]:
@@ -159,11 +331,49 @@ def _stages(report: Report) -> Section:
 def _splits(report: Report) -> Section:
     rows = [
         (name, str(split.examples), MISSING if split.requested is None else str(split.requested),
-         split.fingerprint)
+         _nearly(split), _looks(split), split.fingerprint)
         for name, split in report.splits.items()
     ]  # fmt: skip
-    header = ("split", "examples", "requested", "fingerprint")
-    return Section(anchor="splits", title="Data splits", header=header, rows=rows)
+    header = ("split", "examples", "requested", "near-duplicates", "looked at", "fingerprint")
+    lines = tuple(_split_lines(report))
+    return Section(anchor="splits", title="Data splits", lines=lines, header=header, rows=rows)
+
+
+def _nearly(split: Split) -> str:
+    found = split.near_duplicates
+    return MISSING if found is None else f"{found.examples} ({percent(found.share)})"
+
+
+def _looks(split: Split) -> str:
+    used = split.looks
+    return MISSING if used is None else f"{_times(used.looks)}, {_models(used.models)}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _models(count: int) -> str:
+    return "1 model" if count == 1 else f"{count} models"
+
+
+def _split_lines(report: Report) -> Iterator[str]:
+    used = [split.looks for split in report.splits.values() if split.looks]
+    if used:
+        most = max(used, key=lambda each: each.looks)
+        advice = ": the best of several by these numbers looks better than it is" if most.models > 1 else ""
+        yield (
+            f"This test split has been looked at {_times(most.looks)} on this machine, for "
+            f"{_models(most.models)} beside the dense one{advice}."
+        )
+    for name, split in report.splits.items():
+        found = split.near_duplicates
+        if found and found.examples:
+            yield (
+                f"{found.examples} of {split.examples} examples of {name} nearly repeat a sentence of "
+                f"another split (Jaccard similarity of at least {found.limit:g}). The most alike, "
+                f"{number(found.similarity)}: {found.text} | {found.other} ({found.other_split})"
+            )
 
 
 def _files(report: Report) -> Section:

@@ -21,6 +21,10 @@ HOW_COMPARED = (
     "speed-up over the dense model of the same run. A latency here is the dense model's p50, its median over "
     "all runs, divided by that speed-up."
 )
+HOW_CHOSEN = (
+    "Every point was evaluated on the test split: the numbers of the best of {} points, chosen by them, "
+    "are optimistic. compress search chooses on the select split and looks at test once."
+)
 HOW_CERTAIN = (
     "A domination is certain where the 95 % intervals of the two points overlap neither in latency nor in "
     "drop; else it holds for the point estimates only. Size and peak memory have no interval and count as "
@@ -57,6 +61,8 @@ def findings(sweep: Sweep) -> Iterator[str]:
         yield f"On no front: {numbers(nowhere)}."
     for same in sweep.same_settings:
         yield f"The same settings: {numbers(same)}."
+    if (measured := sum(point.kept is not None for point in sweep.points)) > 1:
+        yield HOW_CHOSEN.format(measured)
     yield from sweep.doubts
 
 

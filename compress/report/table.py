@@ -139,14 +139,20 @@ def _speed_rows(report: Report) -> list[Row]:
 
 
 def console_summary(report: Report, width: int) -> Group:
-    """What a run prints at its end: the table, the verdict with its reasons, the noise of the timing."""
+    """What a run prints at its end: the table, the verdict with its reasons, why it is not faster, noise."""
     verdict, noise = report.verdict, noise_advice(report)
     word = "ships" if verdict.ships else "does not meet the budget; kept as the best there is"
     headline = Text.assemble((verdict.best, "green" if verdict.ships else "yellow"), f" {word}:")
     doubts = [Text.assemble("  ", ("noise:", "yellow"), f" {line}") for line in noise]
-    return Group(
-        console_table(report, width), headline, *(Text(f"  - {line}") for line in verdict.reasons), *doubts
-    )
+    why = [
+        Text.assemble("  ", (f"not faster at {workload}:", "yellow"), f" {sentence}")
+        for variant in report.variants
+        if variant.name == verdict.best
+        for workload, sentences in variant.not_faster.items()
+        for sentence in sentences
+    ]
+    reasons = [Text(f"  - {line}") for line in verdict.reasons]
+    return Group(console_table(report, width), headline, *reasons, *why, *doubts)
 
 
 def console_table(report: Report, width: int) -> Table:

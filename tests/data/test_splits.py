@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from compress.config import PairFile, PairFormat, PairSplit, TextData, TextFile
 from compress.data import Splits, input_digests, load_splits, open_splits
@@ -106,6 +110,50 @@ def test_train_passages_vary_within_bounds(config: TextData, tmp_path: Path) -> 
     assert min(lengths) >= config.min_words
     assert max(lengths) <= config.max_words
     assert len(set(lengths)) >= 3
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False), st.sampled_from(["upper", "title", "spaces", "same"]))
+def test_copies_in_other_case_or_space_stay_in_one_split(
+    config: TextData, tmp_path: Path, rng: random.Random, change: str
+) -> None:
+    """Sentences of documents are copied into others, written otherwise; splits share none of them."""
+    write = {
+        "upper": str.upper,
+        "title": str.title,
+        "spaces": lambda text: "\t".join(text.split(" ")).replace("\t", " \u00a0 ", 2),
+        "same": str,
+    }[change]
+    documents = [[sentence(d, n) for n in range(10)] for d in range(60)]
+    for _ in range(40):
+        source, target = rng.sample(range(60), 2)
+        documents[target][rng.randrange(10)] = write(rng.choice(documents[source]))
+    (tmp_path / "main.txt").write_text("\n".join(" ".join(each) for each in documents), "utf-8")
+    splits = opened(config, tmp_path / "out")
+    owner: dict[str, str] = {}
+    for split in splits.texts:
+        for text in split.texts:
+            for part in re.findall(r"document \d+ says in its sentence \w+", normal(text)):
+                assert owner.setdefault(part, split.name) == split.name
+    assert len(set(owner.values())) == 4
+
+
+def test_near_duplicates_of_test_are_told(config: TextData, tmp_path: Path) -> None:
+    """Every sentence differs from its neighbours' by a number and a word, and must not count; one does."""
+    before = opened(config, tmp_path / "one").test.texts[0]
+    with (tmp_path / "more.txt").open("a", encoding="utf-8") as file:
+        file.write("\n" + before.replace("no other does", "no other ever does"))
+    facts = opened(config, tmp_path / "two").facts()
+    found = facts["test"].near_duplicates
+    assert found is not None
+    assert found.examples >= 1
+    assert found.limit <= found.similarity <= 1
+    assert found.other_split in ("train", "select", "calibration")
+    judged = facts["pairs/judged"].near_duplicates
+    assert judged is not None
+    assert judged.examples == 0
+    assert facts["train"].near_duplicates is None
+    assert facts["pairs/other"].near_duplicates is None  # of the select split
 
 
 def test_pairs(config: TextData, tmp_path: Path) -> None:
@@ -227,6 +275,9 @@ def test_shared_examples_are_named(config: TextData, tmp_path: Path) -> None:
         check_disjoint(dataclasses.replace(splits, train=leak))
     assert "train and test" in str(caught.value)
     assert test.texts[0] in str(caught.value)
+    leak = dataclasses.replace(train, texts=(test.texts[0].replace(" ", " \t "), *train.texts[1:]))
+    with pytest.raises(DataError, match="train and test"):
+        check_disjoint(dataclasses.replace(splits, train=leak))
     leak = dataclasses.replace(train, documents=(test.documents[0], *train.documents[1:]))
     with pytest.raises(DataError, match=r"train and test(.|\n)*document"):
         check_disjoint(dataclasses.replace(splits, train=leak))

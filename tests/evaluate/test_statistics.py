@@ -225,6 +225,24 @@ def test_noninferior_needs_the_whole_interval_below_the_margin():
     assert not ours.noninferior(drop, 0.010)
 
 
+def test_the_p_value_of_noninferiority_is_that_of_a_normal():
+    """Drop 0 with standard error 1, margin 1.645: one-sided 5 %."""
+    z = stats.norm.ppf(0.975)
+    drop = Estimate(value=0.0, ci95=(-z, z))
+    assert ours.noninferiority_p(drop, stats.norm.ppf(0.95)) == pytest.approx(0.05)
+    assert ours.noninferiority_p(drop, 0.0) == pytest.approx(0.5)
+    assert ours.noninferiority_p(Estimate(value=0.1, ci95=(0.1, 0.1)), 0.2) == 0.0
+    assert ours.noninferiority_p(Estimate(value=0.2, ci95=(0.2, 0.2)), 0.2) == 1.0
+    assert ours.noninferiority_p(Estimate(value=0.1, ci95=(0.0, float("nan"))), 0.2) == 1.0
+
+
+@given(st.floats(-1, 1), st.floats(0.01, 1), st.floats(0.01, 1), st.floats(-2, 2))
+def test_the_p_value_agrees_with_the_interval(value, below, above, margin):
+    drop = Estimate(value=value, ci95=(value - below, value + above))
+    if abs(margin - drop.ci95[1]) > 1e-9:
+        assert (ours.noninferiority_p(drop, margin) < 0.025) == ours.noninferior(drop, margin)
+
+
 def test_holm_by_hand():
     assert ours.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert ours.holm([0.9, 0.8]) == [1.0, 1.0]

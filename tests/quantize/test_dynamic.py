@@ -30,7 +30,7 @@ def test_near_to_float_and_integer_when_it_runs(name, fuse, quantized, cosine, e
     assert cosine(out / "model.onnx", name) > 0.995
     operators = executed(out / "model.onnx")
     assert operators["DynamicQuantizeMatMul"] + operators["MatMulIntegerToFloat"] == 12
-    assert sorted(path.name for path in out.iterdir()) == ["coverage.json", "model.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == ["coverage.json", "model.onnx", "sqnr.json"]
 
 
 def test_smaller_with_embeddings(quantized, graphs):

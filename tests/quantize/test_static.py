@@ -27,7 +27,7 @@ def test_near_to_float_and_integer_when_it_runs(name, fuse, quantized, cosine, e
     assert cosine(out / "model.onnx", name) > 0.99
     operators = executed(out / "model.onnx")
     assert sum(operators[kind] for kind in INTEGER) == 12
-    assert sorted(path.name for path in out.iterdir()) == ["coverage.json", "model.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == ["coverage.json", "model.onnx", "sqnr.json"]
 
 
 @pytest.mark.parametrize("fuse", [True, False])

@@ -6,10 +6,19 @@ import math
 import pytest
 
 from compress.result import (
+    ATTENTION,
+    FLOAT,
+    INTEGER,
+    MOVES,
+    SUMS,
     Coverage,
     Estimate,
+    Floor,
     Gate,
     Latency,
+    Limits,
+    Operator,
+    Profile,
     Report,
     Score,
     SkippedNode,
@@ -42,6 +51,10 @@ def latencies(*p50: float) -> dict[str, Latency]:
 
 def speedups(*triples: tuple[float, float, float]) -> dict[str, Estimate]:
     return dict(zip(WORKLOADS, (estimate(*triple) for triple in triples), strict=True))
+
+
+def profile(*operators: tuple[str, str, int, float]) -> Profile:
+    return Profile(operators=tuple(Operator(op_type=t, kind=k, nodes=n, ms=ms) for t, k, n, ms in operators))
 
 
 def digest(seed: str) -> str:
@@ -132,6 +145,32 @@ INT8 = Variant(
     widths=PRUNED.widths,
     seconds=9.8,
 )
+DENSE = dataclasses.replace(
+    DENSE,
+    profile={
+        "1x128": profile(("MatMul", FLOAT, 36, 13.9), ("MatMul", ATTENTION, 12, 2.1), ("Add", SUMS, 50, 1.4))
+    },
+    floor={"1x128": Floor(memory_ms=0.0, integer_ms=0.0, float_ms=9.66)},
+)
+PRUNED = dataclasses.replace(
+    PRUNED,
+    profile={
+        "1x128": profile(("MatMul", FLOAT, 36, 9.2), ("Attention", ATTENTION, 6, 1.8), ("Sum", SUMS, 13, 0.9))
+    },
+    not_faster={"1x32": ("cannot be told apart from dense: EXPLAINED", "data movement: 0.31 ms a call")},
+)
+INT8 = dataclasses.replace(
+    INT8,
+    profile={
+        "1x128": profile(
+            ("DynamicQuantizeMatMul", INTEGER, 18, 2.61),
+            ("Attention", ATTENTION, 6, 1.83),
+            ("Sum", SUMS, 13, 0.91),
+            ("Gather", MOVES, 4, 0.02),
+        )
+    },
+    floor={"1x128": Floor(memory_ms=0.0, integer_ms=0.81, float_ms=0.54)},
+)
 STEPS = list(range(0, 1201, 100))
 
 
@@ -192,6 +231,13 @@ def report() -> Report:
             Gate(name="reload of the pruned", passed=True, numbers={"max_abs": 0.0}),
             Gate(name="student torch = ONNX", passed=True, numbers={"max_abs": 3.1e-6, "cosine": 0.9999997}),
             Gate(name="coverage", passed=True, numbers={"coverage_macs": 0.9874, "floor": 0.95}),
+        ),
+        limits=Limits(
+            threads=2,
+            bandwidth_gb_per_s=18.2,
+            float32_gflops=281.0,
+            integer_gops={"int8": 2240.0, "uint8": 610.0},
+            cache_bytes=110_100_480,
         ),
         notes={
             "noise": [

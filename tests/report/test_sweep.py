@@ -256,6 +256,7 @@ def test_page_and_markdown_tell_the_same(drawn: dict[str, bytes]) -> None:
         "15 points: 13 done, 1 failed, 1 running",
         "On no front: #2, #3, #5, #6, #8, #9.",
         "The same settings: #4, #12.",
+        "Every point was evaluated on the test split: the numbers of the best of 13 points",
         "same settings as #12",
         "#1 is faster (2.67 vs 4.15 ms) and drops less (0.0118 vs 0.0130)",
         "reference 5.96 ms (the dense model), 0.0598 (the worst drop seen)",
@@ -343,6 +344,7 @@ def test_one_point_and_a_redraw(report: Report, tmp_path: Path) -> None:
     assert [found.hypervolume for found in sweep.fronts] == [0.0] * 3
     assert "1 point: 1 done" in text_of(files["report.html"].decode())
     assert "All points: prune.keep.ffn=0.5." in files["report.md"].decode()
+    assert "optimistic" not in files["report.md"].decode()  # nothing was chosen
     write_sweep(tmp_path)
     assert contents(tmp_path) == files
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from compress.report.sections import by_reason, curve, noise_advice, sections
 from compress.report.table import console_summary, escape_markdown, markdown_table, table_rows
-from compress.result import Report, Score, SkippedNode
+from compress.result import Estimate, Looks, NearDuplicates, Noninferiority, Report, Score, SkippedNode
 
 
 def printed(report: Report, width: int = 100) -> str:
@@ -138,6 +138,42 @@ def test_skipped_nodes_are_grouped_the_most_frequent_reason_first(report: Report
     (section,) = [section for section in sections(report) if section.anchor == "skipped"]
     assert section.rows[0][:3] == ("int8", "both inputs vary", "12")
     assert section.rows[0][3].endswith("and 9 more")
+
+
+def test_splits_say_what_nearly_repeats_and_how_often_test_was_looked_at(report: Report) -> None:
+    nearly = NearDuplicates(
+        examples=5, share=0.01, limit=0.8, similarity=0.863, text="One.", other="Won.", other_split="train"
+    )
+    test = dataclasses.replace(report.splits["test"], near_duplicates=nearly, looks=Looks(looks=12, models=9))
+    changed = dataclasses.replace(report, splits={**report.splits, "test": test})
+    (section,) = [section for section in sections(changed) if section.anchor == "splits"]
+    assert section.rows[-1][:5] == ("test", "500", "500", "5 (1.00 %)", "12 times, 9 models")
+    assert section.rows[0][3:5] == ("-", "-")
+    used, repeated = section.lines
+    assert "looked at 12 times on this machine, for 9 models beside the dense one: the best of" in used
+    assert "5 of 500 examples of test" in repeated
+    assert "0.863: One. | Won. (train)" in repeated
+    once = dataclasses.replace(test, near_duplicates=None, looks=Looks(looks=1, models=1))
+    changed = dataclasses.replace(report, splits={"test": once})
+    (section,) = [section for section in sections(changed) if section.anchor == "splits"]
+    (used,) = section.lines
+    assert used.endswith("looked at once on this machine, for 1 model beside the dense one.")
+
+
+def test_the_tests_against_the_budget_are_told(report: Report) -> None:
+    tests = tuple(
+        Noninferiority(
+            metric=metric, drop=Estimate(value=0.01, ci95=(-0.02, 0.04)), margin=0.05, p_value=p, p_holm=2 * p
+        )
+        for metric, p in (("lee_spearman", 0.0001), ("wordsim353_spearman", 0.02))
+    )
+    changed = dataclasses.replace(report, verdict=dataclasses.replace(report.verdict, noninferiority=tests))
+    (section,) = [section for section in sections(changed) if section.anchor == "noninferiority"]
+    assert section.rows[0] == (
+        "lee_spearman (primary)", "0.0100 [-0.0200, 0.0400]", "0.0500", "< 0.001", "< 0.001", "yes"
+    )  # fmt: skip
+    assert section.rows[1][3:] == ("0.020", "0.040", "not shown")
+    assert "noninferiority" not in [section.anchor for section in sections(report)]
 
 
 def test_a_section_without_content_is_left_out(bare: Report) -> None:

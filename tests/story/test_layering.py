@@ -11,14 +11,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "compress"
 # A module may import those of earlier lines only: nothing upward, and nothing of its own line.
 LAYERS = [
-    {"errors", "space", "machine"},
-    {"config", "registry", "result", "store", "sources", "sweep"},
+    {"errors", "space", "machine", "onnx_probe"},
+    {"config", "registry", "result", "store", "sources", "sweep", "onnx_file", "onnx_gates"},
     {"compose", "families", "data", "search_space", "sweep_result"},
     {"prune", "recover", "export", "quantize", "evaluate", "benchmark", "report"}
-    | {"artifact", "verdict", "road", "cache", "study"},
-    {"assemble"},
+    | {"artifact", "explain", "road", "cache", "study", "looks"},
+    {"verdict"},
+    {"assemble", "bench"},
     {"pipeline"},
-    {"candidates"},
+    {"candidates", "reproduce"},
     {"search"},
     {"launch"},
     {"cli"},

@@ -38,6 +38,7 @@ STAGES = [
     "evaluate pruned",
     "evaluate int8",
     "benchmark",
+    "profile",
 ]
 
 
@@ -61,6 +62,7 @@ def test_a_run_leaves_report_artifact_and_config(finished):
         "dense: ONNX equals torch",
         "pruned: ONNX equals torch",
         "int8: integer coverage",
+        "int8: every layer alone near its float twin",
     ]
 
 

@@ -1,10 +1,12 @@
 """Budgets against intervals, by hand and by property."""
 
+import dataclasses
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from compress.config import BudgetConfig
 from compress.result import Estimate, Score, Variant
@@ -120,3 +122,26 @@ def test_nothing_ships_beyond_its_budget(drops, speeds, max_drop, min_speedup):
     ]
     assert verdict.ships == bool(fitting)
     assert verdict.best == (fitting or [candidates[-1].name])[-1]
+
+
+def test_every_metric_is_tested_against_the_budget():
+    """Dense 0.5 and a budget of 10 %: a margin of 0.05; half an interval of 0.04 is 1.96 standard errors."""
+    z = norm.ppf(0.975)
+    dense, small = variant("dense"), variant("int8", drop=(-0.03, 0.01, 0.05))
+    scores = {"a": dense.quality["m"], **dense.quality}
+    drops = {"a": Estimate(value=0.0, ci95=(-0.02, 0.02)), **small.drop_from_dense}
+    dense = dataclasses.replace(dense, quality=scores)
+    small = dataclasses.replace(small, quality=scores, drop_from_dense=drops)
+    first, second = judge([dense, small], "m", BudgetConfig(max_quality_drop=0.1)).noninferiority
+    assert (first.metric, second.metric) == ("m", "a")  # the primary one first
+    assert first.margin == second.margin == pytest.approx(0.05)
+    assert first.p_value == pytest.approx(norm.sf(z * 0.04 / 0.04))
+    assert second.p_value == pytest.approx(norm.sf(z * 0.05 / 0.02))
+    assert second.p_holm == pytest.approx(2 * second.p_value)
+    assert first.p_holm == pytest.approx(first.p_value)
+    assert first.drop == drops["m"]
+
+
+def test_without_a_budget_or_a_candidate_there_is_nothing_to_test():
+    assert judge([DENSE, variant("int8")], "m", BudgetConfig()).noninferiority == ()
+    assert judge([DENSE], "m", BudgetConfig(max_quality_drop=0.1)).noninferiority == ()

@@ -1,0 +1,236 @@
+"""Where a call's time goes, by operator: onnxruntime's own profiler, in a process of each model's own.
+
+It sees the graph as it runs: after fusions, with the kernels that were chosen.
+"""
+
+import json
+import math
+import tempfile
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+from pydantic import TypeAdapter, ValidationError
+
+from compress.benchmark.limits import calibrate
+from compress.benchmark.runner import Failure, Worker
+from compress.errors import BenchmarkError
+from compress.result import (
+    ACTIVATIONS,
+    ATTENTION,
+    FLOAT,
+    INTEGER,
+    MOVES,
+    NORMS,
+    OTHER,
+    ROUNDING,
+    SUMS,
+    Limits,
+    Operator,
+    Profile,
+)
+
+SECONDS = 0.3  # of one model on one workload, after the warm-up
+WARMUP_SECONDS = 0.2
+FEWEST_CALLS, MOST_CALLS = 3, 50
+_OPERATORS = {
+    INTEGER: "MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul QLinearMatMul QGemm ConvInteger "
+    "QLinearConv MatMulNBits",
+    FLOAT: "MatMul FusedMatMul Gemm FusedGemm Conv FusedConv ConvTranspose MatMulFpQ4 FusedMatMulActivation",
+    ATTENTION: "Attention MultiHeadAttention GroupQueryAttention QAttention Softmax QLinearSoftmax",
+    ROUNDING: "QuantizeLinear DequantizeLinear DynamicQuantizeLinear Round",
+    NORMS: "LayerNormalization SkipLayerNormalization EmbedLayerNormalization RMSNormalization "
+    "SimplifiedLayerNormalization SkipSimplifiedLayerNormalization BatchNormalization "
+    "InstanceNormalization GroupNormalization LpNormalization",
+    ACTIVATIONS: "Gelu BiasGelu FastGelu QuickGelu Erf Relu LeakyRelu Tanh Sigmoid HardSigmoid HardSwish Elu "
+    "Selu Softplus Swish Mish PRelu Clip",
+    SUMS: "Add Sum Sub Mul Div Pow Sqrt Neg Exp Log Abs Max Min ReduceMean ReduceSum ReduceMax ReduceL2 "
+    "QLinearAdd QLinearMul AveragePool GlobalAveragePool MaxPool Where Equal Less Greater And Or Not CumSum",
+    MOVES: "Transpose Reshape Gather GatherElements GatherND Concat Slice Split Unsqueeze Squeeze Expand "
+    "Cast Shape ConstantOfShape Identity Flatten Tile Pad Range ReorderInput ReorderOutput Trilu",
+}
+_KIND = {op_type: kind for kind, names in _OPERATORS.items() for op_type in names.split()}
+_CONTAINERS = {"If", "Loop", "Scan"}  # their time is that of the nodes inside
+Shapes = list[tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The contents of profile.json."""
+
+    limits: Limits
+    profiles: dict[str, dict[str, Profile]]  # model -> workload
+
+
+_ADAPTER = TypeAdapter(Evidence)
+
+
+def profile_models(
+    threads: int,
+    models: Mapping[str, Path],
+    inputs: Mapping[str, Mapping[str, np.ndarray]],
+    out: Path,
+) -> None:
+    """Profile `models` on `inputs` (workload -> feeds), calibrate the machine, write `out/profile.json`.
+
+    About a second a model and workload, and four for the machine. Raises BenchmarkError naming the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        workloads = {}
+        for number, (name, feeds) in enumerate(inputs.items()):
+            workloads[name] = str(Path(folder) / f"{number}.npz")
+            np.savez(workloads[name], **feeds)  # type: ignore[arg-type]
+        try:
+            profiles = {
+                name: _profile(name, path, threads, workloads, Path(folder) / f"trace{number}")
+                for number, (name, path) in enumerate(models.items())
+            }
+            evidence = Evidence(limits=calibrate(threads), profiles=profiles)
+        except Failure as failure:
+            raise BenchmarkError(
+                "a model could not be profiled",
+                found=str(failure),
+                next="look whether the file loads in onnxruntime and fits in memory",
+            ) from None
+    (out / "profile.json").write_bytes(_ADAPTER.dump_json(evidence, indent=2) + b"\n")
+
+
+def load_evidence(folder: Path) -> Evidence:
+    """What `profile_models` wrote into `folder`. Raises BenchmarkError when it cannot be read."""
+    try:
+        return _ADAPTER.validate_json((folder / "profile.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BenchmarkError(
+            f"cannot read {folder / 'profile.json'}",
+            found=str(error).splitlines()[0],
+            next="profile again",
+        ) from None
+
+
+def _profile(
+    name: str, path: Path, threads: int, workloads: Mapping[str, str], trace: Path
+) -> dict[str, Profile]:
+    """Profiles by workload; the trace of a few calls of a plain session, in a process of its own."""
+    worker, runs = Worker(name), []
+    try:
+        worker.ask("load", path=str(path.resolve()), workloads=workloads, threads=threads, profile=str(trace))
+        for workload in workloads:
+            worker.ask("first_run", workload=workload)
+            warm = worker.ask("warm_up", workload=workload, seconds=WARMUP_SECONDS, block_ms=50.0)
+            count = min(MOST_CALLS, max(FEWEST_CALLS, int(SECONDS * 1e3 / warm["ms"])))
+            worker.ask("block", workload=workload, count=count)
+            runs.append((1 + warm["calls"] + 1, count))  # a block opens with one call that does not count
+        file = Path(worker.ask("end_profiling")["path"])
+    finally:
+        worker.close()
+    events, types = json.loads(file.read_bytes()), weight_types(path)
+    return {
+        workload: Profile(operators=each, weight_types=types)
+        for workload, each in zip(workloads, operators(events, runs), strict=True)
+    }
+
+
+def operators(
+    events: Iterable[Mapping[str, Any]], runs: Sequence[tuple[int, int]]
+) -> list[tuple[Operator, ...]]:
+    """Operators of a call, the slowest first, for each of `runs`: (calls to skip, calls to count), in order.
+
+    `events` is onnxruntime's trace. The time of a type is the median over the calls of its sum in a call.
+    """
+    events = list(events)
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    nodes: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            nodes[bisect_right(starts, event["ts"]) - 1].append(event)
+    found, call = [], 0
+    for skipped, counted in runs:
+        call += skipped
+        found.append(_of_calls([nodes[i] for i in range(call, call + counted)]))
+        call += counted
+    return found
+
+
+def _of_calls(calls: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Operator, ...]:
+    micros: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * len(calls))
+    counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for i, events in enumerate(calls):
+        for event in events:
+            op_type, facts = event["args"]["op_name"], event["args"]
+            if op_type in _CONTAINERS:
+                continue
+            given, made = _shapes(facts.get("input_type_shape")), _shapes(facts.get("output_type_shape"))
+            key = (kind_of(op_type, given), op_type)
+            micros[key][i] += event["dur"]
+            if i == 0:
+                macs = multiply_accumulates(op_type, given, made)
+                sums = (1, macs, _weight_bytes(key[0], given, made))
+                counts[key] = [old + new for old, new in zip(counts[key], sums, strict=True)]
+    unsorted = [
+        Operator(
+            op_type=op_type,
+            kind=kind,
+            ms=median(each) / 1e3,
+            **dict(zip(("nodes", "macs", "weight_bytes"), counts[kind, op_type], strict=True)),
+        )
+        for (kind, op_type), each in micros.items()
+    ]
+    return tuple(sorted(unsorted, key=lambda each: (-each.ms, each.op_type)))
+
+
+def kind_of(op_type: str, given: Shapes) -> str:
+    """The class of an operator; a product of two activations is part of attention."""
+    kind = _KIND.get(op_type, OTHER)
+    both = sum(len(shape) >= 3 for shape in given) >= 2
+    return ATTENTION if kind in (INTEGER, FLOAT) and both and "Conv" not in op_type else kind
+
+
+def multiply_accumulates(op_type: str, given: Shapes, made: Shapes) -> int:
+    """Of one node, from the shapes of its operands; weights that were packed in advance are not among them.
+
+    0 for what is no product, and for a convolution whose kernel is not among the shapes.
+    """
+    if not given or not made or _KIND.get(op_type) not in (INTEGER, FLOAT, ATTENTION) or "Softmax" in op_type:
+        return 0
+    result = math.prod(made[0])
+    if "Attention" in op_type:
+        activations = [shape for shape in given[:3] if len(shape) >= 3]
+        if len(activations) == 3:  # queries, keys, values
+            return math.prod(activations[0]) * activations[1][-2] + result * activations[2][-2]
+        return 3 * result * given[0][-1] + 2 * result * given[0][-2]  # with the projections inside
+    if "Conv" in op_type:
+        kernels = [shape for shape in given[1:] if len(shape) >= 3]
+        return result * math.prod(kernels[0][1:]) if kernels else 0
+    return result * given[0][-1] if given[0] else 0
+
+
+def weight_types(path: Path) -> tuple[str, ...]:
+    """Types of the constant operands of the integer products of an ONNX file; the trace hides them."""
+    graph = onnx.load(path, load_external_data=False).graph
+    names = {
+        tensor.name: onnx.TensorProto.DataType.Name(tensor.data_type).lower() for tensor in graph.initializer
+    }
+    sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    found = set()
+    for node in graph.node:
+        if _KIND.get(node.op_type) in (INTEGER, FLOAT):
+            # a quantized convolution or QLinearMatMul has its weights fourth
+            found |= {names.get(sources.get(name, name), "") for name in (*node.input[1:2], *node.input[3:4])}
+    return tuple(sorted(found & {"int8", "uint8"}))
+
+
+def _weight_bytes(kind: str, given: Shapes, made: Shapes) -> int:
+    if kind not in (INTEGER, FLOAT) or not given or not given[0] or not made or not made[0]:
+        return 0
+    return given[0][-1] * made[0][-1] * (1 if kind == INTEGER else 4)
+
+
+def _shapes(described: Sequence[Mapping[str, Sequence[int]]] | None) -> Shapes:
+    """`[{"float": [1, 128]}] -> [(1, 128)]`."""
+    return [tuple(shape) for each in described or () for shape in each.values()]

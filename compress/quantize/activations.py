@@ -1,0 +1,59 @@
+"""What flows through an ONNX graph on calibration texts."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from compress.data import load_splits
+from compress.families import load
+
+TEXTS = 64  # of the calibration split, for means and maxima of activations
+
+
+def calibration_feeds(checkpoint: Path, splits: Path, texts: int) -> list[dict[str, np.ndarray]]:
+    """The first `texts` of the calibration split, one a feed: padding would enter the statistics.
+
+    Name -> (1, tokens) int64; from the shortest text to the longest.
+    """
+    return text_feeds(checkpoint, load_splits(splits).calibration.texts[:texts])
+
+
+def text_feeds(checkpoint: Path, texts: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """Each text alone: name -> (1, tokens) int64; from the shortest to the longest."""
+    return [
+        {name: tensor.numpy() for name, tensor in batch.items()}
+        for batch in load(checkpoint).batches(texts, 1)
+    ]
+
+
+def collect(
+    model: onnx.ModelProto | Path, tensors: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Values of these tensors of the graph, by name, one dict a feed; the model itself stays as it was.
+
+    What is fetched is an output, so onnxruntime's optimizations keep it and compute the rest as they
+    will when the model ships. Raises ValueError for a tensor that no node makes.
+    """
+    session = _session(model, tensors)
+    for feed in feeds:
+        yield dict(zip(tensors, session.run(list(tensors), dict(feed)), strict=True))
+
+
+def _session(model: onnx.ModelProto | Path, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
+    source = onnx.load(model) if isinstance(model, Path) else model
+    made = {output for node in source.graph.node for output in node.output}
+    if missing := [name for name in tensors if name not in made]:
+        raise ValueError(f"no node makes {', '.join(missing)}")
+    opened = onnx.ModelProto()
+    opened.CopyFrom(source)
+    del opened.graph.output[:]
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the same numbers on every machine, and no spinning beside others
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

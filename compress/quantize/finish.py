@@ -1,0 +1,46 @@
+"""What every int8 option does after the quantizer: leave layers out, correct biases, and prove the result."""
+
+from pathlib import Path
+
+import onnx
+
+from compress.config import Int8Dynamic, Int8Static
+from compress.data import load_splits
+from compress.quantize import coverage, sensitivity, sqnr
+from compress.quantize.activations import TEXTS, calibration_feeds, text_feeds
+from compress.quantize.bias import correct_bias
+
+
+def finish(
+    config: Int8Dynamic | Int8Static,
+    quantized: onnx.ModelProto,
+    reference: onnx.ModelProto,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+) -> None:
+    """Write `out/model.onnx`, coverage.json, sqnr.json and, with `min_cosine`, sensitivity.json.
+
+    `reference` is the float graph that the quantizer got. Raises GateError when too little became integer
+    or a layer broke.
+    """
+    feeds = calibration_feeds(checkpoint, splits, TEXTS)
+
+    def corrected(model: onnx.ModelProto) -> onnx.ModelProto:
+        return correct_bias(model, reference, feeds) if config.bias_correction else model
+
+    left_out: list[str] = []
+    if config.min_cosine is None:
+        quantized = corrected(quantized)
+    else:
+        select = text_feeds(checkpoint, load_splits(splits).select.texts[: sensitivity.TEXTS])
+        quantized, found = sensitivity.leave_out(
+            quantized, reference, select, config.min_cosine, config.min_coverage, corrected
+        )
+        sensitivity.save(found, out)
+        left_out = [layer.node for layer in found.layers if layer.left_out]
+    target = out / "model.onnx"
+    onnx.save(quantized, target)
+    coverage.check(coverage.measure(target, config.exclude, left_out), config.min_coverage, out)
+    some = list(sensitivity.spread(feeds, sqnr.TEXTS))
+    sqnr.check(sqnr.measure(reference, quantized, some), config.min_sqnr_db, len(some), out)

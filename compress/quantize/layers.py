@@ -1,0 +1,201 @@
+"""The layers of a float graph and of its quantized twin, and graphs that take some from each.
+
+onnxruntime's quantizers rename nodes but keep the name of what a layer gives; by it they are matched.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+ALONE = "/alone"  # after the name of a tensor: what the integers make of float inputs
+SWITCH = "/integer"  # after the name of a tensor: the input that says which of the two makes it
+_LAYERS = {"MatMul", "Gemm", "Conv", "Gather"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A node with weights that became integer."""
+
+    node: str  # its name in the float graph
+    output: str  # the tensor that both graphs have
+    macs: int  # multiply-accumulates a token; 0 for an embedding table
+    weights: int
+
+
+def quantized_layers(reference: onnx.GraphProto, quantized: onnx.GraphProto) -> list[Layer]:
+    """Layers of `reference` that `quantized` computes from integers, in the order of the graph."""
+    weights, producers, found = _float_weights(reference), _producers(quantized), []
+    for node in reference.node:
+        weight = next((name for name in node.input if name in weights), None)
+        twin = producers.get(node.output[0])
+        if node.op_type not in _LAYERS or weight is None or twin is None or weight in twin.input:
+            continue
+        size = int(np.prod(weights[weight].dims))
+        macs = 0 if node.op_type == "Gather" else size
+        found.append(Layer(node=node.name, output=node.output[0], macs=macs, weights=size))
+    return found
+
+
+def total_macs(reference: onnx.GraphProto) -> int:
+    """Multiply-accumulates a token of all products with weights, whether they became integer or not."""
+    weights = _float_weights(reference)
+    products = [node for node in reference.node if node.op_type in _LAYERS - {"Gather"}]
+    return sum(
+        int(np.prod(weights[name].dims)) for node in products for name in node.input if name in weights
+    )
+
+
+def restored(
+    quantized: onnx.ModelProto, reference: onnx.ModelProto, outputs: Collection[str]
+) -> onnx.ModelProto:
+    """`quantized` with the float node back wherever one of `outputs` is made; all else as it was."""
+    originals = {node.output[0]: node for node in reference.graph.node if node.output[0] in outputs}
+    nodes = [originals.get(node.output[0], node) for node in quantized.graph.node]
+    needed = {name for node in originals.values() for name in node.input}
+    weights = [tensor for tensor in reference.graph.initializer if tensor.name in needed]
+    tables = {name for name, node in originals.items() if node.op_type == "Gather"}
+    return _rebuilt(quantized, _without_rounding(nodes, tables), weights)
+
+
+def beside(reference: onnx.ModelProto, quantized: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:
+    """`reference` with the integer twin of each layer next to it, reading the same float inputs.
+
+    The twin of `x` is `x/alone`: one run gives what each layer does to perfect inputs.
+    """
+    twins: dict[str, onnx.NodeProto] = {}
+    for output in outputs:  # two layers may share the rounding of their input
+        twins |= {node.output[0]: node for node in _twin(reference, quantized, output, ALONE)}
+    return _rebuilt(reference, [*reference.graph.node, *twins.values()], _weights_of(quantized), quantized)
+
+
+def switched(
+    reference: onnx.ModelProto, quantized: onnx.ModelProto, outputs: Collection[str]
+) -> onnx.ModelProto:
+    """A graph whose bool input `x/integer` says, for each layer, whether integers make its output `x`."""
+    nodes = []
+    for node in reference.graph.node:
+        output = node.output[0]
+        if output not in outputs:
+            nodes.append(node)
+            continue
+        plain = onnx.NodeProto()
+        plain.CopyFrom(node)
+        plain.output[0] += ALONE
+        value = helper.make_tensor_value_info(output + ALONE, TensorProto.FLOAT, None)
+        then, other = (
+            helper.make_graph(branch, name, [], [value])
+            for name, branch in (
+                ("integer", _twin(reference, quantized, output, ALONE)),
+                ("float", [plain]),
+            )
+        )
+        nodes.append(helper.make_node("If", [output + SWITCH], [output], then_branch=then, else_branch=other))
+    model = _rebuilt(reference, nodes, _weights_of(quantized), quantized)
+    model.graph.input.extend(
+        helper.make_tensor_value_info(output + SWITCH, TensorProto.BOOL, []) for output in outputs
+    )
+    return model
+
+
+def _twin(
+    reference: onnx.ModelProto, quantized: onnx.ModelProto, output: str, suffix: str
+) -> list[onnx.NodeProto]:
+    """The nodes of `quantized` that make `output` from tensors that `reference` has too."""
+    known = set(_producers(reference.graph)) | {value.name for value in reference.graph.input}
+    nodes: list[onnx.NodeProto] = []
+    needed = {output}
+    for node in reversed(quantized.graph.node):
+        if needed & set(node.output):
+            twin = onnx.NodeProto()
+            twin.CopyFrom(node)
+            twin.name += suffix
+            twin.output[:] = [name + suffix if name == output else name for name in node.output]
+            nodes.insert(0, twin)
+            needed = (needed - set(node.output)) | (set(node.input) - known)
+    return nodes
+
+
+def _without_rounding(nodes: Iterable[onnx.NodeProto], tables: Collection[str]) -> list[onnx.NodeProto]:
+    """Readers of what a float embedding table gives read it itself, where QDQ format rounds it for them."""
+    nodes = list(nodes)
+    rounded = {
+        n.output[0]: n.input[0] for n in nodes if n.op_type == "QuantizeLinear" and n.input[0] in tables
+    }
+    floats = {
+        node.output[0]: rounded[node.input[0]]
+        for node in nodes
+        if node.op_type == "DequantizeLinear" and node.input[0] in rounded
+    }
+    changed = []
+    for node in nodes:
+        if floats.keys() & set(node.input):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [floats.get(name, name) for name in node.input]
+            node = copy
+        changed.append(node)
+    return changed
+
+
+def _weights_of(model: onnx.ModelProto) -> Sequence[onnx.TensorProto]:
+    return list(model.graph.initializer)
+
+
+def _rebuilt(
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    more: Sequence[onnx.TensorProto],
+    twin: onnx.ModelProto | None = None,
+) -> onnx.ModelProto:
+    """The model of these nodes, with `more` initializers where they are read.
+
+    Without a twin, what no output needs is left out; with one, its operators' domains come in.
+    """
+    outputs = {value.name for value in model.graph.output}
+    kept, needed = [], set(outputs)
+    for node in reversed(nodes):
+        if twin is not None or needed & set(node.output):
+            kept.append(node)
+            needed |= set(_read(node))
+    own = {tensor.name for tensor in model.graph.initializer} | {o for node in kept for o in node.output}
+    tensors = [*model.graph.initializer, *(tensor for tensor in more if tensor.name not in own)]
+    made = onnx.ModelProto(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        functions=model.functions,
+        metadata_props=model.metadata_props,
+    )
+    domains = {opset.domain for opset in model.opset_import}
+    if twin is not None:
+        made.opset_import.extend(opset for opset in twin.opset_import if opset.domain not in domains)
+    made.graph.name = model.graph.name
+    made.graph.node.extend(reversed(kept))
+    made.graph.initializer.extend(tensor for tensor in tensors if tensor.name in needed)
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(model.graph.output)
+    return made
+
+
+def _read(node: onnx.NodeProto) -> Iterable[str]:
+    """Names a node reads, those of its branches included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _read(inner)
+
+
+def _producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    return {output: node for node in graph.node for output in node.output}
+
+
+def _float_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    return {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2
+    }

@@ -1,0 +1,59 @@
+"""What the reports say of single layers: how far int8 moved each, what leaving some in float was worth."""
+
+from compress.report.format import megabytes, number, percent, precise
+from compress.result import LayerErrors, Sensitivity
+
+SHOWN = 20
+ERROR_HEADER = ("variant", "layer", "SQNR alone, dB", "SQNR in the whole graph, dB")
+DAMAGE_HEADER = ("variant", "layer", "damage alone, 1 - cosine", "MACs", "float adds, MB", "left in float")
+
+
+def error_rows(name: str, errors: LayerErrors) -> list[tuple[str, ...]]:
+    """The worst layers first."""
+    return [
+        (name, layer.node, f"{layer.alone_db:.1f}", f"{layer.sqnr_db:.1f}") for layer in errors.layers[:SHOWN]
+    ]
+
+
+def error_line(name: str, errors: LayerErrors) -> str:
+    more = len(errors.layers) - SHOWN
+    rest = f"; {more} more layers lie above {errors.layers[SHOWN].alone_db:.1f} dB alone" if more > 0 else ""
+    return (
+        f"{name}: signal over quantization noise of {len(errors.layers)} layers on {errors.texts} "
+        f"calibration texts; the gate asks for {number(errors.floor_db)} dB alone{rest}. "
+        "20 dB are an error of 10 %."
+    )
+
+
+def damage_rows(name: str, found: Sensitivity) -> list[tuple[str, ...]]:
+    """The most damage first; what is left in float is always shown."""
+    return [
+        (
+            name,
+            layer.node,
+            number(layer.damage),
+            percent(layer.macs),
+            megabytes(layer.bytes_added),
+            "yes" if layer.left_out else "",
+        )
+        for index, layer in enumerate(found.layers)
+        if index < SHOWN or layer.left_out
+    ]
+
+
+def damage_lines(name: str, found: Sensitivity) -> list[str]:
+    asked = f"asked {precise(found.min_cosine)} on {found.texts} select texts"
+    left = sum(layer.left_out for layer in found.layers)
+    if not left and found.met:
+        return [f"{name}: every layer in int8 has cosine {precise(found.cosine_all)} to float ({asked})"]
+    lines = [
+        f"{name}: cosine to float {precise(found.cosine_all)} with every layer in int8, "
+        f"{precise(found.cosine)} with {left} left in float ({asked})",
+        f"{name}: that costs {megabytes(found.bytes_added)} MB and takes {percent(found.macs_left_out)} of "
+        "the multiply-accumulates from the integers; what it costs in time is the difference to int8_all",
+        "layers left out and cosine, as tried: "
+        + ", ".join(f"{count}: {precise(cosine)}" for count, cosine in found.tried),
+    ]
+    if not found.met:
+        lines.insert(0, f"{name}: NOT MET: no set of layers within quantize.min_coverage reaches the cosine")
+    return lines

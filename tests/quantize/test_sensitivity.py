@@ -1,0 +1,158 @@
+"""Which layers stay in float: the arithmetic by hand, and the whole on a model with one bad layer."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from compress.config import Int8Dynamic, Int8Static
+from compress.quantize import left_out, load_coverage, load_sensitivity, quantize, without_exclusion
+from compress.quantize.activations import text_feeds
+from compress.quantize.layers import Layer, quantized_layers, restored
+from compress.quantize.sensitivity import affordable, by_price, fewest, leave_out, mean_cosine, rank, run
+
+
+def layer(name, macs, weights):
+    return Layer(node=name, output=name, macs=macs, weights=weights)
+
+
+def test_the_most_damage_for_its_price_comes_first():
+    layers = [layer("product", 100, 100), layer("small", 10, 10), layer("table", 0, 890), layer("good", 1, 1)]
+    damages = {"product": 0.8, "small": 0.2, "table": 0.1, "good": -0.1}
+    # prices: 100/111 + 100/1001 = 1.0, 0.1, 0.889; damage for it: 0.8, 2.0, 0.11
+    assert [each.node for each in by_price(layers, damages)] == ["small", "product", "table"]
+
+
+def test_a_layer_that_does_not_fit_is_passed_over():
+    layers = [layer("a", 6, 1), layer("b", 5, 1), layer("c", 4, 1), layer("table", 0, 9)]
+    assert [each.node for each in affordable(layers, 10)] == ["a", "c", "table"]
+    assert [each.node for each in affordable(layers, -1)] == []
+
+
+@given(st.integers(0, 40), st.integers(0, 60))
+def test_the_fewest_that_are_enough(most, needed):
+    asked = []
+    found = fewest(most, lambda count: asked.append(count) or count >= needed)
+    assert found == (needed if needed <= most else None)
+    assert len(asked) <= 2 + int(np.ceil(np.log2(max(most, 1))))
+
+
+def test_cosine_by_hand():
+    found = [np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]]), np.array([[0.0, 0.0]])]
+    expected = [np.array([[2.0, 0.0]]), np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])]
+    assert mean_cosine(found, expected) == pytest.approx((1 + 0.5**0.5 + 0) / 3)
+
+
+@pytest.fixture
+def pair(graphs, quantized, checkpoints, splits):
+    def make(config, fuse=True):
+        folder = quantized(config, "bert", fuse)
+        feeds = text_feeds(checkpoints["bert"], splits.select.texts[:8])
+        reference = onnx.load(graphs("bert", fuse) / "model.onnx")
+        return reference, onnx.load(folder / "model.onnx"), feeds
+
+    return make
+
+
+def outputs(model, feeds):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [session.run(None, feed)[0] for feed in feeds]
+
+
+@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(texts=9)])
+@pytest.mark.parametrize("fuse", [True, False])
+def test_everything_restored_is_the_float_model(config, fuse, pair):
+    reference, int8, feeds = pair(config, fuse)
+    names = [each.output for each in quantized_layers(reference.graph, int8.graph)]
+    again = restored(int8, reference, names)
+    assert np.allclose(outputs(again, feeds)[0], outputs(reference, feeds)[0], atol=1e-6)
+    assert not quantized_layers(reference.graph, again.graph)
+    assert restored(int8, reference, ()).graph.node == int8.graph.node
+
+
+@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(texts=9, embeddings=False)])
+def test_the_damage_alone_is_that_of_a_graph_with_this_layer_in_integers(config, pair):
+    reference, int8, feeds = pair(config)
+    layers = quantized_layers(reference.graph, int8.graph)
+    damages = rank(reference, int8, layers, feeds)
+    expected = outputs(reference, feeds)
+    for chosen in (layers[3], layers[-1]):
+        others = [each.output for each in layers if each is not chosen]
+        alone = outputs(restored(int8, reference, others), feeds)
+        assert damages[chosen.output] == pytest.approx(1 - mean_cosine(alone, expected), abs=1e-6)
+        assert damages[chosen.output] > 0
+
+
+def spoil(int8, name):
+    """Coarse weights for one layer: 3 bits instead of 8."""
+    node = next(n for n in int8.graph.node if n.op_type == "MatMulInteger" and name in n.name)
+    (weight,) = (t for t in int8.graph.initializer if t.name == node.input[1])
+    coarse = np.clip(np.round(numpy_helper.to_array(weight) / 42.0) * 42, -128, 127).astype(np.int8)
+    weight.CopyFrom(numpy_helper.from_array(coarse, weight.name))
+
+
+def test_one_bad_layer_is_found_and_alone_left_out(pair):
+    reference, int8, feeds = pair(Int8Dynamic())
+    good = mean_cosine(run(int8, feeds), run(reference, feeds))
+    spoil(int8, "layer.1/attention/self/key")
+    graph, found = leave_out(int8, reference, feeds, good - 1e-4, 0.9, lambda model: model)
+    assert [each.node for each in found.layers if each.left_out] == [found.layers[0].node]
+    assert "layer.1/attention/self/key" in found.layers[0].node
+    assert found.met
+    assert found.cosine_all < good - 1e-4 <= found.cosine
+    assert found.cosine == mean_cosine(run(graph, feeds), run(reference, feeds))
+    assert (found.bytes_added, found.macs_left_out) == (3 * 32 * 32, 1024 / 16384)
+
+
+def test_what_coverage_forbids_stays_integer_and_the_best_is_kept(pair):
+    reference, int8, feeds = pair(Int8Dynamic())
+    _, found = leave_out(int8, reference, feeds, 1.0, 0.9, lambda model: model)
+    assert not found.met
+    assert found.cosine_all < found.cosine < 1
+    assert 0 < found.macs_left_out <= 0.1
+    gained = dict(found.tried)[max(dict(found.tried))] - found.cosine_all
+    assert found.cosine - found.cosine_all >= 0.75 * gained
+
+
+def test_near_enough_leaves_the_graph_alone(pair):
+    reference, int8, feeds = pair(Int8Dynamic())
+    graph, found = leave_out(int8, reference, feeds, 0.9, 0.95, lambda model: model)
+    assert graph is int8
+    assert (found.met, found.layers, found.bytes_added, len(found.tried)) == (True, (), 0, 1)
+
+
+def weight_bytes(folder):
+    tensors = onnx.load(folder / "model.onnx").graph.initializer
+    return sum(numpy_helper.to_array(tensor).nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize("config", [Int8Dynamic, Int8Static])
+def test_the_stage_leaves_out_tells_and_stays_above_its_floor(config, quantized):
+    more = {"texts": 9} if config is Int8Static else {}
+    folder = quantized(config(min_cosine=0.99999, min_coverage=0.75, **more))
+    found, coverage = load_sensitivity(folder), load_coverage(folder)
+    assert left_out(folder)
+    assert 0.75 <= coverage.coverage_macs == pytest.approx(1 - found.macs_left_out)
+    products = {each.node for each in found.layers if each.left_out and each.macs}
+    told = {each.node for each in coverage.skipped if each.reason == "left in float for quantize.min_cosine"}
+    assert products == told
+    plain = quantized(without_exclusion(config(min_cosine=0.99999, **more)), out="plain")
+    assert not left_out(plain)
+    assert weight_bytes(folder) - weight_bytes(plain) == pytest.approx(found.bytes_added, rel=0.1)
+
+
+def test_a_model_that_is_bad_whole_is_no_error(graphs, checkpoints, splits_folder, tmp_path):
+    quantize(
+        Int8Dynamic(min_cosine=1.0, min_coverage=1.0),
+        [],
+        graphs(),
+        checkpoints["bert"],
+        splits_folder,
+        tmp_path,
+    )
+    found = load_sensitivity(tmp_path)
+    assert not found.met
+    assert not [each for each in found.layers if each.macs and each.left_out]

@@ -1,0 +1,67 @@
+"""Single layers in the reports: the worst first, what stays in float always shown."""
+
+import dataclasses
+
+from compress.report.markdown import report_markdown
+from compress.report.sections import sections
+from compress.result import LayerDamage, LayerError, LayerErrors, Report, Sensitivity
+
+ERRORS = LayerErrors(
+    floor_db=5.0,
+    texts=16,
+    worst_alone_db=21.8,
+    worst_db=14.6,
+    layers=tuple(
+        LayerError(node=f"/layer.{i}/MatMul", sqnr_db=14.6 + i, alone_db=21.8 + i) for i in range(23)
+    ),
+)
+
+
+def damage(index: int, left_out: bool = False) -> LayerDamage:
+    return LayerDamage(
+        node=f"/layer.{index}/MatMul", damage=0.001 / (index + 1), macs=0.0139, bytes_added=442_368,
+        left_out=left_out,
+    )  # fmt: skip
+
+
+def sensitivity(met: bool) -> Sensitivity:
+    layers = tuple(damage(index, left_out=index in (1, 24)) for index in range(26))
+    return Sensitivity(
+        min_cosine=0.995, cosine_all=0.9937, cosine=0.9951, met=met, texts=128, bytes_added=884_736,
+        macs_left_out=0.0278, tried=((0, 0.9937), (2, 0.9951)), layers=layers,
+    )  # fmt: skip
+
+
+def with_layers(report: Report, found: Sensitivity) -> Report:
+    int8 = dataclasses.replace(report.variants[-1], layer_errors=ERRORS, sensitivity=found)
+    return dataclasses.replace(report, variants=(*report.variants[:-1], int8))
+
+
+def section(report, anchor):
+    return next((each for each in sections(report) if each.anchor == anchor), None)
+
+
+def test_the_worst_layers_come_first_and_the_rest_is_counted(report):
+    found = section(with_layers(report, sensitivity(True)), "layers")
+    assert found.rows[0] == ("int8", "/layer.0/MatMul", "21.8", "14.6")
+    assert len(found.rows) == 20
+    assert "3 more layers lie above 41.8 dB alone" in found.lines[0]
+
+
+def test_what_is_left_in_float_is_shown_with_its_price(report):
+    found = section(with_layers(report, sensitivity(True)), "sensitivity")
+    assert [row[1] for row in found.rows if row[-1] == "yes"] == ["/layer.1/MatMul", "/layer.24/MatMul"]
+    assert len(found.rows) == 21
+    assert "0.9951 with 2 left in float (asked 0.995 on 128 select texts)" in found.lines[0]
+    assert "0.885 MB" in found.lines[1]
+    assert "NOT MET" not in " ".join(found.lines)
+    assert "NOT MET" in section(with_layers(report, sensitivity(False)), "sensitivity").lines[0]
+
+
+def test_a_report_without_them_draws_nothing_of_it_and_one_with_them_survives_the_file(report, tmp_path):
+    assert section(report, "layers") is None
+    assert section(report, "sensitivity") is None
+    full = with_layers(report, sensitivity(True))
+    full.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == full
+    assert "/layer.24/MatMul" in report_markdown(full)
