@@ -13,7 +13,7 @@ import onnx
 
 from compress import families, looks
 from compress.artifact import Manifest, write_artifact
-from compress.benchmark import Evidence, Speed, cpu_facts, floor, load_evidence, load_speed
+from compress.benchmark import Speed, cpu_facts, floor, load_limits, load_profiles, load_speed
 from compress.compose import options_of, to_plain
 from compress.config import RunConfig
 from compress.data import Splits, load_splits
@@ -22,7 +22,7 @@ from compress.explain import explain
 from compress.families import Encoder
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
 from compress.report.card import model_card
-from compress.result import Gate, Report, Split, Variant
+from compress.result import Gate, Limits, Profile, Report, Split, Variant
 from compress.road import Road
 from compress.store import LIBRARIES, Entry, sha256_file
 from compress.verdict import judge
@@ -66,7 +66,8 @@ def assemble(
     ladder: Sequence[Rung],
     quality: Sequence[Entry],
     speed: Entry,
-    where: Entry,
+    profiles: Sequence[Entry],
+    limits: Entry,
     splits: Entry,
     pruned: Entry,
     road: Road,
@@ -74,12 +75,9 @@ def assemble(
 ) -> Report:
     """One report out of the folders that the stages left on `road`."""
     measured = [load_quality(entry.path) for entry in quality]
-    timed, evidence = load_speed(speed.path), load_evidence(where.path)
-    variants = _explained(
-        [_variant(rung, q, timed, evidence) for rung, q in zip(ladder, measured, strict=True)],
-        timed,
-        evidence,
-    )
+    timed, machine = load_speed(speed.path), load_limits(limits.path)
+    rungs = zip(ladder, measured, map(load_profiles, (entry.path for entry in profiles)), strict=True)
+    variants = _explained([_variant(rung, q, timed, p, machine) for rung, q, p in rungs], timed, machine)
     primary = measured[0].primary
     student = ladder[-1].checkpoint.path
     facts = families.read_facts(student)
@@ -98,7 +96,7 @@ def assemble(
         verdict=judge(variants, primary, config.budget),
         stages=tuple(road.stages),
         gates=tuple(_gates(ladder, pruned)),
-        limits=evidence.limits,
+        limits=machine,
         notes={
             "noise": list(timed.noise),
             "command": command,
@@ -178,7 +176,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _variant(rung: Rung, quality: Quality, speed: Speed, evidence: Evidence) -> Variant:
+def _variant(
+    rung: Rung, quality: Quality, speed: Speed, profiles: dict[str, Profile], machine: Limits
+) -> Variant:
     encoder = families.load(rung.checkpoint.path)
     path = rung.graph.path / "model.onnx"
     quantized = (rung.graph.path / "coverage.json").is_file()
@@ -201,20 +201,18 @@ def _variant(rung: Rung, quality: Quality, speed: Speed, evidence: Evidence) -> 
         layer_errors=load_layer_errors(rung.graph.path),
         sensitivity=load_sensitivity(rung.graph.path),
         widths=encoder.widths(),
-        profile=evidence.profiles[rung.name],
-        floor={w: floor(each, evidence.limits) for w, each in evidence.profiles[rung.name].items()},
+        profile=profiles,
+        floor={workload: floor(each, machine) for workload, each in profiles.items()},
         seconds=rung.graph.seconds,
     )
 
 
-def _explained(variants: Sequence[Variant], speed: Speed, evidence: Evidence) -> tuple[Variant, ...]:
+def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tuple[Variant, ...]:
     dense, *others = variants
     explained = [dense]
     for variant in others:
         sentences = {
-            workload: explain(
-                dense, variant, workload, evidence.limits, speed.machine.get("flags", ()), speed.noise
-            )
+            workload: explain(dense, variant, workload, machine, speed.machine.get("flags", ()), speed.noise)
             for workload in variant.speedup
         }
         explained.append(

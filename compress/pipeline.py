@@ -1,12 +1,12 @@
 """The whole road, on one screen: a model in, a measured and shippable ONNX file out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress import families, looks
 from compress.assemble import Rung, assemble, ship
-from compress.benchmark import benchmark, cpu_facts, cpu_flags, profile_operators
+from compress.benchmark import benchmark, cpu_facts, cpu_flags, measure_limits, profile_operators
 from compress.config import RunConfig, TargetConfig
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate
@@ -42,11 +42,12 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     splits, rungs = ladder.splits, ladder.rungs
     quality = [measure_quality(config, ladder, rung, road, command) for rung in rungs]
     speed = measure_speed(config.target, ladder, rungs, road)
-    where = measure_speed(config.target, ladder, rungs, road, "profile", profile_operators)
+    profiles = [profile(config.target, ladder, rung, road) for rung in rungs]
+    limits = road.stage("limits", measure_limits, config.target, identity=cpu_facts(), alone=True)
     if road.dry_run:
         return None
 
-    report = assemble(config, rungs, quality, speed, where, splits, ladder.pruned, road, command)
+    report = assemble(config, rungs, quality, speed, profiles, limits, splits, ladder.pruned, road, command)
     ship(report, rungs, folder / "artifact")
     write_reports(report, folder)
     return report
@@ -108,18 +109,27 @@ def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, c
     return found
 
 
-def measure_speed(
-    target: TargetConfig,
-    ladder: Ladder,
-    rungs: Sequence[Rung],
-    road: Road,
-    name: str = "benchmark",
-    function: Callable[..., None] = benchmark,
-) -> Entry:
+def profile(target: TargetConfig, ladder: Ladder, rung: Rung, road: Road) -> Entry:
+    """Where the time of a call goes: a stage for each rung, so that a sweep profiles what it shares once."""
+    return road.stage(
+        "profile",
+        profile_operators,
+        target,
+        ladder.dense,
+        ladder.splits,
+        rung.graph,
+        extra=(rung.name,),
+        identity=cpu_facts(),
+        alone=True,
+        label=f"profile {rung.name}",
+    )
+
+
+def measure_speed(target: TargetConfig, ladder: Ladder, rungs: Sequence[Rung], road: Road) -> Entry:
     """Time `rungs`, the dense one first, while nothing else of ours computes."""
     return road.stage(
-        name,
-        function,
+        "benchmark",
+        benchmark,
         target,
         ladder.dense,
         ladder.splits,

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from compress.benchmark import local as local
-from compress.benchmark.limits import floor
+from compress.benchmark.limits import calibrate, floor, load_limits, save_limits
 from compress.benchmark.local import Speed, load_speed
 from compress.benchmark.machine import cpu_facts, threads_available
-from compress.benchmark.profile import Evidence, load_evidence, profile_models
+from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.stats import verdict
 from compress.config import LocalTarget, TargetConfig, workload_shape
 from compress.data import load_splits
@@ -17,14 +17,15 @@ from compress.families import load
 from compress.registry import implementation
 
 __all__ = [
-    "Evidence",
     "Speed",
     "benchmark",
     "cpu_facts",
     "cpu_flags",
     "floor",
-    "load_evidence",
+    "load_limits",
+    "load_profiles",
     "load_speed",
+    "measure_limits",
     "profile_operators",
     "threads_available",
     "verdict",
@@ -50,12 +51,16 @@ def benchmark(
 
 
 def profile_operators(
-    config: LocalTarget, names: Sequence[str], checkpoint: Path, splits: Path, *folders: Path
+    config: LocalTarget, name: str, checkpoint: Path, splits: Path, graph: Path, out: Path
 ) -> None:
-    """Where the time of each of these models goes, by operator, and what this machine reaches at best."""
-    *graphs, out = folders
-    models = {name: graph / "model.onnx" for name, graph in zip(names, graphs, strict=True)}
-    profile_models(config.threads or threads_available(), models, _inputs(config, checkpoint, splits), out)
+    """Where the time of a call of `graph/model.onnx` goes, by operator."""
+    threads = config.threads or threads_available()
+    profile_model(name, graph / "model.onnx", threads, _inputs(config, checkpoint, splits), out)
+
+
+def measure_limits(config: LocalTarget, out: Path) -> None:
+    """What this machine reaches at best with the target's threads."""
+    save_limits(calibrate(config.threads or threads_available()), out)
 
 
 def _inputs(config: LocalTarget, checkpoint: Path, splits: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -13,8 +13,10 @@ import numpy as np
 import onnx
 import psutil
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import TypeAdapter, ValidationError
 
 from compress.benchmark.runner import Worker
+from compress.errors import BenchmarkError
 from compress.result import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
 
 ROWS, WIDTH = 512, 1024  # of the products: 1 to 4 MB each, which fits a second-level cache
@@ -24,6 +26,7 @@ NODES = 200  # of the chain that shows what starting a node costs
 TIMES_CACHE = 2.5  # size of the array that cannot stay in a cache
 READS = 5
 UNKNOWN_CACHE = 64 * 2**20
+_LIMITS = TypeAdapter(Limits)
 
 
 def calibrate(threads: int) -> Limits:
@@ -37,6 +40,22 @@ def calibrate(threads: int) -> Limits:
             cache_bytes=cache_bytes(),
             node_us=_node_us(Path(folder), threads),
         )
+
+
+def save_limits(limits: Limits, out: Path) -> None:
+    (out / "limits.json").write_bytes(_LIMITS.dump_json(limits, indent=2) + b"\n")
+
+
+def load_limits(folder: Path) -> Limits:
+    """What `save_limits` wrote. Raises BenchmarkError when it cannot be read."""
+    try:
+        return _LIMITS.validate_json((folder / "limits.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BenchmarkError(
+            f"cannot read {folder / 'limits.json'}",
+            found=str(error).splitlines()[0],
+            next="measure the machine again",
+        ) from None
 
 
 def floor(profile: Profile, limits: Limits) -> Floor:

@@ -9,7 +9,6 @@ import tempfile
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +17,6 @@ import numpy as np
 import onnx
 from pydantic import TypeAdapter, ValidationError
 
-from compress.benchmark.limits import calibrate
 from compress.benchmark.runner import Failure, Worker
 from compress.errors import BenchmarkError
 from compress.result import (
@@ -31,7 +29,6 @@ from compress.result import (
     OTHER,
     ROUNDING,
     SUMS,
-    Limits,
     Operator,
     Profile,
 )
@@ -60,51 +57,36 @@ _CONTAINERS = {"If", "Loop", "Scan"}  # their time is that of the nodes inside
 Shapes = list[tuple[int, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """The contents of profile.json."""
-
-    limits: Limits
-    profiles: dict[str, dict[str, Profile]]  # model -> workload
+_PROFILES = TypeAdapter(dict[str, Profile])
 
 
-_ADAPTER = TypeAdapter(Evidence)
-
-
-def profile_models(
-    threads: int,
-    models: Mapping[str, Path],
-    inputs: Mapping[str, Mapping[str, np.ndarray]],
-    out: Path,
+def profile_model(
+    name: str, model: Path, threads: int, inputs: Mapping[str, Mapping[str, np.ndarray]], out: Path
 ) -> None:
-    """Profile `models` on `inputs` (workload -> feeds), calibrate the machine, write `out/profile.json`.
+    """Profile `model` on `inputs` (workload -> feeds) and write `out/profile.json`.
 
-    About a second a model and workload, and four for the machine. Raises BenchmarkError naming the model.
+    About a second a workload. Raises BenchmarkError naming the model.
     """
     with tempfile.TemporaryDirectory() as folder:
         workloads = {}
-        for number, (name, feeds) in enumerate(inputs.items()):
-            workloads[name] = str(Path(folder) / f"{number}.npz")
-            np.savez(workloads[name], **feeds)  # type: ignore[arg-type]
+        for number, (workload, feeds) in enumerate(inputs.items()):
+            workloads[workload] = str(Path(folder) / f"{number}.npz")
+            np.savez(workloads[workload], **feeds)  # type: ignore[arg-type]
         try:
-            profiles = {
-                name: _profile(name, path, threads, workloads, Path(folder) / f"trace{number}")
-                for number, (name, path) in enumerate(models.items())
-            }
-            evidence = Evidence(limits=calibrate(threads), profiles=profiles)
+            profiles = _profile(name, model, threads, workloads, Path(folder) / "trace")
         except Failure as failure:
             raise BenchmarkError(
                 "a model could not be profiled",
                 found=str(failure),
                 next="look whether the file loads in onnxruntime and fits in memory",
             ) from None
-    (out / "profile.json").write_bytes(_ADAPTER.dump_json(evidence, indent=2) + b"\n")
+    (out / "profile.json").write_bytes(_PROFILES.dump_json(profiles, indent=2) + b"\n")
 
 
-def load_evidence(folder: Path) -> Evidence:
-    """What `profile_models` wrote into `folder`. Raises BenchmarkError when it cannot be read."""
+def load_profiles(folder: Path) -> dict[str, Profile]:
+    """By workload, what `profile_model` wrote. Raises BenchmarkError when it cannot be read."""
     try:
-        return _ADAPTER.validate_json((folder / "profile.json").read_bytes())
+        return _PROFILES.validate_json((folder / "profile.json").read_bytes())
     except (OSError, ValidationError) as error:
         raise BenchmarkError(
             f"cannot read {folder / 'profile.json'}",

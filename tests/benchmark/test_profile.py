@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from compress.benchmark import limits, profile
-from compress.benchmark.profile import kind_of, load_evidence, multiply_accumulates, operators, profile_models
+from compress.benchmark.profile import kind_of, load_profiles, multiply_accumulates, operators, profile_model
 from compress.errors import BenchmarkError
 from compress.explain import explain
 from compress.result import (
@@ -138,7 +138,11 @@ def residual(path, adds, width=512, rounded=False):
 def quick(monkeypatch):
     monkeypatch.setattr(profile, "SECONDS", 0.05)
     monkeypatch.setattr(profile, "WARMUP_SECONDS", 0.05)
-    monkeypatch.setattr(profile, "calibrate", lambda threads: LIMITS)
+
+
+def profiled(path, feeds):
+    profile_model(path.stem, path, 1, {"w": feeds}, path.parent)
+    return load_profiles(path.parent)
 
 
 def named(name, found, ratio):
@@ -164,8 +168,7 @@ def test_rounding_around_every_addition_is_found(tmp_path, quick):
     feeds = {"x": np.random.default_rng(1).standard_normal((64, 512)).astype(np.float32)}
     dense = residual(tmp_path / "dense.onnx", 12)
     small = residual(tmp_path / "int8.onnx", 12, rounded=True)
-    profile_models(1, {"dense": dense, "int8": small}, {"w": feeds}, tmp_path)
-    profiles = load_evidence(tmp_path).profiles
+    profiles = {name: profiled(path, feeds) for name, path in (("dense", dense), ("int8", small))}
     before, after = profiles["dense"]["w"], profiles["int8"]["w"]
     assert {each.kind for each in before.operators if each.macs} == {FLOAT}
     assert sum(each.macs for each in before.operators) == 64 * 512 * 512
@@ -181,8 +184,7 @@ def test_unsigned_weights_are_found(tmp_path, quick):
     feeds = {"x": np.ones((64, 512), np.float32)}
     dense, small = residual(tmp_path / "dense.onnx", 0), tmp_path / "int8.onnx"
     quantize_dynamic(dense, small, weight_type=QuantType.QUInt8)
-    profile_models(1, {"dense": dense, "int8": small}, {"w": feeds}, tmp_path)
-    profiles = load_evidence(tmp_path).profiles
+    profiles = {name: profiled(path, feeds) for name, path in (("dense", dense), ("int8", small))}
     after = profiles["int8"]["w"]
     assert (profiles["dense"]["w"].weight_types, after.weight_types) == ((), ("uint8",))
     assert [each.macs for each in after.operators if each.kind == INTEGER] == [64 * 512 * 512]
@@ -195,9 +197,17 @@ def test_unsigned_weights_are_found(tmp_path, quick):
 def test_errors_name_the_model(tmp_path, quick):
     (tmp_path / "b.onnx").write_bytes(b"no model")
     with pytest.raises(BenchmarkError, match="model 'b'"):
-        profile_models(1, {"b": tmp_path / "b.onnx"}, {"w": {"x": np.ones(1)}}, tmp_path)
+        profiled(tmp_path / "b.onnx", {"x": np.ones(1)})
     with pytest.raises(BenchmarkError, match=r"cannot read .*profile\.json"):
-        load_evidence(tmp_path)
-    (tmp_path / "profile.json").write_text(json.dumps({"limits": None}))
+        load_profiles(tmp_path)
+    (tmp_path / "profile.json").write_text(json.dumps({"w": None}))
     with pytest.raises(BenchmarkError, match=r"cannot read .*profile\.json"):
-        load_evidence(tmp_path)
+        load_profiles(tmp_path)
+
+
+def test_limits_come_back_as_they_were_saved(tmp_path):
+    limits.save_limits(LIMITS, tmp_path)
+    assert limits.load_limits(tmp_path) == LIMITS
+    (tmp_path / "limits.json").write_text("{}")
+    with pytest.raises(BenchmarkError, match=r"cannot read .*limits\.json"):
+        limits.load_limits(tmp_path)

@@ -61,13 +61,18 @@ def statuses(home: Path) -> list[str]:
 def outcome(home: Path) -> list[Any]:
     """What each point found, but for times: also the sha256 of its files and the digests of its stages."""
     measured = {"latency_ms", "speedup", "peak_memory_bytes", "load_ms", "seconds", "path"}
+    measured |= {"profile", "floor", "not_faster"}
     found = []
     for path in sorted(home.glob("swept/[0-9]/report.json")):
         report = json.loads(path.read_text())
         variants = [{k: v for k, v in each.items() if k not in measured} for each in report["variants"]]
         stages = {
-            (stage["name"], stage["digest"]) for stage in report["stages"] if stage["name"] != "benchmark"
+            (stage["name"], stage["digest"])
+            for stage in report["stages"]
+            if stage["name"].split()[0] not in ("benchmark", "profile", "limits")
         }
+        for split in report["splits"].values():
+            split.pop("looks")  # how many points were evaluated before depends on their order
         found.append((variants, stages, report["splits"], report["config"]))
     return found
 

@@ -38,7 +38,10 @@ STAGES = [
     "evaluate pruned",
     "evaluate int8",
     "benchmark",
-    "profile",
+    "profile dense",
+    "profile pruned",
+    "profile int8",
+    "limits",
 ]
 
 
