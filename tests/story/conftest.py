@@ -147,3 +147,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Finis
     assert done.returncode == 0, done.stdout + done.stderr
     latest = home / "outputs" / "tiny" / "latest"
     return Finished(home, cache, latest.resolve(), overrides, done)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process makes a long fixture for all the tests that read it (`--dist loadgroup`)."""
+    for item in items:
+        for name in ("finished", "serial"):
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))

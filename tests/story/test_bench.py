@@ -182,6 +182,7 @@ def test_external_data_counts_as_size(tmp_path):
 FAST = ["target.max_seconds=1", "target.threads=1", "target.workloads=[1x8,4x8]"]
 
 
+@pytest.mark.slow
 def test_the_command(compress, tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         embedder(tmp_path / f"{name}.onnx", seed=seed)

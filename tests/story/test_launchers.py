@@ -158,7 +158,10 @@ def test_joblib_gives_the_serial_report_and_readable_lines(tmp_path, words, seri
     output = sweep(tmp_path, *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert outcome(tmp_path) == outcome(serial)
     stages = [line for line in output.splitlines() if re.search(r"(reused \(.* saved\)| \d+\.\d s)$", line)]
-    assert len(stages) == 22
+    told = sum(
+        len(json.loads(path.read_text())["stages"]) for path in tmp_path.glob("swept/[01]/report.json")
+    )
+    assert len(stages) == told > 20
     assert all(re.match(r"#[01] [a-z]+ ", line) for line in stages)
     assert "HYDRA" not in output
 

@@ -26,6 +26,7 @@ def reproduced(finished):
     return folder, done
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_files_from_nothing(finished, reproduced):
     folder, done = reproduced
     assert done.returncode == 0, done.stdout + done.stderr
