@@ -61,7 +61,7 @@ def compress(tmp_path: Path) -> Callable[..., Done]:
             env=environment(tmp_path / "cache", **extra),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
 
     return run
@@ -133,7 +133,7 @@ class Finished:
             **{"cwd": self.home, "env": environment(self.cache), **options},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
 
 
