@@ -94,7 +94,7 @@ def _run_points(run: Callable[[], None], folder: Path, jobs: Sequence[Sequence[s
         run()
     except CompressError:
         raise
-    except Exception as error:
+    except Exception as error:  # each launcher has exceptions of its own for a worker that is gone
         cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         if next(folder.glob("*/point.json"), None) is None:
             raise ConfigError(

@@ -38,8 +38,7 @@ def check_operators(model: onnx.ModelProto) -> None:
 
     That it has a kernel for the types at hand, only a session can tell.
     """
-    opsets = {opset.domain.replace("ai.onnx", "", 1) if opset.domain == "ai.onnx" else opset.domain:
-              opset.version for opset in model.opset_import}  # fmt: skip
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
     since: dict[tuple[str, str], list[int]] = {}
     newest: Counter[str] = Counter()
     for schema in get_all_operator_schema():

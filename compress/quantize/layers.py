@@ -68,7 +68,9 @@ def beside(reference: onnx.ModelProto, quantized: onnx.ModelProto, outputs: Iter
     twins: dict[str, onnx.NodeProto] = {}
     for output in outputs:  # two layers may share the rounding of their input
         twins |= {node.output[0]: node for node in _twin(reference, quantized, output, ALONE)}
-    return _rebuilt(reference, [*reference.graph.node, *twins.values()], _weights_of(quantized), quantized)
+    return _rebuilt(
+        reference, [*reference.graph.node, *twins.values()], quantized.graph.initializer, quantized
+    )
 
 
 def switched(
@@ -93,7 +95,7 @@ def switched(
             )
         )
         nodes.append(helper.make_node("If", [output + SWITCH], [output], then_branch=then, else_branch=other))
-    model = _rebuilt(reference, nodes, _weights_of(quantized), quantized)
+    model = _rebuilt(reference, nodes, quantized.graph.initializer, quantized)
     model.graph.input.extend(
         helper.make_tensor_value_info(output + SWITCH, TensorProto.BOOL, []) for output in outputs
     )
@@ -140,14 +142,10 @@ def _without_rounding(nodes: Iterable[onnx.NodeProto], tables: Collection[str]) 
     return changed
 
 
-def _weights_of(model: onnx.ModelProto) -> Sequence[onnx.TensorProto]:
-    return list(model.graph.initializer)
-
-
 def _rebuilt(
     model: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
-    more: Sequence[onnx.TensorProto],
+    more: Iterable[onnx.TensorProto],
     twin: onnx.ModelProto | None = None,
 ) -> onnx.ModelProto:
     """The model of these nodes, with `more` initializers where they are read.
