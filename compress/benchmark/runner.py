@@ -9,12 +9,13 @@ spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "base
 samples: see `collect`.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
-the core from the next session, so every model has a process of its own, all are alive at once, one is
-told to work at a time and answers only when its threads sleep. A *block* is some calls of one model in
-a row; a *round* is one block of each model in random order; a *repeat* is fresh processes, a warm-up
-and `min_blocks` rounds of each workload. Repeats are what the intervals rest on: where a process
-happens to lie in memory shifts all of its timings, so blocks of one process are not independent
-(Kalibera and Jones, Rigorous benchmarking in reasonable time, ISMM 2013).
+the core from the next session, so every model has a process of its own, all are alive at once, and each
+is stopped (SIGSTOP) but for the time it is told to work. A *block* is some calls of one model in a row;
+where the hypervisor took the core meanwhile it is measured again. A *round* is one block of each model
+in random order; a *repeat* is fresh processes, a warm-up and `min_blocks` rounds of each workload.
+Repeats are what the intervals rest on: where a process happens to lie in memory shifts all of its
+timings, so blocks of one process are not independent (Kalibera and Jones, Rigorous benchmarking in
+reasonable time, ISMM 2013).
 """
 
 import contextlib
@@ -40,6 +41,8 @@ FEWEST_ROUNDS = 3  # of a repeat, even when its share of the time is up
 # worst), nominal 98 % gives 96.5 %. So the intervals that say "95 %" are made with this quantile.
 QUANTILE = 0.99
 MAX_CALLS = 1000  # of one block
+STOLEN = 0.05  # of a block's CPU time; beyond, it is measured again
+ATTEMPTS = 4  # at a block; the one with the least stolen counts
 
 
 class Failure(Exception):
@@ -53,7 +56,8 @@ def work() -> None:
     """Answer requests, one JSON object a line, until stdin closes."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever onnxruntime prints must not end up among the replies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends us by closing stdin
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends us
+    end_with_parent()
     import onnxruntime
 
     model: Any = None
@@ -137,34 +141,15 @@ class Model:
             count = max(1, min(MAX_CALLS, math.ceil(block_ms / max(medians[-1], 1e-6))))
             close = len(medians) > 1 and abs(medians[-1] / medians[-2] - 1) <= 0.03
             steady = steady + 1 if close else 0
-        self.sleep_until_quiet()
         return {"calls": calls, "stable": steady == 2, "ms": medians[-1]}
 
     def block(self, workload: str, count: int) -> dict[str, Any]:
         cpu, delay = time.process_time(), run_delay()
         self.calls(workload, 1)  # brings the model back into the caches that the others used
         ms = self.calls(workload, count)
-        calls_cpu = time.process_time() - cpu
-        after = run_delay()
+        spent, after = time.process_time() - cpu, run_delay()
         waited = None if delay is None or after is None else after - delay
-        self.sleep_until_quiet()
-        return {
-            "ms": ms,
-            "calls_cpu_seconds": calls_cpu,
-            "cpu_seconds": time.process_time() - cpu,  # with the pool's spinning after the last call
-            "waited_seconds": waited,
-        }
-
-    def sleep_until_quiet(self) -> None:
-        """Return when the pool's threads have stopped spinning (about 35 ms after a run; at most 0.2 s).
-
-        `session.force_spinning_stop` would end it at once, and time a session that nobody deploys.
-        """
-        for _ in range(100):
-            cpu = time.process_time()
-            time.sleep(0.002)
-            if time.process_time() - cpu < 0.0004:
-                return
+        return {"ms": ms, "cpu_seconds": spent, "waited_seconds": waited}
 
     def memory(self) -> dict[str, Any]:
         return memory()
@@ -186,6 +171,15 @@ def memory() -> dict[str, int | None]:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         return {"rss_bytes": None, "peak_rss_bytes": peak}
+
+
+def end_with_parent() -> None:
+    """Have the kernel (Linux) kill us when the runner dies: a process that is stopped cannot notice."""
+    if sys.platform == "linux":
+        import ctypes
+
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def run_delay() -> float | None:
@@ -219,7 +213,9 @@ class Worker:
         )
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Have it do one thing; before and after it is stopped, so that its pool's threads cannot spin."""
         body = {"do": do, **request} if do == "load" else {"do": do, "with": request}
+        self.process.send_signal(signal.SIGCONT)
         try:
             print(json.dumps(body), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()  # blocks: the runner must not use the core
@@ -227,6 +223,7 @@ class Worker:
             line = ""
         if not line:
             raise Failure(f"model {self.name!r}: {obituary(self.process.wait())}")
+        self.process.send_signal(signal.SIGSTOP)
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise Failure(f"model {self.name!r}: {reply['error']}")
@@ -261,7 +258,8 @@ def collect(spec: dict[str, Any]) -> dict[str, Any]:
      "processes": {model: [one a repeat: {"load_ms", "first_run_ms": {workload: ms}, "warm_up": {workload:
          {...}}, "rss_before_bytes", "rss_bytes", "peak_rss_bytes", threads and other session facts}]},
      "workloads": {workload: {model: [{"repeat", "start" (s), "ms": [...], "cpu_seconds" (of these
-         calls and the untimed one that opens the block), "joules" (if it is told)}]}},
+         calls and the untimed one that opens the block), "waited_seconds", "steal_seconds", "joules" (if
+         it is told)}]}},
      "noise": [one a repeat and workload: what else the machine did meanwhile]}
 
     Block i of one model and block i of another of the same workload belong to the same round.
@@ -312,7 +310,7 @@ class Run:
 
     def repeat(self, number: int) -> None:
         """Fresh processes, warm-up, rounds of each workload."""
-        spec = self.spec
+        spec, start = self.spec, self.clock()
         workers = {model: Worker(model) for model in self.shuffled(spec["models"])}
         processes: dict[str, dict[str, Any]] = {}
         try:
@@ -325,8 +323,9 @@ class Run:
                     "threads": spec["threads"],
                 }
                 processes[model] = {**worker.ask("load", **request), "first_run_ms": {}, "warm_up": {}}
-            for workload in spec["workloads"]:
-                share = spec["max_seconds"] / MIN_REPEATS / len(spec["workloads"])
+            end = start + spec["max_seconds"] / MIN_REPEATS
+            for done, workload in enumerate(spec["workloads"]):
+                share = max(0.0, end - self.clock()) / (len(spec["workloads"]) - done)
                 deadline = self.clock() + share
                 seconds = min(spec["warmup_seconds"], share / 2 / len(workers))
                 for model, worker in workers.items():
@@ -355,16 +354,26 @@ class Run:
             if self.spec.get("parent") and os.getppid() != self.spec["parent"]:
                 raise Failure("the process that asked for this benchmark is gone")
             for model in self.shuffled(workers):
-                joules = energy_counters()
-                block: dict[str, Any] = {"repeat": number, "start": self.clock()}
-                reply = workers[model].ask("block", workload=workload, count=self.calls[workload, model])
-                block["ms"] = reply.pop("ms")
-                block["cpu_seconds"] = reply.pop("calls_cpu_seconds")
-                if joules:
-                    block["joules"] = energy_spent(joules, energy_counters())
-                self.samples["workloads"][workload][model].append(block)
-                watch.add(reply)
+                block = self.block(workers[model], workload, watch)
+                self.samples["workloads"][workload][model].append({"repeat": number, **block})
         self.samples["noise"].append({"repeat": number, "workload": workload, **watch.facts()})
+
+    def block(self, worker: Worker, workload: str, watch: "Watch") -> dict[str, Any]:
+        """The least disturbed of up to `ATTEMPTS` blocks."""
+        found = []
+        for _ in range(ATTEMPTS):
+            joules, before, start = energy_counters(), machine_counters(), self.clock()
+            block = worker.ask("block", workload=workload, count=self.calls[workload, worker.name])
+            after = machine_counters()
+            stolen = after["steal_seconds"] - before["steal_seconds"] if before and after else 0.0
+            block |= {"start": start, "steal_seconds": stolen}
+            if joules:
+                block["joules"] = energy_spent(joules, energy_counters())
+            watch.add(block)
+            found.append(block)
+            if stolen <= STOLEN * block["cpu_seconds"]:
+                break
+        return min(found, key=lambda block: block["steal_seconds"] / max(block["cpu_seconds"], 1e-9))
 
 
 # ---- what the machine tells ---------------------------------------------------------------------
@@ -379,9 +388,9 @@ class Watch:
         self.waited: list[float | None] = []
         self.mhz: list[float | None] = []
 
-    def add(self, reply: dict[str, Any]) -> None:
-        self.own_cpu += reply["cpu_seconds"]
-        self.waited.append(reply["waited_seconds"])
+    def add(self, block: dict[str, Any]) -> None:
+        self.own_cpu += block["cpu_seconds"]
+        self.waited.append(block["waited_seconds"])
         self.mhz.append(frequency_mhz())
 
     def facts(self) -> dict[str, Any]:

@@ -113,12 +113,15 @@ def noise_facts(samples: Mapping[str, Any]) -> dict[str, float]:
     for name, key, scale in (
         ("other_cores", "other_cpu_seconds", seconds),
         ("waited", "waited_seconds", own),
-        ("steal", "steal_seconds", own),
         ("throttled", "throttled", 1.0),
     ):
         told = [each[key] for each in facts if key in each]
         if told:
             seen[name] = sum(told) / scale
+    blocks = [each for models in samples["workloads"].values() for run in models.values() for each in run]
+    if stolen := [each["steal_seconds"] for each in blocks if "steal_seconds" in each]:
+        # of the blocks that count: one that lost much was measured again
+        seen["steal"] = sum(stolen) / sum(each["cpu_seconds"] for each in blocks)
     if mhz := [value for each in facts for value in each.get("mhz", ())]:
         seen |= {"slowest_mhz": min(mhz), "fastest_mhz": max(mhz)}
     return seen

@@ -163,6 +163,53 @@ def test_workers_end_with_their_runner(endless, tmp_path):
     assert alive == []
 
 
+def test_a_worker_is_stopped_while_it_has_nothing_to_do(spec):
+    worker = runner.Worker("a")
+    try:
+        worker.ask("ready")
+        seen = psutil.Process(worker.process.pid)
+        assert seen.status() == psutil.STATUS_STOPPED
+        worker.ask("load", path=spec["models"]["a"], workloads=spec["workloads"], threads=2)
+        worker.ask("first_run", workload="w")
+        worker.ask("block", workload="w", count=20)
+        before = seen.cpu_times()
+        time.sleep(0.2)
+        assert seen.cpu_times() == before  # not one tick of spinning
+    finally:
+        worker.close()
+    assert not psutil.pid_exists(worker.process.pid)
+
+
+class Answering:
+    """A worker whose blocks take a second of CPU time each."""
+
+    name = "a"
+
+    def __init__(self):
+        self.asked = 0
+
+    def ask(self, do, **request):
+        self.asked += 1
+        return {"ms": [float(self.asked)], "cpu_seconds": 1.0, "waited_seconds": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("stolen", "kept"),
+    [([0.0], 1), ([0.05], 1), ([0.3, 0.01], 2), ([0.4, 0.2, 0.3, 0.5], 2), ([0.4, 0.4, 0.4, 0.4, 0.0], 1)],
+)
+def test_a_block_that_was_stolen_from_is_measured_again(stolen, kept, spec, monkeypatch):
+    """And after four attempts the one with the least stolen counts."""
+    total = iter([number for each in stolen for number in (0.0, each)])
+    counters = {"busy_seconds": 0.0, "throttled": 0}
+    monkeypatch.setattr(runner, "machine_counters", lambda: {**counters, "steal_seconds": next(total)})
+    watch = type("Watch", (), {"add": lambda self, block: None})()
+    run, worker = runner.Run(spec, {}, np.random.default_rng(0)), Answering()
+    run.calls["w", "a"] = 1
+    block = run.block(worker, "w", watch)
+    assert block["ms"] == [kept]
+    assert worker.asked == min(len(stolen), runner.ATTEMPTS)
+
+
 def test_it_stops_when_its_parent_is_gone(endless, tmp_path):
     process = start(endless | {"parent": 1}, tmp_path)  # as if its parent had died
     _, stderr = process.communicate(timeout=60)
