@@ -19,7 +19,6 @@ from compress.config import RunConfig
 from compress.data import Splits, load_splits
 from compress.evaluate import Quality, load_quality
 from compress.explain import explain
-from compress.families import Encoder
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
 from compress.report.card import model_card
 from compress.result import Gate, Limits, Profile, Report, Split, Variant
@@ -27,28 +26,7 @@ from compress.road import Road
 from compress.store import LIBRARIES, Entry, sha256_file
 from compress.verdict import judge
 
-REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 _PACKAGES = (*LIBRARIES, "numpy")
-_EXAMPLE = """
-import numpy as np
-import onnxruntime
-from tokenizers import Tokenizer
-
-tokenizer = Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_padding()
-tokenizer.enable_truncation({max_length})
-session = onnxruntime.InferenceSession("model.onnx")
-
-encoded = tokenizer.encode_batch(["A cat sits on the mat.", "Someone walks a dog."])
-feeds = {{
-    "input_ids": np.array([e.ids for e in encoded]),
-    "attention_mask": np.array([e.attention_mask for e in encoded]),
-    "token_type_ids": np.array([e.type_ids for e in encoded]),
-}}
-names = [i.name for i in session.get_inputs()]
-embeddings = session.run(["sentence_embedding"], {{n: feeds[n] for n in names}})[0]
-print(embeddings @ embeddings.T)  # cosine similarities
-"""
 
 
 @dataclass(frozen=True)
@@ -111,21 +89,9 @@ def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
     """Write the variant that the verdict names, whether it meets the budget or not."""
     rung = next(rung for rung in ladder if rung.name == report.verdict.best)
     variant = next(variant for variant in report.variants if variant.name == rung.name)
-    encoder = families.load(rung.checkpoint.path)
-    facts = encoder.facts
-    card = model_card(
-        report,
-        {
-            "base_model": facts.base_model,
-            "license": facts.license,
-            "source": facts.source,
-            "pipeline_tag": "sentence-similarity",
-            "inputs": dict.fromkeys(encoder.input_names, "int64 (batch, tokens)"),
-            "outputs": {"sentence_embedding": "float32 (batch, hidden), length 1"},
-            "max_length": encoder.max_length,
-            "example_code": _EXAMPLE.format(max_length=encoder.max_length),
-        },
-    )
+    facts, summary = families.read_facts(rung.checkpoint.path), families.read_summary(rung.checkpoint.path)
+    of_source = {"base_model": facts.base_model, "license": facts.license, "source": facts.source}
+    card = model_card(report, {**of_source, **summary.card})
     manifest = Manifest(
         name=report.experiment,
         base_model=facts.base_model,
@@ -144,20 +110,20 @@ def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
         opset=_opset(rung.graph.path / "model.onnx"),
         options=report.options,
     )
-    pack(rung, encoder, folder, card, manifest)
+    pack(rung, folder, card, manifest)
 
 
-def pack(rung: Rung, encoder: Encoder, folder: Path, card: str, manifest: Manifest) -> None:
-    """The artifact of one rung; `encoder` is its checkpoint, opened."""
-    check = encoder.tokenize(["A cat sits on the mat.", "The quick brown fox jumps over the lazy dog."])
+def pack(rung: Rung, folder: Path, card: str, manifest: Manifest) -> None:
+    """The artifact of one rung."""
+    checkpoint = rung.checkpoint.path
     write_artifact(
         folder,
         graph=rung.graph.path,
-        checkpoint=rung.checkpoint.path,
-        inputs={name: tensor.numpy() for name, tensor in check.items()},
+        checkpoint=checkpoint,
+        inputs=families.read_check_inputs(checkpoint),
         card=card,
         manifest=manifest,
-        keep_checkpoint=encoder.facts.ffn_widths is None,  # stock transformers has one width for all layers
+        keep_checkpoint=families.read_summary(checkpoint).keeps_checkpoint,
     )
 
 
@@ -179,7 +145,7 @@ def environment() -> dict[str, Any]:
 def _variant(
     rung: Rung, quality: Quality, speed: Speed, profiles: dict[str, Profile], machine: Limits
 ) -> Variant:
-    encoder = families.load(rung.checkpoint.path)
+    summary = families.read_summary(rung.checkpoint.path)
     path = rung.graph.path / "model.onnx"
     quantized = (rung.graph.path / "coverage.json").is_file()
     return Variant(
@@ -188,8 +154,8 @@ def _variant(
         path=f"{rung.graph.digest}/model.onnx",
         sha256=sha256_file(path),
         size_bytes=sum(p.stat().st_size for p in rung.graph.path.glob("model.onnx*")),
-        parameters=encoder.parameters(),
-        macs=encoder.macs(REFERENCE_TOKENS),
+        parameters=summary.parameters,
+        macs=summary.macs,
         quality=quality.quality,
         fidelity=quality.fidelity,
         drop_from_dense=quality.drop_from_dense,
@@ -200,7 +166,7 @@ def _variant(
         quantization=load_coverage(rung.graph.path) if quantized else None,
         layer_errors=load_layer_errors(rung.graph.path),
         sensitivity=load_sensitivity(rung.graph.path),
-        widths=encoder.widths(),
+        widths=summary.widths,
         profile=profiles,
         floor={workload: floor(each, machine) for workload, each in profiles.items()},
         seconds=rung.graph.seconds,

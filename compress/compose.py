@@ -5,6 +5,7 @@ import itertools
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -81,18 +82,22 @@ def _unreadable(word: str, gap: bool = False) -> ConfigError:
 
 def grid(overrides: Sequence[str]) -> list[str]:
     """The sweep that an experiment's own file asks for (hydra.sweeper.params), as overrides."""
+    return list(_grid(tuple(word for word in overrides if word.startswith("experiment=") and "," not in word)))
+
+
+@cache
+def _grid(chosen: tuple[str, ...]) -> tuple[str, ...]:
+    if not chosen:
+        return ()
     register_schemas()
     GlobalHydra.instance().clear()
-    chosen = [word for word in overrides if word.startswith("experiment=") and "," not in word]
-    if not chosen:
-        return []
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            composed = compose("config", overrides=chosen, return_hydra_config=True)
+            composed = compose("config", overrides=list(chosen), return_hydra_config=True)
     except HydraException:
-        return []  # composing the job says what is wrong
+        return ()  # composing the job says what is wrong
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
-    return [f"{key}={value}" for key, value in params.items()]
+    return tuple(f"{key}={value}" for key, value in params.items())
 
 
 def to_config(composed: DictConfig) -> RunConfig:

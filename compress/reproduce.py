@@ -10,7 +10,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from compress import families
 from compress.artifact import Manifest, verify
 from compress.assemble import environment, pack
 from compress.compose import from_plain
@@ -77,7 +76,7 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
                 allowed=wanted,
             )
         again = replace(manifest, environment=environment(), headline={"variant": wanted}, files={})
-        pack(rung, families.load(rung.checkpoint.path), folder / "artifact", _CARD, again)
+        pack(rung, folder / "artifact", _CARD, again)
     finally:
         shutil.rmtree(store, ignore_errors=True)
     return Comparison(files=compare(manifest.files, folder / "artifact"), surroundings=surroundings)

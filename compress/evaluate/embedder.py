@@ -1,16 +1,21 @@
 """Embeddings of texts by an ONNX file, as onnxruntime computes them."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from compress.errors import GateError, ModelError
+
+if TYPE_CHECKING:  # takes seconds
+    from transformers import PreTrainedTokenizerBase
 
 OUTPUT = "sentence_embedding"
 DEFAULT_MAX_LENGTH = 128  # tokens
@@ -20,6 +25,8 @@ SPREAD_FLOOR = 1e-4  # of embeddings around their mean, relative to it: below, t
 def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint folder; it truncates to `max_seq_length` of sentence_bert_config.json,
     else to 128 tokens. Raises ModelError when the folder holds no tokenizer."""
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         settings = checkpoint / "sentence_bert_config.json"

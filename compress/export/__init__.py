@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.config import ExportConfig, OptimumExport
-from compress.export import optimum as _optimum  # noqa: F401  registers itself
 from compress.registry import implementation
 
 
@@ -16,4 +15,6 @@ def plain(config: ExportConfig) -> ExportConfig:
 
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:
     """Export `checkpoint` to `out/model.onnx`, proven equal on texts of the calibration split."""
+    from compress.export import optimum  # noqa: F401  registers itself; takes torch along
+
     implementation(config)(config, checkpoint, splits, out)

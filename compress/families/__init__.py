@@ -4,23 +4,37 @@ A checkpoint is a folder in Hugging Face layout plus `compress.json`, which name
 every stage can open what an earlier one left without being told.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress import sources
 from compress.config import EncoderModel, ModelConfig
 from compress.errors import ModelError, did_you_mean
-from compress.families import encoder as _encoder
 from compress.families.checkpoint import Facts, read_facts
-from compress.families.encoder import Encoder
+from compress.families.summary import Summary, read_check_inputs, read_summary
 from compress.registry import implementation
 
-__all__ = ["Encoder", "Facts", "identity", "import_model", "load", "read_facts"]
+if TYPE_CHECKING:  # torch and transformers take seconds: not before a model has to be opened
+    from compress.families.encoder import Encoder
 
-_FAMILIES = {_encoder.FAMILY: Encoder}
+__all__ = [
+    "Facts",
+    "Summary",
+    "identity",
+    "import_model",
+    "load",
+    "read_check_inputs",
+    "read_facts",
+    "read_summary",
+]
 
 
 def import_model(config: ModelConfig, out: Path) -> None:
     """Fetch the model that `config` names and write it as a checkpoint; raises ModelError, SourceError."""
+    from compress.families import encoder  # noqa: F401  registers itself
+
     implementation(config)(config, out)
 
 
@@ -32,11 +46,14 @@ def identity(config: ModelConfig) -> str:
 
 def load(checkpoint: Path, attention: str = "sdpa") -> Encoder:
     """Open a checkpoint written by a stage; raises ModelError when it is not intact."""
+    from compress.families.encoder import FAMILY, Encoder
+
+    families = {FAMILY: Encoder}
     facts = read_facts(checkpoint)
-    if facts.family not in _FAMILIES:
+    if facts.family not in families:
         raise ModelError(
             f"{checkpoint} is of an unknown family",
             found=facts.family,
-            allowed=did_you_mean(facts.family, _FAMILIES),
+            allowed=did_you_mean(facts.family, families),
         )
-    return _FAMILIES[facts.family].load(checkpoint, facts, attention)
+    return families[facts.family].load(checkpoint, facts, attention)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
@@ -100,6 +99,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def check_weights(folder: Path) -> None:
     """Raise ModelError unless every safetensors file is whole and every number in it finite."""
+    import torch  # takes seconds, and the rest of this file works without
+
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern)]

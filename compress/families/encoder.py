@@ -25,10 +25,13 @@ from compress.families.checkpoint import (
     read_json,
     write_facts,
 )
+from compress.families.encoder_card import CHECK_TEXTS, card_facts
+from compress.families.summary import Summary, write_summary
 from compress.registry import register
 from compress.sources import describe, fetch
 
 FAMILY = "encoder"
+REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
@@ -188,6 +191,14 @@ class Encoder:
         self.module.backbone.save_pretrained(folder)  # type: ignore[operator]
         copy_companions(self.folder, folder)
         write_facts(facts, folder)
+        summary = Summary(
+            parameters=self.parameters(),
+            macs=self.macs(REFERENCE_TOKENS),
+            widths=self.widths(),
+            keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
+            card=card_facts(self.input_names, self.max_length),
+        )
+        write_summary(summary, {n: t.numpy() for n, t in self.tokenize(CHECK_TEXTS).items()}, folder)
 
     # -- structure
 

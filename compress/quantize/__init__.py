@@ -8,8 +8,6 @@ import onnx
 
 from compress.config import Int8Dynamic, Int8Static, QuantizeConfig
 from compress.onnx_gates import check_interface, check_operators
-from compress.quantize import dynamic as _dynamic  # noqa: F401  registers itself
-from compress.quantize import static as _static  # noqa: F401  registers itself
 from compress.quantize.coverage import load_coverage
 from compress.quantize.sensitivity import load_sensitivity
 from compress.quantize.sqnr import load_layer_errors
@@ -34,6 +32,8 @@ def quantize(
     less of the model became integer than the config asks for, a layer broke, inputs or outputs changed, or
     the installed onnxruntime lacks an operator.
     """
+    from compress.quantize import dynamic, static  # noqa: F401  register themselves; take torch along
+
     implementation(config)(config, cpu_flags, graph, checkpoint, splits, out)
     before, after = (onnx.load(folder / "model.onnx", load_external_data=False) for folder in (graph, out))
     check_interface(before.graph, after.graph)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from compress.config import RecoverConfig
-from compress.recover import distill as _distill  # noqa: F401  registers itself
 from compress.registry import implementation
 
 
@@ -11,4 +10,6 @@ def recover(
     config: RecoverConfig, student: Path, teacher: Path, splits: Path, out: Path, scratch: Path
 ) -> None:
     """Train the checkpoint `student` towards `teacher`; `scratch` keeps the progress of a killed run."""
+    from compress.recover import distill  # noqa: F401  registers itself; takes torch along
+
     implementation(config)(config, student, teacher, splits, out, scratch)

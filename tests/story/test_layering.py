@@ -75,10 +75,19 @@ def test_the_runner_needs_only_numpy_and_onnxruntime():
     assert foreign - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
 
 
-@pytest.mark.parametrize("module", ["compress", "compress.cli", "compress.compose", "compress.sources"])
-def test_nothing_heavy_is_loaded_before_the_configuration_is_checked(module):
-    script = (
-        f"import sys, {module}; print([m for m in ('torch', 'transformers', 'onnx') if m in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        # a wrong configuration is to fail in no time
+        ("compress", ("torch", "transformers", "onnx", "matplotlib", "scipy")),
+        ("compress.cli", ("torch", "transformers", "onnx", "matplotlib", "scipy")),
+        ("compress.compose", ("torch", "transformers", "onnx", "matplotlib", "scipy")),
+        ("compress.sources", ("torch", "transformers", "onnx", "matplotlib", "scipy")),
+        # and a run that reuses every stage needs neither
+        ("compress.pipeline", ("torch", "transformers", "torch_pruning", "optimum")),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(module, heavy):
+    script = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr

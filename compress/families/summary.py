@@ -1,0 +1,49 @@
+"""What a report and a model card say of a checkpoint: written when it is saved, so that nobody has to
+open the model (and load torch) to print it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from compress.errors import ModelError
+
+SUMMARY, CHECK_INPUTS = "summary.json", "check_inputs.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    parameters: int  # of what the graph holds
+    macs: int  # multiply-accumulates of one reference input
+    widths: dict[str, tuple[int, ...]]  # kind -> width of each layer
+    keeps_checkpoint: bool  # whether stock transformers loads it
+    card: dict[str, Any]  # facts for the model card: pipeline_tag, inputs, outputs, example_code, ...
+
+
+_ADAPTER = TypeAdapter(Summary)
+
+
+def write_summary(summary: Summary, inputs: Mapping[str, np.ndarray], checkpoint: Path) -> None:
+    """`inputs`: name -> array, a small input that an artifact is checked with."""
+    (checkpoint / SUMMARY).write_bytes(_ADAPTER.dump_json(summary, indent=1) + b"\n")
+    np.savez(checkpoint / CHECK_INPUTS, **inputs)  # type: ignore[arg-type]
+
+
+def read_summary(checkpoint: Path) -> Summary:
+    """Raises ModelError where the folder is no checkpoint of ours."""
+    try:
+        return _ADAPTER.validate_json((checkpoint / SUMMARY).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelError(
+            f"{checkpoint} is not a checkpoint",
+            found=str(error).splitlines()[0],
+            next="import the model again: compress cache --max-size 0 drops what was kept",
+        ) from None
+
+
+def read_check_inputs(checkpoint: Path) -> dict[str, np.ndarray]:
+    with np.load(checkpoint / CHECK_INPUTS, allow_pickle=False) as stored:
+        return dict(stored)
