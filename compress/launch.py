@@ -82,6 +82,7 @@ def launch(overrides: Sequence[str], sweep: bool) -> int:
             raise failures[0]
         return 0
     jobs = expand(overrides, True)
+    _refuse_another_sweep(folder, len(jobs))
     for number, words in enumerate(jobs):
         own = [word for word in words if any(word not in other for other in jobs)]
         console.print(f"[bold]#{number}[/] {escape(' '.join(own))}", highlight=False, soft_wrap=True)
@@ -122,6 +123,17 @@ def _sweep_folder(words: Sequence[str]) -> Path:
         return Path(str(given[-1]))
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
     return Path(f"outputs/{configs_of(words, True)[0].name}/sweep-{stamp}")
+
+
+def _refuse_another_sweep(folder: Path, points: int) -> None:
+    """A report of this sweep must not hold the points of a larger one that ran in the same folder."""
+    older = [path.parent.name for path in folder.glob("[0-9]*/point.json")]
+    if surplus := sorted((name for name in older if int(name) >= points), key=int):
+        raise ConfigError(
+            "hydra.sweep.dir holds another sweep",
+            found=f"{folder} with a point {surplus[0]}, where this one has {points} points",
+            next="name a new folder, or leave hydra.sweep.dir out",
+        )
 
 
 def _quoted(path: Path) -> str:

@@ -67,7 +67,7 @@ def benchmark(
     """
     _check(models, inputs)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=out) as folder:  # a kill leaves it where the store cleans up
         spec = write_spec(config, models, inputs, Path(folder))
         _run(spec, out / "samples.json", config.max_seconds + GRACE_SECONDS)
     samples = json.loads((out / "samples.json").read_text())

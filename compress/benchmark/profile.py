@@ -67,7 +67,7 @@ def profile_model(
 
     About a second a workload. Raises BenchmarkError naming the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=out) as folder:
         workloads = {}
         for number, (workload, feeds) in enumerate(inputs.items()):
             workloads[workload] = str(Path(folder) / f"{number}.npz")

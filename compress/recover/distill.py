@@ -9,6 +9,7 @@ exact, noise would only blur it.
 import json
 import logging
 import math
+import pickle
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -282,7 +283,11 @@ class _Trainer:
         partial.replace(path)
 
     def _resume(self, path: Path) -> None:
-        saved = torch.load(path, weights_only=True)
+        try:
+            saved = torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a disk's damage
+            log.info("training starts again, %s is damaged: %s", path.name, error)
+            return
         self.student.module.load_state_dict(saved["student"])
         self.best_state = saved["best"]
         self.targets = dict(zip(saved["known"], saved["targets"], strict=True))

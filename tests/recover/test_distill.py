@@ -287,6 +287,16 @@ def test_a_run_killed_after_its_last_step_only_writes(pruned, run, monkeypatch):
     assert weights(again) == weights(whole)
 
 
+def test_damaged_progress_starts_again(pruned, run, tmp_path):
+    whole, _ = run(pruned, name="whole")
+    (tmp_path / "torn").mkdir()
+    saved = (tmp_path / "scratch" / "training.pt").read_bytes()
+    for number, damage in enumerate((b"", saved[: len(saved) // 2], b"no zip file")):
+        (tmp_path / "torn" / "training.pt").write_bytes(damage)
+        again, told = run(pruned, name=f"again{number}", scratch="torn")
+        assert weights(again) == weights(whole)
+
+
 def test_progress_holds_no_code(pruned, run, tmp_path):
     run(pruned)
     torch.load(tmp_path / "scratch" / "training.pt", weights_only=True)

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from compress.compose import load_config
 from compress.errors import ConfigError
-from compress.launch import _quoted, _run_points, _sweep_folder
+from compress.launch import _quoted, _refuse_another_sweep, _run_points, _sweep_folder
 from compress.sweep import alive, point, settle
 
 POINTS = [
@@ -96,6 +96,16 @@ def test_the_folder_of_a_sweep_may_have_any_name(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+def test_a_folder_that_holds_a_larger_sweep_is_refused(tmp_path):
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "point.json").write_text("{}")
+    _refuse_another_sweep(tmp_path, 3)
+    _refuse_another_sweep(tmp_path / "new", 1)
+    with pytest.raises(ConfigError, match=r"a point 2, where this one has 2 points"):
+        _refuse_another_sweep(tmp_path, 2)
+
+
 def test_a_launcher_without_its_extra_names_it():
     with pytest.raises(ConfigError, match=r"extra \[ray\].*\n.*pip install 'compress-toolkit\[ray\]'"):
         load_config(["experiment=minilm", "hydra/launcher=ray"])
