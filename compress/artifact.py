@@ -29,7 +29,15 @@ MANIFEST_VERSION = 1
 _SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"
 _MAX_MANIFEST = 50 * 10**6  # bytes
 # What stages leave in a checkpoint's folder for each other.
-_OURS = ("compress.json", "entry.json", "prune.json", "recover.json", "reload.json", "summary.json", "check_inputs.npz")
+_OURS = (
+    "compress.json",
+    "entry.json",
+    "prune.json",
+    "recover.json",
+    "reload.json",
+    "summary.json",
+    "check_inputs.npz",
+)
 # Another CPU has other integer kernels: the direction of an embedding may turn by rounding, no more.
 MIN_COSINE = 0.999
 

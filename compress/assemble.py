@@ -16,7 +16,7 @@ from compress.artifact import Manifest, write_artifact
 from compress.benchmark import Speed, cpu_facts, floor, load_limits, load_profiles, load_speed
 from compress.compose import options_of, to_plain
 from compress.config import RunConfig
-from compress.data import Splits, load_splits
+from compress.data import ImageSplits, Splits, load_splits
 from compress.evaluate import Quality, load_quality
 from compress.explain import explain
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
@@ -187,7 +187,7 @@ def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tu
     return tuple(explained)
 
 
-def _splits(opened: Splits, cache: Path) -> dict[str, Split]:
+def _splits(opened: Splits | ImageSplits, cache: Path) -> dict[str, Split]:
     facts = opened.facts()
     for name, fingerprint in opened.test_sets.items():
         facts[name] = replace(facts[name], looks=looks.count(cache, fingerprint))
@@ -196,7 +196,10 @@ def _splits(opened: Splits, cache: Path) -> dict[str, Split]:
 
 def _gates(ladder: Sequence[Rung], pruned: Entry) -> list[Gate]:
     """Every gate that the stages passed, with the numbers they stored; a failed one ended the run."""
-    checks = [(pruned, "reload.json", "pruned: stock transformers reloads the checkpoint")]
+    checks = [
+        (pruned, "reload.json", "pruned: stock transformers reloads the checkpoint"),
+        (pruned, "reopened.json", "pruned: the checkpoint opened again computes the same"),
+    ]
     for rung in ladder:
         checks.append((rung.graph, "parity.json", f"{rung.name}: ONNX equals torch"))
         checks.append((rung.graph, "coverage.json", f"{rung.name}: integer coverage"))

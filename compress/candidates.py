@@ -7,7 +7,7 @@ from rich.console import Console
 
 from compress import families, pipeline
 from compress.benchmark import load_speed
-from compress.config import LocalTarget, NoRecover, RunConfig
+from compress.config import LocalTarget, NoRecover, RunConfig, StructuredPrune
 from compress.evaluate import evaluate_select, load_quality
 from compress.prune.selection import rounded_width
 from compress.result import Report
@@ -26,6 +26,8 @@ class Workbench:
     _widths: Widths | None = None
 
     def settle(self, config: RunConfig) -> RunConfig:
+        if not isinstance(config.prune, StructuredPrune):
+            return config
         if self._widths is None:
             encoder = families.load(pipeline.load(config, self._quiet()).path)
             widths = encoder.widths()

@@ -1,4 +1,4 @@
-"""compress run | search | report | verify | reproduce | bench | cache | list."""
+"""compress run | train | search | report | verify | reproduce | bench | cache | list."""
 
 import argparse
 import shlex
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 when done, 1 on an error that is the user's to mend, 130 on Ctrl-C."""
     args, rest = _parser().parse_known_args(arguments)
     args.given = sys.argv[1:] if arguments is None else list(arguments)
-    if rest and args.command not in ("run", "search", "bench"):
+    if rest and args.command not in ("run", "train", "search", "bench"):
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         with disk_errors(Path.cwd(), "this folder"):
@@ -56,6 +56,18 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
     for config in configs:
         run_pipeline(config, Path(), new_road(dry_run=True))
     return 0
+
+
+def train(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Make the baseline that an experiment starts from."""
+    for word in rest:
+        if word.startswith("-"):
+            raise ConfigError("unknown flag", found=word, next="compress train --help")
+    [overrides] = expand(rest, sweep=False)
+    config = load_config(overrides)
+    from compress.train import train as run_train
+
+    console.print(f"checkpoint: {run_train(config, new_road())}", soft_wrap=True)
 
 
 def search(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -234,6 +246,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--sampler", default="tpe", help="tpe or nsga2")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(function=search)
+
+    command = commands.add_parser(
+        "train",
+        parents=[debug],
+        help="train an experiment's baseline: compress train experiment=fashion_resnet",
+        description="Arguments are Hydra overrides as for `run`. The checkpoint appears in the folder that "
+        "model.source names; an interrupted training goes on after its last epoch.",
+    )
+    command.set_defaults(function=train)
 
     command = commands.add_parser("list", parents=[debug], help="experiments and options of each group")
     command.add_argument("group", nargs="?")

@@ -82,7 +82,9 @@ def _unreadable(word: str, gap: bool = False) -> ConfigError:
 
 def grid(overrides: Sequence[str]) -> list[str]:
     """The sweep that an experiment's own file asks for (hydra.sweeper.params), as overrides."""
-    return list(_grid(tuple(word for word in overrides if word.startswith("experiment=") and "," not in word)))
+    return list(
+        _grid(tuple(word for word in overrides if word.startswith("experiment=") and "," not in word))
+    )
 
 
 @cache

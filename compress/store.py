@@ -54,9 +54,7 @@ def sha256_json(value: Any) -> str:
 def code_version(package: str) -> str:
     """Digest of the sources of one package of ours, of what all stages share and of the libraries."""
     root = Path(__file__).parent
-    shared = [
-        root / name for name in ("config.py", "registry.py", "result.py", "families", "data", "sources")
-    ]
+    shared = [root / name for name in ("config", "registry.py", "result.py", "families", "data", "sources")]
     sources = [
         p for top in [root / package, *shared] for p in ([top] if top.is_file() else top.rglob("*.py"))
     ]

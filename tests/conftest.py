@@ -1,18 +1,30 @@
 """Two-layer encoders of every architecture and a small folder of splits, built once for all tests."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from compress.config import EncoderModel, TextData, TextFile
-from compress.data import Splits, load_splits, open_splits
+from compress.config import (
+    EncoderModel,
+    ImageClassifierModel,
+    ImageData,
+    ImageFormat,
+    ImageSet,
+    TextData,
+    TextFile,
+)
+from compress.data import ImageSplits, Splits, load_images, load_texts, open_splits
 from compress.families import import_model
+from compress.families.checkpoint import Facts
+from compress.families.image_classifier import ImageClassifier, build
 
 torch.set_num_threads(1)
 
@@ -114,4 +126,85 @@ def splits_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def splits(splits_folder) -> Splits:
-    return load_splits(splits_folder)
+    return load_texts(splits_folder)
+
+
+# ---------------------------------------------------------------- images
+
+NETS = {
+    "resnet": {"widths": [8, 12], "blocks": 1, "classes": 3},
+    "depthwise": {"widths": [8, 12], "strides": [1, 2], "classes": 3},
+    "vit": {"width": 16, "layers": 2, "heads": 2, "ffn": 32, "side": 8, "patch": 4, "classes": 3},
+}
+PREPROCESSING = {"size": {"height": 8, "width": 8}, "image_mean": [0.4], "image_std": [0.3]}
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of unsigned bytes in LeCun's format."""
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+def stripes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 8 x 8 whose class is which third of the rows is bright."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 3, count).astype(np.uint8)
+    images = random.integers(0, 120, (count, 8, 8)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[3 * label : 3 * label + 2] += 100
+    return images, labels
+
+
+@pytest.fixture(scope="session")
+def image_data(tmp_path_factory) -> ImageData:
+    """240 images to cut from and 60 to test on, in the files of MNIST."""
+    folder = tmp_path_factory.mktemp("idx")
+    for seed, (name, count) in enumerate({"train": 240, "t10k": 60}.items()):
+        images, labels = stripes(count, seed)
+        (folder / f"{name}-images").write_bytes(idx(images))
+        (folder / f"{name}-labels").write_bytes(idx(labels))
+    sets = {
+        key: ImageSet(
+            source=f"path:{folder}", format=ImageFormat.idx, images=f"{name}-images", labels=f"{name}-labels"
+        )
+        for key, name in (("train_set", "train"), ("test_set", "t10k"))
+    }
+    return ImageData(classes=["top", "middle", "bottom"], calibration=30, select=60, **sets)
+
+
+@pytest.fixture(scope="session")
+def image_splits_folder(tmp_path_factory, image_data) -> Path:
+    folder = tmp_path_factory.mktemp("image-splits")
+    open_splits(image_data, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_splits(image_splits_folder) -> ImageSplits:
+    return load_images(image_splits_folder)
+
+
+@pytest.fixture(scope="session")
+def image_checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """Net -> checkpoint with random weights as the load stage leaves it, not to be written to."""
+    folders = {}
+    for seed, (name, kwargs) in enumerate(NETS.items()):
+        published, folders[name] = (tmp_path_factory.mktemp(f"{name}{word}") for word in ("-published", ""))
+        builder = f"compress.families.image_nets:{name}"
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = build(builder, kwargs)
+            for module in net.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):  # the identity would hide what forgets it
+                    torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                    torch.nn.init.normal_(module.bias, std=0.2)
+                    torch.nn.init.normal_(module.running_mean, std=0.2)
+                    torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+        labels = {"0": "top", "1": "middle", "2": "bottom"}
+        config = {"builder": builder, "builder_kwargs": kwargs, "id2label": labels}
+        if name == "vit":
+            net.config.id2label = {int(number): word for number, word in labels.items()}
+            config = json.loads(net.config.to_json_string())
+        facts = Facts(family="image_classifier", source="made", base_model=name, license="mit")
+        ImageClassifier(net, config, PREPROCESSING, facts, []).save(published, facts)
+        import_model(ImageClassifierModel(source=f"path:{published}"), folders[name])
+    return folders

@@ -43,7 +43,7 @@ def benchmark(
 ) -> None:
     """Time `model.onnx` of every graph folder; the first is the baseline, the last folder is the result's.
 
-    Every workload is real text of exactly its batch size and length.
+    Every workload is real examples of exactly its batch size and length.
     """
     *graphs, out = folders
     models = {name: graph / "model.onnx" for name, graph in zip(names, graphs, strict=True)}
@@ -64,11 +64,11 @@ def measure_limits(config: LocalTarget, out: Path) -> None:
 
 
 def _inputs(config: LocalTarget, checkpoint: Path, splits: Path) -> dict[str, dict[str, np.ndarray]]:
-    encoder, texts = load(checkpoint), load_splits(splits).test.texts
+    model, examples = load(checkpoint), load_splits(splits).test.examples
     return {
         workload: {
             name: tensor.numpy()
-            for name, tensor in encoder.workload(texts, *workload_shape(workload)).items()
+            for name, tensor in model.workload(examples, *workload_shape(workload)).items()
         }
         for workload in config.workloads
     }

@@ -23,7 +23,7 @@ from compress.result import Estimate, Latency
 
 WARMUP_SECONDS = 2.0  # at most, of one model on one workload
 BLOCK_MS = 50.0
-ROUNDS = 8  # of a repeat
+ROUNDS = 5  # of a repeat: what differs between processes weighs more than what differs within one
 SESSION_FACTS = ("providers", "threads", "optimization_level", "arena", "memory_pattern", "affinity")
 GRACE_SECONDS = 600.0  # beyond the time asked for, until the runner counts as hung
 

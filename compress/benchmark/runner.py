@@ -365,13 +365,13 @@ class Run:
             joules, before, start = energy_counters(), machine_counters(), self.clock()
             block = worker.ask("block", workload=workload, count=self.calls[workload, worker.name])
             after = machine_counters()
-            stolen = after["steal_seconds"] - before["steal_seconds"] if before and after else 0.0
-            block |= {"start": start, "steal_seconds": stolen}
+            steal = after["steal_seconds"] - before["steal_seconds"] if before and after else 0.0
+            block |= {"start": start, "steal_seconds": steal}
             if joules:
                 block["joules"] = energy_spent(joules, energy_counters())
             watch.add(block)
             found.append(block)
-            if stolen <= STOLEN * block["cpu_seconds"]:
+            if not stolen(block):
                 break
         return min(found, key=lambda block: block["steal_seconds"] / max(block["cpu_seconds"], 1e-9))
 
@@ -461,12 +461,23 @@ def energy_spent(before: dict[str, tuple[int, int]], after: dict[str, tuple[int,
 
 
 def repeat_ratios(baseline: Sequence[Mapping[str, Any]], variant: Sequence[Mapping[str, Any]]) -> list[float]:
-    """log(baseline / variant) of each repeat: the median over its rounds of the ratio of block medians."""
-    by_repeat: dict[int, list[float]] = {}
+    """log(baseline / variant) of each repeat: the median over its rounds of the ratio of block medians.
+
+    A round that the hypervisor stole from counts only where its repeat has no other.
+    """
+    by_repeat: dict[int, list[tuple[bool, float]]] = {}
     for left, right in zip(baseline, variant, strict=True):
         ratio = math.log(statistics.median(left["ms"]) / statistics.median(right["ms"]))
-        by_repeat.setdefault(left["repeat"], []).append(ratio)
-    return [statistics.median(ratios) for ratios in by_repeat.values()]
+        by_repeat.setdefault(left["repeat"], []).append((stolen(left) or stolen(right), ratio))
+    return [
+        statistics.median([ratio for dirty, ratio in rounds if not dirty] or [ratio for _, ratio in rounds])
+        for rounds in by_repeat.values()
+    ]
+
+
+def stolen(block: Mapping[str, Any]) -> bool:
+    """Whether the hypervisor took more of the core than a block may lose."""
+    return bool(block.get("steal_seconds", 0.0) > STOLEN * block.get("cpu_seconds", 0.0))
 
 
 def widest(samples: dict[str, Any]) -> float:

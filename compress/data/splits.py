@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import DataConfig, PairFile, PairFormat, PairSplit, TextData
+from compress.config import PairFile, PairFormat, PairSplit, TextData
 from compress.data.assign import Examples, split_documents
 from compress.data.near_duplicates import near_duplicates
 from compress.data.similarity import Judgements, read_matrix, read_table
@@ -40,6 +40,10 @@ class TextSplit:
     documents: tuple[int, ...]
     fingerprint: str
     requested: int | None = None  # null: all there is
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        return self.texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +125,11 @@ def open_splits(config: TextData, out: Path) -> None:
     )
     manifest["near_duplicates"] = {name: asdict(each) for name, each in nearly.items()}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    load_splits(out)
+    load_texts(out)
 
 
-def input_digests(config: DataConfig) -> dict[str, str]:
+def input_digests(config: TextData) -> dict[str, str]:
     """Source -> identity of every file the splits are made of; what is pinned is not downloaded for it."""
-    assert isinstance(config, TextData)
     found = {file.source: identity(file.source, file.sha256) for file in config.corpora.values()}
     for pair in config.pairs.values():
         found[pair.source] = identity(pair.source, pair.sha256)
@@ -242,7 +245,7 @@ def _save(path: Path, content: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load_splits(folder: Path) -> Splits:
+def load_texts(folder: Path) -> Splits:
     """Read what `open_splits` wrote. Raises DataError when it was changed or two splits share an example."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))

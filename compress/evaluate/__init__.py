@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from compress.config import EvaluateConfig, PairSplit
-from compress.evaluate.sentence_similarity import Quality, load_quality
+from compress.evaluate import image_classification as _images  # noqa: F401  registers itself
+from compress.evaluate import sentence_similarity as _similarity  # noqa: F401  likewise
+from compress.evaluate.quality import Quality, load_quality
 from compress.evaluate.statistics import holm, noninferior, noninferiority_p
 from compress.registry import implementation
 

@@ -1,19 +1,19 @@
 """How well a sentence encoder's ONNX file does: against human judgement, and against the dense model."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from compress.config import PairSplit, SentenceSimilarity
-from compress.data import PairSet, Splits, load_splits
-from compress.errors import ConfigError, DataError, StoreError, did_you_mean
+from compress.data import PairSet, Splits, load_texts
+from compress.errors import ConfigError, DataError, did_you_mean
 from compress.evaluate.embedder import embed, load_tokenizer
+from compress.evaluate.quality import Quality, save_quality
 from compress.evaluate.statistics import (
     Kind,
     correlation,
@@ -30,19 +30,6 @@ T = TypeVar("T")
 Floats = NDArray[np.float64]
 Embeddings = dict[str, Floats]  # text -> unit vector [hidden]
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quality:
-    """What `evaluate` found; a drop is positive where the model is worse than the dense one."""
-
-    primary: str  # a key of quality or fidelity, and of drop_from_dense
-    quality: dict[str, Score]
-    fidelity: dict[str, Score]
-    drop_from_dense: dict[str, Estimate]
-
-
-_ADAPTER = TypeAdapter(Quality)
 
 
 @register(SentenceSimilarity)
@@ -68,7 +55,7 @@ def evaluate(
     Raises ConfigError for a primary metric that does not exist, DataError for a split without sentences,
     GateError for a model whose embeddings are broken.
     """
-    splits = load_splits(splits_folder)
+    splits = load_texts(splits_folder)
     primary = _primary(config.primary, splits, split)
     pair_sets = _pair_sets(splits, split)
     held_out = splits.test if split is PairSplit.test else splits.select
@@ -94,24 +81,12 @@ def evaluate(
     for name, pair_set in pair_sets.items():
         scores[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
     np.savez(out / "scores.npz", allow_pickle=False, **scores)
-    (out / "quality.json").write_bytes(_ADAPTER.dump_json(result, indent=2) + b"\n")
+    save_quality(result, out)
 
 
 @lru_cache(maxsize=4)  # the dense model is compared with every rung; a glance has its own texts
 def _embeddings(model: Path, sha256: str, checkpoint: Path, texts: tuple[str, ...]) -> Embeddings:
     return _unit(texts, embed(model, load_tokenizer(checkpoint), texts))
-
-
-def load_quality(folder: Path) -> Quality:
-    """What `evaluate` wrote to `folder`. Raises StoreError when it is not there or not readable."""
-    try:
-        return _ADAPTER.validate_json((folder / "quality.json").read_bytes())
-    except (OSError, ValidationError) as error:
-        raise StoreError(
-            f"cannot read the result of an evaluation in {folder}",
-            found=str(error).splitlines()[0],
-            next="remove the folder and evaluate again",
-        ) from None
 
 
 def _judge(

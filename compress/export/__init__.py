@@ -9,12 +9,11 @@ from compress.registry import implementation
 
 def plain(config: ExportConfig) -> ExportConfig:
     """The same export without rewriting: the baseline is what everybody exports."""
-    assert isinstance(config, OptimumExport)
-    return replace(config, fuse=False)
+    return replace(config, fuse=False) if isinstance(config, OptimumExport) else config
 
 
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:
     """Export `checkpoint` to `out/model.onnx`, proven equal on texts of the calibration split."""
-    from compress.export import optimum  # noqa: F401  registers itself; takes torch along
+    from compress.export import optimum, torch_onnx  # noqa: F401  register themselves; take torch along
 
     implementation(config)(config, checkpoint, splits, out)

@@ -6,49 +6,86 @@ every stage can open what an earlier one left without being told.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from compress import sources
-from compress.config import EncoderModel, ModelConfig
+from compress.config import EncoderModel, ImageClassifierModel, ModelConfig
 from compress.errors import ModelError, did_you_mean
 from compress.families.checkpoint import Facts, read_facts
 from compress.families.summary import Summary, read_check_inputs, read_summary
 from compress.registry import implementation
 
 if TYPE_CHECKING:  # torch and transformers take seconds: not before a model has to be opened
+    from torch import Tensor, nn
+
     from compress.families.encoder import Encoder
+    from compress.families.image_classifier import ImageClassifier
 
 __all__ = [
     "Facts",
+    "Model",
     "Summary",
     "identity",
     "import_model",
     "load",
+    "load_encoder",
+    "load_image_classifier",
     "read_check_inputs",
     "read_facts",
     "read_summary",
 ]
 
 
+class Model(Protocol):
+    """What every family gives to the stages. `examples` are those of a split: texts, or images."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def facts(self) -> Facts: ...
+
+    @property
+    def input_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def output_name(self) -> str: ...
+
+    def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
+        """Inputs of at most `size` examples each; their order may be another."""
+
+    def workload(self, examples: Any, batch: int, size: int) -> Mapping[str, Tensor]:
+        """Inputs of exactly this batch and size: tokens, or pixels a side."""
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the module gives for these inputs: (batch, ...)."""
+
+    def widths(self) -> dict[str, tuple[int, ...]]: ...
+
+
 def import_model(config: ModelConfig, out: Path) -> None:
     """Fetch the model that `config` names and write it as a checkpoint; raises ModelError, SourceError."""
-    from compress.families import encoder  # noqa: F401  registers itself
+    from compress.families import encoder, image_classifier  # noqa: F401  register themselves
 
     implementation(config)(config, out)
 
 
 def identity(config: ModelConfig) -> str:
     """Digest of what `import_model` would fetch; nothing is downloaded for a pinned source."""
-    assert isinstance(config, EncoderModel)
+    assert isinstance(config, EncoderModel | ImageClassifierModel)
     return sources.identity(config.source, config.sha256)
 
 
-def load(checkpoint: Path, attention: str = "sdpa") -> Encoder:
+def load(checkpoint: Path, attention: str = "sdpa") -> Model:
     """Open a checkpoint written by a stage; raises ModelError when it is not intact."""
-    from compress.families.encoder import FAMILY, Encoder
+    from compress.families import encoder, image_classifier
 
-    families = {FAMILY: Encoder}
+    families: dict[str, Any] = {
+        encoder.FAMILY: encoder.Encoder,
+        image_classifier.FAMILY: image_classifier.ImageClassifier,
+    }
     facts = read_facts(checkpoint)
     if facts.family not in families:
         raise ModelError(
@@ -56,4 +93,34 @@ def load(checkpoint: Path, attention: str = "sdpa") -> Encoder:
             found=facts.family,
             allowed=did_you_mean(facts.family, families),
         )
-    return families[facts.family].load(checkpoint, facts, attention)
+    model: Model = families[facts.family].load(checkpoint, facts, attention)
+    return model
+
+
+def load_encoder(checkpoint: Path, attention: str = "sdpa") -> Encoder:
+    """Like `load`, for what works on sentence encoders only; raises ModelError for another family."""
+    from compress.families.encoder import Encoder
+
+    found = load(checkpoint, attention)
+    if not isinstance(found, Encoder):
+        raise _of_another_family(found, "a sentence encoder", "prune=none recover=none export=torch")
+    return found
+
+
+def load_image_classifier(checkpoint: Path) -> ImageClassifier:
+    """Like `load`, for what works on classifiers of images only; raises ModelError for another family."""
+    from compress.families.image_classifier import ImageClassifier
+
+    found = load(checkpoint)
+    if not isinstance(found, ImageClassifier):
+        raise _of_another_family(found, "a classifier of images", "recover=distill export=optimum")
+    return found
+
+
+def _of_another_family(found: Model, wanted: str, advice: str) -> ModelError:
+    return ModelError(
+        "an option of the configuration does not work on this kind of model",
+        found=found.facts.family,
+        allowed=wanted,
+        next=f"choose options of its own: {advice}",
+    )

@@ -4,7 +4,7 @@ Pooling and normalisation are part of the module, so that they are part of the e
 what ships is the whole encoder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -31,6 +31,7 @@ from compress.registry import register
 from compress.sources import describe, fetch
 
 FAMILY = "encoder"
+OUTPUT = "sentence_embedding"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -129,7 +130,7 @@ class SentenceEncoder(nn.Module):
     ) -> dict[str, Tensor]:
         extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
-        return {"sentence_embedding": self.pool(states.last_hidden_state, attention_mask)}
+        return {OUTPUT: self.pool(states.last_hidden_state, attention_mask)}
 
     def pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, tokens, hidden) -> (batch, hidden); padding does not count."""
@@ -286,6 +287,12 @@ class Encoder:
         return total
 
     # -- inputs
+
+    output_name = OUTPUT
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings (batch, hidden)."""
+        return cast(Tensor, self.module(**inputs)[OUTPUT])
 
     @property
     def max_length(self) -> int:

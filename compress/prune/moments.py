@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.families import Encoder
+from compress.families.encoder import Encoder
 
 
 class Moments:

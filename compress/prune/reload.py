@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from compress.families import Encoder
+    from compress.families.encoder import Encoder
 
 MAX_ABS_DIFF = 1e-4
 TEXTS = ("A short text.", "And another one, a few words longer than the first.")

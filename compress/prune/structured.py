@@ -14,9 +14,10 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.config import Importance, Scope, StructuredPrune
-from compress.data import load_splits
+from compress.data import load_texts
 from compress.errors import ConfigError, ModelError
-from compress.families import Encoder, load
+from compress.families import load_encoder
+from compress.families.encoder import Encoder
 from compress.prune.importance import contrastive_loss, importance
 from compress.prune.moments import Moments, collect
 from compress.prune.reload import check_reload
@@ -29,8 +30,8 @@ log = logging.getLogger(__name__)
 
 @register(StructuredPrune)
 def prune(config: StructuredPrune, checkpoint: Path, splits: Path, out: Path) -> None:
-    encoder = load(checkpoint)
-    texts = load_splits(splits).calibration.texts
+    encoder = load_encoder(checkpoint)
+    texts = load_texts(splits).calibration.texts
     before = encoder.widths()
     dropped = drop_layers(encoder, config.keep.layers, texts, config.batch_size)
     if config.keep.heads < 1.0:

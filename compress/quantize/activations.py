@@ -1,32 +1,30 @@
-"""What flows through an ONNX graph on calibration texts."""
+"""What flows through an ONNX graph on calibration examples."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from compress.data import load_splits
-from compress.families import load
+from compress.families import Model, load
 
-TEXTS = 64  # of the calibration split, for means and maxima of activations
+EXAMPLES = 64  # of the calibration split, for means and maxima of activations
 
 
-def calibration_feeds(checkpoint: Path, splits: Path, texts: int) -> list[dict[str, np.ndarray]]:
-    """The first `texts` of the calibration split, one a feed: padding would enter the statistics.
+def calibration_feeds(checkpoint: Path, splits: Path, count: int) -> list[dict[str, np.ndarray]]:
+    """The first `count` examples of the calibration split, one a feed: padding would enter the statistics.
 
-    Name -> (1, tokens) int64; from the shortest text to the longest.
+    Name -> array with a first axis of 1; texts from the shortest to the longest.
     """
-    return text_feeds(checkpoint, load_splits(splits).calibration.texts[:texts])
+    return feeds_of(load(checkpoint), load_splits(splits).calibration.examples[:count])
 
 
-def text_feeds(checkpoint: Path, texts: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    """Each text alone: name -> (1, tokens) int64; from the shortest to the longest."""
-    return [
-        {name: tensor.numpy() for name, tensor in batch.items()}
-        for batch in load(checkpoint).batches(texts, 1)
-    ]
+def feeds_of(model: Model, examples: Any) -> list[dict[str, np.ndarray]]:
+    """Each example alone: name -> array with a first axis of 1."""
+    return [{name: tensor.numpy() for name, tensor in batch.items()} for batch in model.batches(examples, 1)]
 
 
 def collect(

@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from pydantic import TypeAdapter
 
 from compress.errors import ConfigError, GateError
+from compress.quantize.layers import positions_of
 from compress.result import Coverage, SkippedNode
 
 _PRODUCTS = {"MatMul", "Gemm", "Conv"}
@@ -23,10 +24,11 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
     """Coverage of an ONNX file.
 
     `coverage_macs` is the share of the products with weights that run on integers, in
-    multiply-accumulates a token. Products of two activations (attention) have no weights; they are
-    listed among the skipped, and do not count.
+    multiply-accumulates a token or an image. Products of two activations (attention) have no weights; they
+    are listed among the skipped, and do not count.
     """
-    graph = onnx.load(quantized).graph
+    model = onnx.load(quantized)
+    graph, positions = model.graph, positions_of(model)
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
     integer, real, skipped = 0, 0, []
@@ -39,9 +41,9 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
         if weight is None:
             skipped.append(SkippedNode(node=node.name, reason="both inputs are activations"))
         elif node.op_type in _INTEGER_PRODUCTS or dequantized:
-            integer += int(np.prod(weight.dims))
+            integer += int(np.prod(weight.dims)) * positions.get(node.output[0], 1)
         else:
-            real += int(np.prod(weight.dims))
+            real += int(np.prod(weight.dims)) * positions.get(node.output[0], 1)
             chosen = any(re.search(pattern, node.name) for pattern in excluded)
             reason = "excluded by quantize.exclude" if chosen else f"the quantizer left {node.op_type} alone"
             if node.name in left_out:

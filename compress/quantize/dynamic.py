@@ -9,7 +9,7 @@ from onnxruntime.quantization import quantize_dynamic
 
 from compress.config import Int8Dynamic
 from compress.quantize import coverage
-from compress.quantize.activations import TEXTS, calibration_feeds
+from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve
 from compress.quantize.quiet import quiet
@@ -26,7 +26,7 @@ def quantize(
     excluded = coverage.excluded_nodes(source, config.exclude)
     model = onnx.load(source)
     if config.smooth is not None:
-        model = smooth(model, calibration_feeds(checkpoint, splits, TEXTS), config.smooth, excluded)
+        model = smooth(model, calibration_feeds(checkpoint, splits, EXAMPLES), config.smooth, excluded)
     with quiet():
         quantize_dynamic(
             model,

@@ -6,8 +6,9 @@ import onnx
 
 from compress.config import Int8Dynamic, Int8Static
 from compress.data import load_splits
+from compress.families import load
 from compress.quantize import coverage, sensitivity, sqnr
-from compress.quantize.activations import TEXTS, calibration_feeds, text_feeds
+from compress.quantize.activations import EXAMPLES, calibration_feeds, feeds_of
 from compress.quantize.bias import correct_bias
 
 
@@ -24,7 +25,7 @@ def finish(
     `reference` is the float graph that the quantizer got. Raises GateError when too little became integer
     or a layer broke.
     """
-    feeds = calibration_feeds(checkpoint, splits, TEXTS)
+    feeds = calibration_feeds(checkpoint, splits, EXAMPLES)
 
     def corrected(model: onnx.ModelProto) -> onnx.ModelProto:
         return correct_bias(model, reference, feeds) if config.bias_correction else model
@@ -33,7 +34,8 @@ def finish(
     if config.min_cosine is None:
         quantized = corrected(quantized)
     else:
-        select = text_feeds(checkpoint, load_splits(splits).select.texts[: sensitivity.TEXTS])
+        examples = load_splits(splits).select.examples[: sensitivity.TEXTS]
+        select = feeds_of(load(checkpoint), examples)
         quantized, found = sensitivity.leave_out(
             quantized, reference, select, config.min_cosine, config.min_coverage, corrected
         )

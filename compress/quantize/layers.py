@@ -13,6 +13,8 @@ from onnx import TensorProto, helper
 ALONE = "/alone"  # after the name of a tensor: what the integers make of float inputs
 SWITCH = "/integer"  # after the name of a tensor: the input that says which of the two makes it
 _LAYERS = {"MatMul", "Gemm", "Conv", "Gather"}
+_CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv"}
+_PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", *_CONVOLUTIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,31 +23,53 @@ class Layer:
 
     node: str  # its name in the float graph
     output: str  # the tensor that both graphs have
-    macs: int  # multiply-accumulates a token; 0 for an embedding table
+    macs: int  # multiply-accumulates a token or an image; 0 for an embedding table
     weights: int
 
 
-def quantized_layers(reference: onnx.GraphProto, quantized: onnx.GraphProto) -> list[Layer]:
+def quantized_layers(reference: onnx.ModelProto, quantized: onnx.ModelProto) -> list[Layer]:
     """Layers of `reference` that `quantized` computes from integers, in the order of the graph."""
-    weights, producers, found = _float_weights(reference), _producers(quantized), []
-    for node in reference.node:
+    weights, producers = _float_weights(reference.graph), _producers(quantized.graph)
+    positions, found = positions_of(reference), []
+    for node in reference.graph.node:
         weight = next((name for name in node.input if name in weights), None)
-        twin = producers.get(node.output[0])
+        output = node.output[0]
+        twin = producers.get(output)
         if node.op_type not in _LAYERS or weight is None or twin is None or weight in twin.input:
             continue
         size = int(np.prod(weights[weight].dims))
-        macs = 0 if node.op_type == "Gather" else size
-        found.append(Layer(node=node.name, output=node.output[0], macs=macs, weights=size))
+        macs = 0 if node.op_type == "Gather" else size * positions.get(output, 1)
+        found.append(Layer(node=node.name, output=output, macs=macs, weights=size))
     return found
 
 
-def total_macs(reference: onnx.GraphProto) -> int:
-    """Multiply-accumulates a token of all products with weights, whether they became integer or not."""
-    weights = _float_weights(reference)
-    products = [node for node in reference.node if node.op_type in _LAYERS - {"Gather"}]
+def total_macs(reference: onnx.ModelProto) -> int:
+    """Multiply-accumulates a token or an image of all products with weights, integer or not."""
+    weights, positions = _float_weights(reference.graph), positions_of(reference)
+    products = [node for node in reference.graph.node if node.op_type in _LAYERS - {"Gather"}]
     return sum(
-        int(np.prod(weights[name].dims)) for node in products for name in node.input if name in weights
+        int(np.prod(weights[name].dims)) * positions.get(node.output[0], 1)
+        for node in products
+        for name in node.input
+        if name in weights
     )
+
+
+def positions_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Output of each product -> at how many places of one example it is computed: pixels, or tokens.
+
+    1 where the graph leaves that open, as it does for texts.
+    """
+    outputs = {n.output[0]: n.op_type in _CONVOLUTIONS for n in model.graph.node if n.op_type in _PRODUCTS}
+    if not any(outputs.values()):  # of texts: shape inference would find nothing but open lengths
+        return {}
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.value_info, *graph.output)}
+    return {
+        name: int(np.prod([dim.dim_value or 1 for dim in (shape[2:] if convolution else shape[1:-1])]))
+        for name, convolution in outputs.items()
+        if (shape := list(shapes.get(name, ())))
+    }
 
 
 def restored(
@@ -107,6 +131,8 @@ def _twin(
 ) -> list[onnx.NodeProto]:
     """The nodes of `quantized` that make `output` from tensors that `reference` has too."""
     known = set(_producers(reference.graph)) | {value.name for value in reference.graph.input}
+    # A bias in integers is dequantized into a tensor of the float bias's name.
+    twice = {tensor.name for tensor in reference.graph.initializer} & set(_producers(quantized.graph))
     nodes: list[onnx.NodeProto] = []
     needed = {output}
     for node in reversed(quantized.graph.node):
@@ -114,7 +140,10 @@ def _twin(
             twin = onnx.NodeProto()
             twin.CopyFrom(node)
             twin.name += suffix
-            twin.output[:] = [name + suffix if name == output else name for name in node.output]
+            twin.input[:] = [name + suffix if name in twice else name for name in node.input]
+            twin.output[:] = [
+                name + suffix if name == output or name in twice else name for name in node.output
+            ]
             nodes.insert(0, twin)
             needed = (needed - set(node.output)) | (set(node.input) - known)
     return nodes

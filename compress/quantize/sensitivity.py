@@ -44,8 +44,8 @@ def leave_out(
     returned has three quarters of what was to be gained, and `met` is False.
     """
     expected = run(reference, feeds)
-    layers = quantized_layers(reference.graph, quantized.graph)
-    macs = max(1, total_macs(reference.graph))
+    layers = quantized_layers(reference, quantized)
+    macs = max(1, total_macs(reference))
     tried: dict[int, tuple[float, onnx.ModelProto]] = {}
     order: list[Layer] = []
 

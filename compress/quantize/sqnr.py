@@ -40,7 +40,7 @@ def measure(reference: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Feeds
     `reference` is the float graph that was quantized: layers are matched by the names of their outputs.
     Raises GateError where the quantized graph's output is not finite or the same for different feeds.
     """
-    layers = quantized_layers(reference.graph, quantized.graph)
+    layers = quantized_layers(reference, quantized)
     names = [layer.output for layer in layers]
     results = [value.name for value in reference.graph.output]
     signal, noise, alone = (dict.fromkeys(names, 0.0) for _ in range(3))

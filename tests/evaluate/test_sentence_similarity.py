@@ -47,7 +47,7 @@ def splits():
 @pytest.fixture
 def run(monkeypatch, splits, checkpoint, encoder, table, tmp_path):
     """Evaluates an encoder whose token embeddings differ from the dense one's by noise."""
-    monkeypatch.setattr(sentence_similarity, "load_splits", lambda folder: splits)
+    monkeypatch.setattr(sentence_similarity, "load_texts", lambda folder: splits)
     dense = encoder("baseline/model", table).parent
 
     def go(noise=0.0, split=PairSplit.test, small=None, **options):

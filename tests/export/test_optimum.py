@@ -15,6 +15,7 @@ from compress import families
 from compress.config import Keep, OptimumExport, StructuredPrune
 from compress.errors import CompressError, GateError
 from compress.export import export, optimum, plain
+from compress.export.parity import parity
 from compress.prune import structured
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
@@ -40,7 +41,7 @@ def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, spl
     for texts in (splits.test.texts[:1], splits.test.texts[:9], ["river"], ["the river " * 100]):
         np.testing.assert_allclose(*run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
     numbers = json.loads((tmp_path / "parity.json").read_text())
-    assert numbers["texts"] == 64
+    assert numbers["examples"] == 64
     assert numbers["max_abs_diff"] < 1e-5
     assert numbers["fused_layers"] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "parity.json"]
@@ -99,8 +100,8 @@ def shift_a_weight(path):
 
 @pytest.mark.parametrize("fuse", [True, False])
 def test_a_graph_that_computes_something_else(fuse, checkpoints, splits_folder, tmp_path, monkeypatch):
-    strip = optimum._strip
-    monkeypatch.setattr(optimum, "_strip", lambda path: (strip(path), shift_a_weight(path)))
+    strip = optimum.strip
+    monkeypatch.setattr(optimum, "strip", lambda path: (strip(path), shift_a_weight(path)))
     with pytest.raises(GateError, match=r"does not compute.*\n  found:   max abs .*\n  allowed: .*\n  next"):
         export(OptimumExport(fuse=fuse), checkpoints["bert"], splits_folder, tmp_path)
 
@@ -119,7 +120,7 @@ def test_parity_is_of_the_worst_text(checkpoints, splits, splits_folder, tmp_pat
     shift_a_weight(tmp_path / "model.onnx")
     encoder = families.load(checkpoints["bert"])
     texts = splits.calibration.texts[:20]
-    told = optimum.parity(encoder, tmp_path / "model.onnx", texts)
+    told = parity(encoder, tmp_path / "model.onnx", texts)
     found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts))
     assert told["max_abs_diff"] == pytest.approx(np.abs(found - expected).max(), abs=1e-5)
     assert told["min_cosine"] == pytest.approx((found * expected).sum(1).min(), abs=1e-5)
@@ -133,8 +134,8 @@ def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, 
         bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
         onnx.save(model, path)
 
-    strip = optimum._strip
-    monkeypatch.setattr(optimum, "_strip", lambda path: (strip(path), poison(path)))
+    strip = optimum.strip
+    monkeypatch.setattr(optimum, "strip", lambda path: (strip(path), poison(path)))
     with pytest.raises(GateError):
         export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
 
@@ -142,7 +143,7 @@ def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, 
 def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(GateError, match=r"cannot load the exported graph\n  found: .*\n  next"):
-        optimum.parity(families.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
+        parity(families.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
 
 
 def test_an_operator_that_cannot_be_exported(checkpoints, splits_folder, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def means(model, names, feeds):
     return {name: np.concatenate(found).mean(0) for name, found in rows.items()}
 
 
-@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(texts=16)])
+@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(examples=16)])
 def test_means_agree_afterwards(config, graphs, quantized, checkpoints, splits_folder, cosine):
     model = onnx.load(graphs() / "model.onnx")
     names = [node.output[0] for node in model.graph.node if node.op_type == "Add" and biases_of(node, model)]

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from compress import families
 from compress.config import Int8Dynamic, Int8Static
 from compress.quantize import left_out, load_coverage, load_sensitivity, quantize, without_exclusion
-from compress.quantize.activations import text_feeds
+from compress.quantize.activations import feeds_of
 from compress.quantize.layers import Layer, quantized_layers, restored
 from compress.quantize.sensitivity import affordable, by_price, fewest, leave_out, mean_cosine, rank, run
 
@@ -50,7 +51,7 @@ def test_cosine_by_hand():
 def pair(graphs, quantized, checkpoints, splits):
     def make(config, fuse=True):
         folder = quantized(config, "bert", fuse)
-        feeds = text_feeds(checkpoints["bert"], splits.select.texts[:8])
+        feeds = feeds_of(families.load(checkpoints["bert"]), splits.select.texts[:8])
         reference = onnx.load(graphs("bert", fuse) / "model.onnx")
         return reference, onnx.load(folder / "model.onnx"), feeds
 
@@ -62,21 +63,21 @@ def outputs(model, feeds):
     return [session.run(None, feed)[0] for feed in feeds]
 
 
-@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(texts=9)])
+@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(examples=9)])
 @pytest.mark.parametrize("fuse", [True, False])
 def test_everything_restored_is_the_float_model(config, fuse, pair):
     reference, int8, feeds = pair(config, fuse)
-    names = [each.output for each in quantized_layers(reference.graph, int8.graph)]
+    names = [each.output for each in quantized_layers(reference, int8)]
     again = restored(int8, reference, names)
     assert np.allclose(outputs(again, feeds)[0], outputs(reference, feeds)[0], atol=1e-6)
-    assert not quantized_layers(reference.graph, again.graph)
+    assert not quantized_layers(reference, again)
     assert restored(int8, reference, ()).graph.node == int8.graph.node
 
 
-@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(texts=9, embeddings=False)])
+@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(examples=9, embeddings=False)])
 def test_the_damage_alone_is_that_of_a_graph_with_this_layer_in_integers(config, pair):
     reference, int8, feeds = pair(config)
-    layers = quantized_layers(reference.graph, int8.graph)
+    layers = quantized_layers(reference, int8)
     damages = rank(reference, int8, layers, feeds)
     expected = outputs(reference, feeds)
     for chosen in (layers[3], layers[-1]):
@@ -131,7 +132,7 @@ def weight_bytes(folder):
 
 @pytest.mark.parametrize("config", [Int8Dynamic, Int8Static])
 def test_the_stage_leaves_out_tells_and_stays_above_its_floor(config, quantized):
-    more = {"texts": 9} if config is Int8Static else {}
+    more = {"examples": 9} if config is Int8Static else {}
     folder = quantized(config(min_cosine=0.99999, min_coverage=0.75, **more))
     found, coverage = load_sensitivity(folder), load_coverage(folder)
     assert left_out(folder)

@@ -130,7 +130,10 @@ def test_a_normalisation_takes_the_factors_where_only_products_read_it(residual)
 
 @pytest.mark.parametrize(
     "config",
-    [Int8Dynamic(smooth=0.8, bias_correction=True), Int8Static(smooth=0.8, bias_correction=True, texts=16)],
+    [
+        Int8Dynamic(smooth=0.8, bias_correction=True),
+        Int8Static(smooth=0.8, bias_correction=True, examples=16),
+    ],
 )
 def test_quantized_it_is_integer_and_the_same_bytes_every_time(config, quantized, cosine, executed):
     first, second = (quantized(config, out=out) / "model.onnx" for out in "ab")

@@ -50,7 +50,7 @@ def pair(graphs, quantized, checkpoints, splits_folder):
     return make
 
 
-@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(texts=9)])
+@pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(examples=9)])
 @pytest.mark.parametrize("fuse", [True, False])
 def test_every_product_and_table_is_found_and_sound(config, fuse, pair):
     reference, int8, feeds = pair(config, fuse)
@@ -67,7 +67,7 @@ def test_every_product_and_table_is_found_and_sound(config, fuse, pair):
 def test_in_the_whole_graph_it_is_the_plain_difference(pair):
     """By numpy on the two graphs' own outputs."""
     reference, int8, feeds = pair(Int8Dynamic())
-    layer = quantized_layers(reference.graph, int8.graph)[-1]
+    layer = quantized_layers(reference, int8)[-1]
     x, y = (
         np.concatenate([run[layer.output].ravel() for run in collect(graph, [layer.output], feeds)])
         for graph in (reference, int8)

@@ -10,7 +10,7 @@ from compress import families
 from compress.config import Calibrator, Int8Static
 from compress.errors import ConfigError, GateError
 from compress.quantize import load_coverage
-from compress.quantize.static import TextReader
+from compress.quantize.static import FeedReader
 
 CASES = [("bert", True), ("bert", False), ("roberta", True), ("distilbert", True), ("mpnet", True)]
 INTEGER = ("MatMulIntegerToFloat", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm")
@@ -48,7 +48,7 @@ def test_only_what_goes_into_products_with_weights_is_quantized(fuse, quantized)
 @pytest.mark.parametrize("calibrator", list(Calibrator))
 @pytest.mark.parametrize("flags", [("avx512_vnni",), ("asimd",)])
 def test_every_calibrator_takes_texts_of_all_lengths(calibrator, flags, quantized, cosine):
-    out = quantized(Int8Static(calibrator=calibrator, texts=17), flags=flags)
+    out = quantized(Int8Static(calibrator=calibrator, examples=17), flags=flags)
     assert load_coverage(out).coverage_macs == 1.0
     assert cosine(out / "model.onnx") > 0.97
 
@@ -67,7 +67,7 @@ def test_scales_are_those_of_the_calibration_texts(quantized, graphs, checkpoint
     """min-max, by hand: the range of what the first texts put into the last product."""
     import onnxruntime
 
-    out = quantized(Int8Static(texts=9, embeddings=False), fuse=False)
+    out = quantized(Int8Static(examples=9, embeddings=False), fuse=False)
     model = onnx.load(graphs("bert", False) / "model.onnx")
     name = next(
         node.input[0]
@@ -101,7 +101,7 @@ def test_scales_are_those_of_the_calibration_texts(quantized, graphs, checkpoint
 
 @pytest.mark.parametrize(("flags", "kind"), [(["avx512_vnni"], "uint8"), (["asimd"], "int8")])
 def test_activation_type_follows_the_cpu(flags, kind, quantized):
-    graph = onnx.load(quantized(Int8Static(texts=5), flags=flags) / "model.onnx").graph
+    graph = onnx.load(quantized(Int8Static(examples=5), flags=flags) / "model.onnx").graph
     zeros = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     found = [zeros[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
     assert {zero.dtype.name for zero in found} == {kind}
@@ -110,7 +110,9 @@ def test_activation_type_follows_the_cpu(flags, kind, quantized):
 
 
 def test_reduced_range_without_exact_products(quantized):
-    graph = onnx.load(quantized(Int8Static(texts=5, embeddings=False), flags=["avx2"]) / "model.onnx").graph
+    graph = onnx.load(
+        quantized(Int8Static(examples=5, embeddings=False), flags=["avx2"]) / "model.onnx"
+    ).graph
     stored = [onnx.numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) == 2]
     integers = [w.astype(int) for w in stored if w.dtype.name == "int8"]
     assert len(integers) == 12
@@ -119,14 +121,14 @@ def test_reduced_range_without_exact_products(quantized):
 
 def test_twice_the_same_bytes(quantized):
     first, second = (
-        hashlib.sha256((quantized(Int8Static(texts=9), out=out) / "model.onnx").read_bytes()).digest()
+        hashlib.sha256((quantized(Int8Static(examples=9), out=out) / "model.onnx").read_bytes()).digest()
         for out in "ab"
     )
     assert first == second
 
 
 def test_what_is_excluded_stays_float_and_is_told(quantized):
-    found = load_coverage(quantized(Int8Static(texts=9, exclude=[r"layer\.1/output"], min_coverage=0.5)))
+    found = load_coverage(quantized(Int8Static(examples=9, exclude=[r"layer\.1/output"], min_coverage=0.5)))
     assert found.coverage_macs == 1 - 2048 / 16384
     assert [s.reason for s in found.skipped if "activations" not in s.reason] == [
         "excluded by quantize.exclude"
@@ -137,7 +139,7 @@ def test_below_the_floor(quantized):
     with pytest.raises(
         GateError, match=r"87\.5% of .*excluded by quantize\.exclude.*\n  allowed: at least 95\.0%"
     ):
-        quantized(Int8Static(texts=9, exclude=[r"layer\.1/output"]))
+        quantized(Int8Static(examples=9, exclude=[r"layer\.1/output"]))
 
 
 def test_a_pattern_that_matches_nothing(quantized):
@@ -146,12 +148,12 @@ def test_a_pattern_that_matches_nothing(quantized):
 
 
 def test_it_keeps_quiet(quantized, capfd):
-    quantized(Int8Static(calibrator=Calibrator.entropy, texts=5))
+    quantized(Int8Static(calibrator=Calibrator.entropy, examples=5))
     assert capfd.readouterr().out == ""
 
 
 def test_the_reader_gives_each_text_once_and_alone(checkpoints, splits):
-    reader = TextReader(families.load(checkpoints["bert"]), splits.calibration.texts[:6])
+    reader = FeedReader(families.load(checkpoints["bert"]), splits.calibration.texts[:6])
     rows = [batch["input_ids"] for batch in iter(reader.get_next, None)]
     assert len(rows) == len(reader) == 6
     assert {len(row) for row in rows} == {1}

@@ -15,7 +15,8 @@ from compress.data import TextSplit
 from compress.errors import DataError, GateError
 from compress.prune import structured
 from compress.recover import distill, recover
-from compress.recover.distill import bucketed, learning_rate_factor, wants_bfloat16
+from compress.recover.distill import bucketed, learning_rate_factor
+from compress.recover.precision import wants_bfloat16
 
 
 def config(**changes):
@@ -293,7 +294,7 @@ def test_damaged_progress_starts_again(pruned, run, tmp_path):
     saved = (tmp_path / "scratch" / "training.pt").read_bytes()
     for number, damage in enumerate((b"", saved[: len(saved) // 2], b"no zip file")):
         (tmp_path / "torn" / "training.pt").write_bytes(damage)
-        again, told = run(pruned, name=f"again{number}", scratch="torn")
+        again, _ = run(pruned, name=f"again{number}", scratch="torn")
         assert weights(again) == weights(whole)
 
 

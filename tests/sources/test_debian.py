@@ -27,7 +27,9 @@ def build(folder, files=FILES, version="1.0~1-2", link=None):
         (tree / name).write_bytes(content)
     if link:
         (tree / link[0]).symlink_to(link[1])
-    control = f"Package: tiny-data\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@b>\nDescription: x\n"
+    control = (
+        f"Package: tiny-data\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@b>\nDescription: x\n"
+    )
     (tree / "DEBIAN").mkdir()
     (tree / "DEBIAN" / "control").write_text(control)
     (tree / "DEBIAN" / "postinst").write_text("#!/bin/sh\nexit 1\n")
@@ -36,7 +38,9 @@ def build(folder, files=FILES, version="1.0~1-2", link=None):
     subprocess.run(["dpkg-deb", "-b", tree, deb], check=True, capture_output=True)
     sha256 = hashlib.sha256(deb.read_bytes()).hexdigest()
     size = deb.stat().st_size
-    (folder / "Packages").write_text(f"{control}Filename: ./tiny-data.deb\nSize: {size}\nSHA256: {sha256}\n\n")
+    (folder / "Packages").write_text(
+        f"{control}Filename: ./tiny-data.deb\nSize: {size}\nSHA256: {sha256}\n\n"
+    )
     return sha256
 
 
@@ -114,7 +118,11 @@ def test_a_path_that_leaves_its_folder(repository, tmp_path, monkeypatch):
     with tarfile.open(archive, "w") as tar:
         tar.add(tmp_path / "x", arcname="./usr/share/tiny/../../../../x")
     sha256 = build(repository)
-    reader = [sys.executable, "-c", f"import sys; sys.stdout.buffer.write(open({str(archive)!r}, 'rb').read())"]
+    reader = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.stdout.buffer.write(open({str(archive)!r}, 'rb').read())",
+    ]
     started = subprocess.Popen
     monkeypatch.setattr(
         debian.subprocess,

@@ -16,7 +16,10 @@ EXPERIMENTS = GROUPS["experiment"]
 # What an option needs that has no default.
 NEEDS = {
     ("model", "encoder"): ["model.source=path:x"],
+    ("model", "image_classifier"): ["model.source=path:x"],
+    ("data", "images"): ["data.train_set.source=path:x", "data.test_set.source=path:x"],
     ("data", "text"): [
+        "evaluate=sentence_similarity",
         "data.test_corpus=mine",
         '+data.corpora={mine: {source: "path:x"}}',
         "evaluate.primary=cosine",

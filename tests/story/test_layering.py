@@ -18,7 +18,7 @@ LAYERS = [
     | {"artifact", "explain", "road", "cache", "study", "looks"},
     {"verdict"},
     {"assemble", "bench"},
-    {"pipeline"},
+    {"pipeline", "train"},
     {"candidates", "reproduce"},
     {"search"},
     {"launch"},

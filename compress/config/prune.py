@@ -1,0 +1,106 @@
+"""What is cut out of it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from compress.config.checks import check_seed, within
+from compress.space import Choice, Float
+
+
+class Importance(Enum):
+    magnitude = "magnitude"  # L2 norm of all coupled weights
+    taylor = "taylor"  # |weight x gradient| of a label-free loss
+    activation = "activation"  # what the activation contributes to the layer that reads it
+
+
+# local: the same share from every layer, so that widths are uniform;
+# global (a keyword, hence this form): one ranking over all layers, which ships as ONNX only.
+Scope = Enum("Scope", {"local": "local", "global": "global"})
+
+
+@dataclass(kw_only=True)
+class Keep:
+    """Share of each kind that stays."""
+
+    # feed-forward channels
+    ffn: float = field(default=1.0, metadata={"search": Float(0.25, 1.0, 0.0625)})
+    # attention heads
+    heads: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.125)})
+    # whole transformer layers
+    layers: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.125)})
+
+    def __post_init__(self) -> None:
+        within(self, 0.0, 1.0, "ffn", "heads", "layers", open_low=True)
+
+
+@dataclass(kw_only=True)
+class PruneConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class NoPrune(PruneConfig):
+    pass
+
+
+@dataclass(kw_only=True)
+class StructuredPrune(PruneConfig):
+    """Physically smaller layers: feed-forward channels, attention heads, layers."""
+
+    # By magnitude alone a transformer breaks, so the search leaves that out.
+    importance: Importance = field(
+        default=Importance.activation, metadata={"search": Choice(("activation", "taylor"))}
+    )
+    scope: Scope = Scope["local"]
+    keep: Keep = field(default_factory=Keep)
+    round_to: int = 64  # kept channels are a multiple of this, so that integer kernels stay full
+    repair: bool = True  # least squares of the layer after the pruned channels
+    damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        within(self, 1, 4096, "round_to", "batch_size")
+        within(self, 0.0, 10.0, "damping", open_low=True)
+
+
+class ChannelImportance(Enum):
+    magnitude = "magnitude"  # L2 norm of all coupled weights
+    lamp = "lamp"  # the same relative to all that are larger (Lee et al. 2021)
+    fpgm = "fpgm"  # distance to the geometric median (He et al. 2019)
+    bn_scale = "bn_scale"  # factor of the batch normalisation (Liu et al. 2017)
+    taylor = "taylor"  # |weight x gradient| of the loss (Molchanov et al. 2019)
+    hessian = "hessian"  # weight^2 x squared gradient, an image at a time (LeCun et al. 1989)
+    activation = "activation"  # mean magnitude of what a channel gives
+    random = "random"  # what every other one has to beat
+
+
+# isomorphic: one ranking over the layers of one kind (Fang et al. 2024)
+ChannelScope = Enum("ChannelScope", {"local": "local", "global": "global", "isomorphic": "isomorphic"})
+
+
+@dataclass(kw_only=True)
+class ChannelPrune(PruneConfig):
+    """Physically fewer channels of a convolutional classifier, coupled layers together."""
+
+    importance: ChannelImportance = field(
+        default=ChannelImportance.taylor, metadata={"search": Choice(("taylor", "hessian", "magnitude"))}
+    )
+    scope: ChannelScope = ChannelScope["local"]
+    # share of the channels that stays; multiply-accumulates fall by about its square
+    keep: float = field(default=0.7, metadata={"search": Float(0.25, 1.0, 0.0625)})
+    macs: float | None = None  # share of the multiply-accumulates that is to stay, in place of keep
+    steps: int = 1  # in how many rounds, the importance measured anew before each
+    round_to: int = 8  # kept channels are a multiple of this, so that kernels stay full
+    images: int = 256  # of the calibration split, for gradients and activations
+    batch_norm_images: int = 2048  # of the train split, to estimate means and variances anew
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 0.0, 1.0, "keep", open_low=True)
+        if self.macs is not None:
+            within(self, 0.0, 1.0, "macs", open_low=True)
+        within(self, 1, 1000, "steps")
+        within(self, 1, 4096, "round_to")
+        within(self, 2, 1_000_000, "images")
+        within(self, 0, 10_000_000, "batch_norm_images")
+        check_seed(self)

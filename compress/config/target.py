@@ -1,0 +1,62 @@
+"""Where it is to run, and what it must meet."""
+
+from dataclasses import dataclass, field
+
+from compress.config.checks import check_seed, within
+from compress.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class TargetConfig:
+    pass
+
+
+@dataclass(kw_only=True)
+class LocalTarget(TargetConfig):
+    """This machine."""
+
+    threads: int = 0  # 0: every physical core this process may use
+    workloads: list[str] = field(default_factory=lambda: ["1x128", "8x128"])  # batch x tokens, or x pixels
+    ratio_ci: float = 0.03  # stop when the interval of every speed-up is this narrow
+    max_seconds: float = 60.0
+    seed: int = 0
+    cpu_flags: list[str] | None = None  # null: this machine's; else those of the CPU to build for
+
+    def __post_init__(self) -> None:
+        within(self, 0, 1024, "threads")
+        within(self, 0.001, 1.0, "ratio_ci")
+        within(self, 1.0, 86400.0, "max_seconds")
+        check_seed(self)
+        if not self.workloads or len(set(self.workloads)) < len(self.workloads):
+            raise ConfigError(
+                "workloads needs one entry or several different ones",
+                found=", ".join(self.workloads) or "an empty list",
+                allowed=_WORKLOADS,
+            )
+        for workload in self.workloads:
+            workload_shape(workload)
+
+
+_WORKLOADS = "batch x tokens, both at least 1, such as [1x128,8x128]; of images batch x pixels a side"
+
+
+def workload_shape(workload: str) -> tuple[int, int]:
+    """`"8x128"` -> batch 8, 128 tokens or pixels a side."""
+    parts = workload.split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError("workloads has an entry that cannot be read", found=workload, allowed=_WORKLOADS)
+    return int(parts[0]), int(parts[1])
+
+
+@dataclass(kw_only=True)
+class BudgetConfig:
+    """What the shipped model must meet; null means no limit."""
+
+    max_quality_drop: float | None = None  # relative, of the primary metric; upper end of the interval
+    min_speedup: float | None = None  # at every workload; lower end of the interval
+    max_size_mb: float | None = None  # 1 MB = 10^6 bytes
+
+    def __post_init__(self) -> None:
+        for name in ("max_quality_drop", "min_speedup", "max_size_mb"):
+            if getattr(self, name) is not None:
+                within(self, 0.0, float("inf"), name)

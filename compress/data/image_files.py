@@ -1,0 +1,121 @@
+"""Labelled images out of files: idx (MNIST and its kin), or a folder a class."""
+
+import gzip
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.config import ImageFormat, ImageSet
+from compress.errors import DataError
+from compress.sources import fetch
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_MAX_PIXELS = 50_000_000  # of one image: more is a decompression bomb or not for a classifier
+
+
+def read_images(config: ImageSet) -> tuple[Images, Labels, tuple[str, ...]]:
+    """images [n, height, width, channels], labels [n] and the names of the classes where the files tell.
+
+    Raises SourceError where there are no files, DataError where one cannot be read or has another shape.
+    """
+    folder = fetch(config.source, config.sha256)
+    images, labels, names = _READERS[config.format](folder, config)
+    if len(images) != len(labels):
+        raise DataError(
+            "there are not as many labels as images", found=f"{len(images)} images, {len(labels)} labels"
+        )
+    if not len(images):
+        raise DataError(f"no images in {folder}")
+    return images, labels, names
+
+
+def _idx(folder: Path, config: ImageSet) -> tuple[Images, Labels, tuple[str, ...]]:
+    images = read_idx(_one(folder, config.images, "images"))
+    labels = read_idx(_one(folder, config.labels, "labels"))
+    if images.ndim not in (3, 4) or labels.ndim != 1:
+        raise DataError(
+            "the idx files are not images and labels",
+            found=f"{images.ndim} and {labels.ndim} axes",
+            allowed="3 or 4 and 1",
+            next="swap images and labels, or name other files",
+        )
+    return images.reshape(*images.shape[:3], -1), labels.astype(np.int64), ()
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """An idx file of unsigned bytes (LeCun's format), plain or gzip."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, gzip.zlib.error) as error:  # type: ignore[attr-defined]
+        raise DataError(f"{path.name} is damaged", found=error, next="fetch it again") from None
+    axes = data[3] if len(data) > 4 else 0
+    if data[:3] != b"\0\0\x08" or not axes or len(data) < 4 + 4 * axes:
+        raise DataError(
+            f"{path.name} is no idx file of unsigned bytes", found=data[:4].hex(" "), allowed="00 00 08 axes"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(data, ">u4", axes, 4))
+    if len(data) != 4 + 4 * axes + int(np.prod(shape, dtype=np.int64)):
+        raise DataError(
+            f"{path.name} is damaged: its length does not fit its shape",
+            found=f"{len(data)} bytes for {' x '.join(map(str, shape))}",
+            next="fetch it again",
+        )
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _folder(folder: Path, config: ImageSet) -> tuple[Images, Labels, tuple[str, ...]]:
+    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+    if not names:
+        raise DataError(f"{folder} holds no folder a class", allowed="CLASS/IMAGE.png, or format=idx")
+    files = [
+        (path, label)
+        for label, name in enumerate(names)
+        for path in sorted((folder / name).rglob(config.images))
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    images = _stack((path.name, path.read_bytes) for path, _ in files)
+    return images, np.array([label for _, label in files], np.int64), names
+
+
+def _stack(files: Iterable[tuple[str, Callable[[], bytes]]]) -> Images:
+    """Decoded images of one shape: grey where all are grey, else RGB."""
+    from PIL import Image
+
+    decoded = []
+    for name, read in files:
+        try:
+            with Image.open(io.BytesIO(read())) as image:
+                if image.width * image.height > _MAX_PIXELS:
+                    raise DataError(f"{name} is too large", found=f"{image.width} x {image.height}")
+                decoded.append((name, np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{name} is not an image that can be read", found=error) from None
+    shapes = {image.shape: name for name, image in decoded}
+    if len(shapes) > 1:
+        found = ", ".join(
+            f"{name}: {' x '.join(map(str, shape))}" for shape, name in list(shapes.items())[:3]
+        )
+        raise DataError(
+            "the images differ in size or channels", found=found, next="bring them to one size first"
+        )
+    stacked = np.stack([image for _, image in decoded]) if decoded else np.empty((0, 0, 0), np.uint8)
+    return stacked.reshape(*stacked.shape[:3], -1)
+
+
+def _one(folder: Path, pattern: str, what: str) -> Path:
+    found = [folder] if folder.is_file() else sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise DataError(
+            f"not one file of {what}",
+            found=", ".join(path.name for path in found) or f"none that fits {pattern!r} in {folder}",
+            allowed="a name pattern that fits one file",
+        )
+    return found[0]
+
+
+_READERS = {ImageFormat.idx: _idx, ImageFormat.folder: _folder}

@@ -1,0 +1,219 @@
+"""How well a classifier of images does: against the labels, and against the dense model."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from compress.config import ImageClassification, PairSplit
+from compress.data import load_images
+from compress.data.images import ImageSplit
+from compress.errors import DataError, GateError, ModelError
+from compress.evaluate.quality import Quality, save_quality
+from compress.evaluate.statistics import (
+    accuracy,
+    mcnemar,
+    mean_interval,
+    paired_accuracy_drop,
+    paired_mean_drop,
+)
+from compress.families.preprocessing import pixel_values, read_preprocessing
+from compress.registry import register
+from compress.store import sha256_file
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+BATCH = 64
+ECE_BINS = 15
+EXAMPLES_SHOWN = 12  # images whose answer changed, for the report
+_MANY_CLASSES = 10  # from which on the five likeliest are of interest
+
+
+@register(ImageClassification)
+def evaluate(
+    config: ImageClassification,
+    model: Path,
+    reference: Path,
+    checkpoint: Path,
+    splits_folder: Path,
+    out: Path,
+    split: PairSplit = PairSplit.test,
+    samples: int | None = None,
+) -> None:
+    """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out images.
+
+    Writes `quality.json` (see `load_quality`) and `scores.npz` (per image: label, and logits of both) to the
+    folder `out`. Quality is top-1 accuracy, the negative log likelihood (nats) and the expected calibration
+    error (Guo et al. 2017, 15 bins); fidelity is the share of images on which both models give the same
+    answer, and the divergence KL(dense || model) (nats). `samples` limits the images, evenly spread.
+
+    Raises DataError for a split without images, ModelError for another kind of graph and GateError for a
+    model whose logits are broken.
+    """
+    splits = load_images(splits_folder)
+    held_out = splits.test if split is PairSplit.test else splits.select
+    rows = _spread(len(held_out.labels), samples)
+    if len(rows) < 2:
+        raise DataError(f"the {split.value} split has too few images", found=len(rows), allowed=2)
+    labels = held_out.labels[rows]
+    dense = logits(reference, sha256_file(reference), checkpoint, splits_folder, held_out.name)[rows]
+    small = logits(model, sha256_file(model), checkpoint, splits_folder, held_out.name)[rows]
+    for name, found in ((reference.name, dense), (model.name, small)):
+        check_logits(found, len(splits.classes), name)
+    result = judge(config, dense, small, labels, splits.classes)
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez(out / "scores.npz", allow_pickle=False, labels=labels, dense=dense, small=small, rows=rows)
+    save_quality(result, out)
+
+
+@lru_cache(maxsize=6)  # the dense model is compared with every rung
+def logits(model: Path, sha256: str, checkpoint: Path, splits_folder: Path, split: str) -> Floats:
+    """Logits [images, classes] of every image of a split."""
+    images: ImageSplit = getattr(load_images(splits_folder), split)
+    preprocessing = read_preprocessing(checkpoint)
+    session = _session(model)
+    batch = 1 if _scales_by_batch(model) else BATCH
+    found = []
+    for start in range(0, len(images.images), batch):
+        pixels = pixel_values(images.images[start : start + batch], preprocessing)
+        found.append(session.run(["logits"], {"pixel_values": pixels})[0])
+    return np.concatenate(found).astype(np.float64)
+
+
+def judge(
+    config: ImageClassification,
+    dense: Floats,
+    small: Floats,
+    labels: Labels,
+    classes: tuple[str, ...],
+) -> Quality:
+    """From the logits [n, classes] of both models to every metric. Pure."""
+    draws, seed = config.resamples, config.seed
+    before, after = log_softmax(dense), log_softmax(small)
+    right = {"dense": before.argmax(1) == labels, "small": after.argmax(1) == labels}
+    rows = np.arange(len(labels))
+    nll = {"dense": -before[rows, labels], "small": -after[rows, labels]}
+    quality = {"accuracy": accuracy(right["small"])}
+    drops = {"accuracy": paired_accuracy_drop(right["dense"], right["small"])}
+    if len(classes) > _MANY_CLASSES:
+        top = {n: _among_top(found, labels, 5) for n, found in (("dense", before), ("small", after))}
+        quality["top5_accuracy"] = accuracy(top["small"])
+        drops["top5_accuracy"] = paired_accuracy_drop(top["dense"], top["small"])
+    quality["nll"] = mean_interval(nll["small"], higher_is_better=False, resamples=draws, seed=seed)
+    drops["nll"] = paired_mean_drop(
+        nll["dense"], nll["small"], higher_is_better=False, resamples=draws, seed=seed
+    )
+    agree = before.argmax(1) == after.argmax(1)
+    kl = (np.exp(before) * (before - after)).sum(1)
+    fidelity = {
+        "agreement": accuracy(agree),
+        "kl": mean_interval(kl, higher_is_better=False, resamples=draws, seed=seed),
+    }
+    drops["agreement"] = paired_accuracy_drop(np.ones_like(agree), agree)
+    drops["kl"] = paired_mean_drop(np.zeros_like(kl), kl, higher_is_better=False, resamples=draws, seed=seed)
+    changed = np.flatnonzero(right["dense"] != right["small"])
+    details = {
+        "mcnemar_p": mcnemar(right["dense"], right["small"]),
+        "ece": {"dense": ece(before, labels), "small": ece(after, labels)},
+        "per_class": per_class(right["dense"], right["small"], labels, classes),
+        "confusion_change": confusion_change(before.argmax(1), after.argmax(1), labels, classes),
+        "changed": [int(i) for i in changed[:EXAMPLES_SHOWN]],
+    }
+    return Quality(
+        primary=config.primary, quality=quality, fidelity=fidelity, drop_from_dense=drops, details=details
+    )
+
+
+def log_softmax(values: Floats) -> Floats:
+    shifted = values - values.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+
+def ece(log_probabilities: Floats, labels: Labels, bins: int = ECE_BINS) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy over bins of equal width."""
+    confidence = np.exp(log_probabilities.max(1))
+    right = log_probabilities.argmax(1) == labels
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    weight = np.bincount(which, minlength=bins)
+    gap = np.bincount(which, confidence - right, minlength=bins)
+    return float(np.abs(gap).sum() / max(1, weight.sum()))
+
+
+def per_class(
+    dense: NDArray[np.bool_], small: NDArray[np.bool_], labels: Labels, classes: tuple[str, ...]
+) -> list[dict[str, float | str | int]]:
+    """Accuracy of both models on each class, the one that lost the most first."""
+    rows: list[dict[str, float | str | int]] = []
+    for number, name in enumerate(classes):
+        of_class = labels == number
+        if of_class.any():
+            before, after = float(dense[of_class].mean()), float(small[of_class].mean())
+            found = {"dense": before, "small": after, "drop": before - after}
+            rows.append({"class": name, "images": int(of_class.sum()), **found})
+    return sorted(rows, key=lambda row: -float(row["drop"]))
+
+
+def confusion_change(
+    dense: Labels, small: Labels, labels: Labels, classes: tuple[str, ...]
+) -> list[dict[str, str | int]]:
+    """Confusions (label, answer) whose count changed the most, at most ten."""
+    n = len(classes)
+    counts = [np.bincount(labels * n + answer, minlength=n * n).reshape(n, n) for answer in (dense, small)]
+    change = counts[1] - counts[0]
+    np.fill_diagonal(change, 0)
+    order = np.argsort(-np.abs(change), axis=None, kind="stable")[:10]
+    pairs = [(int(i // n), int(i % n)) for i in order]
+    was, now = (count.tolist() for count in counts)
+    return [
+        {"label": classes[a], "answer": classes[b], "dense": was[a][b], "small": now[a][b]}
+        for a, b in pairs
+        if change[a, b]
+    ]
+
+
+def check_logits(found: Floats, classes: int, name: str) -> None:
+    if found.ndim != 2 or found.shape[1] != classes:
+        raise ModelError(
+            f"{name} does not give one logit a class", found=f"shape {found.shape}", allowed=f"(n, {classes})"
+        )
+    broken = int((~np.isfinite(found).all(1)).sum())
+    if broken:
+        raise GateError(f"{name} gives logits that are not finite", found=f"{broken} of {len(found)} images")
+    if len(found) > 1 and np.ptp(found, axis=0).max() < 1e-6:
+        raise GateError(f"{name} gives the same logits for every image", next="quantize or prune less")
+
+
+def _among_top(log_probabilities: Floats, labels: Labels, count: int) -> NDArray[np.bool_]:
+    best = np.argpartition(-log_probabilities, count, axis=1)[:, :count]
+    return np.asarray((best == labels[:, None]).any(1))
+
+
+def _spread(total: int, count: int | None) -> Labels:
+    count = total if count is None else min(count, total)
+    return np.arange(count) * total // max(1, count)
+
+
+def _scales_by_batch(model: Path) -> bool:
+    """Whether activations get one scale a batch, so that an answer depends on the images beside it."""
+    graph = onnx.load(model, load_external_data=False).graph
+    return any(node.op_type == "DynamicQuantizeLinear" for node in graph.node)
+
+
+def _session(model: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        raise ModelError(f"onnxruntime cannot load {model.name}", found=str(error)) from None
+    names = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
+    if names != (["pixel_values"], ["logits"]):
+        raise ModelError(
+            f"{model.name} is no classifier of images",
+            found=" -> ".join(map(", ".join, names)),
+            allowed="pixel_values -> logits",
+        )
+    return session

@@ -1,0 +1,56 @@
+"""torch in, ONNX out, by torch's own exporter: what classifiers of images need."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from compress.config import TorchExport
+from compress.data import load_splits
+from compress.errors import CompressError
+from compress.export.parity import EXAMPLES, check_parity, parity
+from compress.export.strip import strip
+from compress.families import load
+from compress.onnx_gates import check_operators
+from compress.registry import register
+
+
+@register(TorchExport)
+def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:
+    """Write `out/model.onnx`, whose batch is open, and `out/parity.json`.
+
+    Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
+    CompressError when the net has an operator that cannot be exported.
+    """
+    model, path = load(checkpoint), out / "model.onnx"
+    examples = load_splits(splits).calibration.examples[:EXAMPLES]
+    inputs = next(model.batches(examples[:2], 2))
+    names = [*model.input_names, model.output_name]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracer and deprecation warnings of the TorchScript exporter
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            torch.onnx.export(
+                model.module,
+                tuple(inputs.values()),
+                path,
+                input_names=names[:-1],
+                output_names=names[-1:],
+                dynamic_axes={name: {0: "batch_size"} for name in names},
+                opset_version=config.opset,
+                dynamo=False,
+            )
+    except (RuntimeError, ValueError, TypeError, torch.onnx.OnnxExporterError) as error:
+        raise CompressError(
+            "the model cannot be exported to ONNX",
+            found=str(error).strip().splitlines()[0],
+            next="try another opset: export.opset=17",
+        ) from error
+    strip(path)
+    check_operators(onnx.load(path, load_external_data=False))
+    numbers = parity(model, path, examples)
+    (out / "parity.json").write_text(json.dumps(numbers, indent=2))
+    check_parity(numbers, config.max_abs_diff, config.min_cosine, "try another opset: export.opset=17")

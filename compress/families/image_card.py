@@ -1,0 +1,38 @@
+"""What a model card says of a classifier of images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_EXAMPLE = """
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+classes = {classes}
+mean, std = np.float32({mean}), np.float32({std})
+
+images = np.random.randint(0, 256, (4, {height}, {width}, {channels})).astype(np.float32)  # put yours here
+pixels = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
+logits = session.run(["logits"], {{"pixel_values": pixels}})[0]
+print([classes[i] for i in logits.argmax(1)])
+"""
+
+
+def card_facts(
+    shape: tuple[int, int, int], preprocessing: Mapping[str, Any], classes: Sequence[str]
+) -> dict[str, Any]:
+    """`shape`: height, width, channels."""
+    height, width, channels = shape
+    return {
+        "pipeline_tag": "image-classification",
+        "inputs": {"pixel_values": f"float32 (batch, {channels}, {height}, {width}), normalised"},
+        "outputs": {"logits": f"float32 (batch, {len(classes)})"},
+        "example_code": _EXAMPLE.format(
+            classes=list(classes),
+            mean=preprocessing["image_mean"],
+            std=preprocessing["image_std"],
+            height=height,
+            width=width,
+            channels=channels,
+        ),
+    }

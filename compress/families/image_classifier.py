@@ -1,0 +1,270 @@
+"""Classifiers of images: pixels -> logits, from transformers or from a function that builds the net.
+
+A checkpoint is config.json, model.safetensors and preprocessor_config.json (sizes, mean and standard
+deviation, as transformers writes them). Where config.json has `builder` ("package.module:function") and
+`builder_kwargs`, the net is made by that function and `pruning.json` replayed on it; else it is one of
+transformers' image classifiers.
+"""
+
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from compress.config import ImageClassifierModel
+from compress.errors import ModelError
+from compress.families.checkpoint import Facts, check_weights, read_config, read_json, write_facts
+from compress.families.image_card import card_facts
+from compress.families.preprocessing import pixel_values, read_preprocessing, shape_of
+from compress.families.summary import Summary, write_summary
+from compress.registry import register
+from compress.sources import describe, fetch
+
+FAMILY = "image_classifier"
+OUTPUT = "logits"
+OUR_NETS = "compress.families.image_nets:"
+Images = NDArray[np.uint8]  # [images, height, width, channels]
+
+
+class Classifier(nn.Module):
+    """pixel_values (batch, channels, height, width), normalised -> logits (batch, classes)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        found = self.net(pixel_values)
+        return cast(Tensor, found if isinstance(found, Tensor) else found.logits)
+
+
+class ImageClassifier:
+    """A classifier with its preprocessing, as opened from a checkpoint folder."""
+
+    input_names = ("pixel_values",)
+    output_name = OUTPUT
+
+    def __init__(
+        self,
+        net: nn.Module,
+        config: Mapping[str, Any],
+        preprocessing: Mapping[str, Any],
+        facts: Facts,
+        history: list[Any],
+    ) -> None:
+        self.module = Classifier(net).eval()
+        self.config, self.preprocessing, self.facts = dict(config), dict(preprocessing), facts
+        self.history = history  # of pruning, as torch-pruning tells it
+        self.shape = shape_of(preprocessing)
+
+    @classmethod
+    def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":
+        """Open a folder; raises ModelError for a net that cannot be built or weights that do not fit."""
+        config = read_config(folder)
+        check_weights(folder)
+        preprocessing = read_preprocessing(folder)
+        path = folder / "pruning.json"
+        history = read_json(path) if path.is_file() else []
+        if "builder" in config:
+            net = build(config["builder"], config.get("builder_kwargs") or {})
+            height, width, channels = shape_of(preprocessing)
+            _replay(net, history, torch.zeros(1, channels, height, width))
+            _fill(net, load_file(folder / "model.safetensors"), folder)
+        else:
+            net = _load_transformers(folder, attention)
+        return cls(net, config, preprocessing, facts, history)
+
+    def save(self, folder: Path, facts: Facts) -> None:
+        """Write a checkpoint; one of transformers' stays loadable by stock transformers."""
+        net = self.module.net
+        if "builder" in self.config:
+            (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+            save_file(
+                {name: t.contiguous() for name, t in net.state_dict().items()}, folder / "model.safetensors"
+            )
+            if self.history:
+                (folder / "pruning.json").write_text(json.dumps(self.history) + "\n")
+        else:
+            net.save_pretrained(folder)  # type: ignore[operator]
+        (folder / "preprocessor_config.json").write_text(json.dumps(self.preprocessing, indent=2) + "\n")
+        write_facts(facts, folder)
+        height, width, channels = self.shape
+        summary = Summary(
+            parameters=self.parameters(),
+            macs=self.macs(),
+            widths=self.widths(),
+            keeps_checkpoint=True,
+            card=card_facts(self.shape, self.preprocessing, self.classes),
+        )
+        ramp = np.arange(2 * height * width * channels, dtype=np.uint32) * 37 % 256
+        check = ramp.astype(np.uint8).reshape(2, height, width, channels)
+        write_summary(summary, {n: t.numpy() for n, t in self.inputs(check).items()}, folder)
+
+    # -- structure
+
+    @property
+    def classes(self) -> list[str]:
+        names = self.config.get("id2label") or {}
+        return [str(names[key]) for key in sorted(names, key=int)]
+
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    def layers(self) -> dict[str, nn.Conv2d | nn.Linear]:
+        """Name -> layer with weights, in the order of the net."""
+        named = self.module.net.named_modules()
+        return {name: each for name, each in named if isinstance(each, nn.Conv2d | nn.Linear)}
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Output channels of every layer with weights."""
+        layers = self.layers().values()
+        return {
+            kind.__name__.lower(): tuple(_width(layer) for layer in layers if isinstance(layer, kind))
+            for kind in (nn.Conv2d, nn.Linear)
+            if any(isinstance(layer, kind) for layer in layers)
+        }
+
+    def macs(self) -> int:
+        """Multiply-accumulates for one image: products with weights, and the two of attention."""
+        total = 0
+
+        def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            nonlocal total
+            if isinstance(layer, nn.Conv2d):
+                total += output.numel() * layer.weight[0].numel()
+            elif isinstance(layer, nn.Linear):
+                total += output.numel() * layer.in_features
+
+        hooks = [layer.register_forward_hook(count) for layer in self.layers().values()]
+        try:
+            with torch.no_grad():
+                self.module(self.example())
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return total
+
+    def example(self) -> Tensor:
+        """One image, for tracing."""
+        height, width, channels = self.shape
+        return torch.zeros(1, channels, height, width)
+
+    # -- inputs
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (batch, classes)."""
+        return cast(Tensor, self.module(**inputs))
+
+    def inputs(self, images: Images) -> dict[str, Tensor]:
+        """uint8 [batch, height, width, channels] -> normalised float32 [batch, channels, height, width]."""
+        return {"pixel_values": torch.from_numpy(pixel_values(images, self.preprocessing))}
+
+    def batches(self, images: Images, size: int) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(images), size):
+            yield self.inputs(images[start : start + size])
+
+    def workload(self, images: Images, batch: int, side: int) -> dict[str, Tensor]:
+        """Inputs of exactly `batch` images; raises ModelError where `side` is not the model's."""
+        if side != self.shape[0]:
+            raise ModelError(
+                "a workload of another size than the model's images",
+                found=f"{batch}x{side}",
+                allowed=f"batch x {self.shape[0]} pixels",
+                next=f"target.workloads=[1x{self.shape[0]},32x{self.shape[0]}]",
+            )
+        return self.inputs(images[np.arange(batch) % len(images)])
+
+
+@register(ImageClassifierModel)
+def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
+    """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
+    described = describe(config.source, config.sha256)
+    folder = fetch(config.source, config.sha256)
+    facts = Facts(
+        family=FAMILY,
+        source=config.source,
+        base_model=config.base_model or config.source.partition(":")[2],
+        license=config.license or described.get("license") or "unknown",
+    )
+    builder = read_config(folder).get("builder")
+    if builder is not None and not str(builder).startswith(OUR_NETS) and builder != config.builder:
+        raise ModelError(
+            "the checkpoint wants to run a function that the configuration does not name",
+            found=builder,
+            allowed=f"{OUR_NETS}..., or what model.builder names",
+            next=f"if you trust it: model.builder={builder}",
+        )
+    ImageClassifier.load(folder, facts).save(out, facts)
+
+
+def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The net that `package.module:function` makes; raises ModelError where it makes none."""
+    module, colon, name = builder.partition(":")
+    try:
+        if not colon:
+            raise AttributeError("no colon between module and function")
+        net = getattr(importlib.import_module(module), name)(**kwargs)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"cannot build the net {builder}",
+            found=" ".join(str(error).split()),
+            allowed="package.module:function, with keyword arguments it takes",
+            next="install the package it is in",
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"{builder} makes no torch module", found=type(net).__name__)
+    return net
+
+
+def _replay(net: nn.Module, history: list[Any], example: Tensor) -> None:
+    """Cut the channels that pruning cut, so that the weights fit."""
+    if history:
+        import torch_pruning as tp
+
+        with torch.enable_grad():  # by which torch-pruning traces
+            graph = tp.DependencyGraph().build_dependency(net.eval(), example_inputs=example)
+        graph.load_pruning_history([(name, bool(out), list(indices)) for name, out, indices in history])
+
+
+def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    try:
+        net.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {folder} do not fit the net its config.json names",
+            found=" ".join(str(error).split())[:300],
+            next="fetch the model again, config.json, pruning.json and weights of one revision",
+        ) from None
+
+
+def _load_transformers(folder: Path, attention: str) -> nn.Module:
+    try:
+        net, info = transformers.AutoModelForImageClassification.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            attn_implementation=attention,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"transformers cannot open {folder} as a classifier of images",
+            found=" ".join(str(error).split())[:300],
+            allowed="a model with AutoModelForImageClassification, or config.json with a builder",
+        ) from None
+    if missing := info["missing_keys"]:
+        raise ModelError(f"weights are missing in {folder}", found=f"{len(missing)}, e.g. {missing[0]}")
+    return cast(nn.Module, net)
+
+
+def _width(layer: nn.Conv2d | nn.Linear) -> int:
+    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features

@@ -1,0 +1,113 @@
+"""How much each channel of a convolutional net matters, in torch-pruning's `Importance` protocol."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from compress.config import ChannelImportance
+from compress.families.image_classifier import ImageClassifier
+from compress.prune.channel_data import Labelled
+
+WITH_GRADIENTS = (ChannelImportance.taylor, ChannelImportance.hessian)
+HESSIAN_IMAGES = 64  # one backward pass each
+_BATCH = 64
+
+
+class MeanActivation(tp.importance.Importance):  # type: ignore[misc]
+    """Mean magnitude of what a channel gives, summed over the coupled layers, each relative to its mean.
+
+    torch-pruning's ActivationImportance keeps the last batch only.
+    """
+
+    def __init__(self, means: Mapping[nn.Module, Tensor]) -> None:
+        self.means = means
+
+    def __call__(self, group: tp.Group) -> Tensor | None:
+        outputs = (
+            tp.prune_conv_out_channels,
+            tp.prune_depthwise_conv_out_channels,
+            tp.prune_linear_out_channels,
+        )
+        total = None
+        for item in group:
+            means = self.means.get(item.dep.target.module)
+            if item.dep.handler in outputs and means is not None:
+                score = (means / means.mean().clamp(min=1e-12))[item.idxs]
+                total = score if total is None else total + score
+        return total
+
+
+def prepare(kind: ChannelImportance, model: ImageClassifier, data: Labelled) -> dict[str, Tensor]:
+    """What the importance needs: gradients, left in the weights, or mean activations by name of layer."""
+    model.module.zero_grad()
+    if kind is ChannelImportance.taylor:
+        for inputs, labels in data.batches(model, _BATCH):
+            loss = nn.functional.cross_entropy(model.module(**inputs), labels, reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]
+    elif kind is ChannelImportance.hessian:
+        _mean_squared_gradients(model, data)
+    elif kind is ChannelImportance.activation:
+        return mean_activations(model, data)
+    return {}
+
+
+def _mean_squared_gradients(model: ImageClassifier, data: Labelled) -> None:
+    """Into `grad`: torch-pruning's accumulate_grad keeps the last image only."""
+    parameters = list(model.module.parameters())
+    sums = [torch.zeros_like(p) for p in parameters]
+    for inputs, labels in data.first(HESSIAN_IMAGES).batches(model, 1):
+        model.module.zero_grad()
+        nn.functional.cross_entropy(model.module(**inputs), labels).backward()  # type: ignore[no-untyped-call]
+        for total, parameter in zip(sums, parameters, strict=True):
+            if parameter.grad is not None:
+                total += parameter.grad.square()
+    for total, parameter in zip(sums, parameters, strict=True):
+        parameter.grad = total
+
+
+def mean_activations(model: ImageClassifier, data: Labelled) -> dict[str, Tensor]:
+    """Name of layer -> mean magnitude of each output channel over all images and places."""
+    sums: dict[str, Tensor] = {}
+
+    def remember(name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            channels = output.abs().transpose(0, 1).flatten(1).sum(1)
+            sums[name] = sums.get(name, torch.zeros_like(channels)) + channels
+
+        return hook
+
+    hooks = [layer.register_forward_hook(remember(name)) for name, layer in model.layers().items()]
+    try:
+        with torch.no_grad():
+            for inputs, _ in data.batches(model, _BATCH):
+                model.module(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: total / len(data.labels) for name, total in sums.items()}
+
+
+def importance(
+    kind: ChannelImportance, net: nn.Module, activations: Mapping[str, Tensor]
+) -> tp.importance.Importance:
+    """The importance of this kind for the layers of `net`, whose gradients `prepare` left in the weights."""
+    match kind:
+        case ChannelImportance.magnitude:
+            return tp.importance.GroupMagnitudeImportance(p=2)
+        case ChannelImportance.lamp:
+            return tp.importance.LAMPImportance(p=2)
+        case ChannelImportance.fpgm:
+            return tp.importance.FPGMImportance(p=2)
+        case ChannelImportance.bn_scale:
+            return tp.importance.BNScaleImportance()
+        case ChannelImportance.taylor:
+            return tp.importance.GroupTaylorImportance()
+        case ChannelImportance.hessian:
+            return tp.importance.GroupHessianImportance()
+        case ChannelImportance.random:
+            return tp.importance.RandomImportance()
+        case ChannelImportance.activation:
+            named = dict(net.named_modules())
+            return MeanActivation({named[name]: means for name, means in activations.items()})

@@ -1,0 +1,162 @@
+"""Structured pruning of convolutional classifiers: torch-pruning finds what is coupled and cuts it."""
+
+import copy
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from compress.config import ChannelPrune, ChannelScope
+from compress.data import load_images
+from compress.errors import ConfigError, GateError, ModelError
+from compress.families import load_image_classifier
+from compress.families.image_classifier import ImageClassifier
+from compress.prune.batch_norm import reestimate
+from compress.prune.channel_data import Labelled
+from compress.prune.channel_importance import importance, prepare
+from compress.registry import register
+
+log = logging.getLogger(__name__)
+MAX_ABS_DIFF = 1e-4  # of logits, between the model in memory and its checkpoint opened again
+BISECTIONS = 12
+_BATCH = 128
+History = list[tuple[str, bool, list[int]]]
+
+
+@register(ChannelPrune)
+def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> None:
+    """Cut channels, estimate batch normalisation anew, write the checkpoint, `prune.json`, `reopened.json`.
+
+    Raises ModelError for a net that torch-pruning cannot trace, ConfigError where a layer would be left
+    without channels, and GateError where the checkpoint opened again computes something else.
+    """
+    model, data = load_image_classifier(checkpoint), load_images(splits)
+    some = Labelled(data.calibration.images, data.calibration.labels).first(config.images)
+    torch.manual_seed(config.seed)
+    before, macs = model.widths(), model.macs()
+    history = cut(model, config, some)
+    if config.batch_norm_images:
+        reestimate(model.module, model.batches(data.train.images[: config.batch_norm_images], _BATCH))
+    model.history = [*model.history, *history]
+    after, left = model.widths(), model.macs()
+    step = f"pruned ({config.importance.value}, {config.scope.value}): {left / macs:.0%} of the products stay"
+    model.save(out, model.facts.after(step))
+    check_reopened(model, out, some)
+    summary = {"before": before, "after": after, "macs": {"before": macs, "after": left}}
+    (out / "prune.json").write_text(json.dumps(summary, indent=2))
+
+
+def cut(model: ImageClassifier, config: ChannelPrune, data: Labelled) -> History:
+    """Prune `model` in place, in `config.steps` rounds; what was cut, by name of layer."""
+    whole, history = model.macs(), History()
+    wanted = config.keep if config.macs is None else None
+    for number in range(1, config.steps + 1):
+        with _told():
+            activations = prepare(config.importance, model, data)
+        done = number / config.steps
+        if wanted is None:
+            assert config.macs is not None
+            goal = whole * (1 - done * (1 - config.macs))
+            share = share_for_macs(model, config, activations, goal)
+        else:  # of what the rounds before left, so that all of them leave what was asked for
+            share = (1 - done * (1 - wanted)) / (1 - (done - 1 / config.steps) * (1 - wanted))
+            share = min(1.0, share + 1e-6)  # widths are rounded down
+        history += cut_once(model, config, activations, share)
+        model.module.zero_grad()
+    return history
+
+
+def cut_once(
+    model: ImageClassifier, config: ChannelPrune, activations: Mapping[str, Tensor], share: float
+) -> History:
+    """One round: this share of the channels stays."""
+    net = model.module.net
+    with _told():
+        pruner = tp.pruner.BasePruner(
+            net,
+            model.example(),
+            importance=importance(config.importance, net, activations),
+            global_pruning=config.scope is not ChannelScope["local"],
+            isomorphic=config.scope is ChannelScope.isomorphic,
+            pruning_ratio=1 - share,
+            ignored_layers=[last_layer(model)],
+            round_to=config.round_to,
+            in_channel_groups={},
+            out_channel_groups={},
+            num_heads={},
+        )
+        pruner.step()
+    empty = [name for name, layer in model.layers().items() if 0 in layer.weight.shape]
+    if empty:
+        raise ConfigError(
+            "a layer would be left without channels", found=empty[0], next="keep more: prune.keep=0.5"
+        )
+    history = pruner.pruning_history()
+    return [(name, bool(of_output), [int(i) for i in indices]) for name, of_output, indices in history]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever torch-pruning or autograd stumbles over, as an error of ours."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
+        raise ModelError(
+            "torch-pruning cannot trace or cut this net",
+            found=" ".join(str(error).split())[:300] or type(error).__name__,
+            next="prune=none quantize=int8_static works on any net that can be exported",
+        ) from error
+
+
+def share_for_macs(
+    model: ImageClassifier, config: ChannelPrune, activations: Mapping[str, Tensor], goal: float
+) -> float:
+    """Share of the channels with which the products come nearest to `goal`, by bisection on copies."""
+    low, high = 0.0, 1.0
+    tried: dict[float, int] = {1.0: model.macs()}
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        copied = _copy(model)
+        try:
+            cut_once(copied, config, activations, middle)
+            tried[middle] = copied.macs()
+        except ConfigError:  # too few
+            low = middle
+            continue
+        low, high = (middle, high) if tried[middle] < goal else (low, middle)
+    return min(tried, key=lambda share: (abs(tried[share] - goal), share))
+
+
+def last_layer(model: ImageClassifier) -> nn.Module:
+    """The one that gives the logits."""
+    return list(model.layers().values())[-1]
+
+
+def check_reopened(model: ImageClassifier, folder: Path, data: Labelled) -> None:
+    """Open the checkpoint again, from its files alone, and compare logits; writes reopened.json."""
+    inputs = model.inputs(data.first(32).images)
+    with torch.no_grad():
+        expected, found = model.run(inputs), load_image_classifier(folder).run(inputs)
+    difference = float((expected - found).abs().max())
+    if not difference <= MAX_ABS_DIFF:
+        raise GateError(
+            "the pruned checkpoint opened again is not the model in memory",
+            found=f"max abs difference {difference:g}",
+            allowed=f"{MAX_ABS_DIFF:g}",
+        )
+    (folder / "reopened.json").write_text(json.dumps({"max_abs_diff": difference}))
+
+
+def _copy(model: ImageClassifier) -> ImageClassifier:
+    copied: Any = copy.copy(model)
+    copied.module = copy.deepcopy(model.module)
+    for ours, theirs in zip(model.module.parameters(), copied.module.parameters(), strict=True):
+        theirs.grad = ours.grad  # which deepcopy leaves behind
+    found: ImageClassifier = copied
+    return found

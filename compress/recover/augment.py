@@ -1,0 +1,41 @@
+"""Augmentation of small images, a batch at a time."""
+
+import torch
+from torch import Tensor, nn
+
+SHIFT = 2  # pixels
+ERASED = 8  # side of the square that is erased from half of the images
+
+
+def augment(pixels: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
+    """Shift, mirror, erase: each image of (batch, channels, height, width) its own way.
+
+    Erasing (Zhong et al. 2020, Random Erasing) puts zeros, the mean of normalised images.
+    """
+    pixels = shifted(pixels, torch.randint(0, 2 * SHIFT + 1, (len(pixels), 2), generator=generator))
+    if flip:
+        mirrored = torch.rand(len(pixels), generator=generator) < 0.5
+        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    height, width = pixels.shape[2:]
+    centre = torch.rand(len(pixels), 2, generator=generator) * torch.tensor([height, width])
+    some = torch.rand(len(pixels), generator=generator) < 0.5
+    return pixels.masked_fill(some[:, None, None, None] & squares(centre, height, width)[:, None], 0.0)
+
+
+def shifted(pixels: Tensor, offsets: Tensor) -> Tensor:
+    """Windows of the zero-padded images: `offsets` (batch, 2) of rows and columns, from 0 to 2 * SHIFT."""
+    batch, _, height, width = pixels.shape
+    padded = nn.functional.pad(pixels, (SHIFT,) * 4)
+    rows = offsets[:, :1] + torch.arange(height)
+    columns = offsets[:, 1:] + torch.arange(width)
+    of = torch.arange(batch)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[of, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def squares(centre: Tensor, height: int, width: int) -> Tensor:
+    """(batch, height, width) bool: within ERASED / 2 of `centre` (batch, 2) along both axes."""
+    near = [
+        (torch.arange(size)[None] - centre[:, axis : axis + 1]).abs() < ERASED / 2
+        for axis, size in enumerate((height, width))
+    ]
+    return near[0][:, :, None] & near[1][:, None, :]

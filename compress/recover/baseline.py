@@ -1,0 +1,69 @@
+"""A baseline from nothing: the net that the configuration builds, trained on labels."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from compress.config import Supervised
+from compress.data import ImageSplits, load_images
+from compress.families.checkpoint import Facts
+from compress.families.image_classifier import FAMILY, ImageClassifier, build
+from compress.recover.fit import Trainer, write_fitted
+from compress.registry import register
+
+
+@register(Supervised)
+def fit_baseline(
+    config: Supervised,
+    builder: str,
+    kwargs: Mapping[str, Any],
+    facts: Mapping[str, str],
+    splits: Path,
+    out: Path,
+    scratch: Path,
+) -> None:
+    """Train what `builder` makes of `kwargs` and write it as a checkpoint; `facts`: source, base_model,
+    license. Mean and standard deviation of the inputs are those of the train split."""
+    data = load_images(splits)
+    torch.manual_seed(config.seed)
+    net = build(builder, kwargs)
+    labels = {str(number): name for number, name in enumerate(data.classes)}
+    if isinstance(net, PreTrainedModel):
+        net.config.id2label = {int(number): name for number, name in labels.items()}
+        net.config.label2id = {name: int(number) for number, name in labels.items()}
+        described = json.loads(net.config.to_json_string())
+    else:
+        described = {"builder": builder, "builder_kwargs": dict(kwargs), "id2label": labels}
+    model = ImageClassifier(
+        net,
+        described,
+        preprocessing_of(data),
+        Facts(
+            family=FAMILY, source=facts["source"], base_model=facts["base_model"], license=facts["license"]
+        ),
+        [],
+    )
+    fitted = Trainer(config, model, None, data).run(scratch)
+    step = f"trained on {len(data.train.labels)} images for {len(fitted.steps)} epochs"
+    model.save(out, model.facts.after(step))
+    write_fitted(fitted, out)
+
+
+def preprocessing_of(data: ImageSplits) -> dict[str, Any]:
+    """As transformers writes it to preprocessor_config.json."""
+    pixels = data.train.images.astype(np.float64).reshape(-1, data.train.images.shape[-1]) / 255
+    height, width = data.train.images.shape[1:3]
+    return {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": False,
+        "rescale_factor": 1 / 255,
+        "image_mean": [round(float(x), 6) for x in pixels.mean(0)],
+        "image_std": [round(float(x), 6) for x in pixels.std(0)],
+        "size": {"height": int(height), "width": int(width)},
+    }

@@ -1,0 +1,20 @@
+"""Fine-tuning of a pruned classifier of images, taught by the dense one."""
+
+from pathlib import Path
+
+from compress.config import Finetune
+from compress.data import load_images
+from compress.families import load_image_classifier
+from compress.recover.fit import Trainer, write_fitted
+from compress.registry import register
+
+
+@register(Finetune)
+def finetune(config: Finetune, student: Path, teacher: Path, splits: Path, out: Path, scratch: Path) -> None:
+    """Train `student` on the train split; the epoch that does best on select is kept."""
+    model = load_image_classifier(student)
+    dense = load_image_classifier(teacher) if config.distill else None
+    fitted = Trainer(config, model, dense, load_images(splits)).run(scratch)
+    taught = f", {config.distill:.0%} of the loss from the dense model's answers" if dense else ""
+    model.save(out, model.facts.after(f"fine-tuned for {len(fitted.steps)} epochs{taught}"))
+    write_fitted(fitted, out)

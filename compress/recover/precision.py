@@ -1,0 +1,12 @@
+"""Which numbers training multiplies."""
+
+import torch
+
+from compress.config import Precision
+
+
+def wants_bfloat16(precision: Precision) -> bool:
+    """Whether to multiply in bfloat16: AMX or AVX512-BF16 make it 2 to 4 times as fast."""
+    if precision is Precision.auto:
+        return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return precision is Precision.bfloat16

@@ -1,0 +1,138 @@
+"""Metrics of classifiers by hand and against scipy and scikit-like formulas of our own making."""
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from compress.config import ImageClassification, PairSplit, TorchExport
+from compress.errors import ConfigError, GateError, ModelError
+from compress.evaluate import evaluate, evaluate_select, load_quality
+from compress.evaluate.image_classification import (
+    check_logits,
+    confusion_change,
+    ece,
+    judge,
+    log_softmax,
+    per_class,
+)
+from compress.export import export
+
+CLASSES = ("a", "b", "c")
+
+
+def random_logits(seed, n=200, scale=2.0):
+    return np.random.default_rng(seed).normal(0, scale, (n, 3))
+
+
+def test_log_softmax_is_scipys():
+    values = random_logits(0, scale=300)
+    assert np.allclose(log_softmax(values), special.log_softmax(values, axis=1))
+
+
+def test_metrics_by_hand():
+    dense = np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]])
+    small = np.array([[2.0, 0, 0], [0, 2, 0], [3, 0, 2], [2, 0, 0]])
+    labels = np.array([0, 1, 2, 1])
+    found = judge(ImageClassification(resamples=100), dense, small, labels, CLASSES)
+    assert found.quality["accuracy"].value == 0.5
+    assert found.drop_from_dense["accuracy"].value == 0.25
+    assert found.fidelity["agreement"].value == 0.75
+    picked = -special.log_softmax(small, axis=1)[range(4), labels]
+    assert found.quality["nll"].value == pytest.approx(picked.mean())
+    before = -special.log_softmax(dense, axis=1)[range(4), labels]
+    assert found.drop_from_dense["nll"].value == pytest.approx(picked.mean() - before.mean())
+    kl = stats.entropy(special.softmax(dense, axis=1), special.softmax(small, axis=1), axis=1)
+    assert found.fidelity["kl"].value == pytest.approx(kl.mean())
+    assert found.drop_from_dense["kl"].value == pytest.approx(kl.mean())
+    assert found.details["changed"] == [2]
+    assert found.details["mcnemar_p"] == 1.0  # one image against none
+    assert found.details["per_class"][0] == {
+        "class": "c",
+        "images": 1,
+        "dense": 1.0,
+        "small": 0.0,
+        "drop": 1.0,
+    }
+    assert found.details["confusion_change"] == [{"label": "c", "answer": "a", "dense": 0, "small": 1}]
+
+
+def test_a_drop_is_positive_where_the_model_is_worse():
+    labels = np.random.default_rng(1).integers(0, 3, 400)
+    dense = random_logits(2, 400) + 4 * np.eye(3)[labels]
+    small = random_logits(3, 400) + 1 * np.eye(3)[labels]
+    found = judge(ImageClassification(resamples=100), dense, small, labels, CLASSES)
+    for name, drop in found.drop_from_dense.items():
+        assert drop.ci95[0] > 0, name
+        assert drop.ci95[0] <= drop.value <= drop.ci95[1], name
+
+
+def test_a_model_drops_nothing_from_itself():
+    labels, dense = np.random.default_rng(1).integers(0, 3, 100), random_logits(0, 100)
+    found = judge(ImageClassification(resamples=100), dense, dense, labels, CLASSES)
+    assert all(drop.value == 0 for drop in found.drop_from_dense.values())
+    assert found.details["confusion_change"] == []
+
+
+def test_calibration_error_by_hand():
+    """Three answers of confidence 0.9, two of them right, and one of 0.6, which is wrong."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.6, 0.4]])
+    labels = np.array([0, 1, 1, 1])
+    assert ece(np.log(probabilities), labels) == pytest.approx((3 * abs(0.9 - 2 / 3) + 0.6) / 4)
+
+
+def test_confident_and_right_is_calibrated():
+    labels = np.arange(30) % 3
+    assert ece(log_softmax(100 * np.eye(3)[labels]), labels) == pytest.approx(0)
+
+
+def test_the_worst_class_comes_first():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    dense, small = np.ones(6, bool), np.array([1, 0, 0, 0, 1, 1], bool)
+    assert [row["class"] for row in per_class(dense, small, labels, CLASSES)] == ["b", "a", "c"]
+
+
+def test_confusions_that_stay_are_not_listed():
+    labels, dense = np.array([0, 0, 1, 2]), np.array([1, 1, 1, 2])
+    small = np.array([1, 2, 1, 2])
+    found = confusion_change(dense, small, labels, CLASSES)
+    assert found == [
+        {"label": "a", "answer": "b", "dense": 2, "small": 1},
+        {"label": "a", "answer": "c", "dense": 0, "small": 1},
+    ]
+
+
+def test_five_likeliest_where_there_are_many_classes():
+    logits = np.tile(np.arange(12.0), (3, 1))
+    labels = np.array([11, 7, 6])  # the first, the fifth and the sixth in line
+    names = tuple(map(str, range(12)))
+    found = judge(ImageClassification(resamples=100), logits, logits, labels, names)
+    assert found.quality["top5_accuracy"].value == pytest.approx(2 / 3)
+
+
+def test_broken_logits():
+    with pytest.raises(GateError, match="not finite"):
+        check_logits(np.array([[1.0, np.nan, 0], [0, 1, 2]]), 3, "x")
+    with pytest.raises(GateError, match="the same logits"):
+        check_logits(np.ones((4, 3)), 3, "x")
+    with pytest.raises(ModelError, match="one logit a class"):
+        check_logits(np.ones((4, 2)), 3, "x")
+
+
+def test_an_unknown_metric():
+    with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
+        ImageClassification(primary="acuracy")
+
+
+def test_files(image_checkpoints, image_splits_folder, image_splits, tmp_path):
+    checkpoint, graph = image_checkpoints["resnet"], tmp_path / "graph"
+    graph.mkdir()
+    export(TorchExport(), checkpoint, image_splits_folder, graph)
+    config = ImageClassification(resamples=100)
+    evaluate(config, graph, graph, checkpoint, image_splits_folder, tmp_path / "test")
+    found = load_quality(tmp_path / "test")
+    with np.load(tmp_path / "test" / "scores.npz") as stored:
+        right = stored["small"].argmax(1) == image_splits.test.labels
+        assert found.quality["accuracy"].value == right.mean()
+    evaluate_select(config, 20, graph, graph, checkpoint, image_splits_folder, tmp_path / "select")
+    assert load_quality(tmp_path / "select").quality["accuracy"].n == 20
+    assert PairSplit.select  # a search chooses on it

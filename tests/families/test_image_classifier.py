@@ -1,0 +1,132 @@
+"""Classifiers of images: what is saved is what is loaded, and stock transformers agrees."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from compress import families
+from compress.config import ImageClassifierModel
+from compress.errors import ModelError
+from compress.families.image_classifier import build
+from compress.families.preprocessing import pixel_values
+
+NETS = ("resnet", "depthwise", "vit")
+
+
+def images(count=5):
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1)).astype(np.uint8)
+
+
+def logits(model, of=None):
+    with torch.no_grad():
+        return model.run(model.inputs(images() if of is None else of))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_saved_model_gives_equal_logits(name, image_checkpoints, tmp_path):
+    model = families.load(image_checkpoints[name])
+    model.save(tmp_path, model.facts.after("nothing"))
+    again = families.load(tmp_path)
+    assert torch.equal(logits(model), logits(again))
+    assert again.facts.lineage == ("nothing",)
+    assert logits(model).std() > 1e-3
+
+
+def test_stock_transformers_loads_the_vit(image_checkpoints):
+    ours = families.load(image_checkpoints["vit"])
+    stock = transformers.AutoModelForImageClassification.from_pretrained(image_checkpoints["vit"]).eval()
+    with torch.no_grad():
+        expected = stock(**ours.inputs(images())).logits
+    assert torch.allclose(logits(ours), expected, atol=1e-6)
+    assert stock.config.id2label == {0: "top", 1: "middle", 2: "bottom"}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_summary_is_of_the_model(name, image_checkpoints):
+    model, summary = families.load(image_checkpoints[name]), families.read_summary(image_checkpoints[name])
+    assert summary.parameters == sum(p.numel() for p in model.module.parameters())
+    assert summary.widths == model.widths()
+    assert "pixel_values" in summary.card["inputs"]
+    stored = families.read_check_inputs(image_checkpoints[name])
+    assert stored["pixel_values"].shape == (2, 1, 8, 8)
+
+
+def test_macs_by_hand(image_checkpoints):
+    """depthwise, 8 -> 8 -> 12 channels: stem, depthwise and pointwise on 8 x 8, then both on 4 x 4, head."""
+    expected = 64 * 8 * 9 + 64 * (8 * 9 + 8 * 8) + 16 * (8 * 9 + 8 * 12) + 12 * 3
+    assert families.load(image_checkpoints["depthwise"]).macs() == expected
+
+
+def test_pixels_by_hand():
+    found = pixel_values(
+        np.array([[[[0], [255]]]], np.uint8),
+        {"size": {"height": 1, "width": 2}, "image_mean": [0.5], "image_std": [0.25]},
+    )
+    assert found.tolist() == [[[[-2.0, 2.0]]]]
+
+
+def test_images_of_another_shape_are_not_resized(image_checkpoints):
+    model = families.load(image_checkpoints["resnet"])
+    for shape in ((2, 9, 8, 1), (2, 8, 8, 3)):
+        with pytest.raises(ModelError, match="another shape than the model's"):
+            model.inputs(np.zeros(shape, np.uint8))
+
+
+def test_a_workload_repeats_what_there_is(image_checkpoints):
+    model = families.load(image_checkpoints["resnet"])
+    found = model.workload(images(3), 7, 8)["pixel_values"]
+    assert found.shape == (7, 1, 8, 8)
+    assert torch.equal(found[0], found[3])
+    with pytest.raises(ModelError, match="1x9"):
+        model.workload(images(), 1, 9)
+
+
+def test_a_function_of_a_stranger_is_not_run(image_checkpoints, copy_of, tmp_path):
+    folder = copy_of(image_checkpoints["resnet"])
+    config = json.loads((folder / "config.json").read_text())
+    config["builder"] = "os:abort"
+    (folder / "config.json").write_text(json.dumps(config))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match="a function that the configuration does not name"):
+        families.import_model(ImageClassifierModel(source=f"path:{folder}"), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "builder", ["nothing", "no.such:net", "compress.families.image_nets:nothing", "os:getcwd"]
+)
+def test_builders_that_build_nothing(builder):
+    with pytest.raises(ModelError):
+        build(builder, {})
+
+
+def test_wrong_arguments_of_a_builder():
+    with pytest.raises(ModelError, match="depth"):
+        build("compress.families.image_nets:resnet", {"depth": 3})
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_weights_that_do_not_fit(name, image_checkpoints, copy_of):
+    folder = copy_of(image_checkpoints[name])
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(sorted(weights)[0])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError):
+        families.load(folder)
+
+
+def test_missing_preprocessing(image_checkpoints, copy_of):
+    folder = copy_of(image_checkpoints["resnet"])
+    (folder / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="does not say how images are prepared"):
+        families.load(folder)
+
+
+def test_an_option_of_another_family_is_named(image_checkpoints, checkpoints):
+    with pytest.raises(ModelError, match="allowed: a sentence encoder"):
+        families.load_encoder(image_checkpoints["resnet"])
+    with pytest.raises(ModelError, match="allowed: a classifier of images"):
+        families.load_image_classifier(checkpoints["bert"])

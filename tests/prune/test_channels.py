@@ -1,0 +1,184 @@
+"""Fewer channels: the widths that were asked for, a checkpoint that opens, importances that are right."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress import families
+from compress.config import ChannelImportance, ChannelPrune, ChannelScope
+from compress.errors import ConfigError, ModelError
+from compress.prune import channels, prune
+from compress.prune.batch_norm import reestimate
+from compress.prune.channel_data import Labelled
+from compress.prune.channel_importance import mean_activations, prepare
+
+SCOPES = ("local", "global", "isomorphic")
+
+
+def config(**changes):
+    usual = {"round_to": 2, "images": 30, "batch_norm_images": 150, "keep": 0.5}
+    return ChannelPrune(**{**usual, **changes})
+
+
+@pytest.fixture
+def pruned(image_checkpoints, image_splits_folder, tmp_path):
+    def call(name="resnet", folder="out", **changes):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        prune(config(**changes), image_checkpoints[name], image_splits_folder, tmp_path / folder)
+        return tmp_path / folder
+
+    return call
+
+
+@pytest.fixture
+def some(image_splits):
+    return Labelled(image_splits.calibration.images, image_splits.calibration.labels)
+
+
+@pytest.mark.parametrize("name", ["resnet", "depthwise"])
+@pytest.mark.parametrize("kind", list(ChannelImportance))
+def test_every_importance_cuts_and_the_checkpoint_opens(name, kind, pruned, image_checkpoints):
+    out = pruned(name, importance=kind)
+    dense, small = families.load(image_checkpoints[name]), families.load(out)
+    assert small.widths()["conv2d"] == tuple(width // 2 for width in dense.widths()["conv2d"])
+    assert small.widths()["linear"] == (3,)
+    assert json.loads((out / "reopened.json").read_text())["max_abs_diff"] < 1e-4
+    assert small.facts.lineage[-1].startswith(f"pruned ({kind.value}, local)")
+    assert families.read_summary(out).macs == small.macs() < 0.5 * dense.macs()
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("goal", [0.3, 0.6])
+def test_products_come_near_what_was_asked_for(scope, goal, pruned, image_checkpoints):
+    out = pruned(scope=ChannelScope[scope], macs=goal, round_to=1)
+    whole = families.load(image_checkpoints["resnet"]).macs()
+    assert families.load(out).macs() / whole == pytest.approx(goal, abs=0.1)
+
+
+def test_rounds_end_where_one_does(pruned, image_checkpoints):
+    one, three = pruned(folder="one"), pruned(folder="three", steps=3, round_to=1)
+    pairs = zip(families.load(three).widths()["conv2d"], families.load(one).widths()["conv2d"], strict=True)
+    assert all(abs(after_three - after_one) <= 1 for after_three, after_one in pairs)  # of 8 and 12
+
+
+def test_a_pruned_checkpoint_is_pruned_again(pruned, image_splits_folder, tmp_path):
+    once = pruned(folder="once")
+    (tmp_path / "twice").mkdir()
+    prune(config(), once, image_splits_folder, tmp_path / "twice")
+    assert families.load(tmp_path / "twice").widths()["conv2d"][0] == 2
+
+
+def test_channels_without_effect_go_first(image_checkpoints, some):
+    """Half of the channels of a layer give zero: an importance that looks at weights or data finds them."""
+    for kind in (ChannelImportance.magnitude, ChannelImportance.taylor, ChannelImportance.activation):
+        model = families.load(image_checkpoints["resnet"])
+        block = model.module.net.body[2]
+        dead = [1, 2, 5, 7]
+        with torch.no_grad():
+            block.first[1].bias.fill_(1.0)  # all others are alive
+            block.first[0].weight[dead] = 0
+            block.first[1].weight[dead] = 0
+            block.first[1].bias[dead] = -1.0  # and the relu after it gives zero
+            block.second[0].weight[:, dead] = 0
+        activations = prepare(kind, model, some)
+        history = channels.cut_once(model, config(importance=kind), activations, 0.5)
+        gone = next(indices for name, of_output, indices in history if name == "body.2.first.0")
+        assert sorted(gone) == dead, kind
+
+
+def test_taylor_by_hand(image_checkpoints, some):
+    model = families.load(image_checkpoints["resnet"])
+    prepare(ChannelImportance.taylor, model, some)
+    found = model.module.net.head.weight.grad.clone()
+    model.module.zero_grad()
+    inputs = model.inputs(some.images)
+    nn.functional.cross_entropy(
+        model.module(**inputs), torch.from_numpy(some.labels), reduction="sum"
+    ).backward()
+    assert torch.allclose(found, model.module.net.head.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_hessian_sums_over_images(image_checkpoints, some):
+    """torch-pruning's own keeps the last image only."""
+    model = families.load(image_checkpoints["resnet"])
+    prepare(ChannelImportance.hessian, model, some.first(3))
+    found = model.module.net.head.weight.grad.clone()
+    expected = torch.zeros_like(found)
+    for i in range(3):
+        model.module.zero_grad()
+        logits = model.module(**model.inputs(some.images[i : i + 1]))
+        nn.functional.cross_entropy(logits, torch.from_numpy(some.labels[i : i + 1])).backward()
+        expected += model.module.net.head.weight.grad**2
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_mean_activations_are_of_all_batches(image_checkpoints, some, monkeypatch):
+    from compress.prune import channel_importance
+
+    model = families.load(image_checkpoints["resnet"])
+    whole = mean_activations(model, some)
+    monkeypatch.setattr(channel_importance, "_BATCH", 7)
+    for name, means in mean_activations(model, some).items():
+        assert torch.allclose(means, whole[name], rtol=1e-4), name
+
+
+def test_batch_norm_gets_the_statistics_of_the_data():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).eval()
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x)
+
+    images = torch.randn(64, 1, 8, 8) * 3 + 1
+    assert reestimate(Wrapped(), [{"x": images[:32]}, {"x": images[32:]}]) == 1
+    between = net[0](images)
+    assert torch.allclose(net[1].running_mean, between.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(net[1].running_var, between.var((0, 2, 3)), rtol=0.05)
+    assert net[1].momentum == 0.1
+    assert not net[1].training
+
+
+def test_batch_norm_matters(image_checkpoints, image_splits_folder, tmp_path):
+    outputs = []
+    for folder, images in (("with", 150), ("without", 0)):
+        (tmp_path / folder).mkdir()
+        chosen = config(batch_norm_images=images)
+        prune(chosen, image_checkpoints["resnet"], image_splits_folder, tmp_path / folder)
+        outputs.append(families.load(tmp_path / folder))
+    pixels = np.zeros((2, 8, 8, 1), np.uint8)
+    first, second = (model.run(model.inputs(pixels)).detach() for model in outputs)
+    assert not torch.allclose(first, second)
+
+
+def test_a_net_that_cannot_be_traced(image_checkpoints, image_splits_folder, tmp_path, monkeypatch):
+    from compress.families import image_nets
+
+    monkeypatch.setattr(
+        image_nets.Net, "forward", lambda self, x: torch.randn(len(x), 3).detach() + float(x.sum())
+    )
+    with pytest.raises((ModelError, ConfigError)):
+        prune(
+            config(importance=ChannelImportance.taylor),
+            image_checkpoints["resnet"],
+            image_splits_folder,
+            tmp_path,
+        )
+
+
+def test_an_encoder_is_refused(checkpoints, splits_folder, tmp_path):
+    with pytest.raises(ModelError, match="allowed: a classifier of images"):
+        prune(config(), checkpoints["bert"], splits_folder, tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"keep": 0.0}, {"macs": 1.5}, {"steps": 0}, {"images": 1}])
+def test_ranges(changes):
+    with pytest.raises(ConfigError):
+        ChannelPrune(**changes)

@@ -1,0 +1,116 @@
+"""Static int8 of convolutional nets: integers from the first convolution on, and the right ones."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from compress import families
+from compress.config import Calibrator, Int8Static, TorchExport
+from compress.export import export
+from compress.quantize import load_coverage, load_layer_errors, quantize
+from compress.quantize.layers import positions_of, quantized_layers, restored
+from compress.quantize.static import is_convolutional
+
+FLAGS = ("avx512_vnni",)
+
+
+@pytest.fixture(scope="session")
+def image_graphs(image_checkpoints, image_splits_folder, tmp_path_factory):
+    folders = {}
+    for name, checkpoint in image_checkpoints.items():
+        folders[name] = tmp_path_factory.mktemp(f"{name}-graph")
+        export(TorchExport(), checkpoint, image_splits_folder, folders[name])
+    return folders
+
+
+@pytest.fixture
+def int8(image_graphs, image_checkpoints, image_splits_folder, tmp_path):
+    def make(name, **changes):
+        config = Int8Static(examples=30, **changes)
+        quantize(config, FLAGS, image_graphs[name], image_checkpoints[name], image_splits_folder, tmp_path)
+        return tmp_path
+
+    return make
+
+
+def logits(path, images):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"pixel_values": images})[0]
+
+
+@pytest.mark.parametrize("name", ["resnet", "depthwise", "vit"])
+@pytest.mark.parametrize("calibrator", list(Calibrator))
+def test_it_stays_near_the_float_model(name, calibrator, int8, image_graphs, image_checkpoints, image_splits):
+    out = int8(name, calibrator=calibrator)
+    model = families.load(image_checkpoints[name])
+    inputs = model.inputs(image_splits.test.images)["pixel_values"].numpy()
+    dense, small = (logits(folder / "model.onnx", inputs) for folder in (image_graphs[name], out))
+    cosine = (dense * small).sum(1) / np.linalg.norm(dense, axis=1) / np.linalg.norm(small, axis=1)
+    assert cosine.mean() > 0.98
+    assert load_coverage(out).coverage_macs == 1
+    assert load_layer_errors(out).worst_alone_db > 15
+
+
+@pytest.mark.parametrize("name", ["resnet", "depthwise"])
+def test_the_runtime_computes_convolutions_in_integers(name, int8, tmp_path):
+    """What onnxruntime makes of the graph has no convolution in float and no rounding between them."""
+    out, optimized = int8(name), tmp_path / "optimized.onnx"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(optimized)
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(out / "model.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(optimized).graph.node]
+    assert "Conv" not in kinds
+    assert "QLinearConv" in kinds
+    assert kinds.count("QuantizeLinear") == 1  # of the input
+    assert kinds.count("DequantizeLinear") <= 2
+
+
+def test_layers_with_a_relu_drawn_in_are_found(int8, image_graphs):
+    out = int8("resnet")
+    reference = onnx.load(image_graphs["resnet"] / "model.onnx")
+    layers = quantized_layers(reference, onnx.load(out / "model.onnx"))
+    weights = [t for t in reference.graph.initializer if len(t.dims) >= 2]
+    assert len(layers) == len(weights)
+
+
+def test_a_convolution_counts_at_every_place(image_graphs, image_checkpoints):
+    reference = onnx.load(image_graphs["resnet"] / "model.onnx")
+    assert sorted(set(positions_of(reference).values())) == [1, 16, 64]
+    found = sum(
+        int(
+            np.prod(
+                next(t for t in reference.graph.initializer if t.name in node.input and len(t.dims) > 1).dims
+            )
+        )
+        * positions_of(reference).get(node.output[0], 1)
+        for node in reference.graph.node
+        if node.op_type in ("Conv", "Gemm")
+    )
+    assert found == families.load(image_checkpoints["resnet"]).macs()
+
+
+def test_restored_layers_compute_in_float_again(int8, image_graphs, image_checkpoints, image_splits):
+    out = int8("resnet")
+    reference, quantized = (onnx.load(f / "model.onnx") for f in (image_graphs["resnet"], out))
+    layers = quantized_layers(reference, quantized)
+    again = restored(quantized, reference, [layer.output for layer in layers[:2]])
+    assert len(quantized_layers(reference, again)) == len(layers) - 2
+    onnx.save(again, out / "again.onnx")
+    inputs = (
+        families.load(image_checkpoints["resnet"]).inputs(image_splits.test.images)["pixel_values"].numpy()
+    )
+    dense = logits(image_graphs["resnet"] / "model.onnx", inputs)
+    errors = [np.abs(logits(out / name, inputs) - dense).mean() for name in ("again.onnx", "model.onnx")]
+    assert errors[0] < 1.5 * errors[1]  # a broken graph would be far off
+
+
+def test_layers_stay_in_float_by_their_sensitivity(int8):
+    out = int8("depthwise", min_cosine=0.99999, min_coverage=0.3)
+    assert load_coverage(out).coverage_macs < 1
+
+
+@pytest.mark.parametrize(("name", "expected"), [("resnet", True), ("depthwise", True), ("vit", False)])
+def test_which_nets_are_convolutional(name, expected, image_graphs):
+    assert is_convolutional(onnx.load(image_graphs[name] / "model.onnx").graph) is expected

@@ -1,0 +1,136 @@
+"""The whole road for classifiers of images: a baseline is trained, quantized, measured and shipped."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+from rich.console import Console
+
+from compress import pipeline
+from compress.artifact import verify
+from compress.compose import load_config
+from compress.errors import ConfigError, ModelError
+from compress.road import Road
+from compress.store import Store
+from compress.train import train
+
+
+def overrides(image_data, source, *more):
+    sets = [
+        word
+        for key in ("train_set", "test_set")
+        for each in [getattr(image_data, key)]
+        for word in (
+            f"data.{key}.source='{each.source}'",
+            f"data.{key}.format=idx",
+            f"data.{key}.images={each.images}",
+            f"data.{key}.labels={each.labels}",
+        )
+    ]
+    return [
+        *("model=image_classifier", f"model.source='path:{source}'", "data=images", *sets),
+        *("data.classes=[top,middle,bottom]", "data.calibration=30", "data.select=60"),
+        *("export=torch", "quantize=int8_static", "evaluate=image_classification"),
+        *("target.workloads=[1x8,4x8]", "target.max_seconds=1", "name=stripes", *more),
+    ]
+
+
+def road(tmp_path):
+    return Road(Store(tmp_path / "cache" / "store"), Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("net", ["resnet", "vit"])
+def test_the_road(net, image_data, image_checkpoints, image_splits, tmp_path):
+    config = load_config(overrides(image_data, image_checkpoints[net]))
+    report = pipeline.run(config, tmp_path / "run", road(tmp_path))
+    assert [variant.name for variant in report.variants] == ["dense", "int8"]
+    assert report.primary_metric == "accuracy"
+    dense, int8 = report.variants
+    assert set(int8.quality) == {"accuracy", "nll"}
+    assert set(int8.fidelity) == {"agreement", "kl"}
+    assert int8.fidelity["agreement"].value > 0.8
+    assert int8.quantization.coverage_macs == 1
+    assert dense.macs == int8.macs > 0
+    assert verify(tmp_path / "run" / "artifact").name == "stripes"
+    card = (tmp_path / "run" / "artifact" / "README.md").read_text()
+    assert "image-classification" in card
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "accuracy" in html
+
+
+def test_the_code_of_the_card_runs(image_data, image_checkpoints, tmp_path, monkeypatch):
+    config = load_config(overrides(image_data, image_checkpoints["resnet"], "quantize=none"))
+    pipeline.run(config, tmp_path / "run", road(tmp_path))
+    card = (tmp_path / "run" / "artifact" / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "run" / "artifact", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.strip("[]\n").replace("'", "").split(", ")) <= {"top", "middle", "bottom"}
+
+
+def test_a_baseline_is_trained_and_shipped(image_data, image_splits, tmp_path):
+    words = overrides(
+        image_data,
+        tmp_path / "baseline",
+        "train=supervised",
+        "train.epochs=6",
+        "train.batch_size=16",
+        "train.augment=false",
+        "model.builder=compress.families.image_nets:resnet",
+        "+model.builder_kwargs={widths: [8, 12], blocks: 1, classes: 3}",
+    )
+    folder = train(load_config(words), road(tmp_path))
+    assert folder == tmp_path / "baseline"
+    report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
+    assert report.variants[0].quality["accuracy"].value > 0.9
+    assert report.variants[1].drop_from_dense["accuracy"].value < 0.05
+    session = onnxruntime.InferenceSession(tmp_path / "run" / "artifact" / "model.onnx")
+    with np.load(tmp_path / "run" / "artifact" / "check.npz") as stored:
+        inputs = {name: stored[name] for name in stored.files if name.endswith("pixel_values")}
+    assert inputs
+    assert session.get_inputs()[0].shape[1:] == [1, 8, 8]
+
+
+def test_training_again_replaces_the_folder_as_a_whole(image_data, tmp_path):
+    words = overrides(
+        image_data,
+        tmp_path / "baseline",
+        *("train=supervised", "train.epochs=1", "model.builder=compress.families.image_nets:resnet"),
+        "+model.builder_kwargs={widths: [8], blocks: 1, classes: 3}",
+    )
+    train(load_config(words), road(tmp_path))
+    (tmp_path / "baseline" / "stale").write_text("x")
+    train(load_config([*words, "train.seed=1"]), road(tmp_path))
+    assert not (tmp_path / "baseline" / "stale").exists()
+    assert [path.name for path in tmp_path.glob(".baseline*")] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("train=none", "of no baseline how to train it"),
+        ("model.builder=null", "of no baseline how to train it"),
+        ("model.source='hf:some/net'", "written to a folder"),
+    ],
+)
+def test_what_cannot_be_trained(word, said, image_data, tmp_path):
+    words = overrides(
+        image_data,
+        tmp_path,
+        "train=supervised",
+        "model.builder=compress.families.image_nets:resnet",
+        word,
+    )
+    with pytest.raises(ConfigError, match=said):
+        train(load_config(words), road(tmp_path))
+
+
+def test_an_option_of_encoders_is_refused(image_data, image_checkpoints, tmp_path):
+    config = load_config(overrides(image_data, image_checkpoints["resnet"], "prune=structured"))
+    with pytest.raises(ModelError, match="does not work on this kind of model"):
+        pipeline.run(config, tmp_path / "run", road(tmp_path))
