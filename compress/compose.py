@@ -8,6 +8,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -89,8 +90,8 @@ def grid(overrides: Sequence[str]) -> list[str]:
 
 @cache
 def _grid(chosen: tuple[str, ...]) -> tuple[str, ...]:
-    if not chosen:
-        return ()
+    if not any(_may_sweep(word.partition("=")[2]) for word in chosen):
+        return ()  # composing takes half a second
     register_schemas()
     GlobalHydra.instance().clear()
     try:
@@ -100,6 +101,16 @@ def _grid(chosen: tuple[str, ...]) -> tuple[str, ...]:
         return ()  # composing the job says what is wrong
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
     return tuple(f"{key}={value}" for key, value in params.items())
+
+
+def _may_sweep(experiment: str) -> bool:
+    """Whether its file says something to Hydra, or builds on another one's."""
+    try:
+        content = yaml.safe_load((conf_dir() / "experiment" / f"{experiment}.yaml").read_text())
+        others = [each for each in content.get("defaults", []) if isinstance(each, str)]
+    except (OSError, yaml.YAMLError, AttributeError):
+        return True
+    return "hydra" in content or others not in ([], ["_self_"])
 
 
 def to_config(composed: DictConfig) -> RunConfig:

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when they are used: scipy.stats takes a second
 
 from compress.benchmark.runner import QUANTILE, repeat_ratios
 from compress.result import Estimate, Latency
@@ -60,7 +60,7 @@ def speedup(baseline: Blocks, variant: Blocks) -> Estimate:
     logs = np.asarray(repeat_ratios(baseline, variant))
     if len(logs) < 2:
         raise ValueError("an interval needs at least two repeats")
-    half = stats.t.ppf(QUANTILE, len(logs) - 1) * stats.sem(logs)
+    half = scipy.stats.t.ppf(QUANTILE, len(logs) - 1) * scipy.stats.sem(logs)
     low, value, high = np.exp(logs.mean() + half * np.array([-1, 0, 1]))
     return Estimate(value=float(value), ci95=(float(low), float(high)))
 

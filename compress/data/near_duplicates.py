@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import sparse
 
 from compress.data.text import split_sentences
 from compress.result import NearDuplicates
@@ -96,8 +96,10 @@ def nearest(texts: Sequence[str], others: Sequence[str]) -> list[tuple[float, in
     return found
 
 
-def _matrix(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> sparse.csr_array:
-    return sparse.csr_array((np.ones(len(rows), np.int32), (rows, columns)), shape=shape)
+def _matrix(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]
+) -> "scipy.sparse.csr_array":
+    return scipy.sparse.csr_array((np.ones(len(rows), np.int32), (rows, columns)), shape=shape)
 
 
 def _shingles(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:

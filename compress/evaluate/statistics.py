@@ -7,11 +7,12 @@ Everything is deterministic: the bootstrap draws from a generator seeded by its 
 """
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
+import scipy  # its parts load when they are used: scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, sparse, stats
 
 from compress.errors import DataError
 from compress.result import Estimate, Score
@@ -19,7 +20,7 @@ from compress.result import Estimate, Score
 Kind = Literal["spearman", "pearson"]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-_Z = float(stats.norm.ppf((1 + LEVEL) / 2))
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 # --- means -----------------------------------------------------------------------------------------------
@@ -106,11 +107,11 @@ def quantile_interval(
         variance = ((sums - below.mean() * sizes) ** 2).sum() / n**2
         units = len(sums)
         if variance > 0:
-            few = stats.t.ppf((1 + LEVEL) / 2, n - 1) / stats.t.ppf((1 + LEVEL) / 2, units - 1)
+            few = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) / scipy.stats.t.ppf((1 + LEVEL) / 2, units - 1)
             n = min(n, below.mean() * (1 - below.mean()) / variance * float(few) ** 2)
     hits = quantile * n
-    low = stats.beta.ppf((1 - LEVEL) / 2, hits, n - hits + 1) if hits > 0 else 0.0
-    high = stats.beta.ppf((1 + LEVEL) / 2, hits + 1, n - hits) if hits < n else 1.0
+    low = scipy.stats.beta.ppf((1 - LEVEL) / 2, hits, n - hits + 1) if hits > 0 else 0.0
+    high = scipy.stats.beta.ppf((1 + LEVEL) / 2, hits + 1, n - hits) if hits < n else 1.0
     ends = (float(np.quantile(data, low, method="lower")), float(np.quantile(data, high, method="higher")))
     return Score(value=value, ci95=ends, n=len(data), higher_is_better=higher_is_better)
 
@@ -194,7 +195,7 @@ def _influence(kind: Kind, x: Floats, y: Floats) -> tuple[float, Floats]:
         value = float(np.clip((u * v).mean(), -1, 1))
         return value, u * v - value * (u**2 + v**2) / 2
     # Spearman is Pearson of mid-ranks, each rank being itself a mean over the sample: hence _pull.
-    u, v = (stats.rankdata(x) - 0.5) / len(x), (stats.rankdata(y) - 0.5) / len(y)
+    u, v = (scipy.stats.rankdata(x) - 0.5) / len(x), (scipy.stats.rankdata(y) - 0.5) / len(y)
     cross, square_u, square_v = (float((a * b).mean()) for a, b in ((u, v), (u, u), (v, v)))
     var_u, var_v = square_u - 0.25, square_v - 0.25  # the mean of mid-ranks is 1/2
     scale = np.sqrt(var_u * var_v)
@@ -225,13 +226,13 @@ def _standard_error(influence: Floats, nodes: ArrayLike | None) -> tuple[float, 
     n = len(influence)
     independent = float((influence**2).sum())
     if nodes is None:
-        return float(np.sqrt(independent / (n * (n - 1)))), float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+        return float(np.sqrt(independent / (n * (n - 1)))), float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1))
     pairs = np.asarray(nodes)
     if pairs.shape != (n, 2):
         raise DataError("nodes must name two items for each example", found=pairs.shape, allowed=(n, 2))
     items, index = np.unique(pairs, return_inverse=True)
     rows = np.repeat(np.arange(n), 2)
-    incidence = sparse.csr_array((np.ones(2 * n), (rows, index.ravel())), shape=(n, len(items)))
+    incidence = scipy.sparse.csr_array((np.ones(2 * n), (rows, index.ravel())), shape=(n, len(items)))
     sharing: Any = incidence @ incidence.T
     sharing.data[:] = 1.0  # a pair of one item with itself, or a pair that occurs twice, shares it once
     variance = max(float(influence @ (sharing @ influence)), independent)
@@ -241,7 +242,7 @@ def _standard_error(influence: Floats, nodes: ArrayLike | None) -> tuple[float, 
     # A linear influence understates what an item does in a small sample: without item i, u - 1 items have
     # (u - 1)(u - 2) / 2 pairs, so that the jackknife moves the statistic u / (u - 2) times as far.
     error = float(np.sqrt(variance)) / n * units / (units - 2)
-    return error, float(stats.t.ppf((1 + LEVEL) / 2, units - 1))
+    return error, float(scipy.stats.t.ppf((1 + LEVEL) / 2, units - 1))
 
 
 # --- proportions -----------------------------------------------------------------------------------------
@@ -252,7 +253,7 @@ def accuracy(correct: ArrayLike) -> Score:
     right = np.asarray(correct, dtype=bool)
     if right.size == 0:
         raise DataError("an accuracy needs at least 1 example", found=0)
-    test = stats.binomtest(int(right.sum()), right.size)
+    test = scipy.stats.binomtest(int(right.sum()), right.size)
     interval = test.proportion_ci(LEVEL, method="wilson")
     return Score(
         value=float(right.mean()),
@@ -277,15 +278,15 @@ def paired_accuracy_drop(dense: ArrayLike, small: ArrayLike) -> Estimate:
 
     value = (lost - gained) / n
     edge = 1 - 1e-12
-    low = -1.0 if value <= -1 else optimize.brentq(lambda d: score(d) - _Z, -edge, value)
-    high = 1.0 if value >= 1 else optimize.brentq(lambda d: score(d) + _Z, value, edge)
+    low = -1.0 if value <= -1 else scipy.optimize.brentq(lambda d: score(d) - _Z, -edge, value)
+    high = 1.0 if value >= 1 else scipy.optimize.brentq(lambda d: score(d) + _Z, value, edge)
     return Estimate(value=value, ci95=(float(low), float(high)))
 
 
 def mcnemar(dense: ArrayLike, small: ArrayLike) -> float:
     """Two-sided p-value of McNemar's exact test that both models [n, bool: correct] are equally accurate."""
     lost, gained, _ = _discordant(dense, small)
-    return float(stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+    return float(scipy.stats.binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
 def _discordant(dense: ArrayLike, small: ArrayLike) -> tuple[int, int, int]:
@@ -314,7 +315,7 @@ def noninferiority_p(drop: Estimate, margin: float) -> float:
     half = drop.ci95[1] - drop.value
     if half == 0:
         return float(drop.value >= margin)
-    p = float(stats.norm.sf(_Z * (margin - drop.value) / half))
+    p = NormalDist().cdf(-_Z * (margin - drop.value) / half)
     return p if np.isfinite(p) else 1.0
 
 
