@@ -1,10 +1,10 @@
-"""Metrics of classifiers by hand and against scipy and scikit-like formulas of our own making."""
+"""Metrics of classifiers by hand and against scipy."""
 
 import numpy as np
 import pytest
 from scipy import special, stats
 
-from compress.config import ImageClassification, PairSplit, TorchExport
+from compress.config import ImageClassification, TorchExport
 from compress.errors import ConfigError, GateError, ModelError
 from compress.evaluate import evaluate, evaluate_select, load_quality
 from compress.evaluate.image_classification import (
@@ -135,4 +135,3 @@ def test_files(image_checkpoints, image_splits_folder, image_splits, tmp_path):
         assert found.quality["accuracy"].value == right.mean()
     evaluate_select(config, 20, graph, graph, checkpoint, image_splits_folder, tmp_path / "select")
     assert load_quality(tmp_path / "select").quality["accuracy"].n == 20
-    assert PairSplit.select  # a search chooses on it

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compress import families
-from compress.config import Finetune, NoTrain, Optimizer, Precision, Supervised
+from compress.config import Finetune, Optimizer, Precision, Supervised
 from compress.errors import ConfigError
 from compress.recover import recover, train_baseline
 from compress.recover.augment import SHIFT, augment, shifted, squares
@@ -189,4 +189,3 @@ def test_preprocessing_of_the_train_split(image_splits):
 def test_ranges(changes):
     with pytest.raises(ConfigError):
         Supervised(**changes)
-    assert NoTrain()
