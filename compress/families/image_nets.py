@@ -56,8 +56,8 @@ def resnet(
 def depthwise(
     channels: int = 1,
     classes: int = 10,
-    widths: Sequence[int] = (64, 128, 128, 256, 256, 256, 256, 512),
-    strides: Sequence[int] = (1, 1, 2, 1, 1, 1, 2, 1),
+    widths: Sequence[int] = (64, 128, 128, 256, 256, 512),
+    strides: Sequence[int] = (1, 2, 1, 2, 1, 2),
 ) -> Net:
     """Depthwise-separable convolutions (MobileNet, Howard et al. 2017) for small images."""
     layers: list[nn.Module] = [_conv(channels, widths[0], 3), nn.ReLU()]

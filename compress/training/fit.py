@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.config import Finetune, Fit, Optimizer
 from compress.data import ImageSplits
 from compress.families.image_classifier import ImageClassifier
 from compress.recover.augment import augment
+from compress.recover.memory import keep_freed_memory
 from compress.recover.precision import wants_bfloat16
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Trainer:
         self.config, self.student, self.teacher, self.data = config, student, teacher, data
         self.net = student.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bfloat16 = wants_bfloat16(config.precision)
+        keep_freed_memory()
         self.steps = math.ceil(len(data.train.labels) / config.batch_size)
         self.optimizer = self._optimizer()
         total = config.epochs * self.steps
@@ -98,7 +101,8 @@ class Trainer:
             pixels = augment(pixels, random, self.config.flip)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(self.data.train.labels[rows])
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        # torch's own attention takes three times as long backwards as plain products, for short sequences
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             logits = self.net(pixels)
         loss = nn.functional.cross_entropy(
             logits.float(), labels, label_smoothing=self.config.label_smoothing
