@@ -1,16 +1,24 @@
 """The whole road, on one screen: a model in, a measured and shippable ONNX file out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compress import families, looks
 from compress.assemble import Rung, assemble, ship
-from compress.benchmark import benchmark, cpu_facts, cpu_flags, measure_limits, profile_operators
-from compress.config import RunConfig, TargetConfig
+from compress.benchmark import (
+    benchmark,
+    cpu_facts,
+    cpu_flags,
+    load_speed,
+    measure_limits,
+    profile_operators,
+)
+from compress.config import ChannelPrune, LocalTarget, NoRecover, RunConfig, TargetConfig
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate
 from compress.export import export, plain
+from compress.latency import share_for_latency
 from compress.prune import prune
 from compress.quantize import left_out, quantize, without_exclusion
 from compress.recover import recover
@@ -38,6 +46,7 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     Every number in the report is measured on ONNX files by onnxruntime, not on their torch ancestors.
     Raises CompressError; what earlier runs left stays as it was, and finished stages are kept.
     """
+    config = at_latency(config, road)
     ladder = build(config, road)
     splits, rungs = ladder.splits, ladder.rungs
     quality = [measure_quality(config, ladder, rung, road, command) for rung in rungs]
@@ -77,6 +86,29 @@ def build(config: RunConfig, road: Road) -> Ladder:
             rungs.append(Rung("int8_all", "quantize", every, student))
         rungs.append(Rung("int8", "quantize", small, student))
     return Ladder(dense=dense, splits=splits, pruned=pruned, rungs=tuple(rungs))
+
+
+def at_latency(config: RunConfig, road: Road) -> RunConfig:
+    """With the share of channels that has the latency asked for, measured on what would ship unrecovered."""
+    prune, target = config.prune, config.target
+    if not isinstance(prune, ChannelPrune) or prune.latency_ms is None:
+        return config
+    assert isinstance(target, LocalTarget)
+
+    def at(share: float) -> RunConfig:
+        return replace(config, prune=replace(prune, keep=share, latency_ms=None, latency_workload=None))
+
+    def measure(shares: Sequence[float]) -> list[float]:
+        ladders = [build(replace(at(share), recover=NoRecover()), road) for share in shares]
+        rungs = [replace(each.rungs[-1], name=f"{s:.4f}") for each, s in zip(ladders, shares, strict=True)]
+        found = measure_speed(only, ladders[0], rungs, road)
+        return [load_speed(found.path).latency_ms[rung.name][workload].p50 for rung in rungs]
+
+    workload = prune.latency_workload or target.workloads[-1]
+    only = replace(target, workloads=[workload])
+    if road.dry_run:  # which shares will be tried is known when the first are measured
+        return at(prune.keep)
+    return at(share_for_latency(prune.latency_ms, measure))
 
 
 def load(config: RunConfig, road: Road) -> Entry:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from compress import pipeline
 from compress.artifact import verify
+from compress.benchmark import load_speed
 from compress.compose import load_config
 from compress.errors import ConfigError, ModelError
 from compress.road import Road
@@ -134,3 +135,18 @@ def test_an_option_of_encoders_is_refused(image_data, image_checkpoints, tmp_pat
     config = load_config(overrides(image_data, image_checkpoints["resnet"], "prune=structured"))
     with pytest.raises(ModelError, match="does not work on this kind of model"):
         pipeline.run(config, tmp_path / "run", road(tmp_path))
+
+
+def test_a_latency_is_asked_for(image_checkpoints, image_data, tmp_path):
+    """A net this small is all overhead: whatever share is chosen, it was measured and lies in the report."""
+    pruning = ("prune=channels", "prune.round_to=1", "prune.images=30")
+    usual, walk = overrides(image_data, image_checkpoints["resnet"], *pruning), road(tmp_path)
+    with pytest.raises(ConfigError, match="no share of the channels"):
+        pipeline.run(load_config([*usual, "prune.latency_ms=1000000"]), tmp_path / "run", walk)
+    [table] = [stage for stage in walk.stages if stage.name == "benchmark"]
+    speed = load_speed(walk.store.find(table.digest).path)
+    goal = speed.latency_ms["0.5000"]["4x8"].p50
+    report = pipeline.run(load_config([*usual, f"prune.latency_ms={goal}"]), tmp_path / "run", walk)
+    assert report.config["prune"]["latency_ms"] is None
+    assert 0.25 <= report.config["prune"]["keep"] <= 1.0
+    assert sum(stage.name == "prune" and stage.reused for stage in walk.stages) >= 4

@@ -1,0 +1,52 @@
+"""Which share of the channels gives a latency: found by measuring, at most a few models more than one."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from compress.errors import ConfigError
+
+log = logging.getLogger(__name__)
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the first table
+NEAR = 0.03  # relative; nearer than two runs of one model are to each other
+CORRECTIONS = 3
+CLOSEST = 0.01  # shares that differ by less are one
+
+
+def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Sequence[float]]) -> float:
+    """The share in (0, 1] whose model comes nearest to `goal` ms; `measure` gives each share's latency in ms.
+
+    Four shares are measured, then what lies between them is interpolated, measured, and corrected up to
+    three times. Raises ConfigError for a goal beyond the table.
+    """
+    table = dict(zip(SHARES, measure(SHARES), strict=True))
+    if not min(table.values()) * (1 - NEAR) <= goal <= max(table.values()) * (1 + NEAR):
+        raise ConfigError(
+            "no share of the channels gives this latency",
+            found=f"prune.latency_ms={goal:g}",
+            allowed=f"{min(table.values()):.3g} to {max(table.values()):.3g} ms, which "
+            f"{min(SHARES):.0%} and {max(SHARES):.0%} of the channels took",
+            next="another workload (prune.latency_workload), or 8-bit integers (quantize=int8_static)",
+        )
+    for _ in range(CORRECTIONS):
+        share = interpolate(table, goal)
+        near = min(table, key=lambda known: abs(known - share))
+        if abs(near - share) < CLOSEST or abs(table[nearest(table, goal)] / goal - 1) <= NEAR:
+            break
+        [table[share]] = measure([share])
+    found = nearest(table, goal)
+    log.info("%.1f %% of the channels took %.3g ms, asked for %.3g ms", found * 100, table[found], goal)
+    return found
+
+
+def nearest(table: dict[float, float], goal: float) -> float:
+    """The measured share whose latency is nearest to `goal`."""
+    return min(table, key=lambda share: abs(table[share] - goal))
+
+
+def interpolate(table: dict[float, float], goal: float) -> float:
+    """Share at which the line through the measured points, kept from falling, crosses `goal`."""
+    shares = sorted(table)
+    rising = np.maximum.accumulate([table[share] for share in shares])
+    return float(np.interp(goal, rising, shares))

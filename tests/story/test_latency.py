@@ -1,0 +1,53 @@
+"""A latency as the goal: the share is found on stairs, with noise, and refused where there is none."""
+
+import numpy as np
+import pytest
+
+from compress.errors import ConfigError
+from compress.latency import CORRECTIONS, SHARES, interpolate, nearest, share_for_latency
+
+
+class Machine:
+    """A model of 64 channels in steps of `step`: a fixed time and one that falls with the square."""
+
+    def __init__(self, step=1, noise=0.0, fixed=1.0):
+        self.step, self.noise, self.fixed, self.asked = step, noise, fixed, []
+        self.random = np.random.default_rng(0)
+
+    def ms(self, share):
+        width = max(self.step, share * 64 // self.step * self.step)
+        return self.fixed + 20 * (width / 64) ** 2
+
+    def __call__(self, shares):
+        self.asked += shares
+        return [self.ms(share) * self.random.normal(1, self.noise) for share in shares]
+
+
+@pytest.mark.parametrize("goal", [2.6, 5.0, 9.0, 16.0, 20.5])
+@pytest.mark.parametrize(("step", "noise"), [(1, 0.0), (4, 0.0), (1, 0.01)])
+def test_the_model_that_is_chosen_takes_what_was_asked_for(goal, step, noise):
+    machine = Machine(step, noise)
+    share = share_for_latency(goal, machine)
+    stairs = [machine.ms(width / 64) for width in range(1, 65)]
+    best = min(abs(ms / goal - 1) for ms in stairs)
+    assert abs(machine.ms(share) / goal - 1) <= max(0.06, best + 0.01)
+    assert len(machine.asked) <= len(SHARES) + CORRECTIONS
+    assert share in machine.asked  # what is chosen was measured
+
+
+@pytest.mark.parametrize("goal", [0.5, 30.0])
+def test_a_goal_beyond_the_table_is_refused_with_its_ends(goal):
+    with pytest.raises(ConfigError) as error:
+        share_for_latency(goal, Machine())
+    assert "2.25 to 21 ms" in str(error.value)
+
+
+def test_a_net_that_pruning_does_not_speed_up():
+    assert share_for_latency(5.0, lambda shares: [5.0] * len(shares)) in SHARES
+
+
+def test_lines_between_points_that_noise_made_fall():
+    table = {0.25: 2.0, 0.5: 6.0, 0.75: 5.0, 1.0: 10.0}
+    assert interpolate(table, 4.0) == pytest.approx(0.375)
+    assert interpolate(table, 8.0) == pytest.approx(0.875)
+    assert nearest(table, 5.4) == 0.75
