@@ -1,6 +1,7 @@
 """compress run | train | search | report | verify | reproduce | bench | cache | list."""
 
 import argparse
+import logging
 import shlex
 import sys
 import traceback
@@ -67,6 +68,8 @@ def train(args: argparse.Namespace, rest: Sequence[str]) -> None:
     config = load_config(overrides)
     from compress.train import train as run_train
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("compress").setLevel(logging.INFO)  # an epoch takes minutes
     console.print(f"checkpoint: {run_train(config, new_road())}", soft_wrap=True)
 
 

@@ -50,14 +50,15 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+_SHARED = ("config", "registry.py", "result.py", "families", "data", "sources", "training")
+
+
 @cache
 def code_version(package: str) -> str:
     """Digest of the sources of one package of ours, of what all stages share and of the libraries."""
     root = Path(__file__).parent
-    shared = [root / name for name in ("config", "registry.py", "result.py", "families", "data", "sources")]
-    sources = [
-        p for top in [root / package, *shared] for p in ([top] if top.is_file() else top.rglob("*.py"))
-    ]
+    tops = [root / package, *(root / name for name in _SHARED)]
+    sources = [p for top in tops for p in ([top] if top.is_file() else top.rglob("*.py"))]
     digests = {str(path.relative_to(root)): sha256_file(path) for path in sorted(sources)}
     return sha256_json([digests, {name: version(name) for name in LIBRARIES}])
 

@@ -123,6 +123,10 @@ class ImageClassifier:
         named = self.module.net.named_modules()
         return {name: each for name, each in named if isinstance(each, nn.Conv2d | nn.Linear)}
 
+    def last_layer(self) -> nn.Module:
+        """The one that gives the logits."""
+        return list(self.layers().values())[-1]
+
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Output channels of every layer with weights."""
         layers = self.layers().values()

@@ -3,23 +3,24 @@
 import copy
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch_pruning as tp
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.config import ChannelPrune, ChannelScope
 from compress.data import load_images
-from compress.errors import ConfigError, GateError, ModelError
+from compress.errors import ConfigError, GateError
 from compress.families import load_image_classifier
 from compress.families.image_classifier import ImageClassifier
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_data import Labelled
 from compress.prune.channel_importance import importance, prepare
+from compress.prune.sparse import train_sparse
+from compress.prune.tracing import own_groups, told
 from compress.registry import register
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     some = Labelled(data.calibration.images, data.calibration.labels).first(config.images)
     torch.manual_seed(config.seed)
     before, macs = model.widths(), model.macs()
+    if config.sparse_epochs:
+        train_sparse(model, config, data, out)
     history = cut(model, config, some)
     if config.batch_norm_images:
         reestimate(model.module, model.batches(data.train.images[: config.batch_norm_images], _BATCH))
@@ -57,7 +60,7 @@ def cut(model: ImageClassifier, config: ChannelPrune, data: Labelled) -> History
     whole, history = model.macs(), History()
     wanted = config.keep if config.macs is None else None
     for number in range(1, config.steps + 1):
-        with _told():
+        with told():
             activations = prepare(config.importance, model, data)
         done = number / config.steps
         if wanted is None:
@@ -77,7 +80,7 @@ def cut_once(
 ) -> History:
     """One round: this share of the channels stays."""
     net = model.module.net
-    with _told():
+    with told():
         pruner = tp.pruner.BasePruner(
             net,
             model.example(),
@@ -85,11 +88,9 @@ def cut_once(
             global_pruning=config.scope is not ChannelScope["local"],
             isomorphic=config.scope is ChannelScope.isomorphic,
             pruning_ratio=1 - share,
-            ignored_layers=[last_layer(model)],
+            ignored_layers=[model.last_layer()],
             round_to=config.round_to,
-            in_channel_groups={},
-            out_channel_groups={},
-            num_heads={},
+            **own_groups(),
         )
         pruner.step()
     empty = [name for name, layer in model.layers().items() if 0 in layer.weight.shape]
@@ -99,19 +100,6 @@ def cut_once(
         )
     history = pruner.pruning_history()
     return [(name, bool(of_output), [int(i) for i in indices]) for name, of_output, indices in history]
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Whatever torch-pruning or autograd stumbles over, as an error of ours."""
-    try:
-        yield
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
-        raise ModelError(
-            "torch-pruning cannot trace or cut this net",
-            found=" ".join(str(error).split())[:300] or type(error).__name__,
-            next="prune=none quantize=int8_static works on any net that can be exported",
-        ) from error
 
 
 def share_for_macs(
@@ -131,11 +119,6 @@ def share_for_macs(
             continue
         low, high = (middle, high) if tried[middle] < goal else (low, middle)
     return min(tried, key=lambda share: (abs(tried[share] - goal), share))
-
-
-def last_layer(model: ImageClassifier) -> nn.Module:
-    """The one that gives the logits."""
-    return list(model.layers().values())[-1]
 
 
 def check_reopened(model: ImageClassifier, folder: Path, data: Labelled) -> None:

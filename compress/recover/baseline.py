@@ -13,8 +13,8 @@ from compress.config import Supervised
 from compress.data import ImageSplits, load_images
 from compress.families.checkpoint import Facts
 from compress.families.image_classifier import FAMILY, ImageClassifier, build
-from compress.recover.fit import Trainer, write_fitted
 from compress.registry import register
+from compress.training.fit import Trainer, write_fitted
 
 
 @register(Supervised)

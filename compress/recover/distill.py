@@ -26,8 +26,8 @@ from compress.data import load_texts
 from compress.errors import DataError, GateError
 from compress.families import load_encoder
 from compress.families.encoder import Encoder
-from compress.recover.precision import wants_bfloat16
 from compress.registry import register
+from compress.training.precision import wants_bfloat16
 
 log = logging.getLogger(__name__)
 COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidden states'

@@ -5,8 +5,8 @@ from pathlib import Path
 from compress.config import Finetune
 from compress.data import load_images
 from compress.families import load_image_classifier
-from compress.recover.fit import Trainer, write_fitted
 from compress.registry import register
+from compress.training.fit import Trainer, write_fitted
 
 
 @register(Finetune)

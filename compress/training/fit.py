@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from compress.config import Finetune, Fit, Optimizer
 from compress.data import ImageSplits
 from compress.families.image_classifier import ImageClassifier
-from compress.recover.augment import augment
-from compress.recover.memory import keep_freed_memory
-from compress.recover.precision import wants_bfloat16
+from compress.training.augment import augment
+from compress.training.memory import keep_freed_memory
+from compress.training.precision import wants_bfloat16
 
 log = logging.getLogger(__name__)
 _SELECT_BATCH = 500
@@ -56,9 +56,13 @@ class Trainer:
         self.averaged = {name: t.detach().clone() for name, t in self.net.state_dict().items()}
         self.fitted = Fitted()
         self.best_state = self._weights()
+        self.regularize: Callable[[], None] = lambda: None  # adds to the gradients, every step
 
-    def run(self, scratch: Path) -> Fitted:
-        """Train; an interrupted run goes on after its last whole epoch, which `scratch` keeps."""
+    def run(self, scratch: Path, best: bool = True) -> Fitted:
+        """Train; an interrupted run goes on after its last whole epoch, which `scratch` keeps.
+
+        With `best=False` the last epoch's weights stay.
+        """
         config, fitted, saved = self.config, self.fitted, scratch / "training.pt"
         self._resume(saved)
         fitted = self.fitted
@@ -70,7 +74,7 @@ class Trainer:
             fitted.train_loss.append(loss)
             fitted.select_accuracy.append(accuracy)
             fitted.seconds = before + time.perf_counter() - start
-            if accuracy > fitted.best or epoch == 0:
+            if accuracy > fitted.best or epoch == 0 or not best:
                 fitted.best, fitted.best_epoch, self.best_state = accuracy, epoch + 1, self._weights()
             log.info(
                 "epoch %d: loss %.4f, select accuracy %.4f, %.0f s", epoch + 1, loss, accuracy, fitted.seconds
@@ -115,6 +119,7 @@ class Trainer:
             loss = (1 - share) * loss + share * taught
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.regularize()
         self.optimizer.step()
         self.schedule.step()
         self._average()

@@ -14,6 +14,7 @@ from compress.prune import channels, prune
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_data import Labelled
 from compress.prune.channel_importance import mean_activations, prepare
+from compress.prune.sparse import train_sparse
 
 SCOPES = ("local", "global", "isomorphic")
 
@@ -156,6 +157,30 @@ def test_batch_norm_matters(image_checkpoints, image_splits_folder, tmp_path):
     pixels = np.zeros((2, 8, 8, 1), np.uint8)
     first, second = (model.run(model.inputs(pixels)).detach() for model in outputs)
     assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("kind", [ChannelImportance.magnitude, ChannelImportance.bn_scale])
+def test_sparse_training_draws_channels_to_zero(kind, image_checkpoints, image_splits, tmp_path):
+    """Against the same training without the pull; the weakest channels lose the most."""
+    norms = {}
+    for strength in (0.0, 0.3):
+        model = families.load(image_checkpoints["resnet"])
+        chosen = config(importance=kind, sparse_epochs=6, sparse_strength=strength)
+        train_sparse(model, chosen, image_splits, tmp_path)
+        scales = model.module.net.body[2].first[1].weight.detach().abs()
+        weights = model.module.net.body[2].first[0].weight.detach().flatten(1).norm(dim=1)
+        norms[strength] = (scales if kind is ChannelImportance.bn_scale else weights).sort().values
+    left = norms[0.3] / norms[0.0]
+    assert left.max() < 0.9
+    if kind is ChannelImportance.magnitude:  # the pull on factors is the same for all
+        assert left[0] < left[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_sparse_training_is_part_of_pruning(pruned):
+    with_it, without = pruned(folder="with", sparse_epochs=1), pruned(folder="without")
+    assert families.load(with_it).widths() == families.load(without).widths()
+    assert (with_it / "model.safetensors").read_bytes() != (without / "model.safetensors").read_bytes()
 
 
 def test_a_net_that_cannot_be_traced(image_checkpoints, image_splits_folder, tmp_path, monkeypatch):

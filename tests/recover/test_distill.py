@@ -16,7 +16,7 @@ from compress.errors import DataError, GateError
 from compress.prune import structured
 from compress.recover import distill, recover
 from compress.recover.distill import bucketed, learning_rate_factor
-from compress.recover.precision import wants_bfloat16
+from compress.training.precision import wants_bfloat16
 
 
 def config(**changes):

@@ -14,9 +14,10 @@ LAYERS = [
     {"errors", "space", "machine", "onnx_probe"},
     {"config", "registry", "result", "store", "sources", "sweep", "onnx_file", "onnx_gates"},
     {"compose", "families", "data", "search_space", "sweep_result"},
+    {"training"},
     {"prune", "recover", "export", "quantize", "evaluate", "benchmark", "report"}
     | {"artifact", "explain", "road", "cache", "study", "looks"},
-    {"verdict"},
+    {"verdict", "latency"},
     {"assemble", "bench"},
     {"pipeline", "train"},
     {"candidates", "reproduce"},

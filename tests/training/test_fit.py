@@ -10,9 +10,9 @@ from compress import families
 from compress.config import Finetune, Optimizer, Precision, Supervised
 from compress.errors import ConfigError
 from compress.recover import recover, train_baseline
-from compress.recover.augment import SHIFT, augment, shifted, squares
 from compress.recover.baseline import preprocessing_of
-from compress.recover.fit import Trainer, distillation, one_cycle
+from compress.training.augment import SHIFT, augment, shifted, squares
+from compress.training.fit import Trainer, distillation, one_cycle
 
 KWARGS = {"widths": [8, 12], "blocks": 1, "classes": 3}
 FACTS = {"source": "path:x", "base_model": "x", "license": "mit"}

@@ -1,0 +1,25 @@
+"""What every call of torch-pruning needs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from compress.errors import ModelError
+
+
+def own_groups() -> dict[str, Any]:
+    """In place of its defaults, which are dicts that all pruners of a process share and write to."""
+    return {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Whatever torch-pruning or autograd stumbles over, as an error of ours."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
+        raise ModelError(
+            "torch-pruning cannot trace or cut this net",
+            found=" ".join(str(error).split())[:300] or type(error).__name__,
+            next="prune=none quantize=int8_static works on any net that can be exported",
+        ) from error

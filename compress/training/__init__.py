@@ -1,0 +1,1 @@
+"""Training of classifiers of images, which stages that change a model share."""
