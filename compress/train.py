@@ -7,6 +7,7 @@ from pathlib import Path
 from compress.config import ImageClassifierModel, NoTrain, RunConfig
 from compress.data import input_digests, open_splits
 from compress.errors import ConfigError
+from compress.families import identity
 from compress.recover import train_baseline
 from compress.road import Road
 
@@ -34,12 +35,14 @@ def train(config: RunConfig, road: Road) -> Path:
         "license": model.license or "unknown",
     }
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
+    teacher = getattr(config.train, "teacher", None)
     made = road.stage(
         "train",
         train_baseline,
         config.train,
         splits,
         extra=(model.builder, dict(model.builder_kwargs), facts),
+        identity=identity(ImageClassifierModel(source=teacher)) if teacher else None,
         scratch=True,
     )
     return publish(made.path, Path(name))

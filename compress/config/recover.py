@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from compress.config.checks import check_seed, within
+from compress.errors import ConfigError
 
 
 @dataclass(kw_only=True)
@@ -70,6 +71,9 @@ class Fit:
     label_smoothing: float = 0.1
     augment: bool = True  # shifted by up to two pixels, mirrored, a square erased
     flip: bool = True
+    erase: float = 0.5  # share of the images
+    distill: float = 0.0  # share of the loss that a teacher's answers have (Hinton et al. 2015)
+    temperature: float = 4.0
     ema: float = 0.0  # of the weights, a step; 0: off
     precision: Precision = Precision.auto
     patience: int = 1000  # epochs without a better accuracy on select before it stops
@@ -79,7 +83,8 @@ class Fit:
     def __post_init__(self) -> None:
         within(self, 1, float("inf"), "epochs", "batch_size", "patience")
         within(self, 0.0, 10.0, "learning_rate", open_low=True)
-        within(self, 0.0, 1.0, "warmup", "weight_decay", "label_smoothing")
+        within(self, 0.0, 1.0, "warmup", "weight_decay", "label_smoothing", "erase", "distill")
+        within(self, 0.0, 100.0, "temperature", open_low=True)
         within(self, 0.0, 0.99999, "ema")
         if self.max_minutes is not None:
             within(self, 0.0, float("inf"), "max_minutes", open_low=True)
@@ -88,17 +93,11 @@ class Fit:
 
 @dataclass(kw_only=True)
 class Finetune(Fit, RecoverConfig):
-    """Training of the pruned classifier on labels and on the dense model's answers (Hinton et al. 2015)."""
+    """Training of the pruned classifier on labels and on the dense model's answers."""
 
     learning_rate: float = 0.02
     label_smoothing: float = 0.0
-    distill: float = 0.9  # share of the loss that the dense model's answers have
-    temperature: float = 4.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        within(self, 0.0, 1.0, "distill")
-        within(self, 0.0, 100.0, "temperature", open_low=True)
+    distill: float = 0.9
 
 
 @dataclass(kw_only=True)
@@ -114,3 +113,15 @@ class NoTrain(TrainConfig):
 @dataclass(kw_only=True)
 class Supervised(Fit, TrainConfig):
     """`compress train`: a baseline from nothing."""
+
+    # Source of a classifier whose answers are learned too: a ViT needs that on few images (Touvron 2021).
+    teacher: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.distill) != bool(self.teacher):
+            raise ConfigError(
+                "a teacher and the share of the loss that its answers have belong together",
+                found=f"teacher={self.teacher}, distill={self.distill:g}",
+                next="train.teacher=path:experiments/fashion_resnet/checkpoint train.distill=0.5",
+            )

@@ -75,7 +75,7 @@ def vit(
     side: int = 28,
     patch: int = 4,
     width: int = 128,
-    layers: int = 6,
+    layers: int = 4,
     heads: int = 4,
     ffn: int = 512,
 ) -> nn.Module:

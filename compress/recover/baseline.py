@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compress.config import Supervised
+from compress.config import ImageClassifierModel, Supervised
 from compress.data import ImageSplits, load_images
+from compress.families import load_image_classifier
 from compress.families.checkpoint import Facts
-from compress.families.image_classifier import FAMILY, ImageClassifier, build
+from compress.families.image_classifier import FAMILY, ImageClassifier, build, import_image_classifier
 from compress.registry import register
 from compress.training.fit import Trainer, write_fitted
 
@@ -39,6 +40,10 @@ def fit_baseline(
         described = json.loads(net.config.to_json_string())
     else:
         described = {"builder": builder, "builder_kwargs": dict(kwargs), "id2label": labels}
+    teacher = None
+    if config.teacher:
+        import_image_classifier(ImageClassifierModel(source=config.teacher), scratch)
+        teacher = load_image_classifier(scratch)
     model = ImageClassifier(
         net,
         described,
@@ -48,8 +53,10 @@ def fit_baseline(
         ),
         [],
     )
-    fitted = Trainer(config, model, None, data).run(scratch)
+    fitted = Trainer(config, model, teacher, data).run(scratch)
     step = f"trained on {len(data.train.labels)} images for {len(fitted.steps)} epochs"
+    if teacher is not None:
+        step += f", {config.distill:.0%} of the loss from the answers of {config.teacher}"
     model.save(out, model.facts.after(step))
     write_fitted(fitted, out)
 

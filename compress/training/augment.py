@@ -4,13 +4,14 @@ import torch
 from torch import Tensor, nn
 
 SHIFT = 2  # pixels
-ERASED = 8  # side of the square that is erased from half of the images
+ERASED = 8  # side of the square
 
 
-def augment(pixels: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
+def augment(pixels: Tensor, generator: torch.Generator, flip: bool, erase: float) -> Tensor:
     """Shift, mirror, erase: each image of (batch, channels, height, width) its own way.
 
-    Erasing (Zhong et al. 2020, Random Erasing) puts zeros, the mean of normalised images.
+    Erasing (Zhong et al. 2020, Random Erasing) a square of the share `erase` of the images puts zeros, the
+    mean of normalised images.
     """
     pixels = shifted(pixels, torch.randint(0, 2 * SHIFT + 1, (len(pixels), 2), generator=generator))
     if flip:
@@ -18,7 +19,7 @@ def augment(pixels: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
     height, width = pixels.shape[2:]
     centre = torch.rand(len(pixels), 2, generator=generator) * torch.tensor([height, width])
-    some = torch.rand(len(pixels), generator=generator) < 0.5
+    some = torch.rand(len(pixels), generator=generator) < erase
     return pixels.masked_fill(some[:, None, None, None] & squares(centre, height, width)[:, None], 0.0)
 
 

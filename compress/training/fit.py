@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from compress.config import Finetune, Fit, Optimizer
+from compress.config import Fit, Optimizer
 from compress.data import ImageSplits
 from compress.families.image_classifier import ImageClassifier
 from compress.training.augment import augment
@@ -102,7 +102,7 @@ class Trainer:
     def _step(self, rows: np.ndarray, random: torch.Generator) -> float:
         pixels = self.student.inputs(self.data.train.images[rows])["pixel_values"]
         if self.config.augment:
-            pixels = augment(pixels, random, self.config.flip)
+            pixels = augment(pixels, random, self.config.flip, self.config.erase)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(self.data.train.labels[rows])
         # torch's own attention takes three times as long backwards as plain products, for short sequences
@@ -111,7 +111,7 @@ class Trainer:
         loss = nn.functional.cross_entropy(
             logits.float(), labels, label_smoothing=self.config.label_smoothing
         )
-        if self.teacher is not None and isinstance(self.config, Finetune):
+        if self.teacher is not None:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 wanted = self.teacher.module(pixels)
             share = self.config.distill

@@ -169,7 +169,7 @@ def test_squares_lie_around_their_centre():
 
 def test_augmentation_is_of_its_seed_and_keeps_the_shape():
     pixels = torch.rand(8, 3, 28, 28)
-    made = [augment(pixels, torch.Generator().manual_seed(seed), True) for seed in (0, 0, 1)]
+    made = [augment(pixels, torch.Generator().manual_seed(seed), True, 0.5) for seed in (0, 0, 1)]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
     assert made[0].shape == pixels.shape
@@ -189,3 +189,23 @@ def test_preprocessing_of_the_train_split(image_splits):
 def test_ranges(changes):
     with pytest.raises(ConfigError):
         Supervised(**changes)
+
+
+def test_a_baseline_learns_from_a_teacher(train, tmp_path):
+    """One that learns from answers alone ends nearer to its teacher than one that learns from labels."""
+    teacher = train("teacher", scratch="one")
+    taught = train(
+        "taught", scratch="two", seed=1, distill=1.0, teacher=f"path:{teacher}", label_smoothing=0.0
+    )
+    alone = train("alone", scratch="three", seed=1, label_smoothing=0.0)
+    assert f"100% of the loss from the answers of path:{teacher}" in families.load(taught).facts.lineage[-1]
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), np.uint8)
+    nets = [families.load(folder) for folder in (teacher, taught, alone)]
+    wanted, *found = [net.run(net.inputs(pixels)).detach().softmax(1) for net in nets]
+    assert (found[0] - wanted).abs().mean() < (found[1] - wanted).abs().mean()
+
+
+def test_a_teacher_and_its_share_belong_together():
+    for changes in ({"distill": 0.5}, {"teacher": "path:x"}):
+        with pytest.raises(ConfigError, match="belong together"):
+            config(**changes)
