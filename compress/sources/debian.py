@@ -2,13 +2,9 @@
 
 apt downloads it (no root needed: the package is not installed and none of its scripts run) from the
 machine's own package sources and checks their signature; dpkg-deb unpacks it. Data is the same on every
-architecture, so the sha256 of the .deb pins it. In the cache:
-
-    sources/<sha256 of the .deb>/<package>_<version>.deb
-    sources/<sha256 of the .deb>/<key of the path inside>/content/...  and manifest.json
+architecture, so the sha256 of the .deb pins it.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -19,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from compress.errors import SourceError, did_you_mean
 from compress.sources import unpacked
-from compress.sources.cache import digest, expect, file_sha256, locked, scratch, writing
+from compress.sources.cache import digest, writing
 
 _MAX_INFLATION = 200  # unpacked bytes per byte of package
 _NO_NETWORK = (
@@ -36,16 +32,8 @@ class Member:
     inside: str
 
     @property
-    def file_name(self) -> str:
+    def archive_name(self) -> str:
         return f"{self.package}_{self.version.replace(':', '%3a')}.deb"
-
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(str(self).encode()).hexdigest()[:16]
-
-    @property
-    def name(self) -> str:
-        return PurePosixPath(self.inside).name
 
     def __str__(self) -> str:
         return f"debian:{self.package}=={self.version}/{self.inside}"
@@ -64,17 +52,7 @@ def parse(name: str) -> Member:
 
 
 def fetch(name: str, sha256: str | None) -> Path:
-    member = parse(name)
-    if sha256 is None:
-        kept = sorted(unpacked.root().glob(f"*/{member.file_name}"))
-        sha256 = kept[0].parent.name if kept else None
-    if sha256 is not None and (content := _extracted(member, sha256)):
-        return content  # without a lock: a cache that cannot be written still serves
-    with locked(unpacked.root(), f"{member.package}_{member.version}"):
-        deb = _deb(member, sha256)
-        return _extracted(member, deb.parent.name) or unpacked.keep(
-            deb.parent / member.key, str(member), member.name, lambda target: _unpack(member, deb, target)
-        )
+    return unpacked.fetch(parse(name), sha256, _download, _unpack)
 
 
 def describe(name: str, sha256: str | None) -> dict[str, str]:
@@ -86,28 +64,6 @@ def describe(name: str, sha256: str | None) -> dict[str, str]:
 
 def identity(name: str) -> str:
     return digest(fetch(name, None))
-
-
-def _extracted(member: Member, sha256: str) -> Path | None:
-    return unpacked.find(unpacked.root() / sha256 / member.key, member.name)
-
-
-def _deb(member: Member, sha256: str | None) -> Path:
-    """The whole package in the cache; checked against its sha256 before anything opens it."""
-    root = unpacked.root()
-    if sha256 is not None:
-        kept = root / sha256 / member.file_name
-        if kept.is_file() and file_sha256(kept) == sha256:
-            return kept
-    with scratch(root) as temporary:
-        downloaded = _download(member, temporary)
-        found = file_sha256(downloaded)
-        expect(str(member), sha256, found)
-        kept = root / found / member.file_name
-        with writing(root):
-            kept.parent.mkdir(exist_ok=True)
-            os.replace(downloaded, kept)
-    return kept
 
 
 def _download(member: Member, folder: Path) -> Path:

