@@ -5,16 +5,14 @@ optimum itself only warns when the exported numbers differ, and compares one ran
 
 import json
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 
 from compress.config import OptimumExport
 from compress.data import load_texts
-from compress.errors import CompressError
+from compress.export.attempt import attempt
 from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.export.parity import EXAMPLES, check_parity, parity
 from compress.export.strip import strip
@@ -35,14 +33,8 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
     """
     encoder = load_encoder(checkpoint)
     path = out / "model.onnx"
-    try:
+    with attempt():
         _export(encoder, max(config.opset, LOWEST_OPSET) if config.fuse else config.opset, path)
-    except (RuntimeError, ValueError, torch.onnx.OnnxExporterError) as error:
-        raise CompressError(
-            "the model cannot be exported to ONNX",
-            found=str(error).strip().splitlines()[0],
-            next="try another opset: export.opset=17",
-        ) from error
     strip(path)
     blocks = fuse(path) if config.fuse else 0
     if config.fuse and blocks != len(encoder.layers()):
@@ -77,9 +69,7 @@ def _export(encoder: Encoder, opset: int, path: Path) -> None:
         def outputs(self) -> dict[str, dict[int, str]]:
             return {"sentence_embedding": {0: "batch_size"}}
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracer and deprecation warnings of the TorchScript exporter
-        logging.getLogger("optimum").setLevel(logging.ERROR)
-        optimum_export(
-            encoder.module, SentenceEncoderOnnxConfig(hf_config, task="feature-extraction"), path, opset=opset
-        )
+    logging.getLogger("optimum").setLevel(logging.ERROR)
+    optimum_export(
+        encoder.module, SentenceEncoderOnnxConfig(hf_config, task="feature-extraction"), path, opset=opset
+    )

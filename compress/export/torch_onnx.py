@@ -2,7 +2,6 @@
 
 import json
 import logging
-import warnings
 from pathlib import Path
 
 import onnx
@@ -10,7 +9,7 @@ import torch
 
 from compress.config import TorchExport
 from compress.data import load_splits
-from compress.errors import CompressError
+from compress.export.attempt import attempt
 from compress.export.parity import EXAMPLES, check_parity, parity
 from compress.export.strip import strip
 from compress.families import load
@@ -29,26 +28,18 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     examples = load_splits(splits).calibration.examples[:EXAMPLES]
     inputs = next(model.batches(examples[:2], 2))
     names = [*model.input_names, model.output_name]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracer and deprecation warnings of the TorchScript exporter
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            torch.onnx.export(
-                model.module,
-                tuple(inputs.values()),
-                path,
-                input_names=names[:-1],
-                output_names=names[-1:],
-                dynamic_axes={name: {0: "batch_size"} for name in names},
-                opset_version=config.opset,
-                dynamo=False,
-            )
-    except (RuntimeError, ValueError, TypeError, torch.onnx.OnnxExporterError) as error:
-        raise CompressError(
-            "the model cannot be exported to ONNX",
-            found=str(error).strip().splitlines()[0],
-            next="try another opset: export.opset=17",
-        ) from error
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with attempt():
+        torch.onnx.export(
+            model.module,
+            tuple(inputs.values()),
+            path,
+            input_names=names[:-1],
+            output_names=names[-1:],
+            dynamic_axes={name: {0: "batch_size"} for name in names},
+            opset_version=config.opset,
+            dynamo=False,
+        )
     strip(path)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(model, path, examples)

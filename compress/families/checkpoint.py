@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from compress.config import EncoderModel, ImageClassifierModel
 from compress.errors import ModelError
+from compress.sources import describe, fetch
 
 # Everything a tokenizer or a sentence-transformers folder consists of, weights and config aside.
 _COMPANIONS = (
@@ -45,6 +47,18 @@ class Facts:
 
 
 _FACTS = TypeAdapter(Facts)
+
+
+def fetch_published(config: EncoderModel | ImageClassifierModel, family: str) -> tuple[Path, Facts]:
+    """The folder that `config` names, and what is known of it; raises SourceError where it cannot be had."""
+    described = describe(config.source, config.sha256)
+    facts = Facts(
+        family=family,
+        source=config.source,
+        base_model=config.base_model or config.source.partition(":")[2],
+        license=config.license or described.get("license") or "unknown",
+    )
+    return fetch(config.source, config.sha256), facts
 
 
 def read_facts(checkpoint: Path) -> Facts:

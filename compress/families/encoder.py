@@ -21,6 +21,7 @@ from compress.families.checkpoint import (
     Facts,
     check_weights,
     copy_companions,
+    fetch_published,
     read_config,
     read_json,
     write_facts,
@@ -28,7 +29,6 @@ from compress.families.checkpoint import (
 from compress.families.encoder_card import CHECK_TEXTS, card_facts
 from compress.families.summary import Summary, write_summary
 from compress.registry import register
-from compress.sources import describe, fetch
 
 FAMILY = "encoder"
 OUTPUT = "sentence_embedding"
@@ -350,14 +350,7 @@ class Encoder:
 @register(EncoderModel)
 def import_encoder(config: EncoderModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    described = describe(config.source, config.sha256)
-    folder = fetch(config.source, config.sha256)
-    facts = Facts(
-        family=FAMILY,
-        source=config.source,
-        base_model=config.base_model or config.source.partition(":")[2],
-        license=config.license or described.get("license") or "unknown",
-    )
+    folder, facts = fetch_published(config, FAMILY)
     Encoder.load(folder, facts).save(out, facts)
 
 

@@ -21,12 +21,18 @@ from torch import Tensor, nn
 
 from compress.config import ImageClassifierModel
 from compress.errors import ModelError
-from compress.families.checkpoint import Facts, check_weights, read_config, read_json, write_facts
+from compress.families.checkpoint import (
+    Facts,
+    check_weights,
+    fetch_published,
+    read_config,
+    read_json,
+    write_facts,
+)
 from compress.families.image_card import card_facts
 from compress.families.preprocessing import pixel_values, read_preprocessing, shape_of
 from compress.families.summary import Summary, write_summary
 from compress.registry import register
-from compress.sources import describe, fetch
 
 FAMILY = "image_classifier"
 OUTPUT = "logits"
@@ -190,14 +196,7 @@ class ImageClassifier:
 @register(ImageClassifierModel)
 def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    described = describe(config.source, config.sha256)
-    folder = fetch(config.source, config.sha256)
-    facts = Facts(
-        family=FAMILY,
-        source=config.source,
-        base_model=config.base_model or config.source.partition(":")[2],
-        license=config.license or described.get("license") or "unknown",
-    )
+    folder, facts = fetch_published(config, FAMILY)
     builder = read_config(folder).get("builder")
     if builder is not None and not str(builder).startswith(OUR_NETS) and builder != config.builder:
         raise ModelError(

@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from compress import families
+from compress.export.attempt import attempt
 from compress.export.fuse import _use_standard_attention, fuse
 from compress.export.optimum import _export
 from compress.export.strip import strip
@@ -18,7 +19,8 @@ from compress.prune import structured
 
 def plain_and_fused(encoder, folder):
     plain, fused = folder / "plain.onnx", folder / "fused.onnx"
-    _export(encoder, 18, plain)
+    with attempt():
+        _export(encoder, 18, plain)
     strip(plain)
     fused.write_bytes(plain.read_bytes())
     return plain, fused, fuse(fused)
