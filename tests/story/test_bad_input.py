@@ -39,6 +39,11 @@ CONFIGS = {
         "no such file or folder",
         "no.txt",
     ),
+    "a baseline nobody trained": (
+        ["experiment=fashion_resnet"],
+        "the baseline of this experiment is not trained yet",
+        "next:    compress train experiment=fashion_resnet",
+    ),
     "unknown scheme": (["model.source=ftp:x"], "unknown kind of source 'ftp'", "hf, package, path"),
 }
 
