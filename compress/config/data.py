@@ -85,6 +85,7 @@ class TextData(DataConfig):
 class ImageFormat(Enum):
     folder = "folder"  # a folder a class, of PNG or JPEG files
     idx = "idx"  # the two files of MNIST and its kin, plain or gzip
+    parquet = "parquet"  # a column of encoded images and one of labels: data sets of the Hugging Face hub
 
 
 @dataclass(kw_only=True)
@@ -94,9 +95,29 @@ class ImageSet:
     source: str = MISSING
     sha256: str | None = None
     format: ImageFormat = ImageFormat.folder
-    # Within the source: name patterns, * for any text. For idx one of images and one of labels.
+    # Within the source: name patterns, * for any text. For idx one file of images and one of labels.
     images: str = "*"
     labels: str = "*"
+    image_column: str = "image"  # of parquet, as the next
+    label_column: str = "label"
+
+
+class Interpolation(Enum):
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
+@dataclass(kw_only=True)
+class Resize:
+    """The shorter side to size / crop, then the square in the middle, as torchvision and timm evaluate."""
+
+    size: int = 0  # pixels a side of what comes out; 0: images stay as they are, all of one size
+    crop: float = 1.0  # share of the shorter side that the square keeps; models of 224 often have 0.875
+    interpolation: Interpolation = Interpolation.bilinear
+
+    def __post_init__(self) -> None:
+        within(self, 0, 4096, "size")
+        within(self, 0.0, 1.0, "crop", open_low=True)
 
 
 @dataclass(kw_only=True)
@@ -105,7 +126,8 @@ class ImageData(DataConfig):
 
     train_set: ImageSet = field(default_factory=ImageSet)
     test_set: ImageSet = field(default_factory=ImageSet)
-    classes: list[str] = field(default_factory=list)  # names by label; empty: the folders' names, or numbers
+    resize: Resize = field(default_factory=Resize)
+    classes: list[str] = field(default_factory=list)  # names by label; empty: the files', or numbers
     calibration: int = 512
     select: int = 5000
     train: int = 0  # 0 takes all there is

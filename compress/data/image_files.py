@@ -1,30 +1,36 @@
-"""Labelled images out of files: idx (MNIST and its kin), or a folder a class."""
+"""Labelled images out of files: idx (MNIST and its kin), a folder a class, or parquet."""
 
 import gzip
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import ImageFormat, ImageSet
+from compress.config import ImageFormat, ImageSet, Resize
+from compress.data.parquet import read_parquet
 from compress.errors import DataError
 from compress.sources import fetch
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Read = tuple[Images, Labels, tuple[str, ...]]
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _MAX_PIXELS = 50_000_000  # of one image: more is a decompression bomb or not for a classifier
 
 
-def read_images(config: ImageSet) -> tuple[Images, Labels, tuple[str, ...]]:
+def read_images(config: ImageSet, resize: Resize) -> Read:
     """images [n, height, width, channels], labels [n] and the names of the classes where the files tell.
 
     Raises SourceError where there are no files, DataError where one cannot be read or has another shape.
     """
     folder = fetch(config.source, config.sha256)
-    images, labels, names = _READERS[config.format](folder, config)
+    images, labels, names = _READERS[config.format](folder, config, resize)
     if len(images) != len(labels):
         raise DataError(
             "there are not as many labels as images", found=f"{len(images)} images, {len(labels)} labels"
@@ -34,7 +40,7 @@ def read_images(config: ImageSet) -> tuple[Images, Labels, tuple[str, ...]]:
     return images, labels, names
 
 
-def _idx(folder: Path, config: ImageSet) -> tuple[Images, Labels, tuple[str, ...]]:
+def _idx(folder: Path, config: ImageSet, resize: Resize) -> Read:
     images = read_idx(_one(folder, config.images, "images"))
     labels = read_idx(_one(folder, config.labels, "labels"))
     if images.ndim not in (3, 4) or labels.ndim != 1:
@@ -44,6 +50,10 @@ def _idx(folder: Path, config: ImageSet) -> tuple[Images, Labels, tuple[str, ...
             allowed="3 or 4 and 1",
             next="swap images and labels, or name other files",
         )
+    if resize.size:
+        from PIL import Image
+
+        images = np.stack([np.asarray(resized(Image.fromarray(image), resize)) for image in images])
     return images.reshape(*images.shape[:3], -1), labels.astype(np.int64), ()
 
 
@@ -68,21 +78,30 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _folder(folder: Path, config: ImageSet) -> tuple[Images, Labels, tuple[str, ...]]:
+def _folder(folder: Path, config: ImageSet, resize: Resize) -> Read:
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
     if not names:
-        raise DataError(f"{folder} holds no folder a class", allowed="CLASS/IMAGE.png, or format=idx")
+        raise DataError(f"{folder} holds no folder a class", allowed="CLASS/IMAGE.png, or another format")
     files = [
         (path, label)
         for label, name in enumerate(names)
         for path in sorted((folder / name).rglob(config.images))
         if path.suffix.lower() in _SUFFIXES
     ]
-    images = _stack((path.name, path.read_bytes) for path, _ in files)
+    images = _stack(((path.name, path.read_bytes) for path, _ in files), resize)
     return images, np.array([label for _, label in files], np.int64), names
 
 
-def _stack(files: Iterable[tuple[str, Callable[[], bytes]]]) -> Images:
+def _parquet(folder: Path, config: ImageSet, resize: Resize) -> Read:
+    files = [folder] if folder.is_file() else sorted(folder.glob(config.images))
+    files = [path for path in files if path.suffix == ".parquet"]
+    if not files:
+        raise DataError(f"no parquet file in {folder}", found=f"none that fits {config.images!r}")
+    encoded, labels, names = read_parquet(files, config.image_column, config.label_column)
+    return _stack(((name, lambda data=data: data) for name, data in encoded), resize), labels, names
+
+
+def _stack(files: Iterable[tuple[str, Callable[[], bytes]]], resize: Resize) -> Images:
     """Decoded images of one shape: grey where all are grey, else RGB."""
     from PIL import Image
 
@@ -92,19 +111,31 @@ def _stack(files: Iterable[tuple[str, Callable[[], bytes]]]) -> Images:
             with Image.open(io.BytesIO(read())) as image:
                 if image.width * image.height > _MAX_PIXELS:
                     raise DataError(f"{name} is too large", found=f"{image.width} x {image.height}")
-                decoded.append((name, np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))))
+                plain = image.convert("L" if image.mode in ("1", "L") else "RGB")
+                decoded.append((name, np.asarray(resized(plain, resize))))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{name} is not an image that can be read", found=error) from None
-    shapes = {image.shape: name for name, image in decoded}
+    if any(image.ndim == 3 for _, image in decoded):
+        decoded = [(name, i if i.ndim == 3 else np.stack([i] * 3, -1)) for name, i in decoded]
+    shapes = {image.shape[:2]: name for name, image in decoded}
     if len(shapes) > 1:
-        found = ", ".join(
-            f"{name}: {' x '.join(map(str, shape))}" for shape, name in list(shapes.items())[:3]
-        )
-        raise DataError(
-            "the images differ in size or channels", found=found, next="bring them to one size first"
-        )
+        found = ", ".join(f"{name}: {height} x {width}" for (height, width), name in list(shapes.items())[:3])
+        raise DataError("the images differ in size", found=found, next="set data.resize.size=224")
     stacked = np.stack([image for _, image in decoded]) if decoded else np.empty((0, 0, 0), np.uint8)
     return stacked.reshape(*stacked.shape[:3], -1)
+
+
+def resized(image: "Image.Image", resize: Resize) -> "Image.Image":
+    """`image` as `resize` says; the arithmetic of rounding is torchvision's and timm's."""
+    from PIL import Image
+
+    if not resize.size:
+        return image
+    shorter, sides = int(resize.size / resize.crop), (image.width, image.height)
+    width, height = (shorter * side // min(sides) for side in sides)
+    method = Image.Resampling[resize.interpolation.name.upper()]
+    left, top = (round((side - resize.size) / 2) for side in (width, height))
+    return image.resize((width, height), method).crop((left, top, left + resize.size, top + resize.size))
 
 
 def _one(folder: Path, pattern: str, what: str) -> Path:
@@ -118,4 +149,4 @@ def _one(folder: Path, pattern: str, what: str) -> Path:
     return found[0]
 
 
-_READERS = {ImageFormat.idx: _idx, ImageFormat.folder: _folder}
+_READERS = {ImageFormat.idx: _idx, ImageFormat.folder: _folder, ImageFormat.parquet: _parquet}

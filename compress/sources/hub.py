@@ -1,7 +1,8 @@
-"""`hf:org/name@revision` a model repository of the Hugging Face hub.
+"""`hf:org/name@revision` a model of the Hugging Face hub, `hf:datasets/org/name@revision` a data set.
 
-Only files that load without running code are fetched: never .bin or .pkl. They go to the hub's own cache
-where HF_HUB_CACHE or HF_HOME name one, else to `hub/` in ours; without a network what is there is used.
+Only files that load without running code are fetched: never .bin or .pkl; of a data set its parquet files.
+They go to the hub's own cache where HF_HUB_CACHE or HF_HOME name one, else to `hub/` in ours; without a
+network what is there is used.
 """
 
 import logging
@@ -14,29 +15,44 @@ from compress.errors import CompressError, SourceError, StoreError
 from compress.sources.cache import cache_dir, digest, expect, writing
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.md")
+DATASET_PATTERNS = ("*.parquet", "*.md")
+_DATASETS = "datasets/"
+_ALLOWED = "hf:org/name@revision, hf:datasets/org/name@revision"
 _log = logging.getLogger(__name__)
 
 
 def fetch(name: str, sha256: str | None) -> Path:
     repository, revision = parse(name)
     folder = _snapshot(repository, revision or "main")
-    if not any(fnmatch(file.name, "*.safetensors") for file in folder.rglob("*")):
-        raise SourceError(
-            f"hf:{name} has no safetensors weights",
-            found=", ".join(sorted(file.name for file in folder.iterdir())) or "nothing loadable",
-            allowed="safetensors; pickled weights are never loaded",
-            next="choose a revision with safetensors, or convert it and use path:",
-        )
+    if not any(fnmatch(file.name, _patterns(repository)[0]) for file in folder.rglob("*")):
+        raise _without_content(repository, folder)
     if sha256 is not None:
-        expect(f"hf:{name}", sha256, digest(folder, PATTERNS))
+        expect(f"hf:{name}", sha256, digest(folder, _patterns(repository)))
     if folder.name != revision:
         _log.info("hf:%s is commit %s; pin it as hf:%s@%s", name, folder.name, repository, folder.name)
     return folder
 
 
+def _without_content(repository: str, folder: Path) -> SourceError:
+    found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing loadable"
+    if repository.startswith(_DATASETS):
+        return SourceError(
+            f"hf:{repository} has no parquet files",
+            found=found,
+            next=f"try the hub's own conversion of it: hf:{repository}@refs/convert/parquet",
+        )
+    return SourceError(
+        f"hf:{repository} has no safetensors weights",
+        found=found,
+        allowed="safetensors; pickled weights are never loaded",
+        next="choose a revision with safetensors, or convert it and use path:",
+    )
+
+
 def describe(name: str, sha256: str | None) -> dict[str, str]:
-    folder = fetch(name, sha256)
-    facts = {"name": parse(name)[0], "revision": folder.name, "sha256": sha256 or digest(folder, PATTERNS)}
+    folder, repository = fetch(name, sha256), parse(name)[0]
+    content = sha256 or digest(folder, _patterns(repository))
+    facts = {"name": repository, "revision": folder.name, "sha256": content}
     card = folder / "README.md"
     if card.is_file():
         front = re.search(r"^license:\s*(\S+)\s*$", card.read_text("utf-8", "replace"), re.MULTILINE)
@@ -53,10 +69,14 @@ def identity(name: str) -> str:
 
 def parse(name: str) -> tuple[str, str]:
     """`"org/name@revision"` -> repository and revision; the revision is empty where none is named."""
-    match = re.fullmatch(r"((?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?", name)
+    match = re.fullmatch(rf"((?:{_DATASETS})?(?:[\w.-]+/)?[\w.-]+)(?:@([\w./-]+))?", name)
     if match is None:
-        raise SourceError("not a hub repository", found=f"hf:{name}", allowed="hf:org/name@revision")
+        raise SourceError("not a hub repository", found=f"hf:{name}", allowed=_ALLOWED)
     return match.group(1), match.group(2) or ""
+
+
+def _patterns(repository: str) -> tuple[str, ...]:
+    return DATASET_PATTERNS if repository.startswith(_DATASETS) else PATTERNS
 
 
 def _hub_cache() -> Path:
@@ -79,10 +99,11 @@ def _snapshot(repository: str, revision: str) -> Path:
     def look(folder: Path, local: bool) -> Path:
         return Path(
             snapshot_download(
-                repository,
+                repository.removeprefix(_DATASETS),
+                repo_type="dataset" if repository.startswith(_DATASETS) else "model",
                 revision=revision,
                 cache_dir=folder,
-                allow_patterns=list(PATTERNS),
+                allow_patterns=list(_patterns(repository)),
                 local_files_only=local,
             )
         )
@@ -92,7 +113,7 @@ def _snapshot(repository: str, revision: str) -> Path:
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
-        raise SourceError("not a hub repository", found=error, allowed="hf:org/name@revision") from None
+        raise SourceError("not a hub repository", found=error, allowed=_ALLOWED) from None
     except Exception as error:  # of the hub's client, its transport and the disk; each is explained
         raise _explained(error, repository, revision, here) from None
     try:
@@ -118,7 +139,9 @@ def _explained(error: Exception, repository: str, revision: str, folder: Path) -
         return SourceError(f"hf:{repository} has no such revision", found=revision, next="see the hub")
     if isinstance(error, errors.RepositoryNotFoundError):
         return SourceError(
-            "no such repository on the hub, or it is private", found=repository, next="check its name"
+            "no such repository on the hub, or it is private",
+            found=repository,
+            next="check its name; a data set is hf:datasets/org/name",
         )
     if isinstance(error, RequestException):  # an OSError too, but not one of the disk
         return SourceError(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.config import ImageData, ImageFormat, ImageSet
+from compress.config import ImageData, ImageFormat, ImageSet, Interpolation, Resize
 from compress.data import input_digests, load_images, load_splits, open_splits
 from compress.data.image_files import read_idx, read_images
 from compress.data.images import fingerprint, split_images
@@ -37,8 +37,8 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-def read(folder, **changes):
-    return read_images(ImageSet(source=f"path:{folder}", **changes))
+def read(folder, resize=None, **changes):
+    return read_images(ImageSet(source=f"path:{folder}", **changes), resize or Resize())
 
 
 # ---------------------------------------------------------------- files
@@ -50,6 +50,13 @@ def test_idx_by_hand(tmp_path):
     assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
     (tmp_path / "x.gz").write_bytes(gzip.compress(path.read_bytes()))
     assert read_idx(tmp_path / "x.gz").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_truncated_idx_file_of_images(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(idx(np.zeros((9, 4, 4), np.uint8))[:-1])
+    with pytest.raises(DataError, match=r"x is damaged.*\n  found: +159 bytes for 9 x 4 x 4\n  next: +fetch"):
+        read_idx(path)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +97,46 @@ def test_colours_are_kept(folder):
     assert np.array_equal(images[0], pixels)
 
 
+def test_a_grey_image_among_coloured_ones(folder):
+    pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    (folder / "cat" / "0.png").write_bytes(png(pixels))
+    images, _, _ = read(folder)
+    assert np.array_equal(images[0], pixels)
+    grey = np.asarray(Image.open(folder / "cat" / "1.png"))
+    assert all(np.array_equal(images[1, :, :, channel], grey) for channel in range(3))
+
+
 def test_an_image_of_another_size_is_named(folder):
     (folder / "dog" / "1.png").write_bytes(png(np.zeros((5, 5), np.uint8)))
-    with pytest.raises(DataError, match=r"1\.png: 5 x 5"):
+    with pytest.raises(DataError, match=r"1\.png: 5 x 5\n  next: .*data\.resize\.size"):
         read(folder)
+
+
+def test_images_of_all_sizes_become_one(folder):
+    (folder / "dog" / "1.png").write_bytes(png(np.zeros((50, 7), np.uint8)))
+    images, _, _ = read(folder, Resize(size=6, crop=0.75))
+    assert images.shape == (6, 6, 6, 1)
+
+
+def test_resizing_by_hand(tmp_path):
+    """8 x 4, the shorter side to 4 / 0.5 = 8: 16 x 8, of which the 4 x 4 in the middle stay."""
+    image = np.zeros((8, 4), np.uint8)
+    image[3:5] = 200
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.png").write_bytes(png(image))
+    doubled = Image.fromarray(image).resize((8, 16), Image.Resampling.BICUBIC)
+    expected = np.asarray(doubled)[6:10, 2:6]
+    resize = Resize(size=4, crop=0.5, interpolation=Interpolation.bicubic)
+    assert np.array_equal(read(tmp_path, resize)[0][0, :, :, 0], expected)
+
+
+def test_idx_images_are_resized_too(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4)).astype(np.uint8)
+    (tmp_path / "images").write_bytes(idx(images))
+    (tmp_path / "labels").write_bytes(idx(np.zeros(3, np.uint8)))
+    found, _, _ = read(tmp_path, Resize(size=8), format=ImageFormat.idx, images="images", labels="labels")
+    expected = np.asarray(Image.fromarray(images[1]).resize((8, 8), Image.Resampling.BILINEAR))
+    assert np.array_equal(found[1, :, :, 0], expected)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
@@ -192,6 +235,14 @@ def test_labels_out_of_range(image_data, tmp_path):
         open_splits(dataclasses.replace(image_data, classes=["top", "middle"]), tmp_path)
 
 
+def test_a_folder_without_a_class(folder, tmp_path):
+    """Fewer names than folders: the labels of the last folder have none."""
+    sets = {name: ImageSet(source=f"path:{folder}") for name in ("train_set", "test_set")}
+    with pytest.raises(DataError, match=r"the training set has labels.*\n  found: +3 labels, e\.g\. 1"):
+        open_splits(ImageData(classes=["cat"], calibration=1, select=1, **sets), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_test_images_of_another_shape(folder, tmp_path):
     pixels = np.zeros((5, 5), np.uint8)
     for name in ("cat", "dog"):
@@ -238,3 +289,6 @@ def test_digests_of_both_sets(image_data):
 def test_the_config_checks_its_ranges():
     with pytest.raises(ConfigError, match="select"):
         ImageData(select=0)
+    for changes in ({"size": -1}, {"crop": 0.0}, {"crop": 1.1}):
+        with pytest.raises(ConfigError, match=next(iter(changes))):
+            Resize(**changes)

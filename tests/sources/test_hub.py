@@ -114,3 +114,45 @@ def test_a_full_disk_is_the_stores_error(hub_cache: Path, monkeypatch: pytest.Mo
 def test_parse() -> None:
     assert hub.parse("org/name@v1.0") == ("org/name", "v1.0")
     assert hub.parse("bert-base") == ("bert-base", "")
+
+
+# ---------------------------------------------------------------- data sets
+
+
+@pytest.fixture
+def data_set(hub_cache: Path) -> Path:
+    """`org/pictures` as huggingface_hub keeps a data set."""
+    folder = hub_cache / "datasets--org--pictures"
+    snapshot = folder / "snapshots" / COMMIT
+    (snapshot / "plain").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(COMMIT)
+    (snapshot / "plain" / "train-00000-of-00001.parquet").write_text("rows")
+    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n")
+    return snapshot
+
+
+def test_a_data_set_is_no_model(data_set: Path) -> None:
+    assert sources.fetch("hf:datasets/org/pictures") == data_set
+    assert sources.identity("hf:datasets/org/pictures") == sources.identity(
+        f"hf:datasets/org/pictures@{COMMIT}"
+    )
+    facts = sources.describe("hf:datasets/org/pictures")
+    assert (facts["name"], facts["revision"]) == ("datasets/org/pictures", COMMIT)
+    with pytest.raises(SourceError, match="no network, and hf:org/pictures@main is not in the cache"):
+        sources.fetch("hf:org/pictures")
+
+
+def test_a_pinned_data_set_is_checked(data_set: Path) -> None:
+    pinned = sources.describe("hf:datasets/org/pictures")["sha256"]
+    assert sources.fetch("hf:datasets/org/pictures", pinned) == data_set
+    (data_set / "plain" / "train-00000-of-00001.parquet").write_text("other rows")
+    with pytest.raises(SourceError, match="not what was pinned"):
+        sources.fetch("hf:datasets/org/pictures", pinned)
+
+
+def test_a_data_set_without_parquet_files(data_set: Path) -> None:
+    (data_set / "plain" / "train-00000-of-00001.parquet").unlink()
+    with pytest.raises(SourceError, match=r"no parquet files(.|\n)*org/pictures@refs/convert/parquet"):
+        sources.fetch("hf:datasets/org/pictures")
+    assert hub.parse("datasets/org/pictures@refs/convert/parquet")[1] == "refs/convert/parquet"
