@@ -23,7 +23,10 @@ class EncoderModel(ModelConfig):
 
 @dataclass(kw_only=True)
 class ImageClassifierModel(ModelConfig):
-    """A classifier of images: config.json, model.safetensors and preprocessor_config.json in a folder."""
+    """A classifier of images: config.json, model.safetensors and preprocessor_config.json in a folder.
+
+    Of transformers, of timm (whose config.json has the preprocessing too), or of any function that builds it.
+    """
 
     source: str = MISSING
     sha256: str | None = None
@@ -31,4 +34,5 @@ class ImageClassifierModel(ModelConfig):
     license: str | None = None
     # package.module:function that makes the net: code that a checkpoint names runs only if this names it too
     builder: str | None = None
-    builder_kwargs: dict[str, Any] = field(default_factory=dict)  # for `compress train`
+    # for `compress train`, and for a source with weights but no config.json
+    builder_kwargs: dict[str, Any] = field(default_factory=dict)

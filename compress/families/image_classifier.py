@@ -3,7 +3,7 @@
 A checkpoint is config.json, model.safetensors and preprocessor_config.json (sizes, mean and standard
 deviation, as transformers writes them). Where config.json has `builder` ("package.module:function") and
 `builder_kwargs`, the net is made by that function and `pruning.json` replayed on it; else it is one of
-transformers' image classifiers.
+transformers' image classifiers. A checkpoint of timm gets a builder when it is imported.
 """
 
 import importlib
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from compress.config import ImageClassifierModel
 from compress.errors import ModelError
+from compress.families import timm_checkpoint
 from compress.families.checkpoint import (
     Facts,
     check_weights,
@@ -74,9 +75,19 @@ class ImageClassifier:
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":
         """Open a folder; raises ModelError for a net that cannot be built or weights that do not fit."""
-        config = read_config(folder)
+        return cls.described(read_config(folder), read_preprocessing(folder), folder, facts, attention)
+
+    @classmethod
+    def described(
+        cls,
+        config: Mapping[str, Any],
+        preprocessing: Mapping[str, Any],
+        folder: Path,
+        facts: Facts,
+        attention: str = "sdpa",
+    ) -> "ImageClassifier":
+        """The net that `config` describes with the weights that lie in `folder`."""
         check_weights(folder)
-        preprocessing = read_preprocessing(folder)
         path = folder / "pruning.json"
         history = read_json(path) if path.is_file() else []
         if "builder" in config:
@@ -118,7 +129,8 @@ class ImageClassifier:
 
     @property
     def classes(self) -> list[str]:
-        names = self.config.get("id2label") or {}
+        count = _width(list(self.layers().values())[-1])
+        names = self.config.get("id2label") or {str(number): number for number in range(count)}
         return [str(names[key]) for key in sorted(names, key=int)]
 
     def parameters(self) -> int:
@@ -197,15 +209,28 @@ class ImageClassifier:
 def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
     folder, facts = fetch_published(config, FAMILY)
-    builder = read_config(folder).get("builder")
-    if builder is not None and not str(builder).startswith(OUR_NETS) and builder != config.builder:
+    described, preprocessing = _published(folder, config)
+    ImageClassifier.described(described, preprocessing, folder, facts).save(out, facts)
+
+
+def _published(folder: Path, config: ImageClassifierModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json and preprocessor_config.json are to say, where the net is one we may build."""
+    if config.builder is not None and not (folder / "config.json").is_file():  # nothing but weights
+        described = {"builder": config.builder, "builder_kwargs": dict(config.builder_kwargs)}
+        return described, read_preprocessing(folder)
+    described = read_config(folder)
+    if timm_checkpoint.is_timm(described):
+        return timm_checkpoint.converted(described)
+    builder = described.get("builder")
+    known = (None, config.builder, timm_checkpoint.BUILDER)
+    if builder not in known and not str(builder).startswith(OUR_NETS):
         raise ModelError(
             "the checkpoint wants to run a function that the configuration does not name",
             found=builder,
             allowed=f"{OUR_NETS}..., or what model.builder names",
             next=f"if you trust it: model.builder={builder}",
         )
-    ImageClassifier.load(folder, facts).save(out, facts)
+    return described, read_preprocessing(folder)
 
 
 def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
@@ -215,12 +240,17 @@ def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
         if not colon:
             raise AttributeError("no colon between module and function")
         net = getattr(importlib.import_module(module), name)(**kwargs)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        advice = "install the package it is in"
+        if isinstance(error, ImportError) and error.name in ("timm", "torchvision"):
+            advice = "pip install '.[vision]', in an environment of its own"
+        elif "torchvision::" in str(error):
+            advice = "torch and torchvision are of different builds: install both from one index"
         raise ModelError(
             f"cannot build the net {builder}",
             found=" ".join(str(error).split()),
             allowed="package.module:function, with keyword arguments it takes",
-            next="install the package it is in",
+            next=advice,
         ) from error
     if not isinstance(net, nn.Module):
         raise ModelError(f"{builder} makes no torch module", found=type(net).__name__)

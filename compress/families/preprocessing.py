@@ -19,19 +19,30 @@ def read_preprocessing(folder: Path) -> dict[str, Any]:
     if isinstance(size, int):
         found["size"] = {"height": size, "width": size}
     missing = [key for key in ("size", "image_mean", "image_std") if not found.get(key)]
-    if missing or not {"height", "width"} <= set(found["size"]):
+    if missing or not ({"height", "width"} <= set(found["size"]) or "shortest_edge" in found["size"]):
         raise ModelError(
             f"{path.name} does not say how images are prepared",
             found=f"without {', '.join(missing) or 'height and width'}",
-            allowed="size {height, width}, image_mean, image_std",
+            allowed="size {height, width} or {shortest_edge}, image_mean, image_std",
         )
     return cast(dict[str, Any], found)
 
 
 def shape_of(preprocessing: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Height, width, channels."""
-    size = preprocessing["size"]
-    return int(size["height"]), int(size["width"]), len(preprocessing["image_mean"])
+    """Height, width, channels of what the model reads: what is left after cropping."""
+    cropped = preprocessing.get("crop_size") if preprocessing.get("do_center_crop", True) else None
+    size = cropped or preprocessing["size"]
+    edge = size if isinstance(size, int) else size.get("shortest_edge")
+    height, width = (edge or size["height"], edge or size["width"])
+    return int(height), int(width), len(preprocessing["image_mean"])
+
+
+def resize_words(preprocessing: Mapping[str, Any]) -> str:
+    """The settings of data.resize that prepare images as the model's own preprocessing does."""
+    side, whole = shape_of(preprocessing)[0], preprocessing["size"]
+    crop = preprocessing.get("crop_pct") or side / (whole.get("shortest_edge") or whole["height"])
+    method = "bicubic" if preprocessing.get("resample") == 3 else "bilinear"
+    return f"data.resize.size={side} data.resize.crop={crop:.4g} data.resize.interpolation={method}"
 
 
 def pixel_values(images: NDArray[np.uint8], preprocessing: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -40,11 +51,12 @@ def pixel_values(images: NDArray[np.uint8], preprocessing: Mapping[str, Any]) ->
     Raises ModelError for images of another shape than the model's: they are not resized behind your back.
     """
     if images.shape[1:] != (wanted := shape_of(preprocessing)):
+        resizable = images.shape[3:] == wanted[2:] and wanted[0] == wanted[1]
         raise ModelError(
             "the images have another shape than the model's",
             found=" x ".join(map(str, images.shape[1:])),
             allowed=" x ".join(map(str, wanted)),
-            next="bring them to one size first, or choose the model made for them",
+            next=resize_words(preprocessing) if resizable else "choose the model made for such images",
         )
     mean, std = (np.float32(preprocessing[key]) for key in ("image_mean", "image_std"))
     pixels = (images.astype(np.float32) / np.float32(255) - mean) / std

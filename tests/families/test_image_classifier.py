@@ -12,7 +12,7 @@ from compress import families
 from compress.config import ImageClassifierModel
 from compress.errors import ModelError
 from compress.families.image_classifier import build
-from compress.families.preprocessing import pixel_values
+from compress.families.preprocessing import pixel_values, read_preprocessing, resize_words, shape_of
 
 NETS = ("resnet", "depthwise", "vit")
 
@@ -71,9 +71,46 @@ def test_pixels_by_hand():
 
 def test_images_of_another_shape_are_not_resized(image_checkpoints):
     model = families.load(image_checkpoints["resnet"])
-    for shape in ((2, 9, 8, 1), (2, 8, 8, 3)):
-        with pytest.raises(ModelError, match="another shape than the model's"):
+    for shape, advice in (((2, 9, 8, 1), r"data\.resize\.size=8"), ((2, 8, 8, 3), "made for such images")):
+        with pytest.raises(ModelError, match=f"another shape than the model's(.|\n)*next: .*{advice}"):
             model.inputs(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "shape", "words"),
+    [
+        ({"size": {"height": 32, "width": 32}}, (32, 32), "size=32 data.resize.crop=1 "),
+        # microsoft/resnet-50
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875, "resample": 3}, (224, 224), "crop=0.875 "),
+        # google/mobilenet_v2_1.0_224
+        (
+            {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}, "resample": 2},
+            (224, 224),
+            "size=224 data.resize.crop=0.875 data.resize.interpolation=bilinear",
+        ),
+        # facebook/deit-base-distilled-patch16-224
+        (
+            {"size": {"height": 256, "width": 256}, "crop_size": 224, "resample": 3},
+            (224, 224),
+            "size=224 data.resize.crop=0.875 data.resize.interpolation=bicubic",
+        ),
+        (
+            {
+                "size": {"height": 64, "width": 64},
+                "crop_size": {"height": 8, "width": 8},
+                "do_center_crop": False,
+            },
+            (64, 64),
+            "size=64 data.resize.crop=1 ",
+        ),
+    ],
+)
+def test_sizes_as_published_models_name_them(preprocessing, shape, words, tmp_path):
+    whole = {**preprocessing, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(whole))
+    found = read_preprocessing(tmp_path)
+    assert shape_of(found) == (*shape, 3)
+    assert words in resize_words(found)
 
 
 def test_a_workload_repeats_what_there_is(image_checkpoints):
@@ -92,6 +129,22 @@ def test_a_function_of_a_stranger_is_not_run(image_checkpoints, copy_of, tmp_pat
     (folder / "config.json").write_text(json.dumps(config))
     (tmp_path / "out").mkdir()
     with pytest.raises(ModelError, match="a function that the configuration does not name"):
+        families.import_model(ImageClassifierModel(source=f"path:{folder}"), tmp_path / "out")
+
+
+def test_weights_alone_and_a_function_of_the_user(image_checkpoints, copy_of, tmp_path):
+    """What torchvision's models come as: no config.json, and the configuration names who builds the net."""
+    folder, dense = copy_of(image_checkpoints["resnet"]), families.load(image_checkpoints["resnet"])
+    for name in ("config.json", "compress.json", "summary.json"):
+        (folder / name).unlink()
+    builder, kwargs = dense.config["builder"], dense.config["builder_kwargs"]
+    (tmp_path / "out").mkdir()
+    named = ImageClassifierModel(source=f"path:{folder}", builder=builder, builder_kwargs=kwargs)
+    families.import_model(named, tmp_path / "out")
+    model = families.load(tmp_path / "out")
+    assert torch.equal(logits(model), logits(dense))
+    assert model.classes == ["0", "1", "2"]
+    with pytest.raises(ModelError, match="no model in"):
         families.import_model(ImageClassifierModel(source=f"path:{folder}"), tmp_path / "out")
 
 

@@ -76,6 +76,12 @@ def test_the_runner_needs_only_numpy_and_onnxruntime():
     assert foreign - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
 
 
+def test_only_the_reader_of_timm_s_checkpoints_knows_the_vision_extra():
+    extra = {"timm", "torchvision"}
+    users = {path for path in FILES if extra & {name.split(".")[0] for name in imported(path)}}
+    assert users == {PACKAGE / "families" / "timm_checkpoint.py"}
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
@@ -85,7 +91,7 @@ def test_the_runner_needs_only_numpy_and_onnxruntime():
         ("compress.compose", ("torch", "transformers", "onnx", "matplotlib", "scipy")),
         ("compress.sources", ("torch", "transformers", "onnx", "matplotlib", "scipy")),
         # and a run that reuses every stage needs neither
-        ("compress.pipeline", ("torch", "transformers", "torch_pruning", "optimum")),
+        ("compress.pipeline", ("torch", "transformers", "torch_pruning", "optimum", "pyarrow")),
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(module, heavy):
