@@ -11,6 +11,7 @@ from compress.config import TorchExport
 from compress.data import load_splits
 from compress.export.attempt import attempt
 from compress.export.parity import EXAMPLES, check_parity, parity
+from compress.export.sizes import fold_sizes
 from compress.export.strip import strip
 from compress.families import load
 from compress.onnx_gates import check_operators
@@ -41,6 +42,7 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
             dynamo=False,
         )
     strip(path)
+    fold_sizes(path, {name: tensor.numpy() for name, tensor in inputs.items()})
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(model, path, examples)
     (out / "parity.json").write_text(json.dumps(numbers, indent=2))
