@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import Tensor
 
 from compress.config import ChannelPrune, ChannelScope
@@ -19,6 +18,7 @@ from compress.families.image_classifier import ImageClassifier
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_data import Labelled
 from compress.prune.channel_importance import importance, prepare
+from compress.prune.pruner import Pruner, check_traced
 from compress.prune.sparse import train_sparse
 from compress.prune.tracing import own_groups, told
 from compress.registry import register
@@ -81,7 +81,7 @@ def cut_once(
     """One round: this share of the channels stays."""
     net = model.module.net
     with told():
-        pruner = tp.pruner.BasePruner(
+        pruner = Pruner(
             net,
             model.example(),
             importance=importance(config.importance, net, activations),
@@ -92,13 +92,17 @@ def cut_once(
             round_to=config.round_to,
             **own_groups(),
         )
+        check_traced(model, pruner)
         pruner.step()
-    empty = [name for name, layer in model.layers().items() if 0 in layer.weight.shape]
-    if empty:
-        raise ConfigError(
-            "a layer would be left without channels", found=empty[0], next="keep more: prune.keep=0.5"
-        )
+        with torch.no_grad():
+            model.module(model.example())  # what cannot be cut without breaking the net shows here
     history = pruner.pruning_history()
+    if not history and share < 1 - 1e-3:
+        raise ConfigError(
+            "pruning found nothing to cut",
+            found=f"prune.importance={config.importance.value} prune.round_to={config.round_to}",
+            next="another importance (bn_scale needs batch normalisation), or a smaller prune.round_to",
+        )
     return [(name, bool(of_output), [int(i) for i in indices]) for name, of_output, indices in history]
 
 

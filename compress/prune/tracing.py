@@ -1,5 +1,6 @@
 """What every call of torch-pruning needs."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,10 @@ def own_groups() -> dict[str, Any]:
 def told() -> Iterator[None]:
     """Whatever torch-pruning or autograd stumbles over, as an error of ours."""
     try:
-        yield
+        with warnings.catch_warnings():
+            # Factors of channels that no layer of torch's holds, as in ConvNeXt: it cuts them rightly.
+            warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)
+            yield
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
         raise ModelError(
             "torch-pruning cannot trace or cut this net",

@@ -183,19 +183,66 @@ def test_sparse_training_is_part_of_pruning(pruned):
     assert (with_it / "model.safetensors").read_bytes() != (without / "model.safetensors").read_bytes()
 
 
-def test_a_net_that_cannot_be_traced(image_checkpoints, image_splits_folder, tmp_path, monkeypatch):
+def pooled(net, images):
+    return nn.functional.adaptive_avg_pool2d(net.body(images), 1).flatten(1)
+
+
+FORWARDS = {
+    "detached": (
+        lambda net, x: net.head(pooled(net, x).detach()),
+        r"found: +6 of 7 layers, e\.g\. body\.0\.0",
+    ),
+    "through numpy": (
+        lambda net, x: net.head(torch.from_numpy(pooled(net, x).detach().numpy())),
+        "6 of 7 layers",
+    ),
+    "a width written down": (lambda net, x: net.head(pooled(net, x).reshape(-1, 12)), "shape '"),
+}
+
+
+@pytest.mark.parametrize("kind", [ChannelImportance.taylor, ChannelImportance.magnitude])
+@pytest.mark.parametrize("name", FORWARDS)
+def test_a_net_that_cannot_be_traced(
+    name, kind, image_checkpoints, image_splits_folder, tmp_path, monkeypatch
+):
+    """torch-pruning itself would leave such layers whole, or the net broken, without a word."""
     from compress.families import image_nets
 
-    monkeypatch.setattr(
-        image_nets.Net, "forward", lambda self, x: torch.randn(len(x), 3).detach() + float(x.sum())
-    )
-    with pytest.raises((ModelError, ConfigError)):
-        prune(
-            config(importance=ChannelImportance.taylor),
-            image_checkpoints["resnet"],
-            image_splits_folder,
-            tmp_path,
-        )
+    forward, said = FORWARDS[name]
+    monkeypatch.setattr(image_nets.Net, "forward", forward)
+    with pytest.raises(ModelError, match=rf"torch-pruning cannot trace(.|\n)*{said}"):
+        prune(config(importance=kind), image_checkpoints["resnet"], image_splits_folder, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["resnet", "depthwise"])
+@pytest.mark.parametrize("keep", [0.01, 0.1])
+def test_a_share_that_would_empty_a_layer(name, keep, image_checkpoints, image_splits_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"left without channels\n  found: +less than one of (8|12) would"):
+        prune(config(keep=keep, round_to=1), image_checkpoints[name], image_splits_folder, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scope", SCOPES[1:])
+def test_a_ranking_over_layers_leaves_each_of_them_something(scope, pruned):
+    """torch-pruning leaves the layer whole that ranks last as a whole."""
+    out = pruned(scope=ChannelScope[scope], keep=0.05, round_to=2)
+    assert set(families.load(out).widths()["conv2d"]) == {2}
+
+
+def test_rounding_leaves_a_narrow_layer_what_it_rounds_to(pruned):
+    out = pruned(keep=0.4, round_to=8)  # 3 of 8 and 4 of 12
+    assert families.load(out).widths()["conv2d"] == (8,) * 6
+
+
+def test_an_importance_that_finds_nothing(image_checkpoints, some):
+    model = families.load(image_checkpoints["resnet"])
+    for name, module in list(model.module.net.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            parent, _, last = name.rpartition(".")
+            setattr(model.module.net.get_submodule(parent), last, nn.Identity())
+    with pytest.raises(ConfigError, match=r"found nothing to cut\n  found: +prune\.importance=bn_scale"):
+        channels.cut(model, config(importance=ChannelImportance.bn_scale), some)
 
 
 def test_an_encoder_is_refused(checkpoints, splits_folder, tmp_path):

@@ -1,0 +1,45 @@
+"""torch-pruning's pruner with a word on what it leaves undone in silence."""
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from compress.errors import ConfigError, ModelError
+from compress.families.image_classifier import ImageClassifier
+
+
+class Pruner(tp.pruner.BasePruner):  # type: ignore[misc]
+    """torch-pruning leaves a layer whole that would lose all its channels.
+
+    Here that is an error, unless rounding or a ranking over several layers does it: then `round_to` stay.
+    """
+
+    def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+        left = current_channels - n_pruned
+        if left == 0 and not self.global_pruning:
+            raise ConfigError(
+                "a layer would be left without channels",
+                found=f"less than one of {current_channels} would stay",
+                next="keep more: prune.keep=0.5",
+            )
+        return current_channels - (left // round_to * round_to or min(round_to, current_channels))
+
+
+def check_traced(model: ImageClassifier, pruner: tp.pruner.BasePruner) -> None:
+    """Raise ModelError where a layer that computes is not in the graph of what is coupled: it would stay."""
+    computing: set[nn.Module] = set()
+    layers = model.layers()
+    hooks = [layer.register_forward_hook(lambda layer, *_: computing.add(layer)) for layer in layers.values()]
+    try:
+        with torch.no_grad():
+            model.module(model.example())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    lost = [name for name, layer in layers.items() if layer in computing - pruner.DG.module2node.keys()]
+    if lost:
+        raise ModelError(
+            "torch-pruning cannot trace this net: no gradient comes to some layers from the logits",
+            found=f"{len(lost)} of {len(layers)} layers, e.g. {lost[0]}",
+            next="look for detach(), numpy() or no_grad in its forward; prune=none works without",
+        )
