@@ -1,6 +1,7 @@
 """From images to what a classifier reads, as preprocessor_config.json says. Needs no torch."""
 
 from collections.abc import Mapping
+from math import floor
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,9 +41,10 @@ def shape_of(preprocessing: Mapping[str, Any]) -> tuple[int, int, int]:
 def resize_words(preprocessing: Mapping[str, Any]) -> str:
     """The settings of data.resize that prepare images as the model's own preprocessing does."""
     side, whole = shape_of(preprocessing)[0], preprocessing["size"]
-    crop = preprocessing.get("crop_pct") or side / (whole.get("shortest_edge") or whole["height"])
+    share = side / (whole.get("shortest_edge") or whole["height"])
+    crop = preprocessing.get("crop_pct") or floor(1e6 * share) / 1e6  # never one pixel less of the whole
     method = "bicubic" if preprocessing.get("resample") == 3 else "bilinear"
-    return f"data.resize.size={side} data.resize.crop={crop:.4g} data.resize.interpolation={method}"
+    return f"data.resize.size={side} data.resize.crop={crop:g} data.resize.interpolation={method}"
 
 
 def pixel_values(images: NDArray[np.uint8], preprocessing: Mapping[str, Any]) -> NDArray[np.float32]:

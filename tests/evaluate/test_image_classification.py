@@ -1,10 +1,13 @@
 """Metrics of classifiers by hand and against scipy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import special, stats
 
-from compress.config import ImageClassification, TorchExport
+from compress.config import ImageClassification, Resize, TorchExport
+from compress.data import open_splits
 from compress.errors import ConfigError, GateError, ModelError
 from compress.evaluate import evaluate, evaluate_select, load_quality
 from compress.evaluate.image_classification import (
@@ -121,6 +124,16 @@ def test_broken_logits():
 def test_an_unknown_metric():
     with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
         ImageClassification(primary="acuracy")
+
+
+def test_images_of_another_size(image_data, image_checkpoints, image_splits_folder, tmp_path):
+    checkpoint, graph = image_checkpoints["resnet"], tmp_path / "graph"
+    graph.mkdir()
+    export(TorchExport(), checkpoint, image_splits_folder, graph)
+    open_splits(replace(image_data, resize=Resize(size=9)), tmp_path / "splits")
+    with pytest.raises(ModelError, match=r"another shape than the model's(.|\n)*data\.resize\.size=8"):
+        evaluate(ImageClassification(), graph, graph, checkpoint, tmp_path / "splits", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_files(image_checkpoints, image_splits_folder, image_splits, tmp_path):

@@ -13,7 +13,7 @@ from compress import pipeline
 from compress.artifact import verify
 from compress.benchmark import load_speed
 from compress.compose import load_config
-from compress.errors import ConfigError, ModelError
+from compress.errors import ConfigError, DataError, ModelError, SourceError
 from compress.road import Road
 from compress.store import Store
 from compress.train import train
@@ -129,6 +129,45 @@ def test_what_cannot_be_trained(word, said, image_data, tmp_path):
     )
     with pytest.raises(ConfigError, match=said):
         train(load_config(words), road(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def earlier(image_data, image_checkpoints, tmp_path_factory):
+    """A finished run: its folder, and the folder that it and its cache are in."""
+    folder = tmp_path_factory.mktemp("earlier")
+    words = overrides(image_data, image_checkpoints["resnet"], "target.workloads=[1x8]")
+    pipeline.run(load_config(words), folder / "run", road(folder))
+    return folder
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+BAD = {
+    "another size": (["data.resize.size=9"], ModelError, "another shape than the model's"),
+    "a workload of another size": (["target.workloads=[1x9]"], ModelError, r"next: +target.workloads=\[1x8"),
+    "labels out of range": (["data.classes=[top,middle]"], DataError, "labels without a class"),
+    "no such file": (["data.test_set.images=nothing"], DataError, "not one file of images"),
+    "an empty layer": (["prune=channels", "prune.keep=0.01"], ConfigError, "left without channels"),
+    "an option of encoders": (["export=optimum"], ModelError, "does not work on this kind of model"),
+    "no such folder": (["model.source=path:nothing"], SourceError, "no such file or folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_is_told_and_nothing_is_lost(case, earlier, image_data, image_checkpoints, tmp_path):
+    words, kind, said = BAD[case]
+    before = contents(earlier)
+    base = overrides(image_data, image_checkpoints["resnet"], "target.workloads=[1x8]")
+    with pytest.raises(kind, match=said):
+        pipeline.run(load_config([*base, *words]), tmp_path / "run", road(earlier))
+    assert list(tmp_path.iterdir()) == []
+    after = contents(earlier)
+    assert {path: after.get(path) for path in before} == before
+    again = road(earlier)
+    pipeline.run(load_config(base), tmp_path / "again", again)
+    assert all(stage.reused for stage in again.stages)
 
 
 def test_an_option_of_encoders_is_refused(image_data, image_checkpoints, tmp_path):
