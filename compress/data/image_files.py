@@ -3,6 +3,7 @@
 import gzip
 import io
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ def _parquet(folder: Path, config: ImageSet, resize: Resize) -> Read:
     if not files:
         raise DataError(f"no parquet file in {folder}", found=f"none that fits {config.images!r}")
     encoded, labels, names = read_parquet(files, config.image_column, config.label_column)
-    return _stack(((name, lambda data=data: data) for name, data in encoded), resize), labels, names
+    return _stack(((name, partial(bytes, data)) for name, data in encoded), resize), labels, names
 
 
 def _stack(files: Iterable[tuple[str, Callable[[], bytes]]], resize: Resize) -> Images:
