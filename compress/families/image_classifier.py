@@ -8,6 +8,7 @@ transformers' image classifiers. A checkpoint of timm gets a builder when it is 
 
 import importlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -129,7 +130,7 @@ class ImageClassifier:
 
     @property
     def classes(self) -> list[str]:
-        count = _width(list(self.layers().values())[-1])
+        count = _width(self.last_layer())
         names = self.config.get("id2label") or {str(number): number for number in range(count)}
         return [str(names[key]) for key in sorted(names, key=int)]
 
@@ -141,7 +142,7 @@ class ImageClassifier:
         named = self.module.net.named_modules()
         return {name: each for name, each in named if isinstance(each, nn.Conv2d | nn.Linear)}
 
-    def last_layer(self) -> nn.Module:
+    def last_layer(self) -> nn.Conv2d | nn.Linear:
         """The one that gives the logits."""
         return list(self.layers().values())[-1]
 
@@ -262,7 +263,8 @@ def _replay(net: nn.Module, history: list[Any], example: Tensor) -> None:
     if history:
         import torch_pruning as tp
 
-        with torch.enable_grad():  # by which torch-pruning traces
+        with torch.enable_grad(), warnings.catch_warnings():  # torch-pruning traces by gradients
+            warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)  # see prune/tracing.py
             graph = tp.DependencyGraph().build_dependency(net.eval(), example_inputs=example)
         graph.load_pruning_history([(name, bool(out), list(indices)) for name, out, indices in history])
 
