@@ -192,10 +192,13 @@ class Encoder:
         self.module.backbone.save_pretrained(folder)  # type: ignore[operator]
         copy_companions(self.folder, folder)
         write_facts(facts, folder)
+        widths = self.widths()
+        numbers = facts.kept_layers or range(len(self.layers()))
         summary = Summary(
             parameters=self.parameters(),
             macs=self.macs(REFERENCE_TOKENS),
-            widths=self.widths(),
+            widths=widths,
+            layer_names={kind: tuple(f"layer {number}" for number in numbers) for kind in widths},
             keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
             card=card_facts(self.input_names, self.max_length),
         )

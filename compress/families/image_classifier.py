@@ -94,7 +94,7 @@ class ImageClassifier:
         if "builder" in config:
             net = build(config["builder"], config.get("builder_kwargs") or {})
             height, width, channels = shape_of(preprocessing)
-            _replay(net, history, torch.zeros(1, channels, height, width))
+            replay(net, history, torch.zeros(1, channels, height, width))
             _fill(net, load_file(folder / "model.safetensors"), folder)
         else:
             net = _load_transformers(folder, attention)
@@ -119,6 +119,7 @@ class ImageClassifier:
             parameters=self.parameters(),
             macs=self.macs(),
             widths=self.widths(),
+            layer_names=self.layer_names(),
             keeps_checkpoint=True,
             card=card_facts(self.shape, self.preprocessing, self.classes),
         )
@@ -153,6 +154,14 @@ class ImageClassifier:
             kind.__name__.lower(): tuple(_width(layer) for layer in layers if isinstance(layer, kind))
             for kind in (nn.Conv2d, nn.Linear)
             if any(isinstance(layer, kind) for layer in layers)
+        }
+
+    def layer_names(self) -> dict[str, tuple[str, ...]]:
+        """Kind -> names, of the same layers as `widths`."""
+        layers = self.layers().items()
+        return {
+            kind: tuple(name for name, layer in layers if type(layer).__name__.lower() == kind)
+            for kind in self.widths()
         }
 
     def macs(self) -> int:
@@ -258,7 +267,7 @@ def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
     return net
 
 
-def _replay(net: nn.Module, history: list[Any], example: Tensor) -> None:
+def replay(net: nn.Module, history: list[Any], example: Tensor) -> None:
     """Cut the channels that pruning cut, so that the weights fit."""
     if history:
         import torch_pruning as tp

@@ -2,7 +2,7 @@
 open the model (and load torch) to print it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ class Summary:
     macs: int  # multiply-accumulates of one reference input
     widths: dict[str, tuple[int, ...]]  # kind -> width of each layer
     keeps_checkpoint: bool  # whether stock transformers loads it
+    # kind -> name of each layer, as the dense model has it; empty where only their order is known
+    layer_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     card: dict[str, Any]  # facts for the model card: pipeline_tag, inputs, outputs, example_code, ...
 
 

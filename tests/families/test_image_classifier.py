@@ -50,6 +50,9 @@ def test_the_summary_is_of_the_model(name, image_checkpoints):
     model, summary = families.load(image_checkpoints[name]), families.read_summary(image_checkpoints[name])
     assert summary.parameters == sum(p.numel() for p in model.module.parameters())
     assert summary.widths == model.widths()
+    for kind, names in summary.layer_names.items():
+        widths = [len(model.module.net.get_submodule(layer).weight) for layer in names]
+        assert tuple(widths) == summary.widths[kind]
     assert "pixel_values" in summary.card["inputs"]
     stored = families.read_check_inputs(image_checkpoints[name])
     assert stored["pixel_values"].shape == (2, 1, 8, 8)

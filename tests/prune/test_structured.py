@@ -203,6 +203,8 @@ def test_facts_of_a_dropped_layer(checkpoints, splits_folder, tmp_path):
     facts = families.read_facts(tmp_path)
     (dropped,) = json.loads((tmp_path / "prune.json").read_text())["dropped_layers"]
     assert facts.kept_layers == (1 - dropped,)
+    names = families.read_summary(tmp_path).layer_names
+    assert names == {"ffn": (f"layer {1 - dropped}",), "heads": (f"layer {1 - dropped}",)}
     assert facts.ffn_widths is None
     assert facts.lineage == ("pruned (activation, local): ffn 128 to 32, heads 8 to 4",)
 
