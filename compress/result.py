@@ -103,6 +103,82 @@ class Sensitivity:
     layers: tuple[LayerDamage, ...] = ()  # the most damage first; none where nothing had to be left out
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassDrop:
+    """One class of a classifier, on the images with its label."""
+
+    name: str
+    images: int
+    accuracy: float  # share, 0 to 1
+    drop: Estimate  # of the accuracy, from dense
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """How many images of one class are taken for another."""
+
+    label: str
+    answer: str
+    dense: int
+    variant: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedAnswer:
+    """An image of test to which this variant gives another answer than dense."""
+
+    example: int  # its number in the split, from 0
+    label: str
+    dense: str
+    dense_confidence: float  # of that answer, 0 to 1
+    answer: str
+    confidence: float
+    png: str  # base64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationDetails:
+    """What became of single classes and images."""
+
+    lost: int  # images that dense gets right and this variant wrong
+    gained: int  # the other way round
+    mcnemar_p: float  # two-sided, exact: that both are equally accurate
+    ece: float  # expected calibration error, 0 to 1
+    per_class: tuple[ClassDrop, ...]  # the largest drop first
+    confusions: tuple[Confusion, ...]  # the largest change first, at most ten
+    changed: tuple[ChangedAnswer, ...] = ()  # at most twelve, of the variant that is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedAlone:
+    """The model with so many channels of one group left, all else as it was, nothing estimated anew."""
+
+    keep: float  # the share asked for
+    channels: int
+    accuracy: float
+    cross_entropy: float  # nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelGroup:
+    """Layers whose channels are only cut together."""
+
+    layer: str  # the first of them
+    coupled: tuple[str, ...]  # the others
+    channels: int
+    cuts: tuple[PrunedAlone, ...]  # the smallest cut first
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningSensitivity:
+    """What the dense model loses on `images` calibration images by cuts into one group alone."""
+
+    images: int
+    accuracy: float  # uncut, as the next
+    cross_entropy: float
+    groups: tuple[ChannelGroup, ...]  # in the order of the net
+
+
 # Classes of operators, for readers: what a call's time is spent on.
 INTEGER, FLOAT, ATTENTION = "integer products", "float products", "attention"
 ROUNDING = "rounding to integers"
@@ -178,7 +254,11 @@ class Variant:
     quantization: Coverage | None = None
     layer_errors: LayerErrors | None = None
     sensitivity: Sensitivity | None = None
+    classification: ClassificationDetails | None = None
     widths: dict[str, tuple[int, ...]] = field(default_factory=dict)  # kind -> width of each layer
+    layer_names: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # kind -> names, as of the dense model
     profile: dict[str, Profile] = field(default_factory=dict)  # by workload
     floor: dict[str, Floor] = field(default_factory=dict)
     # By workload, only where the interval of the speed-up does not lie above 1.
@@ -264,6 +344,7 @@ class Report:
     stages: tuple[Stage, ...]
     gates: tuple[Gate, ...] = ()
     limits: Limits | None = None
+    pruning_sensitivity: PruningSensitivity | None = None
     options: dict[str, str] = field(default_factory=dict)  # config group -> option, which `config` lacks
     notes: dict[str, Any] = field(default_factory=dict)  # training curve, noise verdict, provenance
     schema_version: int = SCHEMA_VERSION

@@ -103,6 +103,7 @@ class ChannelPrune(PruneConfig):
     sparse_epochs: int = 0
     sparse_strength: float = 1e-4
     sparse_learning_rate: float = 0.01
+    sensitivity: bool = False  # measure what the model loses by cuts into each layer alone, for the report
     seed: int = 0
 
     def __post_init__(self) -> None:

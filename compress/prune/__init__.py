@@ -2,8 +2,14 @@
 
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from compress.config import PruneConfig
 from compress.registry import implementation
+from compress.result import PruningSensitivity
+
+_SENSITIVITY = "sensitivity.json"
+_ADAPTER = TypeAdapter(PruningSensitivity)
 
 
 def prune(config: PruneConfig, checkpoint: Path, splits: Path, out: Path) -> None:
@@ -11,3 +17,13 @@ def prune(config: PruneConfig, checkpoint: Path, splits: Path, out: Path) -> Non
     from compress.prune import channels, structured  # noqa: F401  register themselves; take torch along
 
     implementation(config)(config, checkpoint, splits, out)
+
+
+def save_pruning_sensitivity(found: PruningSensitivity, out: Path) -> None:
+    (out / _SENSITIVITY).write_bytes(_ADAPTER.dump_json(found, indent=2) + b"\n")
+
+
+def load_pruning_sensitivity(folder: Path) -> PruningSensitivity | None:
+    """What `prune` measured of cuts into single layers; None where it was not asked to."""
+    path = folder / _SENSITIVITY
+    return _ADAPTER.validate_json(path.read_bytes()) if path.is_file() else None

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from compress.data import load_images
 from compress.errors import ConfigError, GateError
 from compress.families import load_image_classifier
 from compress.families.image_classifier import ImageClassifier
+from compress.prune import save_pruning_sensitivity
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_data import Labelled
 from compress.prune.channel_importance import importance, prepare
+from compress.prune.channel_sensitivity import measure
 from compress.prune.pruner import Pruner, check_traced
 from compress.prune.sparse import train_sparse
 from compress.prune.tracing import own_groups, told
 from compress.registry import register
+from compress.result import PruningSensitivity
 
 log = logging.getLogger(__name__)
 MAX_ABS_DIFF = 1e-4  # of logits, between the model in memory and its checkpoint opened again
@@ -34,6 +38,8 @@ History = list[tuple[str, bool, list[int]]]
 def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> None:
     """Cut channels, estimate batch normalisation anew, write the checkpoint, `prune.json`, `reopened.json`.
 
+    With `config.sensitivity` also `sensitivity.json`.
+
     Raises ModelError for a net that torch-pruning cannot trace, ConfigError where a layer would be left
     without channels, and GateError where the checkpoint opened again computes something else.
     """
@@ -43,6 +49,8 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     before, macs = model.widths(), model.macs()
     if config.sparse_epochs:
         train_sparse(model, config, data, out)
+    if config.sensitivity:
+        save_pruning_sensitivity(sensitivity(model, config, some), out)
     history = cut(model, config, some)
     if config.batch_norm_images:
         reestimate(model.module, model.batches(data.train.images[: config.batch_norm_images], _BATCH))
@@ -79,19 +87,8 @@ def cut_once(
     model: ImageClassifier, config: ChannelPrune, activations: Mapping[str, Tensor], share: float
 ) -> History:
     """One round: this share of the channels stays."""
-    net = model.module.net
     with told():
-        pruner = Pruner(
-            net,
-            model.example(),
-            importance=importance(config.importance, net, activations),
-            global_pruning=config.scope is not ChannelScope["local"],
-            isomorphic=config.scope is ChannelScope.isomorphic,
-            pruning_ratio=1 - share,
-            ignored_layers=[model.last_layer()],
-            round_to=config.round_to,
-            **own_groups(),
-        )
+        pruner = pruner_of(model, config, activations, share)
         check_traced(model, pruner)
         pruner.step()
         with torch.no_grad():
@@ -104,6 +101,40 @@ def cut_once(
             next="another importance (bn_scale needs batch normalisation), or a smaller prune.round_to",
         )
     return [(name, bool(of_output), [int(i) for i in indices]) for name, of_output, indices in history]
+
+
+def pruner_of(
+    model: ImageClassifier,
+    config: ChannelPrune,
+    activations: Mapping[str, Tensor],
+    share: float,
+    kind: type[tp.BasePruner] = Pruner,
+) -> tp.BasePruner:
+    """What leaves this share of the channels."""
+    net = model.module.net
+    return kind(
+        net,
+        model.example(),
+        importance=importance(config.importance, net, activations),
+        global_pruning=config.scope is not ChannelScope["local"],
+        isomorphic=config.scope is ChannelScope.isomorphic,
+        pruning_ratio=1 - share,
+        ignored_layers=[model.last_layer()],
+        round_to=config.round_to,
+        **own_groups(),
+    )
+
+
+def sensitivity(model: ImageClassifier, config: ChannelPrune, data: Labelled) -> PruningSensitivity:
+    """What the model loses by cuts into each group of layers alone, to exact shares of its channels."""
+    alone = replace(config, scope=ChannelScope["local"], round_to=1)
+    with torch.random.fork_rng(), told():
+        activations = prepare(config.importance, model, data)
+        found = measure(
+            model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data
+        )
+    model.module.zero_grad()
+    return found
 
 
 def share_for_macs(
