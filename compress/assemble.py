@@ -19,6 +19,7 @@ from compress.config import RunConfig
 from compress.data import ImageSplits, Splits, load_splits
 from compress.evaluate import Quality, load_quality
 from compress.explain import explain
+from compress.prune import load_pruning_sensitivity
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
 from compress.report.card import model_card
 from compress.result import Gate, Limits, Profile, Report, Split, Variant
@@ -57,6 +58,7 @@ def assemble(
     rungs = zip(ladder, measured, map(load_profiles, (entry.path for entry in profiles)), strict=True)
     variants = _explained([_variant(rung, q, timed, p, machine) for rung, q, p in rungs], timed, machine)
     primary = measured[0].primary
+    verdict = judge(variants, primary, config.budget)
     student = ladder[-1].checkpoint.path
     facts = families.read_facts(student)
     return Report(
@@ -70,11 +72,12 @@ def assemble(
         },
         splits=_splits(load_splits(splits.path), road.store.root.parent),
         primary_metric=primary,
-        variants=variants,
-        verdict=judge(variants, primary, config.budget),
+        variants=tuple(_with_pictures_of(verdict.best, variant) for variant in variants),
+        verdict=verdict,
         stages=tuple(road.stages),
         gates=tuple(_gates(ladder, pruned)),
         limits=machine,
+        pruning_sensitivity=load_pruning_sensitivity(pruned.path),
         notes={
             "noise": list(timed.noise),
             "command": command,
@@ -166,11 +169,21 @@ def _variant(
         quantization=load_coverage(rung.graph.path) if quantized else None,
         layer_errors=load_layer_errors(rung.graph.path),
         sensitivity=load_sensitivity(rung.graph.path),
+        classification=quality.classification,
         widths=summary.widths,
+        layer_names=summary.layer_names,
         profile=profiles,
         floor={workload: floor(each, machine) for workload, each in profiles.items()},
         seconds=rung.graph.seconds,
     )
+
+
+def _with_pictures_of(kept: str, variant: Variant) -> Variant:
+    """Pictures of changed answers stay with the variant that is kept: they are most of report.json."""
+    found = variant.classification
+    if found is None or variant.name == kept:
+        return variant
+    return replace(variant, classification=replace(found, changed=()))
 
 
 def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tuple[Variant, ...]:

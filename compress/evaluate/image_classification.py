@@ -1,5 +1,6 @@
 """How well a classifier of images does: against the labels, and against the dense model."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from compress.config import ImageClassification, PairSplit
 from compress.data import load_images
 from compress.data.images import ImageSplit
 from compress.errors import DataError, GateError, ModelError
+from compress.evaluate.changed_answers import changed_answers
 from compress.evaluate.quality import Quality, save_quality
 from compress.evaluate.statistics import (
     accuracy,
@@ -22,13 +24,13 @@ from compress.evaluate.statistics import (
 )
 from compress.families.preprocessing import pixel_values, read_preprocessing
 from compress.registry import register
+from compress.result import ClassDrop, ClassificationDetails, Confusion
 from compress.store import sha256_file
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 BATCH = 64
 ECE_BINS = 15
-EXAMPLES_SHOWN = 12  # images whose answer changed, for the report
 _MANY_CLASSES = 10  # from which on the five likeliest are of interest
 
 
@@ -46,9 +48,9 @@ def evaluate(
     """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out images.
 
     Writes `quality.json` (see `load_quality`) and `scores.npz` (per image: label, and logits of both) to the
-    folder `out`. Quality is top-1 accuracy, the negative log likelihood (nats) and the expected calibration
-    error (Guo et al. 2017, 15 bins); fidelity is the share of images on which both models give the same
-    answer, and the divergence KL(dense || model) (nats). `samples` limits the images, evenly spread.
+    folder `out`. Quality is top-1 accuracy and the negative log likelihood (nats); fidelity is the share of
+    images on which both models give the same answer, and the divergence KL(dense || model) (nats);
+    `classification` is what became of single classes and images. `samples` limits the images, evenly spread.
 
     Raises DataError for a split without images, ModelError for another kind of graph and GateError for a
     model whose logits are broken.
@@ -61,12 +63,17 @@ def evaluate(
     labels = held_out.labels[rows]
     dense = logits(reference, sha256_file(reference), checkpoint, splits_folder, held_out.name)[rows]
     small = logits(model, sha256_file(model), checkpoint, splits_folder, held_out.name)[rows]
-    for name, found in ((reference.name, dense), (model.name, small)):
-        check_logits(found, len(splits.classes), name)
-    result = judge(config, dense, small, labels, splits.classes)
+    for name, values in ((reference.name, dense), (model.name, small)):
+        check_logits(values, len(splits.classes), name)
+    found = judge(config, dense, small, labels, splits.classes)
+    changed = changed_answers(
+        log_softmax(dense), log_softmax(small), labels, splits.classes, held_out.images[rows], rows
+    )
+    assert found.classification is not None
+    found = replace(found, classification=replace(found.classification, changed=changed))
     out.mkdir(parents=True, exist_ok=True)
     np.savez(out / "scores.npz", allow_pickle=False, labels=labels, dense=dense, small=small, rows=rows)
-    save_quality(result, out)
+    save_quality(found, out)
 
 
 @lru_cache(maxsize=6)  # the dense model is compared with every rung
@@ -114,16 +121,20 @@ def judge(
     }
     drops["agreement"] = paired_accuracy_drop(np.ones_like(agree), agree)
     drops["kl"] = paired_mean_drop(np.zeros_like(kl), kl, higher_is_better=False, resamples=draws, seed=seed)
-    changed = np.flatnonzero(right["dense"] != right["small"])
-    details = {
-        "mcnemar_p": mcnemar(right["dense"], right["small"]),
-        "ece": {"dense": ece(before, labels), "small": ece(after, labels)},
-        "per_class": per_class(right["dense"], right["small"], labels, classes),
-        "confusion_change": confusion_change(before.argmax(1), after.argmax(1), labels, classes),
-        "changed": [int(i) for i in changed[:EXAMPLES_SHOWN]],
-    }
+    classification = ClassificationDetails(
+        lost=int((right["dense"] & ~right["small"]).sum()),
+        gained=int((right["small"] & ~right["dense"]).sum()),
+        mcnemar_p=mcnemar(right["dense"], right["small"]),
+        ece=ece(after, labels),
+        per_class=per_class(right["dense"], right["small"], labels, classes),
+        confusions=confusions(before.argmax(1), after.argmax(1), labels, classes),
+    )
     return Quality(
-        primary=config.primary, quality=quality, fidelity=fidelity, drop_from_dense=drops, details=details
+        primary=config.primary,
+        quality=quality,
+        fidelity=fidelity,
+        drop_from_dense=drops,
+        classification=classification,
     )
 
 
@@ -133,7 +144,8 @@ def log_softmax(values: Floats) -> Floats:
 
 
 def ece(log_probabilities: Floats, labels: Labels, bins: int = ECE_BINS) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy over bins of equal width."""
+    """Expected calibration error (Guo et al. 2017): mean distance of confidence and accuracy over bins of
+    equal width."""
     confidence = np.exp(log_probabilities.max(1))
     right = log_probabilities.argmax(1) == labels
     which = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -144,21 +156,22 @@ def ece(log_probabilities: Floats, labels: Labels, bins: int = ECE_BINS) -> floa
 
 def per_class(
     dense: NDArray[np.bool_], small: NDArray[np.bool_], labels: Labels, classes: tuple[str, ...]
-) -> list[dict[str, float | str | int]]:
-    """Accuracy of both models on each class, the one that lost the most first."""
-    rows: list[dict[str, float | str | int]] = []
+) -> tuple[ClassDrop, ...]:
+    """Accuracy on each class that has images, the one that lost the most first."""
+    rows = []
     for number, name in enumerate(classes):
         of_class = labels == number
         if of_class.any():
-            before, after = float(dense[of_class].mean()), float(small[of_class].mean())
-            found = {"dense": before, "small": after, "drop": before - after}
-            rows.append({"class": name, "images": int(of_class.sum()), **found})
-    return sorted(rows, key=lambda row: -float(row["drop"]))
+            before, after = dense[of_class], small[of_class]
+            drop = paired_accuracy_drop(before, after)
+            images, right = int(of_class.sum()), float(after.mean())
+            rows.append(ClassDrop(name=name, images=images, accuracy=right, drop=drop))
+    return tuple(sorted(rows, key=lambda row: -row.drop.value))
 
 
-def confusion_change(
+def confusions(
     dense: Labels, small: Labels, labels: Labels, classes: tuple[str, ...]
-) -> list[dict[str, str | int]]:
+) -> tuple[Confusion, ...]:
     """Confusions (label, answer) whose count changed the most, at most ten."""
     n = len(classes)
     counts = [np.bincount(labels * n + answer, minlength=n * n).reshape(n, n) for answer in (dense, small)]
@@ -167,11 +180,11 @@ def confusion_change(
     order = np.argsort(-np.abs(change), axis=None, kind="stable")[:10]
     pairs = [(int(i // n), int(i % n)) for i in order]
     was, now = (count.tolist() for count in counts)
-    return [
-        {"label": classes[a], "answer": classes[b], "dense": was[a][b], "small": now[a][b]}
+    return tuple(
+        Confusion(label=classes[a], answer=classes[b], dense=was[a][b], variant=now[a][b])
         for a, b in pairs
         if change[a, b]
-    ]
+    )
 
 
 def check_logits(found: Floats, classes: int, name: str) -> None:

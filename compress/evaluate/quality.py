@@ -1,13 +1,12 @@
 """What an evaluation of any task leaves for the report."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import StoreError
-from compress.result import Estimate, Score
+from compress.result import ClassificationDetails, Estimate, Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +17,7 @@ class Quality:
     quality: dict[str, Score]
     fidelity: dict[str, Score]
     drop_from_dense: dict[str, Estimate]
-    details: dict[str, Any] = field(default_factory=dict)  # of the task, for the report
+    classification: ClassificationDetails | None = None
 
 
 _ADAPTER = TypeAdapter(Quality)

@@ -12,13 +12,14 @@ from compress.errors import ConfigError, GateError, ModelError
 from compress.evaluate import evaluate, evaluate_select, load_quality
 from compress.evaluate.image_classification import (
     check_logits,
-    confusion_change,
+    confusions,
     ece,
     judge,
     log_softmax,
     per_class,
 )
 from compress.export import export
+from compress.result import Confusion
 
 CLASSES = ("a", "b", "c")
 
@@ -47,16 +48,12 @@ def test_metrics_by_hand():
     kl = stats.entropy(special.softmax(dense, axis=1), special.softmax(small, axis=1), axis=1)
     assert found.fidelity["kl"].value == pytest.approx(kl.mean())
     assert found.drop_from_dense["kl"].value == pytest.approx(kl.mean())
-    assert found.details["changed"] == [2]
-    assert found.details["mcnemar_p"] == 1.0  # one image against none
-    assert found.details["per_class"][0] == {
-        "class": "c",
-        "images": 1,
-        "dense": 1.0,
-        "small": 0.0,
-        "drop": 1.0,
-    }
-    assert found.details["confusion_change"] == [{"label": "c", "answer": "a", "dense": 0, "small": 1}]
+    details = found.classification
+    assert (details.lost, details.gained) == (1, 0)
+    assert details.mcnemar_p == 1.0  # one image against none
+    worst = details.per_class[0]
+    assert (worst.name, worst.images, worst.accuracy, worst.drop.value) == ("c", 1, 0.0, 1.0)
+    assert details.confusions == (Confusion(label="c", answer="a", dense=0, variant=1),)
 
 
 def test_a_drop_is_positive_where_the_model_is_worse():
@@ -73,7 +70,7 @@ def test_a_model_drops_nothing_from_itself():
     labels, dense = np.random.default_rng(1).integers(0, 3, 100), random_logits(0, 100)
     found = judge(ImageClassification(resamples=100), dense, dense, labels, CLASSES)
     assert all(drop.value == 0 for drop in found.drop_from_dense.values())
-    assert found.details["confusion_change"] == []
+    assert found.classification.confusions == ()
 
 
 def test_calibration_error_by_hand():
@@ -91,17 +88,16 @@ def test_confident_and_right_is_calibrated():
 def test_the_worst_class_comes_first():
     labels = np.array([0, 0, 1, 1, 2, 2])
     dense, small = np.ones(6, bool), np.array([1, 0, 0, 0, 1, 1], bool)
-    assert [row["class"] for row in per_class(dense, small, labels, CLASSES)] == ["b", "a", "c"]
+    assert [row.name for row in per_class(dense, small, labels, CLASSES)] == ["b", "a", "c"]
 
 
 def test_confusions_that_stay_are_not_listed():
     labels, dense = np.array([0, 0, 1, 2]), np.array([1, 1, 1, 2])
     small = np.array([1, 2, 1, 2])
-    found = confusion_change(dense, small, labels, CLASSES)
-    assert found == [
-        {"label": "a", "answer": "b", "dense": 2, "small": 1},
-        {"label": "a", "answer": "c", "dense": 0, "small": 1},
-    ]
+    assert confusions(dense, small, labels, CLASSES) == (
+        Confusion(label="a", answer="b", dense=2, variant=1),
+        Confusion(label="a", answer="c", dense=0, variant=1),
+    )
 
 
 def test_five_likeliest_where_there_are_many_classes():
