@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from compress.report.figures import kept
+from compress.report.classification import summary
 from compress.report.format import interval, megabytes, percent, relevant_flags, run_lengths
+from compress.report.section import kept
 from compress.report.sections import noise, settings
 from compress.report.table import escape_markdown, markdown_grid, markdown_table
 from compress.result import Report
@@ -51,6 +52,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         recover=report.config.get("recover") or {},
         flags=relevant_flags([str(flag) for flag in report.environment.get("isa_flags") or []]),
         table=markdown_table(report),
+        answers=summary(report),
         noise=noise(report),
         interface=_interface(facts),
         code=_fenced(str(facts.get("example_code") or "")),

@@ -13,14 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from compress.report.format import duration, number
 from compress.report.sections import curve, kind_ms, profiled
 from compress.report.table import direction
-from compress.result import KINDS, Report, Variant
+from compress.result import KINDS, Report
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -320,33 +319,6 @@ def stages(report: Report) -> str:
         axis.set_xlabel("s")
         axis.grid(True, axis="x")
         return _svg(figure, "stages")
-
-
-def widths(report: Report) -> str:
-    """Widths of dense and of the kept variant, layer by layer; empty where none were recorded."""
-    dense, best = report.variants[0], kept(report)
-    kinds = [kind for kind in dense.widths if best.widths.get(kind)]
-    if not kinds or best is dense:
-        return ""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _panels(len(kinds), 2, 2.6)
-        for axis, kind in zip(axes, kinds, strict=True):
-            before, after = dense.widths[kind], best.widths[kind]
-            axis.bar(range(len(before)), before, 0.8, color="#e2e8f0", edgecolor=_GREY, label=dense.name)
-            axis.bar(range(len(after)), after, 0.5, color=colors(report)[best.name], label=best.name)
-            axis.set_title(kind)
-            axis.set_xlabel("layer, counted in each model")
-            axis.set_ylim(0, max(*before, *after) * 1.22)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axis.grid(True, axis="y")
-            axis.legend(ncols=2, loc="upper right", borderaxespad=0, fontsize=9)
-        return _svg(figure, "widths")
-
-
-def kept(report: Report) -> Variant:
-    """The variant the verdict names; the last one where a hand-made report names none that exists."""
-    return next((v for v in report.variants if v.name == report.verdict.best), report.variants[-1])
 
 
 # ---------------------------------------------------------------- training curve

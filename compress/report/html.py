@@ -7,8 +7,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compress.report import figures
+from compress.report import figures, layer_figures
 from compress.report.format import bracket, interval, megabytes, number, percent, speed_word
+from compress.report.section import kept
 from compress.report.sections import sections
 from compress.report.table import mark, table_rows
 from compress.result import Report
@@ -33,7 +34,10 @@ def report_html(report: Report) -> str:
     # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
     drawn = {
         "time": Markup(figures.operators(report)),
-        "widths": Markup(figures.widths(report)),
+        "layers": Markup(layer_figures.errors(report)),
+        "sensitivity": Markup(layer_figures.damage(report)),
+        "widths": Markup(layer_figures.widths(report)),
+        "cuts": Markup(layer_figures.cuts(report)),
         "recovery": Markup(figures.training(report)),
         "stages": Markup(figures.stages(report)),
     }
@@ -53,7 +57,7 @@ def report_html(report: Report) -> str:
 
 def _cards(report: Report) -> list[dict[str, Any]]:
     """Headline numbers of the kept variant: title, big number, small print, tone (good, bad or none)."""
-    dense, best, metric = report.variants[0], figures.kept(report), report.primary_metric
+    dense, best, metric = report.variants[0], kept(report), report.primary_metric
     beside = "" if best is dense else f"dense {megabytes(dense.size_bytes)} MB"
     cards = [{"title": "size", "big": f"{megabytes(best.size_bytes)} MB", "small": [beside], "tone": ""}]
     for workload, speedup in best.speedup.items():

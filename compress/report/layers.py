@@ -1,11 +1,38 @@
 """What the reports say of single layers: how far int8 moved each, what leaving some in float was worth."""
 
 from compress.report.format import megabytes, number, percent, precise
-from compress.result import LayerErrors, Sensitivity
+from compress.report.section import Section
+from compress.result import LayerDamage, LayerErrors, Report, Sensitivity
 
 SHOWN = 20
 ERROR_HEADER = ("variant", "layer", "SQNR alone, dB", "SQNR in the whole graph, dB")
 DAMAGE_HEADER = ("variant", "layer", "damage alone, 1 - cosine", "MACs", "float adds, MB", "left in float")
+
+
+def layer_sections(report: Report) -> list[Section]:
+    return [_errors(report), _damage(report)]
+
+
+def _errors(report: Report) -> Section:
+    found = [(v.name, v.layer_errors) for v in report.variants if v.layer_errors is not None]
+    return Section(
+        anchor="layers",
+        title="Float against int8, layer by layer",
+        lines=tuple(error_line(name, errors) for name, errors in found),
+        header=ERROR_HEADER,
+        rows=[row for name, errors in found for row in error_rows(name, errors)],
+    )
+
+
+def _damage(report: Report) -> Section:
+    found = [(v.name, v.sensitivity) for v in report.variants if v.sensitivity is not None]
+    return Section(
+        anchor="sensitivity",
+        title="Layers left in float for quality",
+        lines=tuple(line for name, each in found for line in damage_lines(name, each)),
+        header=DAMAGE_HEADER,
+        rows=[row for name, each in found for row in damage_rows(name, each)],
+    )
 
 
 def error_rows(name: str, errors: LayerErrors) -> list[tuple[str, ...]]:
@@ -20,7 +47,7 @@ def error_line(name: str, errors: LayerErrors) -> str:
     rest = f"; {more} more layers lie above {errors.layers[SHOWN].alone_db:.1f} dB alone" if more > 0 else ""
     return (
         f"{name}: signal over quantization noise of {len(errors.layers)} layers on {errors.texts} "
-        f"calibration texts; the gate asks for {number(errors.floor_db)} dB alone{rest}. "
+        f"calibration examples; the gate asks for {number(errors.floor_db)} dB alone{rest}. "
         "20 dB are an error of 10 %."
     )
 
@@ -36,13 +63,16 @@ def damage_rows(name: str, found: Sensitivity) -> list[tuple[str, ...]]:
             megabytes(layer.bytes_added),
             "yes" if layer.left_out else "",
         )
-        for index, layer in enumerate(found.layers)
-        if index < SHOWN or layer.left_out
+        for layer in shown_damage(found)
     ]
 
 
+def shown_damage(found: Sensitivity) -> list[LayerDamage]:
+    return [layer for index, layer in enumerate(found.layers) if index < SHOWN or layer.left_out]
+
+
 def damage_lines(name: str, found: Sensitivity) -> list[str]:
-    asked = f"asked {precise(found.min_cosine)} on {found.texts} select texts"
+    asked = f"asked {precise(found.min_cosine)} on {found.texts} select examples"
     left = sum(layer.left_out for layer in found.layers)
     if not left and found.met:
         return [f"{name}: every layer in int8 has cosine {precise(found.cosine_all)} to float ({asked})"]

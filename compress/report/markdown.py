@@ -1,6 +1,7 @@
 """report.md: the same story as report.html, for pull requests and terminals."""
 
-from compress.report.sections import Section, sections
+from compress.report.section import Section
+from compress.report.sections import sections
 from compress.report.table import escape_markdown, markdown_grid, markdown_table
 from compress.result import Report
 

@@ -1,11 +1,11 @@
 """Everything a report says below its table, as headings, lines and grids: Markdown and HTML draw the same."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report import layers
+from compress.report.classification import answer_sections
 from compress.report.format import (
     MISSING,
     duration,
@@ -16,8 +16,10 @@ from compress.report.format import (
     percent,
     precise,
     relevant_flags,
-    run_lengths,
 )
+from compress.report.layers import layer_sections
+from compress.report.pruning import pruning_sections
+from compress.report.section import Section, kept
 from compress.result import KINDS, Report, SkippedNode, Split, Variant
 
 _NODES_SHOWN = 3
@@ -25,20 +27,11 @@ _ONE_SIDED = 0.025  # the level that belongs to one end of a 95 % interval
 _LEAST_SHARE = 0.01  # of the time, for an operator to be named
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    anchor: str
-    title: str
-    lines: tuple[str, ...] = ()
-    header: tuple[str, ...] = ()
-    rows: Sequence[tuple[str, ...]] = ()
-    code: str = ""  # a command, verbatim
-
-
 def sections(report: Report) -> list[Section]:
     """Sections that have something to say, in the order of a reader's doubts."""
     drawn = [
         _noninferiority(report),
+        *answer_sections(report),
         _gates(report),
         _noise(report),
         *_not_faster(report),
@@ -47,9 +40,8 @@ def sections(report: Report) -> list[Section]:
         _limits(report),
         _coverage(report),
         _skipped(report),
-        _layer_errors(report),
-        _sensitivity(report),
-        _widths(report),
+        *layer_sections(report),
+        *pruning_sections(report),
         _recovery(report),
         _stages(report),
         _splits(report),
@@ -169,9 +161,9 @@ def _ms(value: float | None, total: float | None) -> str:
 
 def _operators(report: Report) -> Section:
     """The slowest operators of the variant that is kept."""
-    kept = next((v for v in report.variants if v.name == report.verdict.best), report.variants[-1])
+    best = kept(report)
     rows = []
-    for workload, found in kept.profile.items():
+    for workload, found in best.profile.items():
         total = sum(each.ms for each in found.operators)
         shown = [each for each in found.operators if each.ms >= _LEAST_SHARE * total]
         rows += [(workload, each.op_type, each.kind, str(each.nodes), _ms(each.ms, total)) for each in shown]
@@ -179,7 +171,7 @@ def _operators(report: Report) -> Section:
             nodes, ms = sum(each.nodes for each in rest), sum(each.ms for each in rest)
             rows.append((workload, f"{len(rest)} others", MISSING, str(nodes), _ms(ms, total)))
     header = ("workload", "operator", "class", "nodes", "ms a call")
-    return Section(anchor="operators", title=f"Operators of {kept.name}", header=header, rows=rows)
+    return Section(anchor="operators", title=f"Operators of {best.name}", header=header, rows=rows)
 
 
 def _limits(report: Report) -> Section:
@@ -242,28 +234,6 @@ def _skipped(report: Report) -> Section:
     return Section(anchor="skipped", title="Nodes left in float", header=header, rows=rows)
 
 
-def _layer_errors(report: Report) -> Section:
-    found = [(v.name, v.layer_errors) for v in report.variants if v.layer_errors is not None]
-    return Section(
-        anchor="layers",
-        title="Float against int8, layer by layer",
-        lines=tuple(layers.error_line(name, errors) for name, errors in found),
-        header=layers.ERROR_HEADER,
-        rows=[row for name, errors in found for row in layers.error_rows(name, errors)],
-    )
-
-
-def _sensitivity(report: Report) -> Section:
-    found = [(v.name, v.sensitivity) for v in report.variants if v.sensitivity is not None]
-    return Section(
-        anchor="sensitivity",
-        title="Layers left in float for quality",
-        lines=tuple(line for name, each in found for line in layers.damage_lines(name, each)),
-        header=layers.DAMAGE_HEADER,
-        rows=[row for name, each in found for row in layers.damage_rows(name, each)],
-    )
-
-
 def by_reason(skipped: Iterable[SkippedNode]) -> list[tuple[str, list[str]]]:
     """Names of nodes by reason, the most frequent reason first."""
     groups: dict[str, list[str]] = defaultdict(list)
@@ -275,16 +245,6 @@ def by_reason(skipped: Iterable[SkippedNode]) -> list[tuple[str, list[str]]]:
 def _shortened(nodes: list[str]) -> str:
     more = len(nodes) - _NODES_SHOWN
     return ", ".join(nodes[:_NODES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _widths(report: Report) -> Section:
-    kinds = list(dict.fromkeys(kind for variant in report.variants for kind in variant.widths))
-    rows = [
-        (v.name, *(run_lengths(v.widths.get(kind, ())) or MISSING for kind in kinds))
-        for v in report.variants
-        if v.widths
-    ]
-    return Section(anchor="widths", title="Widths per layer", header=("variant", *kinds), rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True)

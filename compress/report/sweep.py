@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ArtifactError
 from compress.report import _publish
-from compress.report.figures import kept as kept_variant
+from compress.report.section import kept as kept_variant
 from compress.report.sweep_figures import parallel, pareto
 from compress.report.sweep_fronts import fronts
 from compress.report.sweep_pages import sweep_html, sweep_markdown

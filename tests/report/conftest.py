@@ -1,7 +1,10 @@
 """A whole report as a run of MiniLM would leave it, built by hand; no number here was measured."""
 
+import base64
 import dataclasses
 import math
+import struct
+import zlib
 
 import pytest
 
@@ -11,6 +14,11 @@ from compress.result import (
     INTEGER,
     MOVES,
     SUMS,
+    ChangedAnswer,
+    ChannelGroup,
+    ClassDrop,
+    ClassificationDetails,
+    Confusion,
     Coverage,
     Estimate,
     Floor,
@@ -19,6 +27,8 @@ from compress.result import (
     Limits,
     Operator,
     Profile,
+    PrunedAlone,
+    PruningSensitivity,
     Report,
     Score,
     SkippedNode,
@@ -276,3 +286,93 @@ def bare(report: Report) -> Report:
         verdict=Verdict(ships=False, best="dense", reasons=()),
         stages=(),
     )
+
+
+# ---------------------------------------------------------------- a classifier of images
+
+LAYERS = ("body.0.0", "body.2.first.0", "body.2.second.0", "body.3.first.0", "body.3.second.0", "head")
+
+
+def picture() -> str:
+    """A PNG of one grey pixel, by the format's own rules."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    pixels, end = chunk(b"IDAT", zlib.compress(b"\0\x80")), chunk(b"IEND", b"")
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + header + pixels + end).decode()
+
+
+def class_drop(name: str, accuracy: float, value: float) -> ClassDrop:
+    return ClassDrop(
+        name=name, images=1000, accuracy=accuracy, drop=estimate(value, value - 0.011, value + 0.012)
+    )
+
+
+SAME = ClassificationDetails(
+    lost=0,
+    gained=0,
+    mcnemar_p=1.0,
+    ece=0.0213,
+    per_class=tuple(class_drop(name, 0.93, 0.0) for name in ("coat", "dress", "shirt")),
+    confusions=(),
+)
+WORSE = ClassificationDetails(
+    lost=84,
+    gained=51,
+    mcnemar_p=0.0059,
+    ece=0.0417,
+    per_class=(
+        class_drop("shirt", 0.789, 0.024),
+        class_drop("coat", 0.91, 0.004),
+        class_drop("dress", 0.94, -0.003),
+    ),
+    confusions=(
+        Confusion(label="shirt", answer="coat", dense=61, variant=79),
+        Confusion(label="dress", answer="shirt", dense=30, variant=22),
+    ),
+    changed=tuple(
+        ChangedAnswer(
+            example=100 * i,
+            label="shirt",
+            dense="shirt",
+            dense_confidence=0.61,
+            answer="coat",
+            confidence=0.5309,
+            png=picture(),
+        )
+        for i in range(3)
+    ),
+)
+
+
+@pytest.fixture(scope="session")
+def vision(report: Report) -> Report:
+    """The same report, of a pruned convolutional net."""
+    names = {"conv2d": LAYERS[:-1], "linear": LAYERS[-1:]}
+    before, after = {"conv2d": (32, 32, 32, 64, 64), "linear": (10,)}, {"conv2d": (24, 16, 24, 40, 40)}
+    changed = [
+        dataclasses.replace(
+            variant,
+            classification=SAME if variant.name == "dense" else WORSE,
+            widths=before if variant.name == "dense" else {**after, "linear": (10,)},
+            layer_names=names,
+        )
+        for variant in report.variants
+    ]
+    cuts = [
+        [
+            PrunedAlone(
+                keep=keep, channels=int(32 * keep), accuracy=0.93 - loss * cost, cross_entropy=0.2 + loss
+            )
+            for keep, cost in ((0.75, 0.1), (0.5, 0.2), (0.25, 0.3))
+        ]
+        for loss in (0.4, 1.9, 0.7)
+    ]
+    groups = tuple(
+        ChannelGroup(layer=name, coupled=coupled, channels=32, cuts=tuple(each))
+        for name, coupled, each in zip(LAYERS, (("body.2.second.0",), (), ()), cuts, strict=False)
+    )
+    sensitivity = PruningSensitivity(images=256, accuracy=0.93, cross_entropy=0.2, groups=groups)
+    return dataclasses.replace(report, variants=tuple(changed), pruning_sensitivity=sensitivity)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from compress.report import layer_figures
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
 from compress.result import LayerDamage, LayerError, LayerErrors, Report, Sensitivity
@@ -52,7 +53,7 @@ def test_what_is_left_in_float_is_shown_with_its_price(report):
     found = section(with_layers(report, sensitivity(True)), "sensitivity")
     assert [row[1] for row in found.rows if row[-1] == "yes"] == ["/layer.1/MatMul", "/layer.24/MatMul"]
     assert len(found.rows) == 21
-    assert "0.9951 with 2 left in float (asked 0.995 on 128 select texts)" in found.lines[0]
+    assert "0.9951 with 2 left in float (asked 0.995 on 128 select examples)" in found.lines[0]
     assert "0.885 MB" in found.lines[1]
     assert "NOT MET" not in " ".join(found.lines)
     assert "NOT MET" in section(with_layers(report, sensitivity(False)), "sensitivity").lines[0]
@@ -65,3 +66,13 @@ def test_a_report_without_them_draws_nothing_of_it_and_one_with_them_survives_th
     full.save(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json") == full
     assert "/layer.24/MatMul" in report_markdown(full)
+
+
+def test_the_figures_show_every_layer_of_the_tables(report):
+    full = with_layers(report, sensitivity(True))
+    drawn = layer_figures.errors(full)
+    assert [f"/layer.{i}/MatMul" in drawn for i in range(23)] == [True] * 20 + [False] * 3
+    drawn = layer_figures.damage(full)
+    assert all(f"/layer.{i}/MatMul" in drawn for i in (*range(20), 24))
+    assert "left in float" in drawn
+    assert "stays in int8" in drawn

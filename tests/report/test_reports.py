@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 
 import compress.result
 from compress.errors import ArtifactError
-from compress.report import figures, redraw, write_reports
+from compress.report import figures, layer_figures, redraw, write_reports
 from compress.report.card import model_card
 from compress.report.figures import quality_axis
 from compress.report.html import report_html
@@ -39,8 +39,10 @@ EVIL = "<script>alert('x')</script>&\"|$x^2$"
 def hostile(report: Report) -> Report:
     """The same report with markup in every name."""
     variants = tuple(dataclasses.replace(v, name=f"{v.name}{EVIL}", stage=EVIL) for v in report.variants)
-    kind, widths = EVIL, (1536,) * 6
-    variants = tuple(dataclasses.replace(v, widths={kind: widths}) for v in variants)
+    variants = tuple(
+        dataclasses.replace(v, widths={EVIL: (1536 // (i + 1),)}, layer_names={EVIL: (EVIL,)})
+        for i, v in enumerate(variants)
+    )
     return dataclasses.replace(
         report,
         experiment=EVIL,
@@ -55,9 +57,10 @@ def hostile(report: Report) -> Report:
 
 
 @pytest.fixture(scope="session")
-def pages(report: Report, bare: Report, hostile: Report) -> dict[str, str]:
+def pages(report: Report, bare: Report, hostile: Report, vision: Report) -> dict[str, str]:
     """Drawing takes a second or two, so each page is drawn once for all tests."""
-    return {"report": report_html(report), "bare": report_html(bare), "hostile": report_html(hostile)}
+    reports = {"report": report, "bare": bare, "hostile": hostile, "vision": vision}
+    return {name: report_html(each) for name, each in reports.items()}
 
 
 def parsed(html: str) -> ElementTree.Element:
@@ -65,7 +68,7 @@ def parsed(html: str) -> ElementTree.Element:
     return ElementTree.fromstring(html.removeprefix("<!DOCTYPE html>\n"))
 
 
-@pytest.mark.parametrize("name", ["report", "bare", "hostile"])
+@pytest.mark.parametrize("name", ["report", "bare", "hostile", "vision"])
 def test_html_is_well_formed_and_its_ids_are_unique(name: str, pages: dict[str, str]) -> None:
     root = parsed(pages[name])
     ids = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
@@ -199,9 +202,10 @@ def test_a_report_with_one_variant_and_all_its_numbers(report: Report) -> None:
 def test_a_figure_without_data_is_empty(bare: Report) -> None:
     drawn = (
         *(figures.tradeoff, figures.latency, figures.operators),
-        *(figures.widths, figures.training, figures.stages),
+        *(figures.training, figures.stages),
+        *(layer_figures.widths, layer_figures.errors, layer_figures.damage, layer_figures.cuts),
     )
-    assert [draw(bare) for draw in drawn] == [""] * 6
+    assert [draw(bare) for draw in drawn] == [""] * 9
 
 
 def test_the_card_is_what_the_hub_reads(report: Report) -> None:

@@ -1,5 +1,6 @@
 """The whole road for classifiers of images: a baseline is trained, quantized, measured and shipped."""
 
+import base64
 import io
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from compress import pipeline
@@ -14,6 +16,10 @@ from compress.artifact import verify
 from compress.benchmark import load_speed
 from compress.compose import load_config
 from compress.errors import ConfigError, DataError, ModelError, SourceError
+
+
+from compress.errors import ConfigError, ModelError
+from compress.result import Report
 from compress.road import Road
 from compress.store import Store
 from compress.train import train
@@ -60,6 +66,34 @@ def test_the_road(net, image_data, image_checkpoints, image_splits, tmp_path):
     assert "image-classification" in card
     html = (tmp_path / "run" / "report.html").read_text()
     assert "accuracy" in html
+
+
+def test_the_report_of_a_pruned_net(image_data, image_checkpoints, image_splits, tmp_path):
+    """What became of classes, images and layers gets as far as the page, from report.json alone."""
+    words = ("prune=channels", "prune.importance=magnitude", "prune.keep=0.5", "prune.round_to=2")
+    more = ("prune.images=30", "prune.sensitivity=true")
+    config = load_config(overrides(image_data, image_checkpoints["depthwise"], *words, *more))
+    pipeline.run(config, tmp_path / "run", road(tmp_path))
+    report = Report.load(tmp_path / "run" / "report.json")
+    dense, pruned, int8 = report.variants
+    assert (dense.classification.lost, dense.classification.gained) == (0, 0)
+    assert pruned.classification.changed == ()
+    assert report.verdict.best == "int8"
+    found = int8.classification
+    assert (found.lost - found.gained) / 60 == pytest.approx(int8.drop_from_dense["accuracy"].value)
+    assert sum(each.images for each in found.per_class) == 60
+    assert found.changed
+    for each in found.changed:
+        image = image_splits.test.images[each.example, ..., 0]
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(each.png)))), image)
+        assert each.label == image_splits.classes[image_splits.test.labels[each.example]]
+    assert dense.layer_names == int8.layer_names
+    assert dense.layer_names["linear"] == ("head",)
+    groups = {group.layer: group.channels for group in report.pruning_sensitivity.groups}
+    assert groups["body.0.0"] == 8
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert all(f'id="{name}"' in html for name in ("answers", "classes", "changed", "widths", "cuts"))
+    assert "calibration error" in (tmp_path / "run" / "artifact" / "README.md").read_text()
 
 
 def test_the_code_of_the_card_runs(image_data, image_checkpoints, tmp_path, monkeypatch):

@@ -1,0 +1,155 @@
+"""What the reports say of a classifier's answers: which classes and which single images changed."""
+
+from collections.abc import Iterator
+
+from compress.report.format import MISSING, interval, number, p_value
+from compress.report.section import Picture, Section, kept
+from compress.result import ChangedAnswer, ClassificationDetails, Report, Variant
+
+CLASSES_SHOWN = 20
+
+
+def answer_sections(report: Report) -> list[Section]:
+    return [_answers(report), _classes(report), _confusions(report), _changed(report)]
+
+
+def summary(report: Report) -> list[str]:
+    """What became of the kept variant's answers, a sentence each; empty for what is no classifier."""
+    best, dense = kept(report), report.variants[0]
+    found = best.classification
+    if found is None:
+        return []
+    sentences = []
+    if best is not dense:
+        sentences.append(
+            f"{_images(found.lost)} went from right to wrong, {found.gained} from wrong to right "
+            f"(McNemar's exact test: p {_p(found)})."
+        )
+        worst = found.per_class[0]
+        sentences.append(
+            f"The class that lost the most is {worst.name}: its accuracy dropped by "
+            f"{interval(worst.drop.value, worst.drop.ci95)} to {number(worst.accuracy)}."
+            if worst.drop.value > 0
+            else "No class lost accuracy."
+        )
+    before = dense.classification
+    beside = f", where {dense.name} has {number(before.ece)}" if before and best is not dense else ""
+    sentences.append(f"The expected calibration error is {number(found.ece)}{beside}.")
+    return sentences
+
+
+def _answers(report: Report) -> Section:
+    dense = report.variants[0]
+    rows = [
+        (variant.name, number(found.ece), *(_against(found) if variant is not dense else (MISSING,) * 5))
+        for variant, found in _classified(report)
+    ]
+    lines = (
+        *summary(report),
+        "Calibration error: how far the confidence of an answer is from the share of answers that are right, "
+        "over 15 bins of confidence. The worst class was picked from all of them, so chance alone makes it "
+        "look bad; its interval does not allow for that.",
+    )
+    header = (
+        *("variant", "calibration error", "right to wrong", "wrong to right", "McNemar p"),
+        *("worst class", "its drop in accuracy"),
+    )
+    return Section(
+        anchor="answers",
+        title="Answers against the dense model",
+        lines=lines if rows else (),
+        header=header,
+        rows=rows,
+    )
+
+
+def _against(found: ClassificationDetails) -> tuple[str, ...]:
+    worst = found.per_class[0]
+    drop = interval(worst.drop.value, worst.drop.ci95)
+    return (str(found.lost), str(found.gained), p_value(found.mcnemar_p), worst.name, drop)
+
+
+def _classes(report: Report) -> Section:
+    """A row per class, the one in which the kept variant lost the most first."""
+    classified, best = _classified(report), kept(report)
+    accuracies = [{each.name: each.accuracy for each in found.per_class} for _, found in classified]
+    every = best.classification.per_class if best.classification else ()
+    rows = [
+        (
+            each.name,
+            str(each.images),
+            *(number(of[each.name]) if each.name in of else MISSING for of in accuracies),
+            *([] if best is report.variants[0] else [interval(each.drop.value, each.drop.ci95)]),
+        )
+        for each in every[:CLASSES_SHOWN]
+    ]
+    more = len(every) - CLASSES_SHOWN
+    drop = () if best is report.variants[0] else (f"drop of {best.name}",)
+    return Section(
+        anchor="classes",
+        title="Accuracy by class",
+        lines=(f"{more} more classes lost less.",) if more > 0 else (),
+        header=("class", "images", *(variant.name for variant, _ in classified), *drop),
+        rows=rows,
+    )
+
+
+def _confusions(report: Report) -> Section:
+    dense, best = report.variants[0], kept(report)
+    found = best.classification.confusions if best.classification else ()
+    rows = [
+        (each.label, each.answer, str(each.dense), str(each.variant), f"{each.variant - each.dense:+d}")
+        for each in found
+    ]
+    lines = (f"Wrong answers whose number changed the most from {dense.name} to {best.name}.",)
+    return Section(
+        anchor="confusions",
+        title="Confusions that changed",
+        lines=lines if rows else (),
+        header=("label", "answer", dense.name, best.name, "change"),
+        rows=rows,
+    )
+
+
+def _changed(report: Report) -> Section:
+    dense, best = report.variants[0], kept(report)
+    found = best.classification.changed if best.classification else ()
+    lines = (
+        f"Of the test images whose answer changed from {dense.name} to {best.name}: those that went wrong "
+        "first, evenly spread over the set. In brackets the confidence of each answer.",
+    )
+    return Section(
+        anchor="changed",
+        title="Images whose answer changed",
+        lines=lines if found else (),
+        header=("image of test", "label", dense.name, best.name),
+        rows=[(str(each.example), each.label, *_sure(each)) for each in found],
+        pictures=list(_pictures(found, dense, best)),
+    )
+
+
+def _sure(each: ChangedAnswer) -> tuple[str, str]:
+    return (
+        f"{each.dense} ({100 * each.dense_confidence:.0f} %)",
+        f"{each.answer} ({100 * each.confidence:.0f} %)",
+    )
+
+
+def _pictures(found: tuple[ChangedAnswer, ...], dense: Variant, best: Variant) -> Iterator[Picture]:
+    for each in found:
+        was, now = _sure(each)
+        lines = (each.label, f"{dense.name}: {was}", f"{best.name}: {now}", f"image {each.example}")
+        yield Picture(png=each.png, lines=lines)
+
+
+def _classified(report: Report) -> list[tuple[Variant, ClassificationDetails]]:
+    return [(v, v.classification) for v in report.variants if v.classification is not None]
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _p(found: ClassificationDetails) -> str:
+    text = p_value(found.mcnemar_p)
+    return text if text.startswith("<") else f"= {text}"

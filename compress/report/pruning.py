@@ -1,0 +1,119 @@
+"""What the reports say of what pruning did: widths before and after, and what a cut into one layer costs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from compress.report.format import MISSING, number, percent, run_lengths
+from compress.report.section import Section, kept
+from compress.result import ChannelGroup, Report, Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerWidth:
+    kind: str
+    layer: str
+    before: int
+    after: int | None  # None: the whole layer is gone
+
+
+def pruning_sections(report: Report) -> list[Section]:
+    return [_widths(report), _cuts(report)]
+
+
+def layer_widths(report: Report) -> list[LayerWidth]:
+    """Every layer of the dense model beside what it is in the kept variant.
+
+    Layers are told by their names; where a report has none, by their number in each of the two.
+    """
+    dense, best = report.variants[0], kept(report)
+    found = []
+    for kind, before in dense.widths.items():
+        if not (after := best.widths.get(kind)):
+            continue
+        named = all(len(v.layer_names.get(kind, ())) == len(v.widths[kind]) for v in (dense, best))
+        names = [_names(v, kind, named) for v in (dense, best)]
+        left = dict(zip(names[1], after, strict=True))
+        found += [
+            LayerWidth(kind=kind, layer=name, before=width, after=left.get(name))
+            for name, width in zip(names[0], before, strict=True)
+        ]
+    return found
+
+
+def pruned(widths: list[LayerWidth]) -> bool:
+    return any(each.after != each.before for each in widths)
+
+
+def _names(variant: Variant, kind: str, named: bool) -> tuple[str, ...]:
+    if named:
+        return variant.layer_names[kind]
+    return tuple(f"layer {number}" for number in range(len(variant.widths[kind])))
+
+
+def _widths(report: Report) -> Section:
+    """Neighbours of a kind that became the same share a row; no rows where nothing was cut."""
+    found = layer_widths(report)
+    rows: list[tuple[str, ...]] = []
+    runs: list[list[LayerWidth]] = []
+    for each in found if pruned(found) else []:
+        last = runs[-1][-1] if runs else None
+        if last and (last.kind, last.before, last.after) == (each.kind, each.before, each.after):
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    for run in runs:
+        first, last = run[0], run[-1]
+        names = first.layer if first is last else f"{first.layer} to {last.layer} ({len(run)} layers)"
+        after = "gone" if first.after is None else str(first.after)
+        rows.append((first.kind, names, str(first.before), after, percent((first.after or 0) / first.before)))
+    return Section(
+        anchor="widths",
+        title="Widths per layer",
+        lines=tuple(_width_lines(report)),
+        header=("kind", "layer", report.variants[0].name, kept(report).name, "stays"),
+        rows=rows,
+    )
+
+
+def _width_lines(report: Report) -> Iterator[str]:
+    """A line for each different set of widths, with the variants that have it."""
+    owners: dict[str, list[str]] = {}
+    for variant in report.variants:
+        text = "; ".join(f"{kind} {run_lengths(widths)}" for kind, widths in variant.widths.items())
+        if text:
+            owners.setdefault(text, []).append(variant.name)
+    for text, names in owners.items():
+        yield f"{', '.join(names)}: {text}"
+
+
+# ---------------------------------------------------------------- cuts into one layer alone
+
+
+def by_sensitivity(groups: tuple[ChannelGroup, ...]) -> list[ChannelGroup]:
+    """The group whose cuts cost the most cross-entropy, summed over its cuts, first."""
+    return sorted(groups, key=lambda group: -sum(cut.cross_entropy for cut in group.cuts))
+
+
+def _cuts(report: Report) -> Section:
+    found = report.pruning_sensitivity
+    if found is None:
+        return Section(anchor="cuts", title="Cuts into one layer alone")
+    shares = sorted({cut.keep for group in found.groups for cut in group.cuts}, reverse=True)
+    rows = []
+    for group in by_sensitivity(found.groups):
+        accuracy = {cut.keep: number(cut.accuracy) for cut in group.cuts}
+        cells = [accuracy.get(share, MISSING) for share in shares]
+        rows.append((group.layer, ", ".join(group.coupled) or MISSING, str(group.channels), *cells))
+    lines = (
+        "Each group of layers that share their channels was cut by itself, on a copy of the dense model, and "
+        "nothing estimated or trained anew: this shows where a cut hurts, not what a finished model loses.",
+        f"On {found.images} calibration images the whole model has accuracy {number(found.accuracy)} and "
+        f"cross-entropy {number(found.cross_entropy)} nats. The most sensitive layers come first.",
+    )
+    header = (
+        "layer",
+        "cut along with",
+        "channels",
+        *(f"accuracy, {100 * (1 - s):.0f} % cut" for s in shares),
+    )
+    return Section(anchor="cuts", title="Cuts into one layer alone", lines=lines, header=header, rows=rows)

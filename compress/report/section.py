@@ -1,0 +1,28 @@
+"""What a report is made of below its table: sections, which Markdown and HTML draw each in its own way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compress.result import Report, Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    png: str  # base64
+    lines: tuple[str, ...]  # below it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    anchor: str
+    title: str
+    lines: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    rows: Sequence[tuple[str, ...]] = ()
+    pictures: Sequence[Picture] = ()  # what HTML shows in place of the rows
+    code: str = ""  # a command, verbatim
+
+
+def kept(report: Report) -> Variant:
+    """The variant the verdict names; the last one where a hand-made report names none that exists."""
+    return next((v for v in report.variants if v.name == report.verdict.best), report.variants[-1])
