@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch_pruning as tp
 from torch import Tensor
 
 from compress.config import ChannelPrune, ChannelScope
@@ -130,9 +131,7 @@ def sensitivity(model: ImageClassifier, config: ChannelPrune, data: Labelled) ->
     alone = replace(config, scope=ChannelScope["local"], round_to=1)
     with torch.random.fork_rng(), told():
         activations = prepare(config.importance, model, data)
-        found = measure(
-            model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data
-        )
+        found = measure(model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data)
     model.module.zero_grad()
     return found
 

@@ -16,9 +16,6 @@ from compress.artifact import verify
 from compress.benchmark import load_speed
 from compress.compose import load_config
 from compress.errors import ConfigError, DataError, ModelError, SourceError
-
-
-from compress.errors import ConfigError, ModelError
 from compress.result import Report
 from compress.road import Road
 from compress.store import Store
