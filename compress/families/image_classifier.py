@@ -255,7 +255,7 @@ def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
         if isinstance(error, ImportError) and error.name in ("timm", "torchvision"):
             advice = "pip install '.[vision]', in an environment of its own"
         elif "torchvision::" in str(error):
-            advice = "torch and torchvision are of different builds: install both from one index"
+            advice = "torch and torchvision are of different builds: pip install '.[vision]' 'torch<2.13'"
         raise ModelError(
             f"cannot build the net {builder}",
             found=" ".join(str(error).split()),
