@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.table import Table
 
 from compress.compose import expand, grid, load_config, options
-from compress.config import LocalTarget, SearchConfig
-from compress.errors import ArtifactError, CompressError, ConfigError, did_you_mean
+from compress.config import ImageClassifierModel, LocalTarget, RunConfig, SearchConfig, Supervised
+from compress.errors import ArtifactError, CompressError, ConfigError, SourceError, did_you_mean
 from compress.launch import configs_of, console, finish_sweep, launch, new_road, show
 from compress.sources import cache_dir
 from compress.store import Store, disk_errors
@@ -201,6 +201,8 @@ def _look_for_sources(config: object) -> None:
     """A path that does not exist must not cost the seconds in which torch is loaded."""
     from compress.sources import fetch
 
+    if isinstance(config, RunConfig):
+        _look_for_baseline(config)
     if not is_dataclass(config):
         for value in config.values() if isinstance(config, dict) else ():
             _look_for_sources(value)
@@ -212,6 +214,19 @@ def _look_for_sources(config: object) -> None:
                 fetch(value)
         else:
             _look_for_sources(value)
+
+
+def _look_for_baseline(config: RunConfig) -> None:
+    """Raise SourceError where the model is what `compress train` would make, and has not made yet."""
+    if not isinstance(config.train, Supervised) or not isinstance(config.model, ImageClassifierModel):
+        return
+    scheme, _, name = config.model.source.partition(":")
+    if scheme == "path" and not Path(name).expanduser().exists():
+        raise SourceError(
+            "the baseline of this experiment is not trained yet",
+            found=f"no folder {Path(name).expanduser().absolute()}",
+            next=f"compress train experiment={config.name}",
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,15 +16,12 @@ from compress.benchmark import (
 )
 from compress.config import (
     ChannelPrune,
-    ImageClassifierModel,
     LocalTarget,
     NoRecover,
     RunConfig,
-    Supervised,
     TargetConfig,
 )
 from compress.data import input_digests, load_splits, open_splits
-from compress.errors import SourceError
 from compress.evaluate import evaluate
 from compress.export import export, plain
 from compress.latency import share_for_latency
@@ -122,22 +119,8 @@ def at_latency(config: RunConfig, road: Road) -> RunConfig:
 
 def load(config: RunConfig, road: Road) -> Entry:
     """The dense checkpoint."""
-    _check_trained(config)
     identity = families.identity(config.model)
     return road.stage("load", families.import_model, config.model, identity=identity)
-
-
-def _check_trained(config: RunConfig) -> None:
-    """Raise SourceError where the model is a baseline that `compress train` has not made yet."""
-    if not isinstance(config.train, Supervised) or not isinstance(config.model, ImageClassifierModel):
-        return
-    scheme, _, name = config.model.source.partition(":")
-    if scheme == "path" and not Path(name).expanduser().exists():
-        raise SourceError(
-            "the baseline of this experiment is not trained yet",
-            found=f"no folder {Path(name).expanduser().absolute()}",
-            next=f"compress train experiment={config.name}",
-        )
 
 
 def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, command: str) -> Entry:
