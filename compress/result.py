@@ -171,7 +171,7 @@ class ChannelGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class PruningSensitivity:
-    """What the dense model loses on `images` calibration images by cuts into one group alone."""
+    """What the uncut model loses on `images` calibration images by cuts into one group alone."""
 
     images: int
     accuracy: float  # uncut, as the next

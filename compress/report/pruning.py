@@ -105,7 +105,7 @@ def _cuts(report: Report) -> Section:
         cells = [accuracy.get(share, MISSING) for share in shares]
         rows.append((group.layer, ", ".join(group.coupled) or MISSING, str(group.channels), *cells))
     lines = (
-        "Each group of layers that share their channels was cut by itself, on a copy of the dense model, and "
+        "Each group of layers that share their channels was cut by itself, on a copy of the uncut model, and "
         "nothing estimated or trained anew: this shows where a cut hurts, not what a finished model loses.",
         f"On {found.images} calibration images the whole model has accuracy {number(found.accuracy)} and "
         f"cross-entropy {number(found.cross_entropy)} nats. The most sensitive layers come first.",
