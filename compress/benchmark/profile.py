@@ -5,6 +5,7 @@ It sees the graph as it runs: after fusions, with the kernels that were chosen.
 
 import json
 import math
+import re
 import tempfile
 from bisect import bisect_right
 from collections import defaultdict
@@ -55,6 +56,9 @@ _OPERATORS = {
 _KIND = {op_type: kind for kind, names in _OPERATORS.items() for op_type in names.split()}
 _CONTAINERS = {"If", "Loop", "Scan"}  # their time is that of the nodes inside
 Shapes = list[tuple[int, ...]]
+_FUSED = re.compile(
+    r"(_token_\d+)?_kernel_time$"
+)  # what a trace appends to the name of a node it made of several
 
 
 _PROFILES = TypeAdapter(dict[str, Profile])
@@ -114,16 +118,19 @@ def _profile(
     events, types = json.loads(file.read_bytes()), weight_types(path)
     return {
         workload: Profile(operators=each, weight_types=types)
-        for workload, each in zip(workloads, operators(events, runs), strict=True)
+        for workload, each in zip(workloads, operators(events, runs, kernels(path)), strict=True)
     }
 
 
 def operators(
-    events: Iterable[Mapping[str, Any]], runs: Sequence[tuple[int, int]]
+    events: Iterable[Mapping[str, Any]],
+    runs: Sequence[tuple[int, int]],
+    kernels: Mapping[str, tuple[int, ...]] | None = None,
 ) -> list[tuple[Operator, ...]]:
     """Operators of a call, the slowest first, for each of `runs`: (calls to skip, calls to count), in order.
 
-    `events` is onnxruntime's trace. The time of a type is the median over the calls of its sum in a call.
+    `events` is onnxruntime's trace, `kernels` the shapes that it hides. The time of a type is the median over
+    the calls of its sum in a call.
     """
     events = list(events)
     starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
@@ -134,12 +141,14 @@ def operators(
     found, call = [], 0
     for skipped, counted in runs:
         call += skipped
-        found.append(_of_calls([nodes[i] for i in range(call, call + counted)]))
+        found.append(_of_calls([nodes[i] for i in range(call, call + counted)], kernels or {}))
         call += counted
     return found
 
 
-def _of_calls(calls: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Operator, ...]:
+def _of_calls(
+    calls: Sequence[Sequence[Mapping[str, Any]]], kernels: Mapping[str, tuple[int, ...]]
+) -> tuple[Operator, ...]:
     micros: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * len(calls))
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for i, events in enumerate(calls):
@@ -148,11 +157,13 @@ def _of_calls(calls: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Operator, .
             if op_type in _CONTAINERS:
                 continue
             given, made = _shapes(facts.get("input_type_shape")), _shapes(facts.get("output_type_shape"))
+            if hidden := kernels.get(_FUSED.sub("", event["name"])):
+                given = [*given, hidden]
             key = (kind_of(op_type, given), op_type)
             micros[key][i] += event["dur"]
             if i == 0:
                 macs = multiply_accumulates(op_type, given, made)
-                sums = (1, macs, _weight_bytes(key[0], given, made))
+                sums = (1, macs, _weight_bytes(op_type, key[0], given, made))
                 counts[key] = [old + new for old, new in zip(counts[key], sums, strict=True)]
     unsorted = [
         Operator(
@@ -207,10 +218,24 @@ def weight_types(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found & {"int8", "uint8"}))
 
 
-def _weight_bytes(kind: str, given: Shapes, made: Shapes) -> int:
+def kernels(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name of each quantized convolution of an ONNX file -> shape of its weights, which a trace hides."""
+    graph = onnx.load(path, load_external_data=False).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    return {
+        node.name: shapes[sources[node.input[1]]]
+        for node in graph.node
+        if node.op_type == "Conv" and sources.get(node.input[1]) in shapes
+    }
+
+
+def _weight_bytes(op_type: str, kind: str, given: Shapes, made: Shapes) -> int:
     if kind not in (INTEGER, FLOAT) or not given or not given[0] or not made or not made[0]:
         return 0
-    return given[0][-1] * made[0][-1] * (1 if kind == INTEGER else 4)
+    kernel = [shape for shape in given[1:] if len(shape) >= 3] if "Conv" in op_type else []
+    elements = math.prod(kernel[0]) if kernel else given[0][-1] * made[0][-1]
+    return elements * (1 if kind == INTEGER else 4)
 
 
 def _shapes(described: Sequence[Mapping[str, Sequence[int]]] | None) -> Shapes:
