@@ -29,8 +29,7 @@ class Workbench:
         if not isinstance(config.prune, StructuredPrune):
             return config
         if self._widths is None:
-            encoder = families.load(pipeline.load(config, self._quiet()).path)
-            widths = encoder.widths()
+            widths = families.load(pipeline.load(config, self._quiet()).path).stack.widths()
             self._widths = Widths(
                 ffn=max(widths["ffn"]), heads=max(widths["heads"]), layers=len(widths["ffn"])
             )

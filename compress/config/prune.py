@@ -11,7 +11,7 @@ from compress.space import Choice, Float
 
 class Importance(Enum):
     magnitude = "magnitude"  # L2 norm of all coupled weights
-    taylor = "taylor"  # |weight x gradient| of a label-free loss
+    taylor = "taylor"  # |weight x gradient| of the labels' loss, or of a contrastive one without labels
     activation = "activation"  # what the activation contributes to the layer that reads it
 
 

@@ -37,8 +37,8 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
         _export(encoder, max(config.opset, LOWEST_OPSET) if config.fuse else config.opset, path)
     strip(path)
     blocks = fuse(path) if config.fuse else 0
-    if config.fuse and blocks != len(encoder.layers()):
-        log.warning("fused the attention of %d of %d layers", blocks, len(encoder.layers()))
+    if config.fuse and blocks != (depth := len(encoder.stack.layers())):
+        log.warning("fused the attention of %d of %d layers", blocks, depth)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(encoder, path, load_texts(splits).calibration.texts[:EXAMPLES])
     (out / "parity.json").write_text(json.dumps({"fused_layers": blocks, **numbers}, indent=2))

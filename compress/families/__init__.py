@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # torch and transformers take seconds: not before a model has
 
     from compress.families.encoder import Encoder
     from compress.families.image_classifier import ImageClassifier
+    from compress.families.transformer import Stack
 
 __all__ = [
     "Facts",
@@ -62,7 +63,16 @@ class Model(Protocol):
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the module gives for these inputs: (batch, ...)."""
 
+    def example(self) -> Any:
+        """A small input for tracing the module."""
+
     def widths(self) -> dict[str, tuple[int, ...]]: ...
+
+    @property
+    def stack(self) -> Stack:
+        """The module's transformer layers; raises ModelError where it has none."""
+
+    def save(self, folder: Path, facts: Facts) -> None: ...
 
 
 def import_model(config: ModelConfig, out: Path) -> None:

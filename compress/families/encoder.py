@@ -5,9 +5,6 @@ what ships is the whole encoder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +25,7 @@ from compress.families.checkpoint import (
 )
 from compress.families.encoder_card import CHECK_TEXTS, card_facts
 from compress.families.summary import Summary, write_summary
+from compress.families.transformer import Architecture, Stack
 from compress.registry import register
 
 FAMILY = "encoder"
@@ -35,26 +33,6 @@ OUTPUT = "sentence_embedding"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Where one model type keeps its layers, and what its config calls their sizes."""
-
-    layers: str
-    attention: str  # the module that splits heads, within a layer, as all that follow
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    ffn_in: str
-    ffn_out: str
-    ffn_width: str = "intermediate_size"  # within the config, as the next
-    num_layers: str = "num_hidden_layers"
-    num_heads_attribute: str = "num_attention_heads"  # of the attention module, as the next
-    inner_size_attribute: str = "all_head_size"
-    prunable_heads: bool = True
-    fused_attention: bool = True  # whether transformers has its scaled_dot_product_attention
 
 
 _BERT = Architecture(
@@ -99,20 +77,6 @@ _ARCHITECTURES = {
         fused_attention=False,
     ),
 }
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The prunable parts of one transformer layer."""
-
-    name: str
-    attention: nn.Module
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    attention_output: nn.Linear
-    ffn_in: nn.Linear
-    ffn_out: nn.Linear
 
 
 class SentenceEncoder(nn.Module):
@@ -192,13 +156,11 @@ class Encoder:
         self.module.backbone.save_pretrained(folder)  # type: ignore[operator]
         copy_companions(self.folder, folder)
         write_facts(facts, folder)
-        widths = self.widths()
-        numbers = facts.kept_layers or range(len(self.layers()))
         summary = Summary(
             parameters=self.parameters(),
             macs=self.macs(REFERENCE_TOKENS),
-            widths=widths,
-            layer_names={kind: tuple(f"layer {number}" for number in numbers) for kind in widths},
+            widths=self.widths(),
+            layer_names=self.stack.layer_names(facts.kept_layers),
             keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
             card=card_facts(self.input_names, self.max_length),
         )
@@ -206,68 +168,13 @@ class Encoder:
 
     # -- structure
 
-    def layers(self) -> list[Layer]:
-        a = self.architecture
-        found = []
-        for index, layer in enumerate(_get(self.module.backbone, a.layers)):
-            parts: list[Any] = [
-                _get(layer, path)
-                for path in (a.attention, a.query, a.key, a.value, a.attention_output, a.ffn_in, a.ffn_out)
-            ]
-            found.append(Layer(f"layer {index}", *parts))
-        return found
-
     @property
-    def head_size(self) -> int:
-        config = self.module.config
-        return int(config.hidden_size) // int(config.num_attention_heads)
-
-    @contextmanager
-    def without_layer(self, index: int) -> Iterator[None]:
-        """The module with one transformer layer left out, for as long as the context lasts."""
-        stack = _get(self.module.backbone, self.architecture.layers)
-        layer = stack[index]
-        del stack[index]
-        try:
-            yield
-        finally:
-            stack.insert(index, layer)
-
-    def drop_layer(self, index: int) -> None:
-        """Remove one transformer layer, in the module and in the config."""
-        config, stack = self.module.config, _get(self.module.backbone, self.architecture.layers)
-        del stack[index]
-        setattr(config, self.architecture.num_layers, len(stack))
-        config.pruned_heads = {
-            layer - (layer > index): heads
-            for layer, heads in (config.pruned_heads or {}).items()
-            if layer != index
-        }
-
-    def note_pruned_heads(self, index: int, removed: Sequence[int]) -> None:
-        """Tell the attention module and the config that these heads (of those left) are gone."""
-        layer, a = self.layers()[index], self.architecture
-        setattr(layer.attention, a.num_heads_attribute, layer.query.out_features // self.head_size)
-        setattr(layer.attention, a.inner_size_attribute, layer.query.out_features)
-        before = set((self.module.config.pruned_heads or {}).get(index, []))
-        total = int(self.module.config.num_attention_heads)
-        left = [head for head in range(total) if head not in before]
-        gone = sorted(before | {left[head] for head in removed})
-        self.module.config.pruned_heads = {**(self.module.config.pruned_heads or {}), index: gone}
-
-    def note_ffn_widths(self) -> tuple[int, ...] | None:
-        """Write a uniform width into the config; return the widths where they are not uniform."""
-        widths = self.widths()["ffn"]
-        setattr(self.module.config, self.architecture.ffn_width, max(widths))
-        return None if len(set(widths)) == 1 else widths
+    def stack(self) -> Stack:
+        return Stack(self.module.backbone, self.architecture)
 
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Kind -> width of each layer."""
-        layers = self.layers()
-        return {
-            "ffn": tuple(layer.ffn_in.out_features for layer in layers),
-            "heads": tuple(layer.query.out_features // self.head_size for layer in layers),
-        }
+        return self.stack.widths()
 
     def parameters(self) -> int:
         """What the graph holds: a pooler that BERT brings along is not part of it."""
@@ -276,7 +183,7 @@ class Encoder:
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates for one text: products with weights and the two of attention."""
         total = 0
-        for layer in self.layers():
+        for layer in self.stack.layers():
             linears = (
                 layer.query,
                 layer.key,
@@ -292,6 +199,10 @@ class Encoder:
     # -- inputs
 
     output_name = OUTPUT
+
+    def example(self) -> dict[str, Tensor]:
+        """Two texts, for tracing."""
+        return self.tokenize(["one short text", "and a second one"])
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Embeddings (batch, hidden)."""
@@ -357,10 +268,6 @@ def import_encoder(config: EncoderModel, out: Path) -> None:
     Encoder.load(folder, facts).save(out, facts)
 
 
-def _get(module: nn.Module, path: str) -> Any:
-    return reduce(getattr, path.split("."), module)
-
-
 def _read_pooling(folder: Path) -> tuple[str, bool]:
     """Pooling and whether to normalise; mean and yes for a plain transformers folder."""
     modules = folder / "modules.json"
@@ -392,7 +299,9 @@ def _load_backbone(
             str(folder), local_files_only=True, attn_implementation=attention
         )
         if ffn_widths is not None:
-            return _load_ragged(folder, config, architecture, ffn_widths)
+            ragged = transformers.AutoModel.from_config(config)
+            Stack(ragged, architecture).fill_ragged(ragged, ffn_widths, folder / "model.safetensors")
+            return cast(nn.Module, ragged.eval())
         backbone, info = transformers.AutoModel.from_pretrained(
             str(folder),
             config=config,
@@ -421,22 +330,3 @@ def _load_backbone(
         if name in info["missing_keys"]:  # a pooler that nothing reads; random, it would change digests
             nn.init.zeros_(parameter)
     return cast(nn.Module, backbone)
-
-
-def _load_ragged(
-    folder: Path, config: Any, architecture: Architecture, ffn_widths: tuple[int, ...]
-) -> nn.Module:
-    """A checkpoint of ours whose widths differ by layer, which stock transformers cannot load."""
-    from safetensors.torch import load_file
-
-    backbone = transformers.AutoModel.from_config(config)
-    for layer, width in zip(_get(backbone, architecture.layers), ffn_widths, strict=True):
-        _set(layer, architecture.ffn_in, nn.Linear(_get(layer, architecture.ffn_in).in_features, width))
-        _set(layer, architecture.ffn_out, nn.Linear(width, _get(layer, architecture.ffn_out).out_features))
-    backbone.load_state_dict(load_file(folder / "model.safetensors"))
-    return cast(nn.Module, backbone.eval())
-
-
-def _set(module: nn.Module, path: str, value: nn.Module) -> None:
-    *parents, name = path.split(".")
-    setattr(reduce(getattr, parents, module), name, value)

@@ -19,6 +19,8 @@ import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from compress.config import ImageClassifierModel
 from compress.errors import ModelError
@@ -34,12 +36,25 @@ from compress.families.checkpoint import (
 from compress.families.image_card import card_facts
 from compress.families.preprocessing import pixel_values, read_preprocessing, shape_of
 from compress.families.summary import Summary, write_summary
+from compress.families.transformer import Architecture, Stack
 from compress.registry import register
 
 FAMILY = "image_classifier"
 OUTPUT = "logits"
 OUR_NETS = "compress.families.image_nets:"
 Images = NDArray[np.uint8]  # [images, height, width, channels]
+
+_VIT = Architecture(
+    layers="encoder.layer",
+    attention="attention.attention",
+    query="attention.attention.query",
+    key="attention.attention.key",
+    value="attention.attention.value",
+    attention_output="attention.output.dense",
+    ffn_in="intermediate.dense",
+    ffn_out="output.dense",
+)
+_TRANSFORMERS = {"vit": _VIT, "deit": _VIT}
 
 
 class Classifier(nn.Module):
@@ -72,6 +87,7 @@ class ImageClassifier:
         self.config, self.preprocessing, self.facts = dict(config), dict(preprocessing), facts
         self.history = history  # of pruning, as torch-pruning tells it
         self.shape = shape_of(preprocessing)
+        self.architecture = None if "builder" in config else _TRANSFORMERS.get(config.get("model_type", ""))
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":
@@ -97,11 +113,12 @@ class ImageClassifier:
             replay(net, history, torch.zeros(1, channels, height, width))
             _fill(net, load_file(folder / "model.safetensors"), folder)
         else:
-            net = _load_transformers(folder, attention)
+            net = _load_transformers(folder, config, facts.ffn_widths, attention)
         return cls(net, config, preprocessing, facts, history)
 
     def save(self, folder: Path, facts: Facts) -> None:
-        """Write a checkpoint; one of transformers' stays loadable by stock transformers."""
+        """Write a checkpoint; one of transformers' stays loadable by stock transformers, if its widths are
+        uniform."""
         net = self.module.net
         if "builder" in self.config:
             (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
@@ -119,8 +136,8 @@ class ImageClassifier:
             parameters=self.parameters(),
             macs=self.macs(),
             widths=self.widths(),
-            layer_names=self.layer_names(),
-            keeps_checkpoint=True,
+            layer_names=self.layer_names(facts),
+            keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
             card=card_facts(self.shape, self.preprocessing, self.classes),
         )
         ramp = np.arange(2 * height * width * channels, dtype=np.uint32) * 37 % 256
@@ -135,6 +152,19 @@ class ImageClassifier:
         names = self.config.get("id2label") or {str(number): number for number in range(count)}
         return [str(names[key]) for key in sorted(names, key=int)]
 
+    @property
+    def stack(self) -> Stack:
+        """The layers of a ViT; raises ModelError for any other net."""
+        if self.architecture is None:
+            kind = self.config.get("builder") or self.config.get("model_type")
+            raise ModelError(
+                "an option of the configuration does not work on this kind of model",
+                found=f"{kind}, a net without transformer layers that are known here",
+                allowed=f"an encoder, or a classifier of model_type {', '.join(_TRANSFORMERS)}",
+                next="prune=channels cuts convolutional nets",
+            )
+        return Stack(cast(nn.Module, self.module.net.base_model), self.architecture)
+
     def parameters(self) -> int:
         return sum(p.numel() for p in self.module.parameters())
 
@@ -148,7 +178,9 @@ class ImageClassifier:
         return list(self.layers().values())[-1]
 
     def widths(self) -> dict[str, tuple[int, ...]]:
-        """Output channels of every layer with weights."""
+        """Of a ViT feed-forward widths and heads of each layer, else output channels of what has weights."""
+        if self.architecture is not None:
+            return self.stack.widths()
         layers = self.layers().values()
         return {
             kind.__name__.lower(): tuple(_width(layer) for layer in layers if isinstance(layer, kind))
@@ -156,8 +188,10 @@ class ImageClassifier:
             if any(isinstance(layer, kind) for layer in layers)
         }
 
-    def layer_names(self) -> dict[str, tuple[str, ...]]:
+    def layer_names(self, facts: Facts) -> dict[str, tuple[str, ...]]:
         """Kind -> names, of the same layers as `widths`."""
+        if self.architecture is not None:
+            return self.stack.layer_names(facts.kept_layers)
         layers = self.layers().items()
         return {
             kind: tuple(name for name, layer in layers if type(layer).__name__.lower() == kind)
@@ -166,23 +200,10 @@ class ImageClassifier:
 
     def macs(self) -> int:
         """Multiply-accumulates for one image: products with weights, and the two of attention."""
-        total = 0
-
-        def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            nonlocal total
-            if isinstance(layer, nn.Conv2d):
-                total += output.numel() * layer.weight[0].numel()
-            elif isinstance(layer, nn.Linear):
-                total += output.numel() * layer.in_features
-
-        hooks = [layer.register_forward_hook(count) for layer in self.layers().values()]
-        try:
-            with torch.no_grad():
-                self.module(self.example())
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return total
+        plain = sdpa_kernel(SDPBackend.MATH)  # whose products are counted; those of the fused kernels are not
+        with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+            self.module(self.example())
+        return int(counter.get_total_flops()) // 2
 
     def example(self) -> Tensor:
         """One image, for tracing."""
@@ -289,15 +310,27 @@ def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
         ) from None
 
 
-def _load_transformers(folder: Path, attention: str) -> nn.Module:
+def _load_transformers(
+    folder: Path, described: Mapping[str, Any], ffn_widths: tuple[int, ...] | None, attention: str
+) -> nn.Module:
+    auto = transformers.AutoModelForImageClassification
     try:
-        net, info = transformers.AutoModelForImageClassification.from_pretrained(
+        wanted = None if attention == "sdpa" else attention  # None: sdpa, where the net has it
+        config = transformers.AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, attn_implementation=wanted
+        )
+        if ffn_widths is not None:
+            ragged = auto.from_config(config)
+            stack = Stack(ragged.base_model, _TRANSFORMERS[described["model_type"]])
+            stack.fill_ragged(ragged, ffn_widths, folder / "model.safetensors")
+            return cast(nn.Module, ragged)
+        net, info = auto.from_pretrained(
             str(folder),
+            config=config,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
             dtype=torch.float32,
-            attn_implementation=attention,
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from compress.config import ChannelImportance
 from compress.families.image_classifier import ImageClassifier
-from compress.prune.channel_data import Labelled
+from compress.prune.examples import Labelled
+from compress.prune.gradients import accumulate
 
 WITH_GRADIENTS = (ChannelImportance.taylor, ChannelImportance.hessian)
 HESSIAN_IMAGES = 64  # one backward pass each
@@ -43,9 +44,7 @@ def prepare(kind: ChannelImportance, model: ImageClassifier, data: Labelled) -> 
     """What the importance needs: gradients, left in the weights, or mean activations by name of layer."""
     model.module.zero_grad()
     if kind is ChannelImportance.taylor:
-        for inputs, labels in data.batches(model, _BATCH):
-            loss = nn.functional.cross_entropy(model.module(**inputs), labels, reduction="sum")
-            loss.backward()  # type: ignore[no-untyped-call]
+        accumulate(model, data, _BATCH)
     elif kind is ChannelImportance.hessian:
         _mean_squared_gradients(model, data)
     elif kind is ChannelImportance.activation:

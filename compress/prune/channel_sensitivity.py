@@ -13,7 +13,7 @@ import torch_pruning as tp
 from torch import nn
 
 from compress.families.image_classifier import ImageClassifier, replay
-from compress.prune.channel_data import Labelled
+from compress.prune.examples import Labelled
 from compress.result import ChannelGroup, PrunedAlone, PruningSensitivity
 
 KEPT = (0.75, 0.5, 0.25)  # shares of the channels of a group

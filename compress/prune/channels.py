@@ -14,22 +14,22 @@ from torch import Tensor
 
 from compress.config import ChannelPrune, ChannelScope
 from compress.data import load_images
-from compress.errors import ConfigError, GateError
+from compress.errors import ConfigError, ModelError
 from compress.families import load_image_classifier
 from compress.families.image_classifier import ImageClassifier
 from compress.prune import save_pruning_sensitivity
 from compress.prune.batch_norm import reestimate
-from compress.prune.channel_data import Labelled
 from compress.prune.channel_importance import importance, prepare
 from compress.prune.channel_sensitivity import measure
+from compress.prune.examples import Labelled
 from compress.prune.pruner import Pruner, check_traced
+from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
 from compress.prune.tracing import own_groups, told
 from compress.registry import register
 from compress.result import PruningSensitivity
 
 log = logging.getLogger(__name__)
-MAX_ABS_DIFF = 1e-4  # of logits, between the model in memory and its checkpoint opened again
 BISECTIONS = 12
 _BATCH = 128
 History = list[tuple[str, bool, list[int]]]
@@ -45,6 +45,13 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     without channels, and GateError where the checkpoint opened again computes something else.
     """
     model, data = load_image_classifier(checkpoint), load_images(splits)
+    if model.architecture is not None:
+        raise ModelError(
+            "an option of the configuration does not work on this kind of model",
+            found=f"{model.config['model_type']}, a transformer",
+            allowed="a classifier that is none",
+            next="prune=structured cuts its heads, feed-forward channels and layers",
+        )
     some = Labelled(data.calibration.images, data.calibration.labels).first(config.images)
     torch.manual_seed(config.seed)
     before, macs = model.widths(), model.macs()
@@ -59,7 +66,7 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     after, left = model.widths(), model.macs()
     step = f"pruned ({config.importance.value}, {config.scope.value}): {left / macs:.0%} of the products stay"
     model.save(out, model.facts.after(step))
-    check_reopened(model, out, some)
+    check_reopened(model, out, model.inputs(some.first(32).images))
     summary = {"before": before, "after": after, "macs": {"before": macs, "after": left}}
     (out / "prune.json").write_text(json.dumps(summary, indent=2))
 
@@ -153,21 +160,6 @@ def share_for_macs(
             continue
         low, high = (middle, high) if tried[middle] < goal else (low, middle)
     return min(tried, key=lambda share: (abs(tried[share] - goal), share))
-
-
-def check_reopened(model: ImageClassifier, folder: Path, data: Labelled) -> None:
-    """Open the checkpoint again, from its files alone, and compare logits; writes reopened.json."""
-    inputs = model.inputs(data.first(32).images)
-    with torch.no_grad():
-        expected, found = model.run(inputs), load_image_classifier(folder).run(inputs)
-    difference = float((expected - found).abs().max())
-    if not difference <= MAX_ABS_DIFF:
-        raise GateError(
-            "the pruned checkpoint opened again is not the model in memory",
-            found=f"max abs difference {difference:g}",
-            allowed=f"{MAX_ABS_DIFF:g}",
-        )
-    (folder / "reopened.json").write_text(json.dumps({"max_abs_diff": difference}))
 
 
 def _copy(model: ImageClassifier) -> ImageClassifier:

@@ -49,11 +49,3 @@ def importance(
             return tp.importance.GroupTaylorImportance(normalizer=None)
         case Importance.activation:
             return ActivationImportance(moments, repair, damping)
-
-
-def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.05) -> Tensor:
-    """InfoNCE of two dropout passes over the same texts, (n, hidden) each: unsupervised SimCSE
-    (Gao et al. 2021). Distillation against the model itself has no gradient before anything is pruned.
-    """
-    logits = nn.functional.normalize(first, dim=-1) @ nn.functional.normalize(second, dim=-1).T
-    return nn.functional.cross_entropy(logits / temperature, torch.arange(len(first)))

@@ -1,13 +1,14 @@
 """First and second moments of what flows into a layer, over real tokens only."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.families.encoder import Encoder
+from compress.families import Model
+from compress.prune.examples import Examples, inputs_of
 
 
 class Moments:
@@ -41,12 +42,13 @@ class Moments:
 
 
 @contextmanager
-def observing(modules: Iterable[nn.Module], mask: list[Tensor]) -> Iterator[dict[nn.Module, Moments]]:
-    """Collect moments of the first input of each module; `mask[0]` says which tokens are real."""
+def observing(modules: Iterable[nn.Module], mask: list[Tensor | None]) -> Iterator[dict[nn.Module, Moments]]:
+    """Collect moments of the first input of each module; `mask[0]` says which tokens are real (None: all)."""
     moments: dict[nn.Module, Moments] = {}
 
     def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        x = args[0].detach()[mask[0]]
+        real = mask[0]
+        x = args[0].detach().flatten(0, -2) if real is None else args[0].detach()[real]
         moments.setdefault(module, Moments(x.shape[-1])).add(x)
 
     handles = [module.register_forward_pre_hook(look) for module in modules]
@@ -59,11 +61,11 @@ def observing(modules: Iterable[nn.Module], mask: list[Tensor]) -> Iterator[dict
 
 @torch.no_grad()
 def collect(
-    encoder: Encoder, modules: Iterable[nn.Module], texts: Sequence[str], batch_size: int
+    model: Model, modules: Iterable[nn.Module], examples: Examples, batch_size: int
 ) -> dict[nn.Module, Moments]:
-    mask: list[Tensor] = [torch.empty(0)]
+    mask: list[Tensor | None] = [None]
     with observing(modules, mask) as moments:
-        for batch in encoder.batches(texts, batch_size):
-            mask[0] = batch["attention_mask"].bool()
-            encoder.module(**batch)
+        for batch in inputs_of(model, examples, batch_size):
+            mask[0] = batch["attention_mask"].bool() if "attention_mask" in batch else None
+            model.run(batch)
     return moments

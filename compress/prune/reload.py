@@ -1,7 +1,7 @@
-"""Proof that a pruned checkpoint is a plain model: stock transformers opens it in a fresh process.
+"""Proof that a pruned checkpoint is the model in memory, when it is opened again.
 
-Run as a script, without this package: reload.py CHECKPOINT EXPECTED.npz, prints the largest difference
-between the last hidden states and those stored.
+Run as a script, without this package: reload.py CHECKPOINT EXPECTED.npz AUTO_CLASS OUTPUT, prints the
+largest difference between what stock transformers gives and what is stored.
 """
 
 import json
@@ -9,34 +9,35 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from compress.families.encoder import Encoder
+    import numpy as np
+    from torch import Tensor
 
-MAX_ABS_DIFF = 1e-4
-TEXTS = ("A short text.", "And another one, a few words longer than the first.")
+    from compress.families import Model
+
+MAX_ABS_DIFF = 1e-4  # of hidden states, or of logits
 
 
-def check_reload(encoder: "Encoder", checkpoint: Path) -> None:
-    """Compare the model in memory with `checkpoint` reopened; writes `checkpoint/reload.json`.
+def check_reload(model: "Model", checkpoint: Path) -> None:
+    """Open `checkpoint` with stock transformers in a fresh process; writes `checkpoint/reload.json`.
 
     Raises GateError when the outputs differ or stock transformers cannot load it.
     """
     import numpy as np
-    import torch
 
     from compress.errors import GateError
+    from compress.families import read_check_inputs
 
-    inputs = encoder.tokenize(TEXTS)
-    with torch.no_grad():
-        states = encoder.module.backbone(**inputs).last_hidden_state
+    inputs = read_check_inputs(checkpoint)
+    auto, output, found = _stock_view(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder) / "expected.npz"
-        stored = {name: tensor.numpy() for name, tensor in inputs.items()}
-        np.savez(expected, states=states.numpy(), **stored)  # type: ignore[arg-type]
-        command = [sys.executable, "-P", __file__, str(checkpoint), str(expected)]
+        np.savez(expected, expected=found.numpy(), **inputs)  # type: ignore[arg-type]
+        command = [sys.executable, "-P", __file__, str(checkpoint), str(expected), auto, output]
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
         )
@@ -51,16 +52,53 @@ def check_reload(encoder: "Encoder", checkpoint: Path) -> None:
     (checkpoint / "reload.json").write_text(json.dumps({"max_abs_diff": difference}))
 
 
-def main(checkpoint: str, expected: str) -> None:
+def _stock_view(model: "Model", inputs: "Mapping[str, np.ndarray]") -> tuple[str, str, "Tensor"]:
+    """The class of transformers that opens the checkpoint, which of its outputs to compare, and ours."""
+    import torch
+
+    from compress.families.encoder import Encoder
+
+    tensors = {name: torch.from_numpy(each) for name, each in inputs.items()}
+    with torch.no_grad():
+        if isinstance(model, Encoder):
+            return "AutoModel", "last_hidden_state", model.module.backbone(**tensors).last_hidden_state
+        return "AutoModelForImageClassification", "logits", model.run(tensors)
+
+
+def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tensor]") -> None:
+    """Open `checkpoint` again, from its files alone, by this package; writes `checkpoint/reopened.json`.
+
+    Raises GateError when the outputs differ.
+    """
+    import torch
+
+    from compress.errors import GateError
+    from compress.families import load
+
+    with torch.no_grad():
+        expected, found = model.run(inputs), load(checkpoint).run(inputs)
+    difference = float((expected - found).abs().max())
+    if not difference <= MAX_ABS_DIFF:
+        raise GateError(
+            "the pruned checkpoint opened again is not the model in memory",
+            found=f"max abs difference {difference:g}",
+            allowed=f"{MAX_ABS_DIFF:g}",
+        )
+    (checkpoint / "reopened.json").write_text(json.dumps({"max_abs_diff": difference}))
+
+
+def main(checkpoint: str, expected: str, auto: str, output: str) -> None:
     import numpy as np
     import torch
-    from transformers import AutoModel
+    import transformers
 
-    model = AutoModel.from_pretrained(checkpoint, local_files_only=True, dtype=torch.float32).eval()
+    opened = getattr(transformers, auto).from_pretrained(
+        checkpoint, local_files_only=True, dtype=torch.float32
+    )
     with np.load(expected) as stored, torch.no_grad():
-        inputs = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "states"}
-        states = model(**inputs).last_hidden_state.numpy()
-        print(float(np.abs(states - stored["states"]).max()))
+        inputs = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "expected"}
+        found = getattr(opened.eval()(**inputs), output).numpy()
+        print(float(np.abs(found - stored["expected"]).max()))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class _Trainer:
         length = min(config.max_length, student.max_length)
         encode = student.tokenizer(list(train), truncation=True, max_length=length, verbose=False)
         self.ids: list[list[int]] = encode["input_ids"]
-        depth = len(teacher.layers())
+        depth = len(teacher.stack.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
         self.select = list(student.batches(select, 64))
         self.select_targets = [self._teach(batch).embedding for batch in self.select]

@@ -79,8 +79,8 @@ def test_after_pruning_of_heads(name, gone, checkpoints, splits, tmp_path):
     graph = structured._dependencies(encoder)
     for index, heads in enumerate(gone):
         channels = [head * 8 + i for head in heads for i in range(8)]
-        structured._cut(graph, encoder.layers()[index].query, channels)
-        encoder.note_pruned_heads(index, heads)
+        structured._cut(graph, encoder.stack.layers()[index].query, channels)
+        encoder.stack.note_pruned_heads(index, heads)
     assert encoder.widths()["heads"] == tuple(4 - len(heads) for heads in gone)
     plain, fused, blocks = plain_and_fused(encoder, tmp_path)
     assert blocks == 2

@@ -79,7 +79,7 @@ def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
     structured.drop_layers(encoder, 0.5, splits.calibration.texts, 32)
     structured.prune_heads(encoder, chosen, splits.calibration.texts)
     structured.prune_ffn(encoder, chosen, splits.calibration.texts)
-    encoder.note_ffn_widths()
+    encoder.stack.note_ffn_widths()
     encoder.save(tmp_path / "small", encoder.facts)
     export(OptimumExport(fuse=fuse), tmp_path / "small", splits_folder, tmp_path)
     found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(splits.test.texts))

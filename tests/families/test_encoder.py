@@ -140,7 +140,7 @@ def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, ch
         structured.prune_heads(encoder, config, texts)
     if "ffn" in keep:
         structured.prune_ffn(encoder, config, texts)
-    assert encoder.note_ffn_widths() is None
+    assert encoder.stack.note_ffn_widths() is None
     encoder.save(tmp_path / "small", encoder.facts)
     depth = 1 if "layers" in keep else 2
     expected = {
@@ -154,36 +154,6 @@ def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, ch
         atol=1e-6,
         rtol=0,
     )
-
-
-def test_pruned_heads_follow_their_layer_when_another_is_dropped(checkpoints, texts, tmp_path):
-    from compress.config import Keep, StructuredPrune
-    from compress.prune import structured
-
-    encoder = families.load(checkpoints["bert"])
-    structured.prune_heads(encoder, StructuredPrune(keep=Keep(heads=0.5)), texts)
-    of_second = encoder.module.config.pruned_heads[1]
-    encoder.drop_layer(0)
-    assert encoder.module.config.pruned_heads == {0: of_second}
-    encoder.save(tmp_path / "small", encoder.facts)
-    small = families.load(tmp_path / "small")
-    torch.testing.assert_close(embed(small, texts), embed(encoder, texts), atol=1e-6, rtol=0)
-
-
-def test_heads_pruned_twice_keep_their_first_numbers(checkpoints):
-    encoder = families.load(checkpoints["bert"])
-    encoder.note_pruned_heads(0, [1])
-    encoder.note_pruned_heads(0, [0, 1])  # of 0, 2, 3, which are left
-    assert encoder.module.config.pruned_heads == {0: [0, 1, 2]}
-
-
-def test_a_layer_is_left_out_only_within_the_context(checkpoints, texts):
-    encoder = families.load(checkpoints["bert"])
-    before = embed(encoder, texts)
-    with encoder.without_layer(0):
-        assert len(encoder.layers()) == 1
-        assert not torch.allclose(embed(encoder, texts), before)
-    assert torch.equal(embed(encoder, texts), before)
 
 
 # ---------------------------------------------------------------- numbers and inputs

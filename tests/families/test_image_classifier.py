@@ -15,6 +15,7 @@ from compress.families.image_classifier import build
 from compress.families.preprocessing import pixel_values, read_preprocessing, resize_words, shape_of
 
 NETS = ("resnet", "depthwise", "vit")
+PREPARED = {"size": {"height": 8, "width": 8}, "image_mean": [0.4], "image_std": [0.3]}
 
 
 def images(count=5):
@@ -45,14 +46,33 @@ def test_stock_transformers_loads_the_vit(image_checkpoints):
     assert stock.config.id2label == {0: "top", 1: "middle", 2: "bottom"}
 
 
+def test_a_net_of_transformers_without_attention(tmp_path):
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "layer_type": "basic"}
+    config = transformers.ResNetConfig(num_channels=1, num_labels=3, **sizes)
+    stock = transformers.ResNetForImageClassification(config).eval()
+    for folder in ("published", "out"):
+        (tmp_path / folder).mkdir()
+    stock.save_pretrained(tmp_path / "published")
+    (tmp_path / "published" / "preprocessor_config.json").write_text(json.dumps(PREPARED))
+    families.import_model(ImageClassifierModel(source=f"path:{tmp_path}/published"), tmp_path / "out")
+    ours = families.load(tmp_path / "out")
+    with torch.no_grad():
+        assert torch.allclose(logits(ours), stock(**ours.inputs(images())).logits, atol=1e-6)
+    with pytest.raises(ModelError, match=r"found: +resnet, a net without.*\n.*\n  next: +prune=channels"):
+        _ = ours.stack
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_the_summary_is_of_the_model(name, image_checkpoints):
     model, summary = families.load(image_checkpoints[name]), families.read_summary(image_checkpoints[name])
     assert summary.parameters == sum(p.numel() for p in model.module.parameters())
     assert summary.widths == model.widths()
-    for kind, names in summary.layer_names.items():
-        widths = [len(model.module.net.get_submodule(layer).weight) for layer in names]
-        assert tuple(widths) == summary.widths[kind]
+    if name == "vit":
+        assert summary.layer_names == dict.fromkeys(("ffn", "heads"), ("layer 0", "layer 1"))
+    else:
+        for kind, names in summary.layer_names.items():
+            widths = [len(model.module.net.get_submodule(layer).weight) for layer in names]
+            assert tuple(widths) == summary.widths[kind]
     assert "pixel_values" in summary.card["inputs"]
     stored = families.read_check_inputs(image_checkpoints[name])
     assert stored["pixel_values"].shape == (2, 1, 8, 8)
@@ -62,6 +82,24 @@ def test_macs_by_hand(image_checkpoints):
     """depthwise, 8 -> 8 -> 12 channels: stem, depthwise and pointwise on 8 x 8, then both on 4 x 4, head."""
     expected = 64 * 8 * 9 + 64 * (8 * 9 + 8 * 8) + 16 * (8 * 9 + 8 * 12) + 12 * 3
     assert families.load(image_checkpoints["depthwise"]).macs() == expected
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_macs_of_a_vit_hold_the_two_products_of_attention(attention, image_checkpoints):
+    """4 patches of 16 pixels and the class token, width 16, 2 layers."""
+    tokens = 4 + 1
+    weights = 4 * 16 * 16 + 2 * 16 * 32
+    expected = 4 * 16 * 16 + 2 * (tokens * weights + 2 * tokens * tokens * 16) + 16 * 3
+    assert families.load(image_checkpoints["vit"], attention=attention).macs() == expected
+
+
+def test_macs_of_a_pruned_vit(image_checkpoints):
+    """What is cut is no longer counted, in the products of attention neither: 2 of 4 heads of one layer."""
+    model = families.load(image_checkpoints["vit"])
+    model.module.net.prune_heads({0: [0, 3]})
+    left = 5 * (4 * 16 * 8 + 2 * 16 * 32) + 2 * 5 * 5 * 8 + 5 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 5 * 5 * 16
+    assert model.macs() == 4 * 16 * 16 + left + 16 * 3
+    assert model.widths()["heads"] == (2, 4)
 
 
 def test_pixels_by_hand():

@@ -10,9 +10,9 @@ from torch import nn
 from compress import families
 from compress.config import ChannelImportance, ChannelPrune
 from compress.prune import load_pruning_sensitivity, prune
-from compress.prune.channel_data import Labelled
 from compress.prune.channel_sensitivity import KEPT
 from compress.prune.channels import sensitivity
+from compress.prune.examples import Labelled
 
 
 def config(**changes):

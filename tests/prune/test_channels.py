@@ -12,8 +12,8 @@ from compress.config import ChannelImportance, ChannelPrune, ChannelScope
 from compress.errors import ConfigError, ModelError
 from compress.prune import channels, prune
 from compress.prune.batch_norm import reestimate
-from compress.prune.channel_data import Labelled
 from compress.prune.channel_importance import mean_activations, prepare
+from compress.prune.examples import Labelled
 from compress.prune.sparse import train_sparse
 
 SCOPES = ("local", "global", "isomorphic")
@@ -248,6 +248,11 @@ def test_an_importance_that_finds_nothing(image_checkpoints, some):
 def test_an_encoder_is_refused(checkpoints, splits_folder, tmp_path):
     with pytest.raises(ModelError, match="allowed: a classifier of images"):
         prune(config(), checkpoints["bert"], splits_folder, tmp_path)
+
+
+def test_a_transformer_is_refused(image_checkpoints, image_splits_folder, tmp_path):
+    with pytest.raises(ModelError, match=r"vit, a transformer\n.*\n  next: +prune=structured"):
+        prune(config(), image_checkpoints["vit"], image_splits_folder, tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"keep": 0.0}, {"macs": 1.5}, {"steps": 0}, {"images": 1}])

@@ -7,7 +7,6 @@ import torch_pruning as tp
 from compress import families
 from compress.config import Importance, Keep, StructuredPrune
 from compress.prune import structured
-from compress.prune.importance import contrastive_loss
 from compress.prune.moments import collect
 
 
@@ -16,7 +15,7 @@ def config(kind, **changes):
 
 
 def ffn_scores(encoder, kind, texts, repair=False):
-    layers, chosen = encoder.layers(), config(kind, repair=repair, batch_size=16)
+    layers, chosen = encoder.stack.layers(), config(kind, repair=repair, batch_size=16)
     moments = structured._prepare(encoder, chosen, [layer.ffn_out for layer in layers], texts)
     return structured._scores(encoder, chosen, [layer.ffn_in for layer in layers], moments, repair)
 
@@ -25,7 +24,7 @@ def ffn_scores(encoder, kind, texts, repair=False):
 def test_magnitude_is_the_coupled_norm(name, checkpoints, splits):
     encoder = families.load(checkpoints[name])
     for layer, scores in zip(
-        encoder.layers(), ffn_scores(encoder, "magnitude", splits.calibration.texts[:8]), strict=True
+        encoder.stack.layers(), ffn_scores(encoder, "magnitude", splits.calibration.texts[:8]), strict=True
     ):
         coupled = layer.ffn_in.weight.pow(2).sum(1) + layer.ffn_out.weight.pow(2).sum(0)
         torch.testing.assert_close(scores / scores.sum(), (coupled / coupled.sum()).detach())
@@ -35,7 +34,7 @@ def test_magnitude_is_the_coupled_norm(name, checkpoints, splits):
 def test_activation_is_variance_times_squared_norm_of_the_reader(name, checkpoints, splits):
     encoder, texts = families.load(checkpoints[name]), splits.calibration.texts
     scores = ffn_scores(encoder, "activation", texts)
-    readers = [layer.ffn_out for layer in encoder.layers()]
+    readers = [layer.ffn_out for layer in encoder.stack.layers()]
     moments = collect(encoder, readers, texts, 16)
     for reader, found in zip(readers, scores, strict=True):
         expected = moments[reader].covariance().diagonal() * reader.weight.double().pow(2).sum(0)
@@ -45,7 +44,7 @@ def test_activation_is_variance_times_squared_norm_of_the_reader(name, checkpoin
 def test_activation_before_repair_is_the_variance_others_cannot_predict(checkpoints, splits):
     encoder, texts = families.load(checkpoints["bert"]), splits.calibration.texts
     found = ffn_scores(encoder, "activation", texts, repair=True)[0]
-    reader = encoder.layers()[0].ffn_out
+    reader = encoder.stack.layers()[0].ffn_out
     c = collect(encoder, [reader], texts, 16)[reader].covariance()
     c = c + 0.01 * c.diagonal().mean() * torch.eye(64)
     norms = reader.weight.detach().double().pow(2).sum(0)
@@ -59,7 +58,7 @@ def test_activation_before_repair_is_the_variance_others_cannot_predict(checkpoi
 def test_taylor_is_the_coupled_weight_times_gradient(checkpoints, splits):
     encoder, texts = families.load(checkpoints["bert"]), splits.calibration.texts[:16]
     structured._prepare(encoder, config("taylor"), [], texts)
-    layer = encoder.layers()[0]
+    layer = encoder.stack.layers()[0]
     parts = layer.ffn_in.weight, layer.ffn_out.weight
     assert all(part.grad.abs().sum() > 0 for part in parts)
     coupled = (parts[0] * parts[0].grad).abs().sum(1) + (parts[1] * parts[1].grad).abs().sum(0)
@@ -82,28 +81,19 @@ def test_taylor_leaves_nothing_behind(checkpoints, splits):
 def test_taylor_without_gradients_is_an_error(checkpoints):
     encoder = families.load(checkpoints["bert"])
     with pytest.raises(AttributeError):
-        structured._scores(encoder, config("taylor"), [encoder.layers()[0].ffn_in], {}, False)
+        structured._scores(encoder, config("taylor"), [encoder.stack.layers()[0].ffn_in], {}, False)
 
 
 def test_activation_of_a_group_nobody_observed(checkpoints):
     encoder = families.load(checkpoints["bert"])
     with pytest.raises(LookupError):
-        structured._scores(encoder, config("activation"), [encoder.layers()[0].ffn_in], {}, False)
-
-
-def test_contrastive_loss_by_hand():
-    first = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    second = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
-    half = 0.5**0.5
-    rows = torch.tensor([[1.0, half], [0.0, half]]) / 0.05
-    expected = -(rows.log_softmax(1)[0, 0] + rows.log_softmax(1)[1, 1]) / 2
-    torch.testing.assert_close(contrastive_loss(first, second), expected)
+        structured._scores(encoder, config("activation"), [encoder.stack.layers()[0].ffn_in], {}, False)
 
 
 def test_importances_speak_torch_pruning_s_protocol(checkpoints, splits):
     encoder = families.load(checkpoints["bert"])
     graph = structured._dependencies(encoder)
-    layer = encoder.layers()[0]
+    layer = encoder.stack.layers()[0]
     group = graph.get_pruning_group(layer.ffn_in, tp.prune_linear_out_channels, idxs=list(range(64)))
     moments = collect(encoder, [layer.ffn_out], splits.calibration.texts[:8], 8)
     for kind in (Importance.magnitude, Importance.activation):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from compress import families
+from compress.prune.examples import Labelled
 from compress.prune.moments import Moments, collect
 
 
@@ -27,7 +28,9 @@ def tokens_into(encoder, modules, texts):
 def test_equal_numpy_over_real_tokens_at_any_batch_size(name, checkpoints, splits):
     encoder, texts = families.load(checkpoints[name]), splits.calibration.texts[:20]
     modules = [
-        part for layer in encoder.layers() for part in (layer.ffn_out, layer.attention_output, layer.query)
+        part
+        for layer in encoder.stack.layers()
+        for part in (layer.ffn_out, layer.attention_output, layer.query)
     ]
     raw = tokens_into(encoder, modules, texts)
     for batch_size in (1, 7, 64):
@@ -38,9 +41,23 @@ def test_equal_numpy_over_real_tokens_at_any_batch_size(name, checkpoints, split
             np.testing.assert_allclose(moments[module].covariance(), np.cov(x.T, bias=True), atol=1e-5)
 
 
+def test_of_images_every_token_is_real(image_checkpoints, image_splits):
+    model, split = families.load(image_checkpoints["vit"]), image_splits.calibration
+    module, seen = model.stack.layers()[0].ffn_out, []
+    handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().double().numpy()))
+    with torch.no_grad():
+        model.run(model.inputs(split.images))
+    handle.remove()
+    x = seen[0].reshape(-1, 32)
+    moments = collect(model, [module], Labelled(split.images, split.labels), 7)[module]
+    assert moments.count == len(x) == 5 * len(split.images)
+    np.testing.assert_allclose(moments.mean(), x.mean(0), atol=1e-5)
+    np.testing.assert_allclose(moments.covariance(), np.cov(x.T, bias=True), atol=1e-5)
+
+
 def test_no_hook_and_no_gradient_stays(checkpoints, splits):
     encoder = families.load(checkpoints["bert"])
-    module = encoder.layers()[0].ffn_out
+    module = encoder.stack.layers()[0].ffn_out
     collect(encoder, [module], splits.calibration.texts[:4], 2)
     assert not module._forward_pre_hooks
     assert all(parameter.grad is None for parameter in encoder.module.parameters())
@@ -48,7 +65,7 @@ def test_no_hook_and_no_gradient_stays(checkpoints, splits):
 
 def test_hooks_go_when_the_model_fails(checkpoints):
     encoder = families.load(checkpoints["bert"])
-    module = encoder.layers()[0].ffn_out
+    module = encoder.stack.layers()[0].ffn_out
     with pytest.raises(TypeError):
         collect(encoder, [module], [3], 2)
     assert not module._forward_pre_hooks

@@ -56,7 +56,7 @@ def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts)
     dense, small = families.load(checkpoints[name]), families.load(checkpoints[name])
     structured.prune_ffn(small, config(importance, ffn=0.5, repair=False), texts)
     assert small.widths() == {"ffn": (32, 32), "heads": (4, 4)}
-    for before, after in zip(dense.layers(), small.layers(), strict=True):
+    for before, after in zip(dense.stack.layers(), small.stack.layers(), strict=True):
         rows = [
             next(i for i in range(64) if torch.equal(before.ffn_in.weight[i], row))
             for row in after.ffn_in.weight
@@ -75,15 +75,15 @@ def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts)
 def test_repair_lowers_the_error_of_the_layer_on_calibration_texts(importance, checkpoints, texts):
     dense = families.load(checkpoints["bert"])
     dense.module.requires_grad_(False)
-    reader = dense.layers()[0].ffn_out
+    reader = dense.stack.layers()[0].ffn_out
     moments = collect(dense, [reader], texts, 32)[reader]
     errors = {}
     for repair in (False, True):
         small = families.load(checkpoints["bert"])
         structured.prune_ffn(small, config(importance, ffn=0.5, repair=repair), texts)
-        layer = small.layers()[0]
+        layer = small.stack.layers()[0]
         kept = [
-            next(i for i in range(64) if torch.equal(dense.layers()[0].ffn_in.weight[i], row))
+            next(i for i in range(64) if torch.equal(dense.stack.layers()[0].ffn_in.weight[i], row))
             for row in layer.ffn_in.weight
         ]
         layer.ffn_out.requires_grad_(False)
@@ -109,13 +109,13 @@ def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
     for repair in (False, True):
         encoder = families.load(checkpoints["bert"])
         with torch.no_grad():
-            for layer in encoder.layers():
+            for layer in encoder.stack.layers():
                 layer.ffn_out.weight[:, silent] = 0
-        first = encoder.layers()[0].ffn_in.weight.detach().clone()
+        first = encoder.stack.layers()[0].ffn_in.weight.detach().clone()
         before = embed(encoder, texts)
         structured.prune_ffn(encoder, config(ffn=62 / 64, round_to=1, repair=repair), texts)
         kept = [i for i in range(64) if i not in silent]
-        assert torch.equal(encoder.layers()[0].ffn_in.weight, first[kept])
+        assert torch.equal(encoder.stack.layers()[0].ffn_in.weight, first[kept])
         torch.testing.assert_close(embed(encoder, texts), before, atol=1e-5, rtol=0)
 
 
@@ -124,7 +124,7 @@ def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
 def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkpoints, texts):
     encoder = families.load(checkpoints[name])
     with torch.no_grad():  # for the global scope to cut the layers unequally
-        encoder.layers()[0].attention_output.weight[:, :24] *= 0.01
+        encoder.stack.layers()[0].attention_output.weight[:, :24] *= 0.01
     stock = copy.deepcopy(encoder.module.backbone)
     structured.prune_heads(encoder, config(heads=0.5, scope=scope), texts)
     chosen = encoder.module.config.pruned_heads
@@ -143,7 +143,7 @@ def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkp
 
 def test_the_heads_that_go_are_those_of_the_least_summed_importance(checkpoints, texts):
     encoder = families.load(checkpoints["bert"])
-    layer = encoder.layers()[1]
+    layer = encoder.stack.layers()[1]
     moments = collect(encoder, [layer.attention_output], texts, 32)[layer.attention_output]
     squares = layer.attention_output.weight.detach().double().pow(2).sum(0)
     scores = (moments.covariance().diagonal() * squares).view(4, 8).sum(1)
@@ -163,7 +163,7 @@ def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, split
     chosen = config(scope="global", ffn=0.6, heads=heads, round_to=1)
     source = families.load(checkpoints[name])
     with torch.no_grad():  # many channels of one layer hardly matter
-        source.layers()[0].ffn_out.weight[:, :50] *= 0.01
+        source.stack.layers()[0].ffn_out.weight[:, :50] *= 0.01
     source.save(tmp_path / "uneven", source.facts)
     (tmp_path / "out").mkdir()
     prune(chosen, tmp_path / "uneven", splits_folder, tmp_path / "out")
@@ -184,7 +184,7 @@ def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
     encoder = families.load(checkpoints["bert"])
     dense, cosines = embed(encoder, texts), []
     for index in range(2):
-        with encoder.without_layer(index):
+        with encoder.stack.without_layer(index):
             cosines.append(float((embed(encoder, texts) * dense).sum(1).mean()))
     dropped = structured.drop_layers(encoder, 0.5, texts, 16)
     assert dropped == [cosines.index(max(cosines))]
@@ -195,7 +195,7 @@ def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
 def test_at_least_one_layer_stays(checkpoints, texts):
     encoder = families.load(checkpoints["distilbert"])
     assert len(structured.drop_layers(encoder, 0.01, texts, 32)) == 1
-    assert len(encoder.layers()) == 1
+    assert len(encoder.stack.layers()) == 1
 
 
 def test_facts_of_a_dropped_layer(checkpoints, splits_folder, tmp_path):

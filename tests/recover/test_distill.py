@@ -39,7 +39,7 @@ def pruned(checkpoints, splits, tmp_path_factory):
     encoder = families.load(checkpoints["bert"])
     chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     structured.prune_ffn(encoder, chosen, splits.calibration.texts)
-    encoder.note_ffn_widths()
+    encoder.stack.note_ffn_widths()
     encoder.save(folder, encoder.facts.after("pruned"))
     return folder
 
@@ -192,7 +192,7 @@ def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp
     encoder = families.load(checkpoints[name])
     chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     structured.prune_ffn(encoder, chosen, splits.calibration.texts)
-    encoder.note_ffn_widths()
+    encoder.stack.note_ffn_widths()
     for folder in ("pruned", "out", "scratch"):
         (tmp_path / folder).mkdir()
     encoder.save(tmp_path / "pruned", encoder.facts)
@@ -209,7 +209,7 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
     """A dropped layer 0: layer 0 of the student is layer 1 of the teacher, and reproduces its states when
     given what it was given."""
     encoder = families.load(checkpoints["bert"])
-    encoder.drop_layer(0)
+    encoder.stack.drop_layer(0)
     encoder.save(tmp_path, encoder.facts.after("dropped", kept_layers=(1,)))
     student = families.load(tmp_path, attention="eager")
     teacher = families.load(checkpoints["bert"], attention="eager")

@@ -8,12 +8,15 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
+import torch
+import transformers
 from PIL import Image
 from rich.console import Console
 
-from compress import pipeline
+from compress import families, pipeline
 from compress.artifact import verify
 from compress.benchmark import load_speed
+from compress.candidates import Workbench
 from compress.compose import load_config
 from compress.errors import ConfigError, DataError, ModelError, SourceError
 from compress.result import INTEGER, Report
@@ -107,6 +110,60 @@ def test_the_code_of_the_card_runs(image_data, image_checkpoints, tmp_path, monk
     )
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.strip("[]\n").replace("'", "").split(", ")) <= {"top", "middle", "bottom"}
+
+
+@pytest.mark.parametrize(("quantize", "covered"), [("int8_static", 1.0), ("int8_dynamic", 0.82)])
+def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_splits, tmp_path):
+    words = overrides(
+        image_data,
+        image_checkpoints["vit"],
+        *("prune=structured", "prune.keep={ffn: 0.5, heads: 0.5, layers: 0.5}", "prune.round_to=8"),
+        *("recover=finetune", "recover.epochs=2", "recover.optimizer=adamw", "recover.learning_rate=0.002"),
+        *("recover.batch_size=16", "recover.augment=false", f"quantize={quantize}"),
+        f"quantize.min_coverage={covered - 0.05}",  # if dynamic, the patches' convolution stays in float
+    )
+    report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
+    dense, recovered, int8 = report.variants
+    assert dense.widths == {"ffn": (32, 32), "heads": (4, 4)}
+    assert recovered.widths == int8.widths == {"ffn": (16,), "heads": (2,)}
+    assert int8.macs < dense.macs / 2
+    assert int8.quantization.coverage_macs == pytest.approx(covered, abs=0.01)
+    assert "pruned: stock transformers reloads the checkpoint" in {gate.name for gate in report.gates}
+    artifact = tmp_path / "run" / "artifact"
+    stock = transformers.AutoModelForImageClassification.from_pretrained(artifact / "checkpoint")
+    pixels = families.load(image_checkpoints["vit"]).inputs(image_splits.test.images)["pixel_values"]
+    with torch.no_grad():
+        expected = stock.eval()(pixels).logits.numpy()
+    found = onnxruntime.InferenceSession(artifact / "model.onnx").run(
+        ["logits"], {"pixel_values": pixels.numpy()}
+    )
+    assert np.corrcoef(found[0].ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def test_a_search_knows_the_widths_of_a_vit(image_data, image_checkpoints, tmp_path):
+    words = ("prune=structured", "prune.keep={ffn: 0.45, heads: 0.6, layers: 0.4}", "prune.round_to=8")
+    config = load_config(overrides(image_data, image_checkpoints["vit"], *words))
+    found = Workbench(road(tmp_path)).settle(config).prune.keep
+    assert (found.ffn, found.heads, found.layers) == (0.5, 0.5, 0.5)  # of 32, 4 and 2
+
+
+def test_a_ragged_vit_ships_as_onnx_only(image_data, image_checkpoints, tmp_path):
+    uneven = families.load(image_checkpoints["vit"])
+    with torch.no_grad():  # many channels of one layer hardly matter
+        uneven.stack.layers()[0].ffn_out.weight[:, :25] *= 0.01
+    (tmp_path / "uneven").mkdir()
+    uneven.save(tmp_path / "uneven", uneven.facts)
+    words = overrides(
+        image_data,
+        tmp_path / "uneven",
+        *("prune=structured", "prune.scope=global", "prune.keep.ffn=0.6", "prune.round_to=1"),
+        "quantize=none",
+    )
+    report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
+    assert len(set(report.variants[-1].widths["ffn"])) == 2
+    assert "pruned: the checkpoint opened again computes the same" in {gate.name for gate in report.gates}
+    assert (tmp_path / "run" / "artifact" / "model.onnx").is_file()
+    assert not (tmp_path / "run" / "artifact" / "checkpoint").exists()
 
 
 def test_a_baseline_is_trained_and_shipped(image_data, image_splits, tmp_path):
@@ -205,12 +262,6 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(case, earlier, image_data, im
     assert all(stage.reused for stage in again.stages)
 
 
-def test_an_option_of_encoders_is_refused(image_data, image_checkpoints, tmp_path):
-    config = load_config(overrides(image_data, image_checkpoints["resnet"], "prune=structured"))
-    with pytest.raises(ModelError, match="does not work on this kind of model"):
-        pipeline.run(config, tmp_path / "run", road(tmp_path))
-
-
 def test_a_latency_is_asked_for(image_checkpoints, image_data, tmp_path):
     """A net this small is all overhead: whatever share is chosen, it was measured and lies in the report."""
     pruning = ("prune=channels", "prune.round_to=1", "prune.images=30")
@@ -224,3 +275,15 @@ def test_a_latency_is_asked_for(image_checkpoints, image_data, tmp_path):
     assert report.config["prune"]["latency_ms"] is None
     assert 0.25 <= report.config["prune"]["keep"] <= 1.0
     assert sum(stage.name == "prune" and stage.reused for stage in walk.stages) >= 4
+
+
+@pytest.mark.parametrize(
+    ("net", "option", "advice"), [("resnet", "structured", "channels"), ("vit", "channels", "structured")]
+)
+def test_pruning_of_another_kind_of_net_is_refused(
+    net, option, advice, image_data, image_checkpoints, tmp_path
+):
+    config = load_config(overrides(image_data, image_checkpoints[net], f"prune={option}"))
+    with pytest.raises(ModelError, match=rf"does not work on this kind of model(.|\n)*next: +prune={advice}"):
+        pipeline.run(config, tmp_path / "run", road(tmp_path))
+    assert not (tmp_path / "run").exists()

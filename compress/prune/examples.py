@@ -1,6 +1,6 @@
-"""Labelled images, a batch at a time."""
+"""Calibration examples, a batch at a time: texts, or images with their labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.families.image_classifier import ImageClassifier
+from compress.families import Model
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,15 @@ class Labelled:
     def first(self, count: int) -> "Labelled":
         return Labelled(self.images[:count], self.labels[:count])
 
-    def batches(self, model: ImageClassifier, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def batches(self, model: Model, size: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         labels = torch.from_numpy(self.labels)
         for number, inputs in enumerate(model.batches(self.images, size)):
             yield inputs, labels[number * size : (number + 1) * size]
+
+
+Examples = Sequence[str] | Labelled
+
+
+def inputs_of(model: Model, examples: Examples, size: int) -> Iterator[dict[str, Tensor]]:
+    """Batches of at most `size`."""
+    return model.batches(examples.images if isinstance(examples, Labelled) else examples, size)
