@@ -46,6 +46,7 @@ from compress.config.prune import (
 from compress.config.quantize import (
     Calibrator,
     Int8Dynamic,
+    Int8Qat,
     Int8Static,
     NoQuantize,
     QuantizeConfig,
@@ -92,6 +93,7 @@ __all__ = [
     "ImageSet",
     "Importance",
     "Int8Dynamic",
+    "Int8Qat",
     "Int8Static",
     "Interpolation",
     "Keep",
@@ -189,7 +191,12 @@ OPTIONS: dict[str, dict[str, type]] = {
     "recover": {"none": NoRecover, "distill": Distill, "finetune": Finetune},
     "train": {"none": NoTrain, "supervised": Supervised},
     "export": {"optimum": OptimumExport, "torch": TorchExport},
-    "quantize": {"none": NoQuantize, "int8_dynamic": Int8Dynamic, "int8_static": Int8Static},
+    "quantize": {
+        "none": NoQuantize,
+        "int8_dynamic": Int8Dynamic,
+        "int8_static": Int8Static,
+        "int8_qat": Int8Qat,
+    },
     "evaluate": {"sentence_similarity": SentenceSimilarity, "image_classification": ImageClassification},
     "target": {"local": LocalTarget},
 }

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from compress.config.checks import within
+from compress.config.checks import check_seed, within
 from compress.errors import ConfigError
 from compress.space import Choice
 
@@ -19,6 +19,7 @@ class Calibrator(Enum):
     minmax = "minmax"
     entropy = "entropy"
     percentile = "percentile"
+    mse = "mse"  # the range whose own grid has the least squared error
 
 
 @dataclass(kw_only=True)
@@ -86,13 +87,14 @@ class Int8Static(QuantizeConfig):
     reduce_range: bool | None = None  # null: from the flags of the target's CPU
     symmetric_activations: bool | None = None  # null: likewise
     calibrator: Calibrator = field(
-        default=Calibrator.minmax, metadata={"search": Choice(("minmax", "entropy", "percentile"))}
+        default=Calibrator.minmax, metadata={"search": Choice(("minmax", "entropy", "percentile", "mse"))}
     )
     percentile: float = 99.99
-    examples: int = 128  # of the calibration split; histograms keep every activation in memory
+    examples: int = 128  # of the calibration split
     per_channel: bool = True
     embeddings: bool = True
     smooth: float | None = None  # alpha of SmoothQuant, 1: all into the weights; null: off; try 0.7
+    equalize: bool = False  # make the channels between two convolutions even: for depthwise nets
     bias_correction: bool = False  # give each product's bias the mean that quantization took
     exclude: list[str] = field(default_factory=list)
     min_coverage: float = 0.95
@@ -106,3 +108,31 @@ class Int8Static(QuantizeConfig):
         _patterns(self)
         within(self, 50.0, 100.0, "percentile")
         within(self, 1, 100_000, "examples")
+
+
+@dataclass(kw_only=True)
+class Int8Qat(Int8Static):
+    """Int8Static, then trained for a while with its rounding in place: convolutional classifiers only."""
+
+    epochs: int = 1
+    images: int = 10_000  # of train, an epoch: most is won within a few thousand; 0: all
+    batch_size: int = 64
+    # Adam's, falling to zero. Weights and scales are measured in steps of their grids, so that it says how
+    # far a weight goes at a time.
+    learning_rate: float = 0.005
+    distill: float = 0.9  # share of the loss that the float model's answers have; the rest are labels
+    temperature: float = 4.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, float("inf"), "epochs", "batch_size")
+        within(self, 0, float("inf"), "images")
+        within(self, 0.0, 10.0, "learning_rate", open_low=True)
+        within(self, 0.0, 1.0, "distill")
+        within(self, 0.0, 100.0, "temperature", open_low=True)
+        check_seed(self)
+        if self.bias_correction:
+            raise ConfigError(
+                "bias_correction is not for int8_qat", found=True, allowed="false: training finds the biases"
+            )

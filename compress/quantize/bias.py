@@ -6,60 +6,82 @@ layer, each with everything before it quantized and corrected.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnxruntime.quantization.quant_utils import QUANT_INPUT_SUFFIX
 
 from compress.quantize.activations import collect
+from compress.quantize.weights import Weights
 
+_INT32 = np.iinfo(np.int32)
 Feeds = Sequence[Mapping[str, np.ndarray]]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A product of the float graph whose bias can be corrected in the quantized one."""
+
+    expected: str  # tensor of the float graph ...
+    found: str  # ... and of the quantized one that should have the same means
+    axis: int  # of the channels
+    add: Callable[[Floats], None]  # to the bias
 
 
 def correct_bias(quantized: onnx.ModelProto, original: onnx.ModelProto, feeds: Feeds) -> onnx.ModelProto:
     """The quantized graph with E[original - quantized] added to the bias behind each product with weights.
 
-    The expectation is over all tokens of the feeds, an output channel at a time. Both graphs name what
-    the biases are added to and what comes out alike, as onnxruntime's quantizers leave it; a product
-    without a bias of its own stays as it is. Products that do not feed one another are corrected at
-    once: 4 runs through the graph a transformer layer.
+    The expectation is over all tokens or pixels of the feeds, an output channel at a time. Both graphs name
+    what comes out of a layer alike, as onnxruntime's quantizers leave it. A Conv or Gemm without a bias
+    gets one; a MatMul without a vector of its own added to it stays as it is. Products that do not feed one
+    another are corrected at once: 4 runs through the graph a transformer layer.
     """
     corrected = onnx.ModelProto()
     corrected.CopyFrom(quantized)
-    biases = _biases(corrected.graph)
-    depths = {
-        biases[name][0]: depth for name, depth in product_depths(original.graph).items() if name in biases
-    }
-    tensors = dict(biases.values())
-    expected = _means(collect(original, list(depths), feeds))
+    weights = Weights(corrected.graph, "_corrected")
+    places = {**_added(corrected.graph), **_built_in(corrected.graph, weights)}
+    depths = {name: depth for name, depth in product_depths(original.graph).items() if name in places}
+    expected = _means(original, [places[name] for name in depths], feeds, lambda place: place.expected)
     for depth in sorted(set(depths.values())):
-        level = [name for name in depths if depths[name] == depth]
-        for name, found in _means(collect(corrected, level, feeds)).items():
-            bias = tensors[name]
-            value = numpy_helper.to_array(bias) + expected[name] - found
-            bias.CopyFrom(numpy_helper.from_array(value.astype(np.float32), bias.name))
+        level = [places[name] for name in depths if depths[name] == depth]
+        for place, found in _means(corrected, level, feeds, lambda place: place.found).items():
+            place.add(expected[place] - found)
+    _drop_dead(corrected.graph)
+    weights.drop_unused()
     return corrected
 
 
 def product_depths(graph: onnx.GraphProto) -> dict[str, int]:
     """Output of each product with weights -> how many such products lie on the longest way before it."""
-    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) >= 2}
     before: dict[str, int] = {}
     found: dict[str, int] = {}
     for node in graph.node:
         depth = max((before.get(name, 0) for name in node.input), default=0)
-        if node.op_type in ("MatMul", "Gemm") and weights & set(node.input):
+        if node.op_type in ("MatMul", "Gemm", "Conv") and weights & set(node.input):
             found[node.output[0]] = depth
             depth += 1
         before.update(dict.fromkeys(node.output, depth))
     return found
 
 
-def _biases(graph: onnx.GraphProto) -> dict[str, tuple[str, onnx.TensorProto]]:
-    """Tensor -> its sum with a bias, and the bias, where nothing else reads the tensor or the bias."""
+def _added(graph: onnx.GraphProto) -> dict[str, Place]:
+    """Products whose bias is a vector added to them, where nothing else reads the product or the vector."""
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)
+
+    def into(bias: onnx.TensorProto) -> Callable[[Floats], None]:
+        def add(error: Floats) -> None:
+            value = numpy_helper.to_array(bias) + error
+            bias.CopyFrom(numpy_helper.from_array(value.astype(np.float32), bias.name))
+
+        return add
+
     found = {}
     for node in graph.node:
         if node.op_type != "Add":
@@ -67,17 +89,79 @@ def _biases(graph: onnx.GraphProto) -> dict[str, tuple[str, onnx.TensorProto]]:
         for name, bias in (node.input, reversed(node.input)):
             vector = bias in initializers and len(initializers[bias].dims) == 1
             if vector and readers[name] == readers[bias] == 1:
-                found[name] = node.output[0], initializers[bias]
+                total = node.output[0]
+                found[name] = Place(expected=total, found=total, axis=-1, add=into(initializers[bias]))
     return found
 
 
-def _means(runs: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Mean over all but the last axis, and over all runs."""
-    sums: dict[str, np.ndarray] = {}
-    tokens = 0
-    for values in runs:
-        for name, value in values.items():
+def _built_in(graph: onnx.GraphProto, weights: Weights) -> dict[str, Place]:
+    """Conv and Gemm, whose third input is a bias."""
+
+    def into(node: onnx.NodeProto) -> Callable[[Floats], None]:
+        return lambda error: _add_to_bias(graph, weights, node, error)
+
+    found = {}
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            output = node.output[0]
+            # What the graph itself gives is rounded under its own name.
+            name = output.removesuffix(QUANT_INPUT_SUFFIX)
+            axis = 1 if node.op_type == "Conv" else -1
+            found[name] = Place(expected=name, found=output, axis=axis, add=into(node))
+    return found
+
+
+def _add_to_bias(graph: onnx.GraphProto, weights: Weights, node: onnx.NodeProto, error: Floats) -> None:
+    """A bias of the node's own, in 32 bits where it multiplies integers: their scale is inputs x weights."""
+    producers = {output: maker for maker in graph.node for output in maker.output}
+    makers = [producers.get(name) for name in node.input[:2]]
+    old = node.input[2] if len(node.input) > 2 else ""
+    value = (_constant(old, weights, producers) if old else 0.0) + error
+    name = old or f"{node.name}_bias"
+    if all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers):
+        inputs, rows = (weights[maker.input[1]] for maker in makers if maker is not None)
+        scale = np.asarray(inputs * rows, np.float32)  # of each channel, or one
+        integers = np.clip(np.round(value / scale), _INT32.min, _INT32.max).astype(np.int32)
+        stored = [weights.put(f"{name}_quantized", integers), weights.put(f"{name}_quantized_scale", scale)]
+        zeros = np.zeros(scale.shape, np.int32)
+        stored.append(weights.put(f"{name}_quantized_zero_point", zeros))
+        name = f"{stored[0]}_float"
+        axis = 0 if scale.ndim else None  # None: no attribute
+        dequantize = helper.make_node("DequantizeLinear", stored, [name], name=name, axis=axis)
+        graph.node.insert(list(graph.node).index(node), dequantize)
+    else:
+        name = weights.put(name, value.astype(np.float32))
+    if old:
+        node.input[2] = name
+    else:
+        node.input.append(name)
+
+
+def _constant(name: str, weights: Weights, producers: Mapping[str, onnx.NodeProto]) -> Floats:
+    if name in weights:
+        return weights[name].astype(np.float64)
+    integers, scale = (weights[each].astype(np.float64) for each in producers[name].input[:2])
+    return np.asarray(integers * scale)
+
+
+def _drop_dead(graph: onnx.GraphProto) -> None:
+    """Biases in integers that nothing reads any more."""
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for node in [node for node in graph.node if node.op_type == "DequantizeLinear"]:
+        if not read & set(node.output):
+            graph.node.remove(node)
+
+
+def _means(
+    model: onnx.ModelProto, places: Sequence[Place], feeds: Feeds, tensor: Callable[[Place], str]
+) -> dict[Place, Floats]:
+    """Mean of each place's tensor over all axes but that of the channels, and over all feeds."""
+    sums = dict.fromkeys(places, np.zeros(()))
+    counts = dict.fromkeys(places, 0)
+    for values in collect(model, [tensor(place) for place in places], feeds):
+        for place in places:
+            value = np.moveaxis(values[tensor(place)], place.axis, -1)
             rows = value.reshape(-1, value.shape[-1])
-            sums[name] = sums.get(name, 0.0) + rows.sum(0, dtype=np.float64)
-        tokens += len(rows)
-    return {name: total / tokens for name, total in sums.items()}
+            sums[place] = sums[place] + rows.sum(0, dtype=np.float64)
+            counts[place] += len(rows)
+    return {place: total / counts[place] for place, total in sums.items()}

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.quant_utils import get_qmin_qmax_for_qType
 
 from compress.config import WeightType
 
@@ -51,3 +52,9 @@ def resolve(
         auto.reduce_range if reduce_range is None else reduce_range,
         auto.symmetric_activations if symmetric is None else symmetric,
     )
+
+
+def weight_limits(kernel: Kernel) -> tuple[int, int]:
+    """Smallest and largest integer that onnxruntime gives to a weight."""
+    low, high = get_qmin_qmax_for_qType(kernel.weight_type.tensor_type, kernel.reduce_range, symmetric=True)
+    return int(low), int(high)

@@ -3,7 +3,7 @@
 onnxruntime's quantizers rename nodes but keep the name of what a layer gives; by it they are matched.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,16 @@ def total_macs(reference: onnx.ModelProto) -> int:
     )
 
 
+def is_convolutional(graph: onnx.GraphProto) -> bool:
+    """Whether most of the layers with weights are convolutions; a ViT has one."""
+    convolutions = sum(node.op_type == "Conv" for node in graph.node)
+    weights = {tensor.name for tensor in graph.initializer}
+    products = sum(
+        node.op_type in ("MatMul", "Gemm") and bool(weights & set(node.input)) for node in graph.node
+    )
+    return bool(convolutions > products)
+
+
 def positions_of(model: onnx.ModelProto) -> dict[str, int]:
     """Output of each product -> at how many places of one example it is computed: pixels, or tokens.
 
@@ -75,8 +85,15 @@ def positions_of(model: onnx.ModelProto) -> dict[str, int]:
 def restored(
     quantized: onnx.ModelProto, reference: onnx.ModelProto, outputs: Collection[str]
 ) -> onnx.ModelProto:
-    """`quantized` with the float node back wherever one of `outputs` is made; all else as it was."""
+    """`quantized` with the float node back wherever one of `outputs` is made; all else as it was.
+
+    In a convolutional net it reads what an integer layer gives only rounded: that rounding belongs to the
+    kernel before it, which would fall back to float without.
+    """
     originals = {node.output[0]: node for node in reference.graph.node if node.output[0] in outputs}
+    if is_convolutional(reference.graph):
+        rounded = _rounded(quantized.graph, reference.graph, outputs)
+        originals = {name: _reading(node, rounded) for name, node in originals.items()}
     nodes = [originals.get(node.output[0], node) for node in quantized.graph.node]
     needed = {name for node in originals.values() for name in node.input}
     weights = [tensor for tensor in reference.graph.initializer if tensor.name in needed]
@@ -149,26 +166,44 @@ def _twin(
     return nodes
 
 
+def _rounded(
+    quantized: onnx.GraphProto, reference: onnx.GraphProto, outputs: Collection[str]
+) -> dict[str, str]:
+    """Float tensor -> its rounded twin, for all that integer nodes make: neither an input nor `outputs`."""
+    makers, found = _producers(reference), {}
+    for name, twin in _roundings(quantized.node).items():
+        maker = makers.get(name)
+        while maker is not None and maker.op_type in ("Relu", "Clip"):  # which a convolution takes in
+            maker = makers.get(maker.input[0])
+        if maker is not None and maker.output[0] not in outputs:
+            found[name] = twin
+    return found
+
+
 def _without_rounding(nodes: Iterable[onnx.NodeProto], tables: Collection[str]) -> list[onnx.NodeProto]:
     """Readers of what a float embedding table gives read it itself, where QDQ format rounds it for them."""
     nodes = list(nodes)
-    rounded = {
-        n.output[0]: n.input[0] for n in nodes if n.op_type == "QuantizeLinear" and n.input[0] in tables
-    }
-    floats = {
-        node.output[0]: rounded[node.input[0]]
+    floats = {twin: name for name, twin in _roundings(nodes).items() if name in tables}
+    return [_reading(node, floats) if floats.keys() & set(node.input) else node for node in nodes]
+
+
+def _roundings(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+    """Tensor -> what DequantizeLinear makes of its rounded values."""
+    nodes = list(nodes)
+    integers = {node.output[0]: node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}
+    return {
+        integers[node.input[0]]: node.output[0]
         for node in nodes
-        if node.op_type == "DequantizeLinear" and node.input[0] in rounded
+        if node.op_type == "DequantizeLinear" and node.input[0] in integers
     }
-    changed = []
-    for node in nodes:
-        if floats.keys() & set(node.input):
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            copy.input[:] = [floats.get(name, name) for name in node.input]
-            node = copy
-        changed.append(node)
-    return changed
+
+
+def _reading(node: onnx.NodeProto, instead: Mapping[str, str]) -> onnx.NodeProto:
+    """A copy of the node with other inputs."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [instead.get(name, name) for name in node.input]
+    return copy
 
 
 def _rebuilt(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compress.quantize.activations import collect
+from compress.quantize.weights import Weights
 
 _LEAST = 1e-5  # a channel that is always zero needs no factor, and must not get an infinite one
 
@@ -48,7 +49,7 @@ def smooth(
     smoothed = onnx.ModelProto()
     smoothed.CopyFrom(model)
     graph = smoothed.graph
-    weights = _Weights(graph)
+    weights = Weights(graph, "_smooth")
     groups = _groups(graph, weights, exclude)
     largest = _largest(model, [group.tensor for group in groups], feeds)
     # All from the weights as they came: folding one group's factors changes the weights of another.
@@ -62,40 +63,7 @@ def smooth(
     return smoothed
 
 
-class _Weights:
-    """The initializers of a graph as arrays; a changed one is a new one, since several nodes may share it."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.graph = graph
-        self.tensors = {tensor.name: tensor for tensor in graph.initializer}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return numpy_helper.to_array(self.tensors[name])
-
-    def has(self, name: str, dimensions: int) -> bool:
-        tensor = self.tensors.get(name)
-        return (
-            tensor is not None
-            and len(tensor.dims) == dimensions
-            and tensor.data_type == onnx.TensorProto.FLOAT
-        )
-
-    def put(self, name: str, value: np.ndarray) -> str:
-        """Add the value under a new name made from this one."""
-        while name in self.tensors:
-            name += "_smooth"
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
-        self.tensors[name] = self.graph.initializer[-1]
-        return name
-
-    def drop_unused(self) -> None:
-        used = {name for node in self.graph.node for name in node.input}
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
-
-
-def _groups(graph: onnx.GraphProto, weights: _Weights, exclude: Collection[str]) -> list[Group]:
+def _groups(graph: onnx.GraphProto, weights: Weights, exclude: Collection[str]) -> list[Group]:
     made = {output for node in graph.node for output in node.output}
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
@@ -117,11 +85,11 @@ def _largest(
     return largest
 
 
-def _largest_rows(group: Group, weights: _Weights) -> np.ndarray:
+def _largest_rows(group: Group, weights: Weights) -> np.ndarray:
     return np.asarray(np.max([np.abs(weights[node.input[1]]).max(1) for node in group.products], axis=0))
 
 
-def _fold(graph: onnx.GraphProto, weights: _Weights, group: Group, inverse: np.ndarray) -> bool:
+def _fold(graph: onnx.GraphProto, weights: Weights, group: Group, inverse: np.ndarray) -> bool:
     """Multiply the group's activation where it is made; False where that would change anything else."""
     producers = {output: node for node in graph.node for output in node.output}
 
@@ -155,7 +123,7 @@ def _fold(graph: onnx.GraphProto, weights: _Weights, group: Group, inverse: np.n
     return False
 
 
-def _multiply(graph: onnx.GraphProto, weights: _Weights, group: Group, inverse: np.ndarray) -> None:
+def _multiply(graph: onnx.GraphProto, weights: Weights, group: Group, inverse: np.ndarray) -> None:
     """Put Mul(activation, 1 / s) in front of the group's products."""
     name = f"{group.tensor}_smooth"
     node = helper.make_node("Mul", [group.tensor, weights.put(f"{name}_inverse", inverse)], [name], name=name)

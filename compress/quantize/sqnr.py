@@ -80,7 +80,8 @@ def check(errors: tuple[LayerError, ...], floor_db: float, texts: int, out: Path
             "int8 breaks a layer" if len(broken) == 1 else f"int8 breaks {len(broken)} layers",
             found=", ".join(f"{error.node} {error.alone_db:.1f} dB" for error in broken[:3]),
             allowed=f"at least {floor_db:g} dB of signal over noise (quantize.min_sqnr_db)",
-            next="leave it in float with quantize.exclude, or try quantize.smooth=0.7",
+            next="leave it in float with quantize.exclude, or try quantize.smooth=0.7 (transformers) or "
+            "quantize.equalize=true (convolutions)",
         )
 
 

@@ -19,6 +19,7 @@ from onnxruntime.quantization import (
     QuantFormat,
     QuantType,
     quantize_static,
+    save_tensors_data,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -27,8 +28,11 @@ from compress.data import load_splits
 from compress.families import Model, load
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
+from compress.quantize.calibrate import Grid, least_squares_ranges
+from compress.quantize.equalize import equalize
 from compress.quantize.finish import finish
-from compress.quantize.kernels import resolve
+from compress.quantize.kernels import Kernel, resolve
+from compress.quantize.layers import is_convolutional
 from compress.quantize.quiet import quiet
 from compress.quantize.smooth import smooth
 from compress.registry import register
@@ -37,8 +41,8 @@ _METHODS = {
     Calibrator.minmax: CalibrationMethod.MinMax,
     Calibrator.entropy: CalibrationMethod.Entropy,
     Calibrator.percentile: CalibrationMethod.Percentile,
+    Calibrator.mse: CalibrationMethod.MinMax,  # what a cache of ranges passes for
 }
-
 
 _WITH_WEIGHTS = ("MatMul", "Gemm", "Conv")
 # What lies between convolutions and has an integer kernel, or passes integers through.
@@ -70,24 +74,32 @@ class FeedReader(CalibrationDataReader):  # type: ignore[misc]
 def quantize(
     config: Int8Static, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
+    quantized, original = calibrated(config, cpu_flags, graph, checkpoint, splits, out)
+    finish(config, quantized, original, checkpoint, splits, out)
+
+
+def calibrated(
+    config: Int8Static, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The QDQ graph and the float graph it was made from, which name what layers give alike."""
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range, config.symmetric_activations)
-    examples = load_splits(splits).calibration.examples[: config.examples]
     with tempfile.TemporaryDirectory(dir=out) as scratch, quiet():
-        source = Path(scratch) / "prepared.onnx"
+        source, target = Path(scratch) / "prepared.onnx", Path(scratch) / "quantized.onnx"
         quant_pre_process(graph / "model.onnx", source, skip_symbolic_shape=True)
         excluded = coverage.excluded_nodes(source, config.exclude)
         if config.smooth is not None:
             feeds = calibration_feeds(checkpoint, splits, min(EXAMPLES, config.examples))
             onnx.save(smooth(onnx.load(source), feeds, config.smooth, excluded), source)
+        if config.equalize:
+            onnx.save(equalize(onnx.load(source)), source)
         of_activations = _declare_products(source)
         whole = is_convolutional(onnx.load(source).graph)
-        products = [*_WITH_WEIGHTS, *(["Gather"] if config.embeddings else [])]
+        types = _CONVOLUTIONAL if whole else [*_WITH_WEIGHTS, *(["Gather"] if config.embeddings else [])]
         quantize_static(
             source,
-            out / "model.onnx",
-            FeedReader(load(checkpoint), examples),
+            target,
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_CONVOLUTIONAL if whole else products,
+            op_types_to_quantize=types,
             per_channel=config.per_channel,
             reduce_range=kernel.reduce_range,
             activation_type=QuantType.QInt8 if kernel.symmetric_activations else QuantType.QUInt8,
@@ -102,22 +114,26 @@ def quantize(
                 # Texts differ in length, and the histograms stack what they get at one time.
                 "CalibStridedMinMax": 1,
             },
+            **_ranges(config, kernel, source, types, checkpoint, splits),
         )
         original = onnx.load(source)
-    if not whole:
-        _spare_the_rest(out / "model.onnx")
-    quantized = with_activations(onnx.load(out / "model.onnx"), original)
-    finish(config, quantized, original, checkpoint, splits, out)
+        if not whole:
+            _spare_the_rest(target)
+        return with_activations(onnx.load(target), original), original
 
 
-def is_convolutional(graph: onnx.GraphProto) -> bool:
-    """Whether most of the layers with weights are convolutions; a ViT has one."""
-    convolutions = sum(node.op_type == "Conv" for node in graph.node)
-    weights = {tensor.name for tensor in graph.initializer}
-    products = sum(
-        node.op_type in ("MatMul", "Gemm") and bool(weights & set(node.input)) for node in graph.node
-    )
-    return bool(convolutions > products)
+def _ranges(
+    config: Int8Static, kernel: Kernel, source: Path, types: Sequence[str], checkpoint: Path, splits: Path
+) -> dict[str, Any]:
+    """What tells `quantize_static` the ranges: examples, or for what it has no method, a cache of ours."""
+    model, examples = load(checkpoint), load_splits(splits).calibration.examples[: config.examples]
+    if config.calibrator is not Calibrator.mse:
+        return {"calibration_data_reader": FeedReader(model, examples)}
+    grid = Grid(low=-127, high=127, symmetric=True) if kernel.symmetric_activations else Grid(low=0, high=255)
+    found = least_squares_ranges(source, types, lambda: FeedReader(model, examples), grid)
+    cache = source.with_name("ranges.json")
+    save_tensors_data(found, cache)
+    return {"calibration_cache_path": cache}
 
 
 def with_activations(quantized: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:

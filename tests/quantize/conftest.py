@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.config import OptimumExport
+from compress.config import OptimumExport, TorchExport
 from compress.export import export
 
 
@@ -74,3 +74,70 @@ def executed(tmp_path):
         return Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def image_graphs(image_checkpoints, image_splits_folder, tmp_path_factory) -> dict[str, Path]:
+    folders = {}
+    for name, checkpoint in image_checkpoints.items():
+        folders[name] = tmp_path_factory.mktemp(f"{name}-graph")
+        export(TorchExport(), checkpoint, image_splits_folder, folders[name])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def uneven(image_graphs, tmp_path_factory) -> dict[str, Path]:
+    """The convolutional nets with a channel of 40 times the size between two convolutions each time: the
+    same function, hard to quantize."""
+    import onnx
+
+    folders = {}
+    for name in ("depthwise", "resnet"):
+        model = onnx.load(image_graphs[name] / "model.onnx")
+        enlarge(model, 40.0)
+        folders[name] = tmp_path_factory.mktemp(f"{name}-uneven")
+        onnx.save(model, folders[name] / "model.onnx")
+    return folders
+
+
+@pytest.fixture(scope="session")
+def learned(image_splits_folder, tmp_path_factory) -> tuple[Path, Path]:
+    """Checkpoint and graph of a depthwise net that tells stripes apart; the graph is uneven."""
+    import onnx
+
+    from compress.config import Supervised
+    from compress.recover import train_baseline
+
+    checkpoint, graph, scratch = (tmp_path_factory.mktemp(f"learned-{word}") for word in ("c", "g", "s"))
+    config = Supervised(epochs=8, batch_size=16, augment=False, label_smoothing=0.0)
+    kwargs = {"widths": [8, 12], "strides": [1, 2], "classes": 3}
+    facts = {"source": "made", "base_model": "depthwise", "license": "mit"}
+    builder = "compress.families.image_nets:depthwise"
+    train_baseline(config, builder, kwargs, facts, image_splits_folder, checkpoint, scratch)
+    export(TorchExport(), checkpoint, image_splits_folder, graph)
+    model = onnx.load(graph / "model.onnx")
+    enlarge(model, 20.0)
+    onnx.save(model, graph / "model.onnx")
+    return checkpoint, graph
+
+
+def enlarge(model, factor):
+    """Multiply what makes channel 1 of each ReLU between two convolutions, divide what reads it."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def scale(name, factor, *index):
+        value = numpy_helper.to_array(tensors[name]).copy()
+        value[index] *= factor
+        tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+
+    nodes = list(model.graph.node)
+    for first, relu, second in zip(nodes, nodes[1:], nodes[2:], strict=False):
+        readers = [node for node in nodes if set(relu.output) & set(node.input)]
+        if [first.op_type, relu.op_type, second.op_type] != ["Conv", "Relu", "Conv"] or len(readers) > 1:
+            continue
+        scale(first.input[1], factor, 1)
+        scale(first.input[2], factor, 1)
+        depthwise = tensors[second.input[1]].dims[1] == 1
+        scale(second.input[1], 1 / factor, *((1,) if depthwise else (slice(None), 1)))

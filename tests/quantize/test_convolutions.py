@@ -6,22 +6,11 @@ import onnxruntime
 import pytest
 
 from compress import families
-from compress.config import Calibrator, Int8Static, TorchExport
-from compress.export import export
-from compress.quantize import load_coverage, load_layer_errors, quantize
-from compress.quantize.layers import positions_of, quantized_layers, restored
-from compress.quantize.static import is_convolutional
+from compress.config import Calibrator, Int8Static
+from compress.quantize import load_coverage, load_layer_errors, load_sensitivity, quantize
+from compress.quantize.layers import is_convolutional, positions_of, quantized_layers, restored
 
 FLAGS = ("avx512_vnni",)
-
-
-@pytest.fixture(scope="session")
-def image_graphs(image_checkpoints, image_splits_folder, tmp_path_factory):
-    folders = {}
-    for name, checkpoint in image_checkpoints.items():
-        folders[name] = tmp_path_factory.mktemp(f"{name}-graph")
-        export(TorchExport(), checkpoint, image_splits_folder, folders[name])
-    return folders
 
 
 @pytest.fixture
@@ -106,9 +95,47 @@ def test_restored_layers_compute_in_float_again(int8, image_graphs, image_checkp
     assert errors[0] < 1.5 * errors[1]  # a broken graph would be far off
 
 
-def test_layers_stay_in_float_by_their_sensitivity(int8):
-    out = int8("depthwise", min_cosine=0.99999, min_coverage=0.3)
-    assert load_coverage(out).coverage_macs < 1
+@pytest.mark.parametrize("places", [[0], [2], [4], [1, 2], [0, 1, 2, 3], [6]])
+def test_only_what_was_restored_runs_in_float(places, int8, image_graphs, executed):
+    """A convolution whose result goes on unrounded would be computed in float, whatever the file says."""
+    out = int8("resnet")
+    reference, quantized = (onnx.load(f / "model.onnx") for f in (image_graphs["resnet"], out))
+    layers = quantized_layers(reference, quantized)
+    onnx.save(restored(quantized, reference, [layers[place].output for place in places]), out / "again.onnx")
+    operators = executed(out / "again.onnx")
+    assert operators["Conv"] + operators["FusedConv"] == sum(place < 6 for place in places)
+    assert operators["QLinearConv"] == 6 - sum(place < 6 for place in places)
+    assert operators["QGemm"] == (6 not in places)
+
+
+def test_between_two_restored_layers_nothing_is_rounded(int8, image_graphs):
+    out = int8("depthwise")
+    reference, quantized = (onnx.load(f / "model.onnx") for f in (image_graphs["depthwise"], out))
+    layers = quantized_layers(reference, quantized)
+    again = restored(quantized, reference, [layer.output for layer in layers[1:3]])
+    between = next(n.output[0] for n in reference.graph.node if n.input[0] == layers[1].output)
+    readers = [node for node in again.graph.node if between in node.input]
+    assert [node.op_type for node in readers] == ["Conv"]
+
+
+def test_layers_stay_in_float_by_their_sensitivity(int8, executed):
+    out = int8("depthwise", min_cosine=0.999999, min_coverage=0.3, bias_correction=True)
+    found, coverage = load_sensitivity(out), load_coverage(out)
+    left = {layer.node for layer in found.layers if layer.left_out}
+    assert 0 < len(left) < 6
+    assert found.cosine > found.cosine_all
+    assert coverage.coverage_macs == pytest.approx(1 - found.macs_left_out)
+    assert 0.3 <= coverage.coverage_macs < 1
+    assert {each.node for each in coverage.skipped} == left
+    operators = executed(out / "model.onnx")
+    layers = operators["QLinearConv"] + operators["QGemm"]
+    assert layers == 6 - len(left)
+
+
+def test_a_net_that_is_near_enough_stays_whole(int8):
+    out = int8("resnet", min_cosine=0.5)
+    assert load_sensitivity(out).met
+    assert load_coverage(out).coverage_macs == 1
 
 
 @pytest.mark.parametrize(("name", "expected"), [("resnet", True), ("depthwise", True), ("vit", False)])

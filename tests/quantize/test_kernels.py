@@ -4,7 +4,7 @@ import pytest
 from onnxruntime.quantization import QuantType
 
 from compress.config import WeightType
-from compress.quantize.kernels import Kernel, choose, resolve
+from compress.quantize.kernels import Kernel, choose, resolve, weight_limits
 
 AVX2 = {"sse4_2", "avx", "avx2", "fma"}
 SKYLAKE = AVX2 | {"avx512f", "avx512bw"}
@@ -40,3 +40,16 @@ def test_what_the_config_says_wins(flags):
     for value in (True, False):
         assert resolve(flags, WeightType.auto, value).reduce_range is value
         assert resolve(flags, WeightType.auto, None, value).symmetric_activations is value
+
+
+@pytest.mark.parametrize(
+    ("kind", "reduced", "limits"),
+    [
+        (QuantType.QInt8, False, (-127, 127)),
+        (QuantType.QInt8, True, (-64, 64)),
+        (QuantType.QUInt8, False, (0, 255)),
+        (QuantType.QUInt8, True, (0, 127)),
+    ],
+)
+def test_integers_of_weights(kind, reduced, limits):
+    assert weight_limits(Kernel(kind, reduce_range=reduced, symmetric_activations=False)) == limits

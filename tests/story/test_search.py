@@ -198,7 +198,7 @@ def test_a_space_that_is_used_up_ends_the_search():
     fake = Fake()
     said = run(fake, config(prune=NoPrune(), recover=NoRecover()), trials=50)
     assert "every candidate of the search space was tried" in said
-    assert len(fake.measures) == 5  # none, int8_dynamic, and int8_static with three calibrators
+    assert len(fake.measures) == 6  # none, int8_dynamic, and int8_static with four calibrators
 
 
 def test_nothing_to_search_is_said():

@@ -91,7 +91,7 @@ def test_the_space_is_what_the_options_declare():
         "prune.keep.layers": Float(0.5, 1.0, 0.125),
         "prune.importance": Choice(("activation", "taylor")),
         "quantize": Choice(("int8_dynamic", "int8_static", "none")),
-        "quantize.calibrator": Choice(("minmax", "entropy", "percentile")),
+        "quantize.calibrator": Choice(("minmax", "entropy", "percentile", "mse")),
     }
 
 

@@ -100,6 +100,27 @@ def test_the_report_of_a_pruned_net(image_data, image_checkpoints, image_splits,
     assert "calibration error" in (tmp_path / "run" / "artifact" / "README.md").read_text()
 
 
+def test_layers_stay_in_float_and_their_price_is_told(image_data, image_checkpoints, tmp_path):
+    words = ["quantize.min_cosine=0.999999", "quantize.min_coverage=0.5", "quantize.calibrator=mse"]
+    config = load_config(overrides(image_data, image_checkpoints["depthwise"], *words))
+    report = pipeline.run(config, tmp_path / "run", road(tmp_path))
+    assert [variant.name for variant in report.variants] == ["dense", "int8_all", "int8"]
+    _, every, some = report.variants
+    assert 0.5 <= some.quantization.coverage_macs < every.quantization.coverage_macs == 1
+    assert {"left in float for quantize.min_cosine"} == {each.reason for each in some.quantization.skipped}
+    assert verify(tmp_path / "run" / "artifact").name == "stripes"
+
+
+def test_a_net_that_is_trained_with_its_rounding(image_data, image_checkpoints, tmp_path):
+    words = ["quantize=int8_qat", "quantize.equalize=true", "quantize.batch_size=32"]
+    config = load_config(overrides(image_data, image_checkpoints["depthwise"], *words))
+    report = pipeline.run(config, tmp_path / "run", road(tmp_path))
+    assert [variant.name for variant in report.variants] == ["dense", "int8"]
+    assert report.variants[1].quantization.coverage_macs == 1
+    assert report.config["quantize"]["epochs"] == 1
+    assert verify(tmp_path / "run" / "artifact").name == "stripes"
+
+
 def test_the_code_of_the_card_runs(image_data, image_checkpoints, tmp_path, monkeypatch):
     config = load_config(overrides(image_data, image_checkpoints["resnet"], "quantize=none"))
     pipeline.run(config, tmp_path / "run", road(tmp_path))
