@@ -32,6 +32,7 @@ from compress.quantize.layers import is_convolutional
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, write_back
 from compress.registry import register
+from compress.training.fit import distillation
 
 log = logging.getLogger(__name__)
 _SELECT_BATCH = 250
@@ -148,9 +149,8 @@ class Training:
 
 
 def loss(config: Int8Qat, student: Tensor, teacher: Tensor, labels: NDArray[np.int64]) -> Tensor:
-    """Cross entropy with the labels, and `distill` of it T^2 KL(teacher || student) of softened answers."""
-    soft, wanted = (functional.log_softmax(logits / config.temperature, 1) for logits in (student, teacher))
-    taught = functional.kl_div(soft, wanted, log_target=True, reduction="batchmean") * config.temperature**2
+    """Cross entropy with the labels; a share `distill` of it is what the teacher answers."""
+    taught = distillation(student, teacher, config.temperature)
     judged = functional.cross_entropy(student, torch.from_numpy(labels))
     return (1 - config.distill) * judged + config.distill * taught
 
