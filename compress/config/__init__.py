@@ -31,7 +31,7 @@ from compress.config.data import (
 )
 from compress.config.evaluate import EvaluateConfig, ImageClassification, SentenceSimilarity
 from compress.config.export import ExportConfig, OptimumExport, TorchExport
-from compress.config.model import EncoderModel, ImageClassifierModel, ModelConfig
+from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel, ModelConfig
 from compress.config.prune import (
     ChannelImportance,
     ChannelPrune,
@@ -76,6 +76,7 @@ __all__ = [
     "SKIPS",
     "BudgetConfig",
     "Calibrator",
+    "CausalLMModel",
     "ChannelImportance",
     "ChannelPrune",
     "ChannelScope",
@@ -185,7 +186,11 @@ def _check_primary(primary: str, data: TextData) -> None:
 
 
 OPTIONS: dict[str, dict[str, type]] = {
-    "model": {"encoder": EncoderModel, "image_classifier": ImageClassifierModel},
+    "model": {
+        "encoder": EncoderModel,
+        "image_classifier": ImageClassifierModel,
+        "causal_lm": CausalLMModel,
+    },
     "data": {"text": TextData, "images": ImageData},
     "prune": {"none": NoPrune, "structured": StructuredPrune, "channels": ChannelPrune},
     "recover": {"none": NoRecover, "distill": Distill, "finetune": Finetune},

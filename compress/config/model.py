@@ -36,3 +36,13 @@ class ImageClassifierModel(ModelConfig):
     builder: str | None = None
     # for `compress train`, and for a source with weights but no config.json
     builder_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class CausalLMModel(ModelConfig):
+    """A language model of the LLaMA family: a folder in Hugging Face layout, or a GGUF file."""
+
+    source: str = MISSING  # package:dist==version/model.gguf, hf:org/name@revision or path:
+    sha256: str | None = None
+    base_model: str | None = None
+    license: str | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compress import sources
-from compress.config import EncoderModel, ImageClassifierModel, ModelConfig
+from compress.config import CausalLMModel, EncoderModel, ImageClassifierModel, ModelConfig
 from compress.errors import ModelError, did_you_mean
 from compress.families.checkpoint import Facts, read_facts
 from compress.families.summary import Summary, read_check_inputs, read_summary
@@ -20,6 +20,7 @@ from compress.registry import implementation
 if TYPE_CHECKING:  # torch and transformers take seconds: not before a model has to be opened
     from torch import Tensor, nn
 
+    from compress.families.causal_lm import CausalLM
     from compress.families.encoder import Encoder
     from compress.families.image_classifier import ImageClassifier
     from compress.families.transformer import Stack
@@ -31,6 +32,7 @@ __all__ = [
     "identity",
     "import_model",
     "load",
+    "load_causal_lm",
     "load_encoder",
     "load_image_classifier",
     "read_check_inputs",
@@ -77,24 +79,25 @@ class Model(Protocol):
 
 def import_model(config: ModelConfig, out: Path) -> None:
     """Fetch the model that `config` names and write it as a checkpoint; raises ModelError, SourceError."""
-    from compress.families import encoder, image_classifier  # noqa: F401  register themselves
+    from compress.families import causal_lm, encoder, image_classifier  # noqa: F401  register themselves
 
     implementation(config)(config, out)
 
 
 def identity(config: ModelConfig) -> str:
     """Digest of what `import_model` would fetch; nothing is downloaded for a pinned source."""
-    assert isinstance(config, EncoderModel | ImageClassifierModel)
+    assert isinstance(config, EncoderModel | ImageClassifierModel | CausalLMModel)
     return sources.identity(config.source, config.sha256)
 
 
 def load(checkpoint: Path, attention: str = "sdpa") -> Model:
     """Open a checkpoint written by a stage; raises ModelError when it is not intact."""
-    from compress.families import encoder, image_classifier
+    from compress.families import causal_lm, encoder, image_classifier
 
     families: dict[str, Any] = {
         encoder.FAMILY: encoder.Encoder,
         image_classifier.FAMILY: image_classifier.ImageClassifier,
+        causal_lm.FAMILY: causal_lm.CausalLM,
     }
     facts = read_facts(checkpoint)
     if facts.family not in families:
@@ -124,6 +127,18 @@ def load_image_classifier(checkpoint: Path) -> ImageClassifier:
     found = load(checkpoint)
     if not isinstance(found, ImageClassifier):
         raise _of_another_family(found, "a classifier of images", "recover=distill export=optimum")
+    return found
+
+
+def load_causal_lm(checkpoint: Path, attention: str = "sdpa") -> CausalLM:
+    """Like `load`, for what works on language models only; raises ModelError for another family."""
+    from compress.families.causal_lm import CausalLM
+
+    found = load(checkpoint, attention)
+    if not isinstance(found, CausalLM):
+        raise _of_another_family(
+            found, "a language model", "the options of experiment=minilm or fashion_resnet"
+        )
     return found
 
 

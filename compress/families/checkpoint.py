@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from compress.config import EncoderModel, ImageClassifierModel
+from compress.config import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.errors import ModelError
 from compress.sources import describe, fetch
 
@@ -22,6 +22,8 @@ _COMPANIONS = (
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
     "sentencepiece.bpe.model",
     "modules.json",
     "sentence_bert_config.json",
@@ -49,7 +51,9 @@ class Facts:
 _FACTS = TypeAdapter(Facts)
 
 
-def fetch_published(config: EncoderModel | ImageClassifierModel, family: str) -> tuple[Path, Facts]:
+def fetch_published(
+    config: EncoderModel | ImageClassifierModel | CausalLMModel, family: str
+) -> tuple[Path, Facts]:
     """The folder that `config` names, and what is known of it; raises SourceError where it cannot be had."""
     described = describe(config.source, config.sha256)
     facts = Facts(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from compress.config import Fit, Optimizer
+from compress.config import Fit, Optimizer, Precision
 from compress.data import ImageSplits
 from compress.families.image_classifier import ImageClassifier
 from compress.training.augment import augment
@@ -112,7 +112,8 @@ class Trainer:
             logits.float(), labels, label_smoothing=self.config.label_smoothing
         )
         if self.teacher is not None:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            fast = wants_bfloat16(Precision.auto)  # it takes no gradients, which alone may want float32
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
                 wanted = self.teacher.module(pixels)
             share = self.config.distill
             taught = distillation(logits.float(), wanted.float(), self.config.temperature)

@@ -17,6 +17,7 @@ EXPERIMENTS = GROUPS["experiment"]
 NEEDS = {
     ("model", "encoder"): ["model.source=path:x"],
     ("model", "image_classifier"): ["model.source=path:x"],
+    ("model", "causal_lm"): ["model.source=path:x"],
     ("data", "images"): ["data.train_set.source=path:x", "data.test_set.source=path:x"],
     ("data", "text"): [
         "evaluate=sentence_similarity",

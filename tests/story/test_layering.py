@@ -12,7 +12,7 @@ PACKAGE = ROOT / "compress"
 # A module may import those of earlier lines only: nothing upward, and nothing of its own line.
 LAYERS = [
     {"errors", "space", "machine", "onnx_probe"},
-    {"config", "registry", "result", "store", "sources", "sweep", "onnx_file", "onnx_gates"},
+    {"config", "registry", "result", "store", "sources", "sweep", "onnx_file", "onnx_gates", "decoder"},
     {"compose", "families", "data", "search_space", "sweep_result"},
     {"training"},
     {"prune", "recover", "export", "quantize", "evaluate", "benchmark", "report"}

@@ -1,0 +1,92 @@
+"""An ONNX language model with its cache of keys and values: numpy in, numpy out.
+
+A fused graph (GroupQueryAttention) writes new keys and values into the buffers that it reads the old
+ones from: both are bound to the same memory, or every token would copy the whole cache. A graph of
+plain operators hands back a longer cache each time.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from compress.errors import ModelError
+
+Array = np.ndarray
+
+
+class Decoder:
+    def __init__(self, path: Path, threads: int = 0, capacity: int = 2048) -> None:
+        """Open `path`; `capacity`: tokens that the cache of a fused graph holds.
+
+        Raises ModelError for a graph without logits or cache.
+        """
+        graph = onnx.load(path, load_external_data=False).graph
+        self.fused = any(node.op_type == "GroupQueryAttention" for node in graph.node)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = {each.name: each for each in self.session.get_inputs()}
+        outputs = [each.name for each in self.session.get_outputs()]
+        self.cached = [name for name in self.inputs if name.startswith("past_key_values.")]
+        self.present = [name.replace("past_key_values", "present") for name in self.cached]
+        if "input_ids" not in self.inputs or not self.cached or {"logits", *self.present} - set(outputs):
+            raise ModelError(
+                f"{path.name} is no language model with a cache",
+                found=f"{', '.join(list(self.inputs)[:4])} -> {', '.join(outputs[:4])}",
+                allowed="input_ids, attention_mask, past_key_values.* -> logits, present.*",
+            )
+        self.capacity = capacity
+        self.past = 0
+        self.cache: dict[str, Array] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.past = 0
+        self.cache = {name: np.zeros(self._shape(name), np.float32) for name in self.cached}
+
+    def run(self, ids: Array) -> Array:
+        """Logits (tokens, vocabulary) of `ids` (tokens,) after those of the calls before."""
+        tokens = len(ids)
+        if self.fused and self.past + tokens > self.capacity:
+            raise ModelError(
+                "the cache is full",
+                found=f"{self.past + tokens} tokens",
+                allowed=f"{self.capacity}",
+                next="a shorter prompt, fewer new tokens, or a larger capacity",
+            )
+        feeds = {
+            "input_ids": np.asarray(ids, np.int64)[None],
+            "attention_mask": np.ones((1, self.past + tokens), np.int64),
+            "position_ids": np.arange(self.past, self.past + tokens, dtype=np.int64)[None],
+        }
+        feeds = {name: each for name, each in feeds.items() if name in self.inputs}
+        self.past += tokens
+        return self._bound(feeds) if self.fused else self._plain(feeds)
+
+    def _bound(self, feeds: dict[str, Array]) -> Array:
+        binding = self.session.io_binding()
+        for name, each in feeds.items():
+            binding.bind_cpu_input(name, each)
+        for name, present in zip(self.cached, self.present, strict=True):
+            buffer = self.cache[name]
+            place = ("cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+            binding.bind_input(name, *place)
+            binding.bind_output(present, *place)
+        binding.bind_output("logits", "cpu")
+        self.session.run_with_iobinding(binding)
+        logits: Array = binding.get_outputs()[-1].numpy()[0]
+        return logits
+
+    def _plain(self, feeds: dict[str, Array]) -> Array:
+        logits, *present = self.session.run(["logits", *self.present], {**feeds, **self.cache})
+        self.cache = dict(zip(self.cached, present, strict=True))
+        found: Array = logits[0]
+        return found
+
+    def _shape(self, name: str) -> tuple[int, int, int, int]:
+        _, heads, _, size = self.inputs[name].shape
+        return 1, int(heads), self.capacity if self.fused else 0, int(size)
