@@ -1,4 +1,4 @@
-"""Two-layer encoders of every architecture and a small folder of splits, built once for all tests."""
+"""Two-layer models of every architecture and a small folder of splits, built once for all tests."""
 
 import json
 import random
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from compress.config import (
+    CausalLMModel,
     EncoderModel,
     ImageClassifierModel,
     ImageData,
@@ -211,4 +212,87 @@ def image_checkpoints(tmp_path_factory) -> dict[str, Path]:
         facts = Facts(family="image_classifier", source="made", base_model=name, license="mit")
         ImageClassifier(net, config, PREPROCESSING, facts, []).save(published, facts)
         import_model(ImageClassifierModel(source=f"path:{published}"), folders[name])
+    return folders
+
+
+# ---------------------------------------------------------------- language models
+
+MARKS = ("<|end|>", "<|start|>")
+LANGUAGE_SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "original_max_position_embeddings": 256,  # Phi-3
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "initializer_range": 0.25,  # the usual 0.02 leaves a random model nearly linear
+}
+LANGUAGE = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
+
+
+def write_bpe(folder: Path, texts: list[str], size: int = 320) -> int:
+    """A tokenizer as SmolLM2's: byte-level BPE; its size."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(MARKS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=MARKS[0], bos_token=MARKS[1], pad_token=MARKS[0]
+    )
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def write_language(folder: Path, architecture: str, texts: list[str], **changes: object) -> Path:
+    """A folder as a hub would serve it, with random weights that the architecture's name seeds."""
+    vocabulary = write_bpe(folder, texts)
+    with torch.random.fork_rng():
+        torch.manual_seed(LANGUAGE.index(architecture))
+        sizes = {**LANGUAGE_SIZES, "vocab_size": vocabulary, **changes}
+        if architecture == "phi3":
+            sizes["hidden_size"] = 64  # its heads are of that by their number
+        config = transformers.AutoConfig.for_model(architecture, **sizes)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for name, parameter in model.named_parameters():  # zero biases would hide what forgets them
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def language_texts() -> list[str]:
+    """120 documents, a paragraph each."""
+    rng = random.Random(1)
+    return [" ".join(sentence(rng) for _ in range(4)) for _ in range(120)]
+
+
+@pytest.fixture(scope="session")
+def language_published(tmp_path_factory, language_texts) -> dict[str, Path]:
+    """Architecture -> language model in Hugging Face layout, not to be written to."""
+    return {
+        name: write_language(tmp_path_factory.mktemp(f"{name}-published"), name, language_texts)
+        for name in LANGUAGE
+    }
+
+
+@pytest.fixture(scope="session")
+def language_checkpoints(tmp_path_factory, language_published) -> dict[str, Path]:
+    """Architecture -> checkpoint of a language model, as the load stage leaves it, not to be written to."""
+    folders = {}
+    for name, source in language_published.items():
+        folders[name] = tmp_path_factory.mktemp(f"{name}-checkpoint")
+        import_model(CausalLMModel(source=f"path:{source}"), folders[name])
     return folders

@@ -30,7 +30,7 @@ from compress.config.data import (
     TextFormat,
 )
 from compress.config.evaluate import EvaluateConfig, ImageClassification, SentenceSimilarity
-from compress.config.export import ExportConfig, OptimumExport, TorchExport
+from compress.config.export import ExportConfig, GenaiExport, OptimumExport, TorchExport
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel, ModelConfig
 from compress.config.prune import (
     ChannelImportance,
@@ -87,6 +87,7 @@ __all__ = [
     "ExportConfig",
     "Finetune",
     "Fit",
+    "GenaiExport",
     "ImageClassification",
     "ImageClassifierModel",
     "ImageData",
@@ -195,7 +196,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "prune": {"none": NoPrune, "structured": StructuredPrune, "channels": ChannelPrune},
     "recover": {"none": NoRecover, "distill": Distill, "finetune": Finetune},
     "train": {"none": NoTrain, "supervised": Supervised},
-    "export": {"optimum": OptimumExport, "torch": TorchExport},
+    "export": {"optimum": OptimumExport, "torch": TorchExport, "genai": GenaiExport},
     "quantize": {
         "none": NoQuantize,
         "int8_dynamic": Int8Dynamic,

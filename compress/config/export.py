@@ -33,3 +33,14 @@ class TorchExport(ExportConfig):
     def __post_init__(self) -> None:
         within(self, 14, 23, "opset")
         within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
+
+
+@dataclass(kw_only=True)
+class GenaiExport(ExportConfig):
+    """By onnxruntime-genai's model builder: language models."""
+
+    max_abs_diff: float = 1e-2  # of logits; the parity gate: torch against ONNX on real text
+    min_cosine: float = 0.99999
+
+    def __post_init__(self) -> None:
+        within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)

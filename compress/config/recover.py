@@ -69,7 +69,8 @@ class Fit:
     warmup: float = 0.2  # share of the steps until the peak
     weight_decay: float = 5e-4  # of weights of two axes and more
     label_smoothing: float = 0.1
-    augment: bool = True  # shifted by up to two pixels, mirrored, a square erased
+    augment: bool = True  # shifted, mirrored, a square erased
+    shift: int = 2  # pixels, at most
     flip: bool = True
     erase: float = 0.5  # share of the images
     distill: float = 0.0  # share of the loss that a teacher's answers have (Hinton et al. 2015)
@@ -82,6 +83,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         within(self, 1, float("inf"), "epochs", "batch_size", "patience")
+        within(self, 0, 16, "shift")
         within(self, 0.0, 10.0, "learning_rate", open_low=True)
         within(self, 0.0, 1.0, "warmup", "weight_decay", "label_smoothing", "erase", "distill")
         within(self, 0.0, 100.0, "temperature", open_low=True)

@@ -3,17 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
-from compress.config import ExportConfig, OptimumExport
+from compress.config import ExportConfig, GenaiExport, OptimumExport
 from compress.registry import implementation
 
 
 def plain(config: ExportConfig) -> ExportConfig:
     """The same export without rewriting: the baseline is what everybody exports."""
+    if isinstance(config, GenaiExport):
+        return OptimumExport(fuse=False, max_abs_diff=config.max_abs_diff, min_cosine=config.min_cosine)
     return replace(config, fuse=False) if isinstance(config, OptimumExport) else config
 
 
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:
     """Export `checkpoint` to `out/model.onnx`, proven equal on texts of the calibration split."""
-    from compress.export import optimum, torch_onnx  # noqa: F401  register themselves; take torch along
+    from compress.export import genai, optimum, torch_onnx  # noqa: F401  register themselves; take torch along
 
     implementation(config)(config, checkpoint, splits, out)

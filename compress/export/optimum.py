@@ -13,10 +13,12 @@ import onnx
 from compress.config import OptimumExport
 from compress.data import load_texts
 from compress.export.attempt import attempt
+from compress.export.decoder import export_decoder
 from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.export.parity import EXAMPLES, check_parity, parity
 from compress.export.strip import strip
-from compress.families import load_encoder
+from compress.families import load_causal_lm, load_encoder, read_facts
+from compress.families.causal_lm import FAMILY as CAUSAL_LM
 from compress.families.encoder import Encoder
 from compress.onnx_gates import check_operators
 from compress.registry import register
@@ -31,8 +33,11 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
     Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
     CompressError when the architecture has an operator that cannot be exported.
     """
-    encoder = load_encoder(checkpoint)
     path = out / "model.onnx"
+    if read_facts(checkpoint).family == CAUSAL_LM:
+        export_decoder(config, load_causal_lm(checkpoint), splits, path)
+        return
+    encoder = load_encoder(checkpoint)
     with attempt():
         _export(encoder, max(config.opset, LOWEST_OPSET) if config.fuse else config.opset, path)
     strip(path)

@@ -3,17 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-SHIFT = 2  # pixels
 ERASED = 8  # side of the square
 
 
-def augment(pixels: Tensor, generator: torch.Generator, flip: bool, erase: float) -> Tensor:
-    """Shift, mirror, erase: each image of (batch, channels, height, width) its own way.
+def augment(pixels: Tensor, generator: torch.Generator, shift: int, flip: bool, erase: float) -> Tensor:
+    """Shift by up to `shift` pixels, mirror, erase: each of (batch, channels, height, width) its own way.
 
     Erasing (Zhong et al. 2020, Random Erasing) a square of the share `erase` of the images puts zeros, the
     mean of normalised images.
     """
-    pixels = shifted(pixels, torch.randint(0, 2 * SHIFT + 1, (len(pixels), 2), generator=generator))
+    pixels = shifted(pixels, torch.randint(0, 2 * shift + 1, (len(pixels), 2), generator=generator), shift)
     if flip:
         mirrored = torch.rand(len(pixels), generator=generator) < 0.5
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
@@ -23,10 +22,10 @@ def augment(pixels: Tensor, generator: torch.Generator, flip: bool, erase: float
     return pixels.masked_fill(some[:, None, None, None] & squares(centre, height, width)[:, None], 0.0)
 
 
-def shifted(pixels: Tensor, offsets: Tensor) -> Tensor:
-    """Windows of the zero-padded images: `offsets` (batch, 2) of rows and columns, from 0 to 2 * SHIFT."""
+def shifted(pixels: Tensor, offsets: Tensor, shift: int) -> Tensor:
+    """Windows of the images within `shift` zeros: `offsets` (batch, 2) of rows, columns, 0 to 2 * shift."""
     batch, _, height, width = pixels.shape
-    padded = nn.functional.pad(pixels, (SHIFT,) * 4)
+    padded = nn.functional.pad(pixels, (shift,) * 4)
     rows = offsets[:, :1] + torch.arange(height)
     columns = offsets[:, 1:] + torch.arange(width)
     of = torch.arange(batch)[:, None, None]

@@ -100,9 +100,10 @@ class Trainer:
         return sum(losses) / len(losses)
 
     def _step(self, rows: np.ndarray, random: torch.Generator) -> float:
+        config = self.config
         pixels = self.student.inputs(self.data.train.images[rows])["pixel_values"]
-        if self.config.augment:
-            pixels = augment(pixels, random, self.config.flip, self.config.erase)
+        if config.augment:
+            pixels = augment(pixels, random, config.shift, config.flip, config.erase)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(self.data.train.labels[rows])
         # torch's own attention takes three times as long backwards as plain products, for short sequences

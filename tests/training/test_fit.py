@@ -11,7 +11,7 @@ from compress.config import Finetune, Optimizer, Precision, Supervised
 from compress.errors import ConfigError
 from compress.recover import recover, train_baseline
 from compress.recover.baseline import preprocessing_of
-from compress.training.augment import SHIFT, augment, shifted, squares
+from compress.training.augment import augment, shifted, squares
 from compress.training.fit import Trainer, distillation, one_cycle
 
 KWARGS = {"widths": [8, 12], "blocks": 1, "classes": 3}
@@ -152,7 +152,7 @@ def test_distillation_by_hand():
 
 def test_shifts_by_hand():
     pixels = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(2, 1, 1, 1)
-    found = shifted(pixels, torch.tensor([[SHIFT, SHIFT], [SHIFT + 1, SHIFT - 1]]))
+    found = shifted(pixels, torch.tensor([[2, 2], [3, 1]]), 2)
     assert torch.equal(found[0], pixels[0])
     expected = torch.zeros(4, 4)
     expected[:3, 1:] = pixels[1, 0, 1:, :3]  # one up, one to the right, zeros behind
@@ -169,7 +169,7 @@ def test_squares_lie_around_their_centre():
 
 def test_augmentation_is_of_its_seed_and_keeps_the_shape():
     pixels = torch.rand(8, 3, 28, 28)
-    made = [augment(pixels, torch.Generator().manual_seed(seed), True, 0.5) for seed in (0, 0, 1)]
+    made = [augment(pixels, torch.Generator().manual_seed(seed), 2, True, 0.5) for seed in (0, 0, 1)]
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
     assert made[0].shape == pixels.shape

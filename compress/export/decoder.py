@@ -1,0 +1,46 @@
+"""A language model with its cache as optimum exports it: plain operators, what everybody starts from."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compress.config import OptimumExport
+from compress.export.attempt import attempt
+from compress.export.decoder_parity import check_parity, parity
+from compress.export.strip import strip
+from compress.families.causal_lm import CausalLM
+from compress.onnx_gates import check_operators
+
+
+def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: Path) -> None:
+    """Write `path` and parity.json beside it. `config.fuse` has no meaning here: export=genai fuses."""
+    with attempt(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _export(model, config.opset, path)
+    strip(path)
+    check_operators(onnx.load(path, load_external_data=False))
+    numbers = parity(model, path, splits)
+    (path.parent / "parity.json").write_text(json.dumps(numbers, indent=2))
+    check_parity(
+        numbers, config.max_abs_diff, config.min_cosine, "another opset: export.opset=17; or export=genai"
+    )
+
+
+def _export(model: CausalLM, opset: int, path: Path) -> None:
+    from optimum.exporters.onnx import export as optimum_export
+    from optimum.exporters.tasks import TasksManager
+
+    module: Any = model.module
+    constructor = TasksManager.get_exporter_config_constructor(
+        exporter="onnx",
+        model_type=model.config.model_type,
+        task="text-generation-with-past",
+        library_name="transformers",
+    )
+    described = constructor(model.config, task="text-generation", use_past=True, use_past_in_inputs=True)
+    logging.getLogger("optimum").setLevel(logging.ERROR)
+    optimum_export(module, described, path, opset=opset)

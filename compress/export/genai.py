@@ -1,0 +1,76 @@
+"""torch in, ONNX out, by onnxruntime-genai's model builder: attention with its cache is one operator.
+
+The graph of optimum takes over a thousand small operators a token, and copies the cache each time.
+"""
+
+import contextlib
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compress.config import GenaiExport
+from compress.errors import CompressError
+from compress.export.decoder_parity import check_parity, parity
+from compress.export.strip import strip
+from compress.families import load_causal_lm
+from compress.onnx_gates import check_operators
+from compress.registry import register
+
+log = logging.getLogger(__name__)
+CONFIG = "genai_config.json"
+DATA = "model.onnx.data"
+
+
+@register(GenaiExport)
+def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> None:
+    """Write `out/model.onnx`, its weights in `model.onnx.data`, `genai_config.json` and `parity.json`.
+
+    Raises GateError when ONNX and torch differ on real text by more than the config allows, and
+    CompressError for an architecture that the builder does not know.
+    """
+    model = load_causal_lm(checkpoint)
+    _build(checkpoint, out)
+    path = out / "model.onnx"
+    _name_inputs(out / CONFIG, path)
+    strip(path)
+    check_operators(onnx.load(path, load_external_data=False))
+    numbers = parity(model, path, splits)
+    (out / "parity.json").write_text(json.dumps(numbers, indent=2))
+    check_parity(numbers, config.max_abs_diff, config.min_cosine, "try export=optimum")
+
+
+def _build(checkpoint: Path, out: Path) -> None:
+    from onnxruntime_genai.models.builder import create_model
+
+    said = io.StringIO()
+    keep = {"model.onnx", DATA, CONFIG}
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            create_model(
+                "", str(checkpoint), str(out), "fp32", "cpu", str(out), hf_token="false", hf_remote=False
+            )
+    except (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CompressError(
+            "onnxruntime-genai's builder cannot export the model",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            next="try export=optimum",
+        ) from error
+    finally:
+        log.debug("%s", said.getvalue())
+    for path in out.iterdir():  # tokenizer files come from the checkpoint
+        if path.is_file() and path.name not in keep:
+            path.unlink()
+
+
+def _name_inputs(config: Path, path: Path) -> None:
+    """The builder leaves positions out of its config where the graph does not take them; check, and note."""
+    described: dict[str, Any] = json.loads(config.read_text())
+    graph = onnx.load(path, load_external_data=False).graph
+    decoder = described["model"]["decoder"]
+    taken = {each.name for each in graph.input}
+    decoder["inputs"] = {k: v for k, v in decoder["inputs"].items() if "%d" in v or v in taken}
+    config.write_text(json.dumps(described, indent=4) + "\n")

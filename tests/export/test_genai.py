@@ -1,0 +1,68 @@
+"""Language models as ONNX, fused and plain: right at once and token by token."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+
+from compress.config import GenaiExport, OptimumExport
+from compress.decoder import Decoder
+from compress.errors import GateError, ModelError
+from compress.export import export, plain
+from compress.families import load_causal_lm
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("config", [GenaiExport(), plain(GenaiExport())], ids=["genai", "optimum"])
+def test_it_computes_what_torch_computes(config, name, language_checkpoints, splits_folder, tmp_path):
+    export(config, language_checkpoints[name], splits_folder, tmp_path)
+    numbers = json.loads((tmp_path / "parity.json").read_text())
+    assert numbers["min_cosine"] > 0.999999
+    assert numbers["top1_agreement"] == 1.0
+    decoder = Decoder(tmp_path / "model.onnx", capacity=32)
+    assert decoder.fused == isinstance(config, GenaiExport)
+    stock = transformers.AutoModelForCausalLM.from_pretrained(language_checkpoints[name]).eval()
+    prompt = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    wanted = stock.generate(prompt, max_new_tokens=8, do_sample=False, eos_token_id=None)[0, 6:].tolist()
+    found = [int(decoder.run(prompt[0].numpy())[-1].argmax())]
+    while len(found) < 8:
+        found.append(int(decoder.run(np.array(found[-1:]))[-1].argmax()))
+    assert found == wanted
+
+
+def test_a_full_cache_is_an_error(language_checkpoints, splits_folder, tmp_path):
+    export(GenaiExport(), language_checkpoints["llama"], splits_folder, tmp_path)
+    decoder = Decoder(tmp_path / "model.onnx", capacity=4)
+    with pytest.raises(ModelError, match="full"):
+        decoder.run(np.arange(5))
+
+
+def test_a_graph_without_a_cache_is_no_decoder(tmp_path):
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [value], [out])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(made, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="no language model"):
+        Decoder(tmp_path / "model.onnx")
+
+
+def test_the_gate_fails(language_checkpoints, splits_folder, tmp_path):
+    with pytest.raises(GateError, match="does not compute"):
+        export(GenaiExport(max_abs_diff=1e-9), language_checkpoints["llama"], splits_folder, tmp_path)
+
+
+def test_genai_config_names_what_the_graph_takes(language_checkpoints, splits_folder, tmp_path):
+    export(GenaiExport(), language_checkpoints["qwen3"], splits_folder, tmp_path)
+    described = json.loads((tmp_path / "genai_config.json").read_text())["model"]["decoder"]
+    inputs = {each.name for each in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.input}
+    assert {name for name in described["inputs"].values() if "%d" not in name} <= inputs
+    model = load_causal_lm(language_checkpoints["qwen3"])
+    assert described["num_key_value_heads"] == model.kv_heads
+    assert OptimumExport().fuse
+    assert not plain(GenaiExport()).fuse
