@@ -263,7 +263,7 @@ def _load_module(folder: Path, attention: str) -> transformers.PreTrainedModel:
 def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"no usable tokenizer in {folder}",
             found=(str(error) or type(error).__name__).splitlines()[0],
