@@ -81,6 +81,13 @@ def open_images(config: ImageData, out: Path) -> None:
             found=", ".join(tested_names) or "none",
             allowed=", ".join(names) or "none",
         )
+    if classes != names and set(classes) == set(names):
+        raise DataError(
+            "data.classes has the files' own names in another order, which would relabel the images",
+            found=", ".join(classes),
+            allowed=", ".join(names),
+            next="leave data.classes empty",
+        )
     for found, which in ((labels, "training"), (tested_labels, "test")):
         check_labels(found, classes, which)
     if images.shape[1:] != tested.shape[1:]:

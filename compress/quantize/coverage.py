@@ -31,6 +31,10 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
     graph, positions = model.graph, positions_of(model)
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
     integer, real, skipped = 0, 0, []
     for node in graph.node:
         if node.op_type in _ATTENTION:
@@ -40,7 +44,7 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
         weight, dequantized = _weight(node, initializers, producers)
         if weight is None:
             skipped.append(SkippedNode(node=node.name, reason="both inputs are activations"))
-        elif node.op_type in _INTEGER_PRODUCTS or dequantized:
+        elif node.op_type in _INTEGER_PRODUCTS or (dequantized and not _in_float(node, readers)):
             integer += int(np.prod(weight.dims)) * positions.get(node.output[0], 1)
         else:
             real += int(np.prod(weight.dims)) * positions.get(node.output[0], 1)
@@ -111,6 +115,19 @@ def _weight(
         if found is None and name in initializers and len(initializers[name].dims) >= 2:
             found = initializers[name]
     return found, all(quantized[:2])  # a third input is the bias
+
+
+def _in_float(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
+    """Whether a convolution gives floats: onnxruntime has an integer kernel only for one that gives integers.
+
+    An activation in between that the integers' range does as well is no obstacle.
+    """
+    if node.op_type != "Conv":
+        return False
+    after = readers.get(node.output[0], [])
+    if len(after) == 1 and after[0].op_type in ("Relu", "Clip"):
+        after = readers.get(after[0].output[0], [])
+    return not after or any(reader.op_type != "QuantizeLinear" for reader in after)
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

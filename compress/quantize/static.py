@@ -44,7 +44,9 @@ _METHODS = {
     Calibrator.mse: CalibrationMethod.MinMax,  # what a cache of ranges passes for
 }
 
-_WITH_WEIGHTS = ("MatMul", "Gemm", "Conv")
+# Of a transformer. A convolution among float operators, such as a ViT's first, has no integer kernel that
+# gives floats: quantized it would run in float all the same, after rounding its input.
+_WITH_WEIGHTS = ("MatMul", "Gemm")
 # What lies between convolutions and has an integer kernel, or passes integers through.
 _CONVOLUTIONAL = [
     *("Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "Concat"),

@@ -243,6 +243,13 @@ def test_a_folder_without_a_class(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_same_classes_in_another_order(folder, tmp_path):
+    sets = {name: ImageSet(source=f"path:{folder}") for name in ("train_set", "test_set")}
+    with pytest.raises(DataError, match="in another order"):
+        open_splits(ImageData(classes=["dog", "cat"], calibration=1, select=1, **sets), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_test_images_of_another_shape(folder, tmp_path):
     pixels = np.zeros((5, 5), np.uint8)
     for name in ("cat", "dog"):

@@ -152,3 +152,25 @@ def test_a_pattern_that_matches_nothing(pattern, mixed):
 def test_a_pattern_that_is_no_regular_expression(mixed):
     with pytest.raises(ConfigError, match=r"quantize\.exclude.*\n  found:   \("):
         excluded_nodes(mixed, ["("])
+
+
+@pytest.mark.parametrize(
+    ("after", "covered"),
+    [
+        ([node("QuantizeLinear", ["c", "s", "z"], ["y"])], 1.0),
+        ([node("Relu", ["c"], ["r"]), node("QuantizeLinear", ["r", "s", "z"], ["y"])], 1.0),
+        ([node("Add", ["c", "c"], ["y"])], 0.0),
+        ([node("Relu", ["c"], ["y"])], 0.0),
+    ],
+)
+def test_a_convolution_that_gives_floats_runs_in_float(after, covered, tmp_path):
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        node("DequantizeLinear", ["xq", "s", "z"], ["xf"]),
+        node("DequantizeLinear", ["w", "s", "z"], ["wf"]),
+        node("Conv", ["xf", "wf"], ["c"]),
+        *after,
+    ]
+    scalars = {"s": ((), np.float32), "z": ((), np.int8)}
+    path = save(tmp_path / "model.onnx", nodes, {"w": ((4, 8, 1, 1), np.int8), **scalars})
+    assert measure(path).coverage_macs == covered
