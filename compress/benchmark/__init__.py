@@ -1,20 +1,27 @@
 """Speed, memory and energy of ONNX models on a target."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from compress.benchmark import local as local
-from compress.benchmark.limits import calibrate, floor, load_limits, save_limits
+from compress.benchmark.limits import calibrate, floor, load_limits, memory_ms, save_limits
 from compress.benchmark.local import Speed, load_speed
 from compress.benchmark.machine import cpu_facts, threads_available
 from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.stats import verdict
 from compress.config import LocalTarget, TargetConfig, workload_shape
 from compress.data import load_splits
-from compress.families import load
+from compress.errors import ConfigError
+from compress.families import Model, load
 from compress.registry import implementation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.families.causal_lm import CausalLM
 
 __all__ = [
     "Speed",
@@ -26,6 +33,7 @@ __all__ = [
     "load_profiles",
     "load_speed",
     "measure_limits",
+    "memory_ms",
     "profile_operators",
     "threads_available",
     "verdict",
@@ -66,9 +74,19 @@ def measure_limits(config: LocalTarget, out: Path) -> None:
 def _inputs(config: LocalTarget, checkpoint: Path, splits: Path) -> dict[str, dict[str, np.ndarray]]:
     model, examples = load(checkpoint), load_splits(splits).test.examples
     return {
-        workload: {
-            name: tensor.numpy()
-            for name, tensor in model.workload(examples, *workload_shape(workload)).items()
-        }
+        workload: {name: tensor.numpy() for name, tensor in _feeds(model, examples, workload).items()}
         for workload in config.workloads
     }
+
+
+def _feeds(model: Model, examples: Any, workload: str) -> Mapping[str, "Tensor"]:
+    batch, size, past = workload_shape(workload)
+    if not past:
+        return model.workload(examples, batch, size)
+    if model.facts.family != "causal_lm":
+        raise ConfigError(
+            "only language models have cached tokens",
+            found=f"the workload {workload}",
+            allowed=f"{batch}x{size} for this model",
+        )
+    return cast("CausalLM", model).workload(examples, batch, size, past)

@@ -65,10 +65,15 @@ def floor(profile: Profile, limits: Limits) -> Floor:
     weights = sum(each.weight_bytes for each in profile.operators)
     resident = limits.cache_bytes is not None and weights <= limits.cache_bytes
     return Floor(
-        memory_ms=0.0 if resident else weights / limits.bandwidth_gb_per_s / 1e6,
+        memory_ms=0.0 if resident else memory_ms(profile, limits),
         integer_ms=2 * integer / max(limits.integer_gops.values()) / 1e6,
         float_ms=2 * real / limits.float32_gflops / 1e6,
     )
+
+
+def memory_ms(profile: Profile, limits: Limits) -> float:
+    """Milliseconds of reading every byte of the products' weights once from memory, none from a cache."""
+    return sum(each.weight_bytes for each in profile.operators) / limits.bandwidth_gb_per_s / 1e6
 
 
 def bandwidth(threads: int, size: int | None = None) -> float:

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from compress.benchmark import stats
+from compress.benchmark import caches, stats
 from compress.benchmark.machine import cpu_facts, threads_available
 from compress.config import LocalTarget
 from compress.errors import BenchmarkError
@@ -34,7 +34,7 @@ class Speed:
 
     latency_ms: dict[str, dict[str, Latency]]  # model -> workload
     speedup: dict[str, dict[str, Estimate]]
-    throughput_per_second: dict[str, dict[str, float]]  # examples
+    throughput_per_second: dict[str, dict[str, float]]  # tokens of language models, else examples
     load_ms: dict[str, float]  # medians over the processes
     first_run_ms: dict[str, dict[str, float]]
     peak_memory_bytes: dict[str, int]  # of the model's whole process
@@ -46,6 +46,7 @@ class Speed:
     # Of all threads, a call: what stands in for energy where the machine does not tell it. Not a number of
     # joules, which a core's power at that clock would be needed for.
     cpu_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)  # a call, by workload; empty without a language model
 
 
 _ADAPTER = TypeAdapter(Speed)
@@ -62,6 +63,7 @@ def benchmark(
 
     Writes `samples.json` (everything the runner saw) and `speed.json` (a `Speed`) into `out`. A
     feed may hold more inputs than a model declares; the first axis of its first array is the batch.
+    A language model whose graph can extends its cache in place, at the same position in every call.
     Takes about `config.max_seconds`, more where three loads of every model alone take longer.
     Raises BenchmarkError naming the model and why.
     """
@@ -71,8 +73,10 @@ def benchmark(
         spec = write_spec(config, models, inputs, Path(folder))
         _run(spec, out / "samples.json", config.max_seconds + GRACE_SECONDS)
     samples = json.loads((out / "samples.json").read_text())
-    batches = {workload: len(next(iter(feeds.values()))) for workload, feeds in inputs.items()}
-    speed = summarize(samples, batches, machine=cpu_facts())
+    items = {workload: caches.items(feeds) for workload, feeds in inputs.items()}
+    speed = summarize(samples, items, machine=cpu_facts())
+    tokens = {workload: items[workload] for workload in inputs if caches.is_language_model(inputs[workload])}
+    speed = replace(speed, tokens=tokens)
     (out / "speed.json").write_bytes(_ADAPTER.dump_json(speed, indent=2) + b"\n")
 
 
@@ -88,8 +92,8 @@ def load_speed(folder: Path) -> Speed:
         ) from None
 
 
-def summarize(samples: Mapping[str, Any], batches: Mapping[str, int], machine: Mapping[str, Any]) -> Speed:
-    """Samples of the runner, and each workload's batch size, to numbers with intervals."""
+def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Mapping[str, Any]) -> Speed:
+    """Samples of the runner, and what a call of each workload gets done, to numbers with intervals."""
     workloads, processes = samples["workloads"], samples["processes"]
     baseline = samples["spec"]["baseline"]
     latency: dict[str, dict[str, Latency]] = {}
@@ -119,7 +123,7 @@ def summarize(samples: Mapping[str, Any], batches: Mapping[str, int], machine: M
         latency_ms=latency,
         speedup=speedup,
         throughput_per_second={
-            model: {name: stats.throughput(each.p50, batches[name]) for name, each in of_model.items()}
+            model: {name: stats.throughput(each.p50, items[name]) for name, each in of_model.items()}
             for model, of_model in latency.items()
         },
         load_ms={model: median(model, "load_ms") for model in processes},
@@ -172,10 +176,18 @@ def write_spec(
         "ratio_ci": config.ratio_ci,
         "seed": config.seed,
         "parent": os.getpid(),
+        **cache_spec(models, inputs),
     }
     path = folder / "spec.json"
     path.write_text(json.dumps(spec))
     return path
+
+
+def cache_spec(models: Mapping[str, Path], inputs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """What the runner has to know of caches."""
+    found = {name: caches.shared_cache(path) for name, path in models.items()}
+    sizes = {name: caches.capacity(feeds) for name, feeds in inputs.items() if caches.is_language_model(feeds)}
+    return {"caches": {name: pairs for name, pairs in found.items() if pairs}, "capacity": sizes}
 
 
 def _check(models: Mapping[str, Path], inputs: Mapping[str, Mapping[str, np.ndarray]]) -> None:

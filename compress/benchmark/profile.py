@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper
 from pydantic import TypeAdapter, ValidationError
 
+from compress.benchmark.caches import capacity, is_language_model, shared_cache
 from compress.benchmark.runner import Failure, Worker
 from compress.errors import BenchmarkError
 from compress.result import (
@@ -77,7 +79,8 @@ def profile_model(
             workloads[workload] = str(Path(folder) / f"{number}.npz")
             np.savez(workloads[workload], **feeds)  # type: ignore[arg-type]
         try:
-            profiles = _profile(name, model, threads, workloads, Path(folder) / "trace")
+            sizes = {name: capacity(feeds) for name, feeds in inputs.items() if is_language_model(feeds)}
+            profiles = _profile(name, model, threads, workloads, sizes, Path(folder) / "trace")
         except Failure as failure:
             raise BenchmarkError(
                 "a model could not be profiled",
@@ -100,12 +103,25 @@ def load_profiles(folder: Path) -> dict[str, Profile]:
 
 
 def _profile(
-    name: str, path: Path, threads: int, workloads: Mapping[str, str], trace: Path
+    name: str,
+    path: Path,
+    threads: int,
+    workloads: Mapping[str, str],
+    sizes: Mapping[str, int],
+    trace: Path,
 ) -> dict[str, Profile]:
     """Profiles by workload; the trace of a few calls of a plain session, in a process of its own."""
     worker, runs = Worker(name), []
     try:
-        worker.ask("load", path=str(path.resolve()), workloads=workloads, threads=threads, profile=str(trace))
+        worker.ask(
+            "load",
+            path=str(path.resolve()),
+            workloads=workloads,
+            threads=threads,
+            caches=shared_cache(path),
+            capacity=sizes,
+            profile=str(trace),
+        )
         for workload in workloads:
             worker.ask("first_run", workload=workload)
             warm = worker.ask("warm_up", workload=workload, seconds=WARMUP_SECONDS, block_ms=50.0)
@@ -118,7 +134,7 @@ def _profile(
     events, types = json.loads(file.read_bytes()), weight_types(path)
     return {
         workload: Profile(operators=each, weight_types=types)
-        for workload, each in zip(workloads, operators(events, runs, kernels(path)), strict=True)
+        for workload, each in zip(workloads, operators(events, runs, kernels(path), block_bytes(path)), strict=True)
     }
 
 
@@ -126,11 +142,12 @@ def operators(
     events: Iterable[Mapping[str, Any]],
     runs: Sequence[tuple[int, int]],
     kernels: Mapping[str, tuple[int, ...]] | None = None,
+    packed: Mapping[str, int] | None = None,
 ) -> list[tuple[Operator, ...]]:
     """Operators of a call, the slowest first, for each of `runs`: (calls to skip, calls to count), in order.
 
-    `events` is onnxruntime's trace, `kernels` the shapes that it hides. The time of a type is the median over
-    the calls of its sum in a call.
+    `events` is onnxruntime's trace, `kernels` the shapes that it hides, `packed` the bytes of weights in
+    blocks. The time of a type is the median over the calls of its sum in a call.
     """
     events = list(events)
     starts = sorted(event["ts"] for event in events if event["name"] == "model_run")
@@ -141,13 +158,15 @@ def operators(
     found, call = [], 0
     for skipped, counted in runs:
         call += skipped
-        found.append(_of_calls([nodes[i] for i in range(call, call + counted)], kernels or {}))
+        found.append(_of_calls([nodes[i] for i in range(call, call + counted)], kernels or {}, packed or {}))
         call += counted
     return found
 
 
 def _of_calls(
-    calls: Sequence[Sequence[Mapping[str, Any]]], kernels: Mapping[str, tuple[int, ...]]
+    calls: Sequence[Sequence[Mapping[str, Any]]],
+    kernels: Mapping[str, tuple[int, ...]],
+    packed: Mapping[str, int],
 ) -> tuple[Operator, ...]:
     micros: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * len(calls))
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -157,13 +176,15 @@ def _of_calls(
             if op_type in _CONTAINERS:
                 continue
             given, made = _shapes(facts.get("input_type_shape")), _shapes(facts.get("output_type_shape"))
-            if hidden := kernels.get(_FUSED.sub("", event["name"])):
+            node = _FUSED.sub("", event["name"])
+            if hidden := kernels.get(node):
                 given = [*given, hidden]
             key = (kind_of(op_type, given), op_type)
             micros[key][i] += event["dur"]
             if i == 0:
                 macs = multiply_accumulates(op_type, given, made)
-                sums = (1, macs, _weight_bytes(op_type, key[0], given, made))
+                size = packed.get(node)
+                sums = (1, macs, _weight_bytes(op_type, key[0], given, made) if size is None else size)
                 counts[key] = [old + new for old, new in zip(counts[key], sums, strict=True)]
     unsorted = [
         Operator(
@@ -192,6 +213,10 @@ def multiply_accumulates(op_type: str, given: Shapes, made: Shapes) -> int:
     if not given or not made or _KIND.get(op_type) not in (INTEGER, FLOAT, ATTENTION) or "Softmax" in op_type:
         return 0
     result = math.prod(made[0])
+    if op_type == "GroupQueryAttention":
+        cache = next((shape for shape in given if len(shape) == 4), (0, 0, made[0][-2], 0))
+        # the first of n new tokens sees all but n - 1 of the keys, the last one all
+        return result * (2 * cache[-2] - made[0][-2] + 1)
     if "Attention" in op_type:
         activations = [shape for shape in given[:3] if len(shape) >= 3]
         if len(activations) == 3:  # queries, keys, values
@@ -212,7 +237,7 @@ def weight_types(path: Path) -> tuple[str, ...]:
     sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     found = set()
     for node in graph.node:
-        if _KIND.get(node.op_type) in (INTEGER, FLOAT):
+        if _KIND.get(node.op_type) in (INTEGER, FLOAT) and node.op_type != "MatMulNBits":
             # a quantized convolution or QLinearMatMul has its weights fourth
             found |= {names.get(sources.get(name, name), "") for name in (*node.input[1:2], *node.input[3:4])}
     return tuple(sorted(found & {"int8", "uint8"}))
@@ -227,6 +252,20 @@ def kernels(path: Path) -> dict[str, tuple[int, ...]]:
         node.name: shapes[sources[node.input[1]]]
         for node in graph.node
         if node.op_type == "Conv" and sources.get(node.input[1]) in shapes
+    }
+
+
+def block_bytes(path: Path) -> dict[str, int]:
+    """Name of each product with weights in blocks of an ONNX file -> bytes of weights, scales, zero points."""
+    graph = onnx.load(path, load_external_data=False).graph
+    sizes = {
+        tensor.name: math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in graph.initializer
+    }
+    return {
+        node.name: sum(sizes.get(name, 0) for name in node.input[1:])
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
     }
 
 

@@ -5,7 +5,10 @@ measured. It only collects; `stats.py` judges.
 
 spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "baseline": name, "threads": int,
           "affinity": [cpu, ...] | null, "warmup_seconds": float, "max_seconds": float, "min_blocks": int,
-          "block_ms": float, "ratio_ci": float, "seed": int, "parent": pid | null}
+          "block_ms": float, "ratio_ci": float, "seed": int, "parent": pid | null,
+          "caches": {model: {input: output}}, "capacity": {workload: tokens}}
+`caches` names the language models that write new keys and values into the memory they read the old ones
+from, and the inputs and outputs that share it; it has room for `capacity` tokens. Both may be left out.
 samples: see `collect`.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
@@ -83,6 +86,9 @@ class Model:
     def __init__(self, onnxruntime: Any, request: dict[str, Any]) -> None:
         self.workloads: dict[str, str] = request["workloads"]
         self.feeds: dict[str, dict[str, Any]] = {}
+        self.caches: dict[str, str] = request.get("caches", {})
+        self.capacity: dict[str, int] = request.get("capacity", {})
+        self.bindings: dict[str, Any] = {}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = request["threads"]
         options.inter_op_num_threads = 1
@@ -120,14 +126,43 @@ class Model:
                     f"workload {workload!r} lacks the input {missing[0]!r} (it has {', '.join(arrays.files)})"
                 )
             self.feeds[workload] = {name: arrays[name] for name in wanted}
+        if self.caches:
+            self.bindings[workload] = self.bind(self.feeds[workload], self.capacity[workload])
         return {workload: self.calls(workload, 1)[0]}
 
+    def bind(self, feeds: dict[str, Any], capacity: int) -> Any:
+        """Feeds and outputs at fixed places; a cache's old and new contents at the same one.
+
+        Every call writes behind the same old tokens: how many there are, the attention mask says.
+        """
+        import numpy
+
+        binding = self.session.io_binding()
+        for name, array in feeds.items():
+            if name not in self.caches:
+                binding.bind_cpu_input(name, array)
+                continue
+            batch, heads, past, size = array.shape
+            buffer = numpy.zeros((batch, heads, max(past, capacity), size), array.dtype)
+            buffer[:, :, :past] = array
+            feeds[name] = buffer  # whoever binds memory keeps it
+            place = ("cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
+            binding.bind_input(name, *place)
+            binding.bind_output(self.caches[name], *place)
+        for output in self.session.get_outputs():
+            if output.name not in self.caches.values():
+                binding.bind_output(output.name, "cpu")
+        return binding
+
     def calls(self, workload: str, count: int) -> list[float]:
-        run, feeds, clock = self.session.run, self.feeds[workload], time.perf_counter_ns
+        clock = time.perf_counter_ns
+        run, call = self.session.run, (None, self.feeds[workload])
+        if workload in self.bindings:
+            run, call = self.session.run_with_iobinding, (self.bindings[workload],)
         ns = []
         for _ in range(count):
             start = clock()
-            run(None, feeds)
+            run(*call)
             ns.append(clock() - start)
         return [round(each / 1e6, 6) for each in ns]
 
@@ -321,6 +356,8 @@ class Run:
                     "path": spec["models"][model],
                     "workloads": spec["workloads"],
                     "threads": spec["threads"],
+                    "caches": spec.get("caches", {}).get(model, {}),
+                    "capacity": spec.get("capacity", {}),
                 }
                 processes[model] = {**worker.ask("load", **request), "first_run_ms": {}, "warm_up": {}}
             end = start + spec["max_seconds"] / MIN_REPEATS

@@ -179,7 +179,17 @@ class CausalLM:
             yield self.feeds(windows[start : start + size])
 
     def workload(self, texts: Sequence[str], batch: int, tokens: int, past: int = 0) -> dict[str, Tensor]:
-        """Inputs of exactly (batch, tokens) made of real text, after `past` cached tokens."""
+        """Inputs of exactly (batch, tokens) made of real text, after `past` cached tokens.
+
+        Raises DataError for more tokens than the model's context.
+        """
+        context = int(self.config.max_position_embeddings)
+        if past + tokens > context:
+            raise DataError(
+                "the workload is longer than the model's context",
+                found=f"{past + tokens} tokens",
+                allowed=f"at most {context}",
+            )
         ids = [number for text in texts for number in self.tokenize(text + "\n")]
         need = batch * tokens
         return self.feeds(torch.tensor((ids * -(-need // len(ids)))[:need]).view(batch, tokens), past)
