@@ -1,8 +1,9 @@
 """What ships: layout, manifest, checksums, verification.
 
 artifact/
-  model.onnx              the whole model: tokens in, result out
+  model.onnx              the whole model: tokens in, result out; of a large one the weights in model.onnx_data
   config.json, tokenizer* what is needed to feed it
+  genai_config.json       what onnxruntime-genai needs to run a language model that was exported for it
   checkpoint/             the same model before quantization, for stock transformers
   check.npz               a stored input and the output this machine computed for it
   README.md               model card
@@ -12,7 +13,7 @@ artifact/
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +29,8 @@ from compress.store import sha256_file
 MANIFEST_VERSION = 1
 _SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"
 _MAX_MANIFEST = 50 * 10**6  # bytes
+_RUNTIME = "genai_config.json"  # comes with the graph, not with the checkpoint
+_COPIED = (".json", ".txt", ".model", ".jinja")
 # What stages leave in a checkpoint's folder for each other.
 _OURS = (
     "compress.json",
@@ -77,11 +80,11 @@ def write_artifact(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for path in graph.glob("model.onnx*"):
+        for path in (*graph.glob("model.onnx*"), *graph.glob(_RUNTIME)):
             shutil.copyfile(path, partial / path.name)
         for path in checkpoint.iterdir():
             # modules.json describes checkpoint/: pooling and normalisation are inside model.onnx
-            wanted = path.suffix in (".json", ".txt", ".model") and path.name != "modules.json"
+            wanted = path.suffix in _COPIED and path.name != "modules.json"
             if path.is_file() and wanted and path.name not in _OURS:
                 shutil.copyfile(path, partial / path.name)
         if keep_checkpoint:
@@ -112,6 +115,13 @@ def _swap(new: Path, folder: Path) -> None:
 
 def verify(folder: Path) -> Manifest:
     """Check sums, layout, graph and the stored pair; raises ArtifactError at the first failure."""
+    manifest = check_files(folder)
+    _check_model(folder)
+    return manifest
+
+
+def check_files(folder: Path) -> Manifest:
+    """Check layout and sums alone; raises ArtifactError at the first failure."""
     manifest = _read_manifest(folder)
     listed = set(manifest.files) | {_MANIFEST, _SUMS}
     # A link to a folder is a file here: rglob does not look behind it.
@@ -142,7 +152,6 @@ def verify(folder: Path) -> Manifest:
         raise ArtifactError(
             f"{_MANIFEST} and {_SUMS} do not agree: one of them was changed", next="copy the artifact again"
         )
-    _check_model(folder)
     return manifest
 
 
@@ -159,12 +168,20 @@ def _sums(folder: Path, manifest: Manifest) -> str:
     return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
 
 
+def _compared(outputs: Iterable[str]) -> list[str]:
+    """All outputs but the keys and values that a language model keeps: they are large, logits tell of them."""
+    return [name for name in outputs if not name.startswith("present.")]
+
+
 def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`inputs` may hold more than this graph takes."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    outputs = session.run(names, dict(inputs))
+    names = _compared(output.name for output in session.get_outputs())
+    taken = {each.name for each in session.get_inputs()}
+    feeds = {name: value for name, value in inputs.items() if name in taken}
+    outputs = session.run(names, feeds)
     return {
-        **{f"in.{name}": value for name, value in inputs.items()},
+        **{f"in.{name}": value for name, value in feeds.items()},
         **{f"out.{name}": value for name, value in zip(names, outputs, strict=True)},
     }
 
@@ -211,11 +228,11 @@ def _check_model(folder: Path) -> None:
     model = folder / "model.onnx"
     graph, outputs = inspect_and_try(model, folder / _CHECK, ArtifactError)
     stored = [output for output in outputs if output.cosine is not None]
-    if {output.name for output in stored} != set(graph.outputs):
+    if {output.name for output in stored} != set(_compared(graph.outputs)):
         raise ArtifactError(
             f"{_CHECK} does not hold the outputs of model.onnx",
             found=", ".join(output.name for output in stored) or "none",
-            allowed=", ".join(graph.outputs),
+            allowed=", ".join(_compared(graph.outputs)),
         )
     for output in stored:
         if output.cosine is None or not output.cosine >= MIN_COSINE:

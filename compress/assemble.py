@@ -13,16 +13,16 @@ import onnx
 
 from compress import families, looks
 from compress.artifact import Manifest, write_artifact
-from compress.benchmark import Speed, cpu_facts, floor, load_limits, load_profiles, load_speed
+from compress.benchmark import Speed, cpu_facts, floor, load_limits, load_profiles, load_speed, memory_ms
 from compress.compose import options_of, to_plain
-from compress.config import RunConfig
+from compress.config import RunConfig, workload_shape
 from compress.data import ImageSplits, Splits, load_splits
 from compress.evaluate import Quality, load_quality
 from compress.explain import explain
 from compress.prune import load_pruning_sensitivity
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
 from compress.report.card import model_card
-from compress.result import Gate, Limits, Profile, Report, Split, Variant
+from compress.result import Estimate, Gate, Latency, Limits, Profile, Report, Split, Variant
 from compress.road import Road
 from compress.store import LIBRARIES, Entry, sha256_file
 from compress.verdict import judge
@@ -164,6 +164,15 @@ def _variant(
         drop_from_dense=quality.drop_from_dense,
         latency_ms=speed.latency_ms[rung.name],
         speedup=speed.speedup.get(rung.name, {}),
+        tokens_per_second={
+            workload: _tokens_per_second(tokens, speed.latency_ms[rung.name][workload])
+            for workload, tokens in speed.tokens.items()
+        },
+        bandwidth_share={
+            workload: memory_ms(profiles[workload], machine) / speed.latency_ms[rung.name][workload].p50
+            for workload in speed.tokens
+            if workload_shape(workload)[2] and workload in profiles
+        },
         load_ms=speed.load_ms[rung.name],
         peak_memory_bytes=speed.peak_memory_bytes[rung.name],
         quantization=load_coverage(rung.graph.path) if quantized else None,
@@ -176,6 +185,11 @@ def _variant(
         floor={workload: floor(each, machine) for workload, each in profiles.items()},
         seconds=rung.graph.seconds,
     )
+
+
+def _tokens_per_second(tokens: int, latency: Latency) -> Estimate:
+    fastest, slowest = latency.ci95
+    return Estimate(value=1e3 * tokens / latency.p50, ci95=(1e3 * tokens / slowest, 1e3 * tokens / fastest))
 
 
 def _with_pictures_of(kept: str, variant: Variant) -> Variant:

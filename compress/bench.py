@@ -160,12 +160,13 @@ def make_workloads(
     """Feeds of every workload, named by what they are (8x128, or 8 without text); equal ones once."""
     workloads: dict[str, Feeds] = {}
     for workload in asked:
-        batch, tokens = workload_shape(workload)
-        bound = _bind(inputs, batch, tokens, dims)
+        batch, tokens, past = workload_shape(workload)
+        past = past if any(_is_cache(each) for each in inputs) else 0
+        bound = _bind(inputs, batch, tokens, past, dims)
         feeds = dict(given)
         for each in inputs:
             if each.name not in given:
-                feeds[each.name] = _array(each, _shape(each, batch, tokens, bound))
+                feeds[each.name] = _array(each, _shape(each, batch, tokens, past, bound))
         feeds = {each.name: feeds[each.name] for each in inputs}
         # the first axis of the first array is the batch
         feeds = dict(sorted(feeds.items(), key=lambda item: item[1].ndim == 0))
@@ -176,6 +177,7 @@ def make_workloads(
             )
         text = next((a for a in feeds.values() if a.ndim == 2 and a.dtype.kind in "iu"), None)
         name = str(len(first)) if text is None else f"{len(first)}x{text.shape[1]}"
+        name += f"+{past}" if past else ""
         workloads.setdefault(name, feeds)
     return workloads
 
@@ -184,22 +186,35 @@ def _is_text(each: Input) -> bool:
     return len(each.shape) == 2 and np.dtype(each.dtype).kind in "iu"
 
 
-def _bind(inputs: Sequence[Input], batch: int, tokens: int, dims: Mapping[str, int]) -> dict[str, int]:
-    """Named dimensions: the user's word, else what rank-2 integer inputs make them."""
+def _is_cache(each: Input) -> bool:
+    """Keys or values of a language model: (batch, heads, cached tokens, size)."""
+    return each.name.startswith("past_key_values.") and len(each.shape) == 4
+
+
+def _sizes(each: Input, batch: int, tokens: int, past: int) -> tuple[int, ...]:
+    """What the open dimensions of an input stand for, in order; a mask also covers what is cached."""
+    if _is_text(each):
+        return batch, tokens + past if "mask" in each.name.lower() else tokens
+    return (batch, 1, past, 1) if _is_cache(each) else (batch, *[1] * len(each.shape))
+
+
+def _bind(
+    inputs: Sequence[Input], batch: int, tokens: int, past: int, dims: Mapping[str, int]
+) -> dict[str, int]:
+    """Named dimensions: the user's word, else what rank-2 integer inputs and caches make them."""
     bound: dict[str, int] = {}
     for each in inputs:
-        if _is_text(each):
-            for dim, size in zip(each.shape, (batch, tokens), strict=True):
+        if _is_text(each) or _is_cache(each):
+            for dim, size in zip(each.shape, _sizes(each, batch, tokens, past), strict=True):
                 if isinstance(dim, str) and dim:
                     bound.setdefault(dim, size)
     return {**bound, **dims}
 
 
-def _shape(each: Input, batch: int, tokens: int, bound: Mapping[str, int]) -> tuple[int, ...]:
-    otherwise = [batch, tokens if _is_text(each) else 1, *[1] * len(each.shape)]
+def _shape(each: Input, batch: int, tokens: int, past: int, bound: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(
         dim if isinstance(dim, int) else bound.get(dim, size)
-        for dim, size in zip(each.shape, otherwise, strict=False)
+        for dim, size in zip(each.shape, _sizes(each, batch, tokens, past), strict=False)
     )
 
 

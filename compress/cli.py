@@ -1,4 +1,4 @@
-"""compress run | train | search | report | verify | reproduce | bench | cache | list."""
+"""compress run | train | search | report | verify | generate | reproduce | bench | cache | list."""
 
 import argparse
 import logging
@@ -121,6 +121,23 @@ def verify(args: argparse.Namespace, _: Sequence[str]) -> None:
     )
     if manifest.headline.get("ships") is False:
         console.print("[yellow]its run's verdict was not to ship it[/]: see README.md in it", highlight=False)
+
+
+def generate(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """Text from an artifact that is a language model."""
+    from compress.generate import Request, print_text
+
+    print_text(
+        args.artifact,
+        Request(
+            prompt=args.prompt,
+            max_new_tokens=args.max_new_tokens,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            seed=args.seed,
+            chat=args.chat,
+        ),
+    )
 
 
 def bench(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -281,6 +298,21 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", parents=[debug], help="check an artifact folder")
     command.add_argument("artifact", type=Path)
     command.set_defaults(function=verify)
+
+    command = commands.add_parser(
+        "generate",
+        parents=[debug],
+        help='text from a shipped language model: compress generate ARTIFACT --prompt "Once upon a time"',
+        description="Text goes to stdout as it is made, tokens a second to stderr.",
+    )
+    command.add_argument("artifact", type=Path)
+    command.add_argument("--prompt", required=True)
+    command.add_argument("--max-new-tokens", type=int, default=128)
+    command.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token")
+    command.add_argument("--top-p", type=float, default=1.0, help="probability of the tokens to sample from")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+    command.set_defaults(function=generate)
 
     command = commands.add_parser(
         "bench",

@@ -55,6 +55,7 @@ class Case:
     before: Profile
     after: Profile
     p50: float
+    memory_ms: float  # that reading the weights takes at least; 0 where they may stay in a cache
     limits: Limits | None
     flags: Collection[str]
 
@@ -85,6 +86,7 @@ def explain(
         before=before,
         after=after,
         p50=variant.latency_ms[workload].p50,
+        memory_ms=variant.floor[workload].memory_ms if workload in variant.floor else 0.0,
         limits=limits,
         flags=flags,
     )
@@ -159,9 +161,23 @@ def _instructions(case: Case) -> list[Cause]:
     return [(_ms(case.after, INTEGER) - ideal, text)]
 
 
+def _memory(case: Case) -> list[Cause]:
+    """Weights that come from memory at every call; none where they fit the cache."""
+    if case.limits is None or not case.memory_ms:
+        return []
+    size = sum(each.weight_bytes for each in case.after.operators)
+    text = (
+        f"{size / 1e6:.0f} MB of weights are read at every call, which takes {case.memory_ms:.2f} of "
+        f"{case.p50:.2f} ms at the {case.limits.bandwidth_gb_per_s:.1f} GB/s measured here"
+    )
+    return [(case.memory_ms, f"{text}: fewer or smaller weights would help, faster products would not")]
+
+
 def _far_from_peak(case: Case) -> list[Cause]:
     macs, ms = _macs(case.after, INTEGER), _ms(case.after, INTEGER)
     if case.limits is None or not macs or not ms:
+        return []
+    if case.memory_ms >= FAR_FROM_PEAK * ms:  # they wait for memory instead
         return []
     peak = max(case.limits.integer_gops.get(name, 0.0) for name in case.after.weight_types or ("int8",))
     rate = 2 * macs / ms / 1e6
@@ -223,6 +239,7 @@ _LOOKS: tuple[Callable[[Case], list[Cause]], ...] = (
     _coverage,
     _types,
     _instructions,
+    _memory,
     _far_from_peak,
     _widths,
     _fusions,

@@ -1,9 +1,11 @@
-"""Who may use this machine's cores: many stages may compute at once, a benchmark runs alone."""
+"""Who may use this machine's cores (many stages may compute at once, a benchmark runs alone), and the memory
+that a process of ours took."""
 
 import getpass
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import ReadWriteLock
@@ -21,3 +23,22 @@ def cores(alone: bool) -> Iterator[None]:
     lock = ReadWriteLock(folder / "cores.db")
     with lock.write_lock() if alone else lock.read_lock():
         yield
+
+
+def forget_peak() -> None:
+    """Have `peak_memory` look from now on only (Linux: proc_pid_clear_refs(5))."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> int | None:
+    """Most bytes that this process held in memory, files mapped into it included, since `forget_peak`.
+
+    None where the system does not tell, or only tells of the whole life of the process.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None

@@ -249,6 +249,11 @@ class Variant:
     drop_from_dense: dict[str, Estimate] = field(default_factory=dict)
     latency_ms: dict[str, Latency] = field(default_factory=dict)  # by workload
     speedup: dict[str, Estimate] = field(default_factory=dict)  # over dense, by workload
+    # Of a language model, by workload; of one call: 1x442 is prefill, 1x1+442 decode after 442 tokens.
+    tokens_per_second: dict[str, Estimate] = field(default_factory=dict)
+    # Of a language model, by decode workload: the time of reading every weight byte once from memory, as a
+    # share of the p50; above 1 where weights stay in a cache.
+    bandwidth_share: dict[str, float] = field(default_factory=dict)
     load_ms: float | None = None
     peak_memory_bytes: int | None = None
     quantization: Coverage | None = None
@@ -302,6 +307,9 @@ class Stage:
     digest: str
     reused: bool
     seconds: float
+    # Of this toolkit's process, also where an earlier run made it; None where the system does not tell.
+    # Models that are timed run in processes of their own.
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

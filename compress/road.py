@@ -75,7 +75,15 @@ class Road:
         log.info("%s %s: %s, %.1f s", label, entry.digest, made, entry.seconds)
         # computed: without the wait for the machine; reused: the look-up
         seconds = time.perf_counter() - start if entry.reused else entry.seconds
-        self.stages.append(Stage(name=label, digest=entry.digest, reused=entry.reused, seconds=seconds))
+        self.stages.append(
+            Stage(
+                name=label,
+                digest=entry.digest,
+                reused=entry.reused,
+                seconds=seconds,
+                peak_memory_bytes=entry.peak_memory_bytes,
+            )
+        )
         return entry
 
     def _say(self, label: str, text: str, end: str = "\n") -> None:

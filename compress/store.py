@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from compress.errors import StoreError
+from compress.machine import forget_peak, peak_memory
 
 # Libraries whose release changes what a stage computes.
 LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
@@ -39,6 +40,7 @@ class Entry:
     digest: str
     reused: bool
     seconds: float  # it took to make, also when it was made by an earlier run
+    peak_memory_bytes: int | None = None  # of the process that made it, meanwhile
 
 
 def sha256_file(path: Path) -> str:
@@ -76,14 +78,14 @@ class Store:
         try:
             seal = json.loads((path / _SEAL).read_text())
             intact = all(sha256_file(path / name) == expected for name, expected in seal["files"].items())
-            seconds = float(seal["seconds"])
+            seconds, peak = float(seal["seconds"]), seal.get("peak_memory_bytes")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever damage leads to
             return None
         if not intact:
             return None
         with suppress(OSError):  # a cache that cannot be written still serves
             os.utime(path / _SEAL)  # `compress cache` removes what was unused for longest
-        return Entry(path, digest, reused=True, seconds=seconds)
+        return Entry(path, digest, reused=True, seconds=seconds, peak_memory_bytes=peak)
 
     def make(
         self,
@@ -115,13 +117,15 @@ class Store:
             scratch.mkdir(exist_ok=True)
             with turn():
                 start = time.perf_counter()
+                forget_peak()
                 build(out, scratch)
-                seconds = time.perf_counter() - start
+                seconds, peak = time.perf_counter() - start, peak_memory()
             seal = {"stage": stage, "label": label or stage, "key": key, "seconds": seconds}
-            seal["torch_threads"] = _torch_threads()
+            seal |= {"torch_threads": _torch_threads(), "peak_memory_bytes": peak}
             self._publish(out, digest, seal)
             shutil.rmtree(partial, ignore_errors=True)
-        return Entry(self.root / "entries" / digest, digest, reused=False, seconds=seconds)
+        path = self.root / "entries" / digest
+        return Entry(path, digest, reused=False, seconds=seconds, peak_memory_bytes=peak)
 
     def typical_seconds(self, stage: str) -> float | None:
         """Median time of earlier builds of this stage, for the estimate of a dry run."""

@@ -281,11 +281,29 @@ def _recovery(report: Report) -> Section:
 
 def _stages(report: Report) -> Section:
     rows = [
-        (stage.name, duration(stage.seconds), "reused" if stage.reused else "computed", stage.digest[:12])
+        (stage.name, duration(stage.seconds), _peak(stage.peak_memory_bytes),
+         "reused" if stage.reused else "computed", stage.digest[:12])
         for stage in report.stages
-    ]
-    header = ("stage", "time", "result", "digest")
-    return Section(anchor="stages", title="Where the time went", header=header, rows=rows)
+    ]  # fmt: skip
+    header = ("stage", "time", "peak memory, MB", "result", "digest")
+    lines = tuple(_memory_lines(report))
+    return Section(anchor="stages", title="Where the time went", lines=lines, header=header, rows=rows)
+
+
+def _peak(size: int | None) -> str:
+    return MISSING if size is None else megabytes(size)
+
+
+def _memory_lines(report: Report) -> Iterator[str]:
+    """The stage that needed the most memory, beside the size of the dense model."""
+    peaks = {stage.name: stage.peak_memory_bytes for stage in report.stages if stage.peak_memory_bytes}
+    if peaks:
+        most, dense = max(peaks, key=lambda name: peaks[name]), report.variants[0].size_bytes
+        yield (
+            f"The most memory was needed by {most}: {megabytes(peaks[most])} MB, {number(peaks[most] / dense)} "
+            f"times the dense ONNX file. Peaks are those of this toolkit's process, libraries included; a "
+            "model that is timed runs in a process of its own, whose peak is in the table."
+        )
 
 
 def _splits(report: Report) -> Section:

@@ -111,6 +111,12 @@ def _quality_rows(report: Report) -> list[Row]:
     return rows
 
 
+def latency_label(report: Report, workload: str) -> str:
+    """What the p50 of a workload is: a prompt's is the time to the first token."""
+    prompt = "+" not in workload and any(workload in v.tokens_per_second for v in report.variants)
+    return f"{'time to first token' if prompt else 'p50'} at {workload}, ms"
+
+
 def _speed_rows(report: Report) -> list[Row]:
     def p50(found: Latency | None) -> Cell | None:
         return _estimate(Estimate(value=found.p50, ci95=found.ci95)) if found else None
@@ -124,9 +130,21 @@ def _speed_rows(report: Report) -> list[Row]:
 
     variants = report.variants
     rows = [
-        _row("Speed", f"p50 at {workload}, ms", [p50(v.latency_ms.get(workload)) for v in variants])
+        _row("Speed", latency_label(report, workload), [p50(v.latency_ms.get(workload)) for v in variants])
         for workload in _names(report, "latency_ms")
     ]
+    rows += [
+        _row(
+            "Speed",
+            f"{'decode' if '+' in workload else 'prefill'} at {workload}, tokens/s",
+            [_estimate(v.tokens_per_second.get(workload)) for v in variants],
+        )
+        for workload in _names(report, "tokens_per_second")
+    ]
+    for workload in _names(report, "bandwidth_share"):
+        shares = [v.bandwidth_share.get(workload) for v in variants]
+        cells = [None if share is None else Cell(value=percent(share)) for share in shares]
+        rows.append(_row("Speed", f"of the memory's limit at {workload}", cells))
     rows += [
         _row("Speed", f"speed-up at {workload}, x", [speedup(v, workload) for v in variants])
         for workload in _names(report, "speedup")

@@ -18,7 +18,7 @@ LAYERS = [
     {"prune", "recover", "export", "quantize", "evaluate", "benchmark", "report"}
     | {"artifact", "explain", "road", "cache", "study", "looks"},
     {"verdict", "latency"},
-    {"assemble", "bench"},
+    {"assemble", "bench", "generate"},
     {"pipeline", "train"},
     {"candidates", "reproduce"},
     {"search"},
