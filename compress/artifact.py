@@ -1,7 +1,7 @@
 """What ships: layout, manifest, checksums, verification.
 
 artifact/
-  model.onnx              the whole model: tokens in, result out; of a large one the weights in model.onnx_data
+  model.onnx              the whole model: tokens in, result out; large weights beside it in model.onnx_data
   config.json, tokenizer* what is needed to feed it
   genai_config.json       what onnxruntime-genai needs to run a language model that was exported for it
   checkpoint/             the same model before quantization, for stock transformers
@@ -169,7 +169,7 @@ def _sums(folder: Path, manifest: Manifest) -> str:
 
 
 def _compared(outputs: Iterable[str]) -> list[str]:
-    """All outputs but the keys and values that a language model keeps: they are large, logits tell of them."""
+    """All outputs but a language model's keys and values, which are large and which logits tell of."""
     return [name for name in outputs if not name.startswith("present.")]
 
 

@@ -190,4 +190,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _no_language_model(artifact: Path, found: str) -> ArtifactError:
-    return ArtifactError(f"{artifact} holds no language model", found=found, next="compress verify tells what it is")
+    return ArtifactError(
+        f"{artifact} holds no language model", found=found, next="compress verify tells what it is"
+    )

@@ -25,6 +25,8 @@ MAX_TEXT = (80, 320)  # characters of a foreign message: of its beginning and of
 # Nodes behind which an index is still the same index, or a table the same table.
 _THROUGH = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "DequantizeLinear"}
 _TABLES = {"Gather": (0, 1), "GatherBlockQuantized": (0, 1)}  # operator -> places of table and indices
+# onnxruntime registers these in the domain of onnx, which has no such operators.
+_ADDED = {"SimplifiedLayerNormalization"}
 _FUSED = {"EmbedLayerNormalization", "QEmbedLayerNormalization"}
 
 
@@ -112,7 +114,7 @@ def inspect(path: Path, strict: bool) -> dict[str, Any]:
     for name, tensor in tensors(model):
         beside |= check_tensor(name, tensor, path.parent)
     if strict:
-        onnx.checker.check_model(path)
+        check_strictly(path)
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return {
         "inputs": [
@@ -124,6 +126,31 @@ def inspect(path: Path, strict: bool) -> dict[str, Any]:
         "opset": max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
         "size_bytes": sum(file.stat().st_size for file in beside),
     }
+
+
+def check_strictly(path: Path) -> None:
+    """onnx's checker, without its doubts about the operators that onnxruntime adds to onnx's own domain.
+
+    To the checker those belong to another domain, whose operators it does not know. It then gets the graph
+    alone: external data was looked at before.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    added = [node for node in model.graph.node if node.op_type in _ADDED and node.domain in ("", "ai.onnx")]
+    if not added:
+        return onnx.checker.check_model(path)
+    for node in added:
+        node.domain = "com.microsoft"
+    if all(opset.domain != "com.microsoft" for opset in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    outside = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    for tensor in outside:
+        value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        if value.name not in {each.name for each in model.graph.input}:
+            model.graph.input.append(value)
+        model.graph.initializer.remove(tensor)
+    onnx.checker.check_model(model)
 
 
 def tensors(model: Any) -> Iterator[tuple[str, Any]]:

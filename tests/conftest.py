@@ -4,12 +4,15 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import transformers
+from onnx import TensorProto
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from compress.config import (
@@ -296,3 +299,92 @@ def language_checkpoints(tmp_path_factory, language_published) -> dict[str, Path
         folders[name] = tmp_path_factory.mktemp(f"{name}-checkpoint")
         import_model(CausalLMModel(source=f"path:{source}"), folders[name])
     return folders
+
+
+@dataclass(frozen=True)
+class TinyLM:
+    """One layer of attention, 2 heads that share keys and values, over a small vocabulary."""
+
+    embedding: np.ndarray  # (vocabulary, 16), also the head
+    projections: tuple[np.ndarray, ...]  # query (16, 16), key (16, 8), value (16, 8)
+
+    def logits(self, ids: np.ndarray) -> np.ndarray:
+        """(tokens, vocabulary) of `ids` (tokens,), in float64."""
+        x = self.embedding[ids].astype(np.float64)
+        query, key, value = (x @ each for each in self.projections)
+        tokens = len(ids)
+        scores = np.einsum("shd,td->hst", query.reshape(tokens, 2, 8), key) / np.sqrt(8)
+        weights = np.exp(np.where(np.tri(tokens, dtype=bool), scores, -np.inf))
+        mixed = np.einsum("hst,td->shd", weights / weights.sum(-1, keepdims=True), value)
+        return np.asarray((x + mixed.reshape(tokens, 16)) @ self.embedding.T)
+
+    def write(self, path: Path) -> Path:
+        """As a fused graph, which extends its cache in place; the weights in a file beside it."""
+        weights = {"table": self.embedding, "head": np.ascontiguousarray(self.embedding.T)}
+        weights |= dict(zip(("wq", "wk", "wv"), self.projections, strict=True))
+        integers = {"one": np.array([1], np.int32), "axis": np.array([1]), "length": np.array(1)}
+        node = onnx.helper.make_node
+        cache = ["past_key_values.0.key", "past_key_values.0.value"]
+        present = [name.replace("past_key_values", "present") for name in cache]
+        nodes = [
+            node("Gather", ["table", "input_ids"], ["x"]),
+            *(node("MatMul", ["x", f"w{part}"], [part], name=part) for part in "qkv"),
+            node("ReduceSum", ["attention_mask", "axis"], ["sum"], keepdims=0),
+            node("Cast", ["sum"], ["sum32"], to=TensorProto.INT32),
+            node("Sub", ["sum32", "one"], ["seqlens"]),
+            node("Shape", ["attention_mask"], ["shape"]),
+            node("Gather", ["shape", "length"], ["total64"]),
+            node("Cast", ["total64"], ["total"], to=TensorProto.INT32),
+            node(
+                "GroupQueryAttention",
+                ["q", "k", "v", *cache, "seqlens", "total"],
+                ["mixed", *present],
+                domain="com.microsoft",
+                num_heads=2,
+                kv_num_heads=1,
+            ),
+            node("Add", ["x", "mixed"], ["y"]),
+            node("MatMul", ["y", "head"], ["logits"], name="head"),
+        ]
+
+        def value(name: str, kind: int, *shape: object) -> onnx.ValueInfoProto:
+            return onnx.helper.make_tensor_value_info(name, kind, shape)
+
+        graph = onnx.helper.make_graph(
+            nodes,
+            "tiny",
+            [
+                value("input_ids", TensorProto.INT64, "batch", "tokens"),
+                value("attention_mask", TensorProto.INT64, "batch", "total"),
+                *(value(name, TensorProto.FLOAT, "batch", 1, "past", 8) for name in cache),
+            ],
+            [
+                value("logits", TensorProto.FLOAT, "batch", "tokens", len(self.embedding)),
+                *(value(name, TensorProto.FLOAT, "batch", 1, "all", 8) for name in present),
+            ],
+            [onnx.numpy_helper.from_array(each, name) for name, each in {**weights, **integers}.items()],
+        )
+        opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("com.microsoft", 1)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        onnx.save(model, path, save_as_external_data=True, location=f"{path.name}_data", size_threshold=512)
+        return path
+
+    def feeds(self, ids: np.ndarray, past: int = 0) -> dict[str, np.ndarray]:
+        """Of `ids` (batch, tokens) after zeros; more than the graph takes."""
+        batch, tokens = ids.shape
+        zeros = np.zeros((batch, 1, past, 8), np.float32)
+        return {
+            "input_ids": ids.astype(np.int64),
+            "attention_mask": np.ones((batch, past + tokens), np.int64),
+            "position_ids": np.arange(past, past + tokens)[None].repeat(batch, 0),
+            "past_key_values.0.key": zeros,
+            "past_key_values.0.value": zeros,
+        }
+
+
+@pytest.fixture(scope="session")
+def tiny_lm() -> TinyLM:
+    random = np.random.default_rng(0)
+    sizes = [(len(WORDS) + 2, 16), (16, 16), (16, 8), (16, 8)]
+    embedding, *projections = (random.standard_normal(size).astype(np.float32) for size in sizes)
+    return TinyLM(embedding, tuple(projections))

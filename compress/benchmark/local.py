@@ -46,7 +46,9 @@ class Speed:
     # Of all threads, a call: what stands in for energy where the machine does not tell it. Not a number of
     # joules, which a core's power at that clock would be needed for.
     cpu_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)  # a call, by workload; empty without a language model
+    tokens: dict[str, int] = field(
+        default_factory=dict
+    )  # a call, by workload; empty without a language model
 
 
 _ADAPTER = TypeAdapter(Speed)
@@ -186,7 +188,9 @@ def write_spec(
 def cache_spec(models: Mapping[str, Path], inputs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
     """What the runner has to know of caches."""
     found = {name: caches.shared_cache(path) for name, path in models.items()}
-    sizes = {name: caches.capacity(feeds) for name, feeds in inputs.items() if caches.is_language_model(feeds)}
+    sizes = {
+        name: caches.capacity(feeds) for name, feeds in inputs.items() if caches.is_language_model(feeds)
+    }
     return {"caches": {name: pairs for name, pairs in found.items() if pairs}, "capacity": sizes}
 
 

@@ -134,7 +134,9 @@ def _profile(
     events, types = json.loads(file.read_bytes()), weight_types(path)
     return {
         workload: Profile(operators=each, weight_types=types)
-        for workload, each in zip(workloads, operators(events, runs, kernels(path), block_bytes(path)), strict=True)
+        for workload, each in zip(
+            workloads, operators(events, runs, kernels(path), block_bytes(path)), strict=True
+        )
     }
 
 
@@ -256,7 +258,7 @@ def kernels(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def block_bytes(path: Path) -> dict[str, int]:
-    """Name of each product with weights in blocks of an ONNX file -> bytes of weights, scales, zero points."""
+    """Name of each product with weights in blocks -> bytes of its weights, scales and zero points."""
     graph = onnx.load(path, load_external_data=False).graph
     sizes = {
         tensor.name: math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

@@ -300,8 +300,8 @@ def _memory_lines(report: Report) -> Iterator[str]:
     if peaks:
         most, dense = max(peaks, key=lambda name: peaks[name]), report.variants[0].size_bytes
         yield (
-            f"The most memory was needed by {most}: {megabytes(peaks[most])} MB, {number(peaks[most] / dense)} "
-            f"times the dense ONNX file. Peaks are those of this toolkit's process, libraries included; a "
+            f"The most memory was needed by {most}: {megabytes(peaks[most])} MB, "
+            f"{number(peaks[most] / dense)} times the dense ONNX file. Peaks are those of this toolkit's process, libraries included; a "
             "model that is timed runs in a process of its own, whose peak is in the table."
         )
 

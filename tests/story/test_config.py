@@ -100,7 +100,14 @@ def test_a_pair_set_for_selection_gives_no_primary_metric():
 
 
 def test_workload_shape():
-    assert c.workload_shape("8x128") == (8, 128)
+    assert c.workload_shape("8x128") == (8, 128, 0)
+    assert c.workload_shape("1x1+442") == (1, 1, 442)
+
+
+@pytest.mark.parametrize("wrong", ["1x1+", "1x1+0", "1+442", "1x1+4+4", "1x1x4", "+4", "1x1+-4", "x1"])
+def test_a_workload_that_cannot_be_read(wrong):
+    with pytest.raises(ConfigError, match=r"1x1\+442"):
+        c.LocalTarget(workloads=[wrong])
 
 
 def test_leaves_name_every_setting_once():

@@ -1,0 +1,36 @@
+"""A language model step by step, against numpy."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from compress.decoder import Decoder
+from compress.errors import ModelError
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4, 5, 6, 7, 8], [3], [2, 7]])
+def test_pieces_give_what_the_whole_gives(tmp_path, tiny_lm, cuts):
+    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=9)
+    assert decoder.fused
+    ids = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
+    for _ in range(2):  # the second time over what the first one left in the buffers
+        found = np.concatenate([decoder.run(piece) for piece in np.split(ids, cuts)])
+        np.testing.assert_allclose(found, tiny_lm.logits(ids), rtol=1e-4, atol=1e-4)
+        decoder.reset()
+
+
+def test_a_full_cache_is_an_error(tmp_path, tiny_lm):
+    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=4)
+    decoder.run(np.arange(4))
+    with pytest.raises(ModelError, match="5 tokens"):
+        decoder.run(np.arange(1))
+
+
+def test_a_graph_without_a_cache_is_no_language_model(tmp_path):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "logits")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["logits"])], "g", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 18)]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+    with pytest.raises(ModelError, match="no language model"):
+        Decoder(path)
