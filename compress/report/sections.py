@@ -301,8 +301,9 @@ def _memory_lines(report: Report) -> Iterator[str]:
         most, dense = max(peaks, key=lambda name: peaks[name]), report.variants[0].size_bytes
         yield (
             f"The most memory was needed by {most}: {megabytes(peaks[most])} MB, "
-            f"{number(peaks[most] / dense)} times the dense ONNX file. Peaks are those of this toolkit's process, libraries included; a "
-            "model that is timed runs in a process of its own, whose peak is in the table."
+            f"{number(peaks[most] / dense)} times the dense ONNX file. Peaks are those of this toolkit's "
+            "process, libraries included; a model that is timed runs in a process of its own, whose peak "
+            "is in the table."
         )
 
 

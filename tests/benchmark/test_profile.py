@@ -32,6 +32,12 @@ LIMITS = Limits(
 )
 
 
+def test_attention_counts_the_keys_that_each_token_sees():
+    """3 new tokens behind 5: 6 + 7 + 8 keys, twice (scores and values) 16 numbers each."""
+    given, made = [(1, 3, 32), (1, 1, 8, 8), (1, 1, 8, 8), (1,), (1,)], [(1, 3, 16), (1, 1, 8, 8)]
+    assert multiply_accumulates("GroupQueryAttention", given, made) == 2 * 16 * (6 + 7 + 8)
+
+
 def node(name, ts, dur, op_type="Add", given=((2, 3),), made=((2, 3),)):
     shapes = [[{"float": list(shape)} for shape in shapes] for shapes in (given, made)]
     args = {"op_name": op_type, "input_type_shape": shapes[0], "output_type_shape": shapes[1]}

@@ -38,6 +38,35 @@ def test_the_table_holds_the_numbers_of_the_report(report: Report) -> None:
     assert rows["peak memory, MB"] == ["311", "249", "249", "148"]
 
 
+def test_a_language_model_is_told_in_tokens(report: Report) -> None:
+    def told(variant):
+        rate = Estimate(value=52.1, ci95=(50.2, 53.9))
+        return dataclasses.replace(
+            variant,
+            latency_ms={"1x442": variant.latency_ms["1x128"], "1x1+442": variant.latency_ms["1x32"]},
+            speedup={},
+            tokens_per_second={"1x442": rate, "1x1+442": rate},
+            bandwidth_share={"1x1+442": 0.314},
+        )
+
+    rows = markdown_rows(dataclasses.replace(report, variants=tuple(map(told, report.variants))))
+    assert rows["time to first token at 1x442, ms"][3] == "7.66 [7.57, 7.75]"
+    assert "p50 at 1x1+442, ms" in rows
+    assert rows["prefill at 1x442, tokens/s"][0] == "52.1 [50.2, 53.9]"
+    assert rows["decode at 1x1+442, tokens/s"][0] == "52.1 [50.2, 53.9]"
+    assert rows["of the memory's limit at 1x1+442"][0] == "31.4 %"
+
+
+def test_the_stage_that_needed_the_most_memory_is_named(report: Report) -> None:
+    stages = tuple(
+        dataclasses.replace(stage, peak_memory_bytes=size * 10**6)
+        for stage, size in zip(report.stages, (200, 361, 300), strict=False)
+    )
+    [found] = [s for s in sections(dataclasses.replace(report, stages=stages)) if s.anchor == "stages"]
+    assert found.lines[0].startswith("The most memory was needed by export dense: 361 MB, 3.99 times")
+    assert [row[2] for row in found.rows] == ["200", "361", "300"]
+
+
 def test_the_primary_metric_leads_and_the_kept_variant_is_marked(report: Report) -> None:
     quality = [row for row in table_rows(report) if row.group == "Quality"]
     assert quality[0].label.startswith("lee_spearman")

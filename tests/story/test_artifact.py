@@ -115,6 +115,44 @@ def test_what_is_written_is_verified(shipped):
     assert sorted(p.name for p in shipped.parent.iterdir()) == ["artifact"]
 
 
+@pytest.fixture
+def language_model(tmp_path, tiny_lm):
+    """The artifact of one whose weights lie in a file of their own."""
+    graph, checkpoint = tmp_path / "graph", tmp_path / "checkpoint"
+    graph.mkdir()
+    checkpoint.mkdir()
+    tiny_lm.write(graph / "model.onnx")
+    (graph / "genai_config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"):
+        (checkpoint / name).write_text("{}")
+    write(tmp_path / "lm", tmp_path, inputs=tiny_lm.feeds(np.array([[3, 1, 4, 1, 5]])))
+    return tmp_path / "lm"
+
+
+def test_of_a_language_model_the_logits_are_compared(language_model, tiny_lm):
+    verify(language_model)
+    names = set(files(language_model))
+    assert {"model.onnx_data", "genai_config.json", "chat_template.jinja", "generation_config.json"} <= names
+    with np.load(language_model / "check.npz") as pair:
+        assert [name for name in pair.files if name.startswith("out.")] == ["out.logits"]
+        assert "in.position_ids" not in pair.files  # which this graph does without
+        wanted = tiny_lm.logits(np.array([3, 1, 4, 1, 5]))
+        np.testing.assert_allclose(pair["out.logits"][0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_other_weights_beside_the_same_graph_are_found_out(language_model, tiny_lm):
+    data = language_model / "model.onnx_data"
+    numbers = np.frombuffer(data.read_bytes(), np.float32).copy()
+    numbers[: numbers.size // 2] *= -1
+    data.write_bytes(numbers.tobytes())
+    with pytest.raises(ArtifactError, match=r"model\.onnx_data is not the file"):
+        artifact.check_files(language_model)
+    reseal(language_model)
+    artifact.check_files(language_model)
+    with pytest.raises(ArtifactError, match="output logits differs"):
+        verify(language_model)
+
+
 def test_without_a_checkpoint(tmp_path, parts):
     write(tmp_path / "artifact", parts, keep_checkpoint=False)
     verify(tmp_path / "artifact")

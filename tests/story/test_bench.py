@@ -45,6 +45,23 @@ def test_text_takes_batch_and_tokens():
     assert set(np.unique(kinds)) <= {0, 1}
 
 
+LM = {
+    "input_ids": ("int64", ("b", "s"), 100),
+    "attention_mask": ("int64", ("b", "total")),
+    "position_ids": ("int64", ("b", "s")),
+    "past_key_values.0.key": ("float32", ("b", 3, "past", 64)),
+}
+
+
+def test_a_language_model_takes_what_is_cached():
+    made = workloads(["1x16", "2x1+30"], **LM)
+    assert list(made) == ["1x16", "2x1+30"]
+    assert list(shapes(made["1x16"]).values()) == [(1, 16), (1, 16), (1, 16), (1, 3, 0, 64)]
+    assert list(shapes(made["2x1+30"]).values()) == [(2, 1), (2, 31), (2, 1), (2, 3, 30, 64)]
+    assert (made["2x1+30"]["attention_mask"] == 1).all()
+    assert list(workloads(["2x1+30"], **TEXT)) == ["2x1"]  # which remembers nothing
+
+
 def test_an_image_takes_the_batch_alone():
     made = workloads(["1x128", "8x128", "8x1"], pixels=("float32", ("n", 3, 32, 32)))
     assert {name: shapes(feeds) for name, feeds in made.items()} == {

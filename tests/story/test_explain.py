@@ -12,6 +12,7 @@ from compress.result import (
     SUMS,
     Coverage,
     Estimate,
+    Floor,
     Latency,
     Limits,
     Operator,
@@ -69,6 +70,18 @@ def test_how_it_stands_comes_first():
     assert quiet == "cannot be told apart from dense: the interval of the speed-up is [0.90, 1.10], 20% wide"
     assert noisy == f"{quiet}; the timing was noisy (drift; steal)"
     assert explain(variant(SUM), unclear, "w", noise=("x",))[0].endswith("(x)")
+
+
+def test_weights_that_come_from_memory():
+    """200 MB at 10 GB/s are 20 ms of 25; the products' rate is no cause then."""
+    product = Operator(
+        op_type="MatMulNBits", kind=INTEGER, ms=24.0, nodes=6, macs=G // 100, weight_bytes=200 * 10**6
+    )
+    floor = {"w": Floor(memory_ms=20.0, integer_ms=0.1, float_ms=0.0)}
+    [said] = [line for line in reasons(product, p50=25.0, floor=floor) if "weights are read" in line]
+    assert "200 MB of weights are read at every call, which takes 20.00 of 25.00 ms at the 10.0 GB/s" in said
+    assert not any("GOP/s" in line for line in reasons(product, p50=25.0, floor=floor))
+    assert any("GOP/s" in line for line in reasons(product, p50=25.0))  # they stay in the cache
 
 
 def test_nothing_is_made_up():

@@ -67,6 +67,7 @@ def test_the_same_stage_is_reused(store):
     assert again.reused
     assert again.path == made.path
     assert road.stages[0].reused
+    assert road.stages[0].peak_memory_bytes == made.peak_memory_bytes
     assert "reused" in road.console.file.getvalue()
 
 

@@ -11,6 +11,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +54,19 @@ def test_a_result_is_made_once(store):
     assert (second.path / "inner" / "result.txt").read_text() == "x"
     assert entries(store) == [first.digest]
     assert not (store.root / "partial" / first.digest).exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells, others do not")
+def test_the_peak_of_memory_is_that_of_one_result(store):
+    """Which the peak of a process's whole life would not be."""
+
+    def greedy(out, scratch):
+        assert np.ones(25_000_000).sum() == 25_000_000  # 200 MB
+
+    large = store.make("large", {}, greedy)
+    small = store.make("small", {}, writes("x"))
+    assert large.peak_memory_bytes - small.peak_memory_bytes > 150e6
+    assert store.make("large", {}, greedy).peak_memory_bytes == large.peak_memory_bytes
 
 
 keys = st.recursive(
