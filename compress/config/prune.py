@@ -126,3 +126,48 @@ class ChannelPrune(PruneConfig):
         within(self, 2, 1_000_000, "images")
         within(self, 0, 10_000_000, "batch_norm_images")
         check_seed(self)
+
+
+class LanguageImportance(Enum):
+    obs = "obs"  # error that is left when the others are fitted anew (Optimal Brain Surgeon)
+    wanda = "wanda"  # norm of the weights that read it x its root mean square (Sun et al. 2024)
+    magnitude = "magnitude"  # norm of the weights that read it: what the other two have to beat
+
+
+@dataclass(kw_only=True)
+class LanguageKeep:
+    """Share of each kind that stays."""
+
+    # feed-forward channels
+    ffn: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.0625)})
+    # key-value heads, each with the query heads that share it
+    kv_heads: float = 1.0
+    # whole decoder layers
+    layers: float = field(default=1.0, metadata={"search": Float(0.75, 1.0, 0.0625)})
+
+    def __post_init__(self) -> None:
+        within(self, 0.0, 1.0, "ffn", "kv_heads", "layers", open_low=True)
+
+
+@dataclass(kw_only=True)
+class LanguagePrune(PruneConfig):
+    """A smaller language model that stock transformers loads: fewer tokens, then narrower, then shallower."""
+
+    # tokens at most; null keeps all. A multiple of 32 keeps kernels full
+    vocabulary: int | None = None
+    keep: LanguageKeep = field(default_factory=LanguageKeep)
+    importance: LanguageImportance = LanguageImportance.obs
+    round_to: int = 32  # kept channels are a multiple of this: a block of the 4-bit kernels
+    repair: bool = True  # least squares of the layer that reads what was cut, against the dense model's output
+    damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
+    calibration_tokens: int = 32768  # for scores and least squares; ten a channel are enough
+    protect_first: int = 2  # layers that are not dropped; without the first the model breaks
+    protect_last: int = 1
+
+    def __post_init__(self) -> None:
+        if self.vocabulary is not None:
+            within(self, 1, 10_000_000, "vocabulary")
+        within(self, 1, 4096, "round_to")
+        within(self, 0.0, 10.0, "damping", open_low=True)
+        within(self, 64, 100_000_000, "calibration_tokens")
+        within(self, 0, 1000, "protect_first", "protect_last")

@@ -92,7 +92,7 @@ class CausalLM:
             parameters=self.parameters(),
             macs=self.macs(),
             widths=self.widths(),
-            layer_names=self.stack.layer_names(facts.kept_layers),
+            layer_names=self.layer_names(facts.kept_layers),
             keeps_checkpoint=True,
             card=card_facts(self),
         )
@@ -121,6 +121,11 @@ class CausalLM:
             "kv_heads": (self.kv_heads,) * len(layers),
             "vocabulary": (int(self.config.vocab_size),),
         }
+
+    def layer_names(self, kept: Sequence[int] | None) -> dict[str, tuple[str, ...]]:
+        """Kind -> name of each layer; `kept`: their numbers in the dense model, where some were dropped."""
+        names = tuple(f"layer {number}" for number in kept or range(len(self.stack.layers())))
+        return {"ffn": names, "kv_heads": names, "vocabulary": ("embedding",)}
 
     def linears(self) -> dict[str, nn.Linear]:
         """Name -> every product with weights, the head last. Its weight may be the embedding's."""

@@ -43,6 +43,7 @@ class Facts:
     lineage: tuple[str, ...] = ()  # what was done to it, in words
     ffn_widths: tuple[int, ...] | None = None  # set where they differ between layers
     kept_layers: tuple[int, ...] | None = None  # their numbers in the dense model, where some were dropped
+    kept_tokens: tuple[int, ...] | None = None  # likewise of tokens: the old number by the new one
 
     def after(self, step: str, **changes: Any) -> "Facts":
         return replace(self, lineage=(*self.lineage, step), **changes)

@@ -1,7 +1,8 @@
 """Proof that a pruned checkpoint is the model in memory, when it is opened again.
 
 Run as a script, without this package: reload.py CHECKPOINT EXPECTED.npz AUTO_CLASS OUTPUT, prints the
-largest difference between what stock transformers gives and what is stored.
+largest difference between what stock transformers gives and what is stored. Of a language model it also
+checks that greedy generation gives the same tokens with and without the cache of keys and values.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from compress.families import Model
 
 MAX_ABS_DIFF = 1e-4  # of hidden states, or of logits
+GENERATED = 16  # tokens
 
 
 def check_reload(model: "Model", checkpoint: Path) -> None:
@@ -33,6 +35,8 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
     from compress.families import read_check_inputs
 
     inputs = read_check_inputs(checkpoint)
+    if model.output_name == "logits" and "input_ids" in inputs:
+        inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}  # no past, stock positions
     auto, output, found = _stock_view(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder) / "expected.npz"
@@ -56,12 +60,15 @@ def _stock_view(model: "Model", inputs: "Mapping[str, np.ndarray]") -> tuple[str
     """The class of transformers that opens the checkpoint, which of its outputs to compare, and ours."""
     import torch
 
+    from compress.families.causal_lm import CausalLM
     from compress.families.encoder import Encoder
 
     tensors = {name: torch.from_numpy(each) for name, each in inputs.items()}
     with torch.no_grad():
         if isinstance(model, Encoder):
             return "AutoModel", "last_hidden_state", model.module.backbone(**tensors).last_hidden_state
+        if isinstance(model, CausalLM):
+            return "AutoModelForCausalLM", "logits", model.run(tensors)
         return "AutoModelForImageClassification", "logits", model.run(tensors)
 
 
@@ -98,7 +105,26 @@ def main(checkpoint: str, expected: str, auto: str, output: str) -> None:
     with np.load(expected) as stored, torch.no_grad():
         inputs = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "expected"}
         found = getattr(opened.eval()(**inputs), output).numpy()
+        if auto == "AutoModelForCausalLM":
+            check_generation(opened, inputs)
         print(float(np.abs(found - stored["expected"]).max()))
+
+
+def check_generation(opened: Any, inputs: "Mapping[str, Tensor]") -> None:
+    """Raise SystemExit where greedy generation with the cache gives other tokens than without."""
+    runs = [
+        opened.generate(
+            **inputs,
+            use_cache=cache,
+            do_sample=False,
+            min_new_tokens=GENERATED,
+            max_new_tokens=GENERATED,
+            pad_token_id=0,
+        )[0].tolist()
+        for cache in (True, False)
+    ]
+    if runs[0] != runs[1]:
+        raise SystemExit(f"generated with the cache {runs[0]}, without {runs[1]}")
 
 
 if __name__ == "__main__":

@@ -26,3 +26,19 @@ def least_squares(
     new_weight = w[:, kept] + change
     new_bias = bias.double() + w @ mean - new_weight @ mean[kept]
     return new_weight.to(weight.dtype), new_bias.to(bias.dtype)
+
+
+def fit(weight: Tensor, gram: Tensor, cross: Tensor, kept: Tensor, damping: float) -> Tensor:
+    """New weight (out, kept) of a layer that reads h, where another model gives y = W h of its own h.
+
+    Minimises E|y - W' h_K|^2 + l |W' - W_K|^2 with l = `damping` x mean of the diagonal: it is drawn
+    towards the weights as they were. W' = W_K + (E[y h_K^T] - W_K G_KK) (G_KK + l I)^-1. Of one and the
+    same h, this is `least_squares` without means: for layers that have no bias to take them.
+
+    `weight` (out, width), `gram` = E[h h^T] (width, width), `cross` = E[y h^T] (out, width); float64 inside.
+    """
+    w, g = weight.double()[:, kept], gram.double()[kept][:, kept]
+    strength = damping * g.diagonal().mean().clamp(min=1e-30)
+    normal = g + strength * torch.eye(len(kept), dtype=torch.float64)
+    change = torch.linalg.solve(normal, (cross.double()[:, kept] - w @ g).T).T
+    return (w + change).to(weight.dtype)

@@ -17,6 +17,7 @@ from compress.config import Importance, Keep, Scope, StructuredPrune
 from compress.data import load_images, load_texts
 from compress.errors import ConfigError, ModelError
 from compress.families import Model, load, read_check_inputs
+from compress.families.causal_lm import FAMILY as CAUSAL_LM
 from compress.families.image_classifier import ImageClassifier
 from compress.prune.examples import Examples, Labelled, inputs_of
 from compress.prune.gradients import accumulate
@@ -40,6 +41,13 @@ def prune(config: StructuredPrune, checkpoint: Path, splits: Path, out: Path) ->
     and GateError where the checkpoint opened again computes something else.
     """
     model = load(checkpoint)
+    if model.facts.family == CAUSAL_LM:
+        raise ModelError(
+            "prune=structured does not cut language models",
+            found=model.facts.family,
+            allowed="prune=language, with prune.vocabulary, prune.keep.ffn, .kv_heads and .layers",
+            next="prune=narrow_llm, shallow_llm or small_vocabulary to begin with",
+        )
     stack = model.stack
     before = stack.widths()
     check_shares(config.keep, before)

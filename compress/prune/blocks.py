@@ -1,0 +1,58 @@
+"""A language model's layers, run one at a time over stored hidden states."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from compress.families.causal_lm import CausalLM
+
+
+class Blocks:
+    """The decoder layers of `model`, which run on hidden states of windows of one length.
+
+    What the model hands each layer beside the hidden states (masks, rotations) is the same for every
+    window, so it is caught once; only (windows, tokens, hidden) need be kept of a calibration text.
+    """
+
+    def __init__(self, model: CausalLM, windows: Tensor) -> None:
+        self.module: Any = model.module
+        self.list = cast(nn.ModuleList, self.module.model.layers)
+        self._kwargs: dict[nn.Module, dict[str, Any]] = {}
+        with self._catching():
+            self.module.model(input_ids=windows[:1], use_cache=False)
+
+    @contextmanager
+    def _catching(self) -> Iterator[None]:
+        def catch(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._kwargs[block] = {k: v for k, v in kwargs.items() if k != "hidden_states"}
+
+        handles = [block.register_forward_pre_hook(catch, with_kwargs=True) for block in self.list]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.list)
+
+    def __len__(self) -> int:
+        return len(self.list)
+
+    def embed(self, windows: Tensor) -> Tensor:
+        """What enters the first layer: (windows, tokens, hidden)."""
+        return torch.cat([self.module.get_input_embeddings()(window[None]) for window in windows])
+
+    def run(self, block: nn.Module, hidden: Tensor, like: nn.Module | None = None) -> Tensor:
+        """One window (tokens, hidden) through one layer; `like`: the layer that `block` is a copy of."""
+        found = block(hidden[None], **self._kwargs[like or block])
+        return cast(Tensor, (found[0] if isinstance(found, tuple) else found)[0])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(tokens, hidden) that left the last layer -> (tokens, vocabulary)."""
+        found: Tensor = self.module.lm_head(self.module.model.norm(hidden))
+        cap = getattr(self.module.config, "final_logit_softcapping", None)
+        return found if cap is None else cap * torch.tanh(found / cap)

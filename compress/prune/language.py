@@ -1,0 +1,99 @@
+"""Pruning of language models: vocabulary, then width, then depth, each where it is asked for."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.config import LanguagePrune
+from compress.data import ImageSplits, load_splits
+from compress.errors import DataError
+from compress.families import load_causal_lm
+from compress.families.causal_lm import CONTEXT, CausalLM
+from compress.prune import depth
+from compress.prune.gated_ffn import narrow, targets
+from compress.prune.reload import check_reload
+from compress.prune.tokens import bytes_per_token, cut_vocabulary
+from compress.registry import register
+
+
+@register(LanguagePrune)
+def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> None:
+    """Cut; write the checkpoint, `prune.json` and the gate's numbers, `reload.json`.
+
+    Tokens are counted in the calibration and train texts; scores, least squares and divergences come
+    from the calibration texts. Raises ModelError for a tokenizer or heads that cannot be cut, ConfigError
+    for a share or a vocabulary that leaves too little, GateError where stock transformers opens another model.
+    """
+    model = load_causal_lm(checkpoint)
+    before = model.widths()
+    targets(model, config)
+    left = depth.layers_left(model, config)
+    found = load_splits(splits)
+    if isinstance(found, ImageSplits):
+        raise DataError("language models are pruned by text", found="images", allowed="data of texts")
+    calibration, train = found.calibration.texts, found.train.texts
+    with tempfile.TemporaryDirectory() as folder:
+        summary = _vocabulary(model, config, (*calibration, *train), found.select.texts, Path(folder))
+        windows = calibration_windows(model, (*calibration, *train), config.calibration_tokens)
+        shorter = windows[: max(1, depth.TOKENS // windows.shape[1])]
+        # Of the dense model, but for its vocabulary: what the layers that stay have to come near to.
+        dense = depth.last_hidden(model, shorter) if left < len(before["ffn"]) else None
+        narrow(model, config, windows)
+        dropped = depth.drop_layers(model, config, shorter, dense) if dense is not None else []
+        after = model.widths()
+        summary |= {"before": before, "after": after, "dropped_layers": dropped}
+        summary["calibration_tokens"] = windows.numel()
+        kept = tuple(i for i in range(len(before["ffn"])) if i not in dropped) if dropped else None
+        changes = {"kept_tokens": summary.pop("kept_tokens"), "kept_layers": kept}
+        model.save(out, model.facts.after(_step(config, before, after), **changes))
+    check_reload(model, out)
+    (out / "prune.json").write_text(json.dumps(summary, indent=2))
+
+
+def _vocabulary(
+    model: CausalLM, config: LanguagePrune, texts: Sequence[str], held_out: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    """Cut the vocabulary where it is asked for: what `prune.json` says of it, and the tokens kept."""
+    if config.vocabulary is None:
+        return {"kept_tokens": None}
+    sets = {"counted": texts, "select": held_out}
+    before = {name: bytes_per_token(model, each) for name, each in sets.items() if each}
+    kept = cut_vocabulary(model, texts, config.vocabulary, folder)
+    after = {name: bytes_per_token(model, each) for name, each in sets.items() if each}
+    return {"kept_tokens": kept, "bytes_per_token": {"before": before, "after": after}}
+
+
+def calibration_windows(model: CausalLM, texts: Sequence[str], tokens: int) -> Tensor:
+    """About `tokens` of them, as windows of `CONTEXT` (or one shorter), spread evenly over `texts`."""
+    ids = list(_tokenized(model, texts, 4 * tokens))
+    width = min(CONTEXT, len(ids))
+    if width < 2:
+        raise DataError("too little text to calibrate with", found=f"{len(ids)} tokens", allowed="2 or more")
+    windows = torch.tensor(ids[: len(ids) // width * width]).view(-1, width)
+    count = min(len(windows), max(1, tokens // width))
+    return windows[torch.linspace(0, len(windows) - 1, count).round().long()]
+
+
+def _tokenized(model: CausalLM, texts: Sequence[str], enough: int) -> Iterator[int]:
+    found = 0
+    for text in texts:
+        if found >= enough:
+            return
+        ids = model.tokenize(text + "\n")
+        found += len(ids)
+        yield from ids
+
+
+def _step(config: LanguagePrune, before: dict[str, Any], after: dict[str, Any]) -> str:
+    parts = [
+        f"{kind} {old[0]} to {after[kind][0]}" for kind, old in before.items() if old[0] != after[kind][0]
+    ]
+    if len(after["ffn"]) < len(before["ffn"]):
+        parts.append(f"layers {len(before['ffn'])} to {len(after['ffn'])}")
+    how = f"{config.importance.value}, {'least squares' if config.repair else 'no repair'}"
+    return f"pruned ({how}): {', '.join(parts) or 'nothing'}"
