@@ -158,7 +158,9 @@ class LanguagePrune(PruneConfig):
     keep: LanguageKeep = field(default_factory=LanguageKeep)
     importance: LanguageImportance = LanguageImportance.obs
     round_to: int = 32  # kept channels are a multiple of this: a block of the 4-bit kernels
-    repair: bool = True  # least squares of the layer that reads what was cut, against the dense model's output
+    repair: bool = (
+        True  # least squares of the layer that reads what was cut, against the dense model's output
+    )
     damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
     calibration_tokens: int = 32768  # for scores and least squares; ten a channel are enough
     protect_first: int = 2  # layers that are not dropped; without the first the model breaks

@@ -157,7 +157,9 @@ def _apply(cut: Cut, block: nn.Module, gram: Tensor, cross: Tensor, config: Lang
     weight = reader.weight.detach()
     everything = torch.arange(weight.shape[1])
     # What is judged is what would be there if nothing were cut: fitted to the dense output as well.
-    whole = fit(weight.double(), gram, cross, everything, config.damping) if config.repair else weight.double()
+    whole = (
+        fit(weight.double(), gram, cross, everything, config.damping) if config.repair else weight.double()
+    )
     kept = keep_groups(config.importance, whole, gram, cut.size, cut.count, config.damping)
     repaired = fit(weight, gram, cross, kept, config.damping) if config.repair else weight[:, kept].clone()
     reader.weight = nn.Parameter(repaired)

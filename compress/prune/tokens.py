@@ -1,7 +1,6 @@
 """A language model with fewer tokens: its tokenizer's files, its embedding and head, its configs."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 import transformers
 from torch import nn
 
+from compress.errors import ModelError
 from compress.families.causal_lm import CausalLM
 from compress.families.checkpoint import copy_companions, read_json
 from compress.prune.vocabulary import (
@@ -20,7 +20,6 @@ from compress.prune.vocabulary import (
     renumber_settings,
     rewrite_tokenizer,
 )
-from compress.errors import ModelError
 
 _SETTINGS = ("tokenizer_config.json", "generation_config.json")
 # Other forms of what tokenizer.json holds, which nothing renumbers; transformers writes those it needs anew.
@@ -88,7 +87,9 @@ def write_files(source: Path, content: dict[str, Any], kept: Sequence[int], fold
     copy_companions(source, folder)
     for name in _STALE:
         (folder / name).unlink(missing_ok=True)
-    (folder / "tokenizer.json").write_text(json.dumps(rewrite_tokenizer(content, kept), ensure_ascii=False), "utf-8")
+    (folder / "tokenizer.json").write_text(
+        json.dumps(rewrite_tokenizer(content, kept), ensure_ascii=False), "utf-8"
+    )
     for name in _SETTINGS:
         if (source / name).is_file():
             changed = renumber_settings(_settings(source, name), new)

@@ -151,9 +151,7 @@ def rewrite_tokenizer(tokenizer: Content, kept: Sequence[int]) -> Content:
     model = dict(tokenizer["model"])
     if isinstance(model["vocab"], dict):
         model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
-        model["merges"] = [
-            [a, b] for a, b in merges(tokenizer) if {a, b, a + b} <= model["vocab"].keys()
-        ]
+        model["merges"] = [[a, b] for a, b in merges(tokenizer) if {a, b, a + b} <= model["vocab"].keys()]
     else:
         model["vocab"] = [piece for old, piece in enumerate(model["vocab"]) if old in new]
         if model.get("unk_id") is not None:

@@ -1,0 +1,325 @@
+"""Language models of every architecture, cut each way: what is left is the model that the config names."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from compress.config import LanguageImportance, LanguageKeep, LanguagePrune, StructuredPrune
+from compress.errors import ConfigError, GateError, ModelError
+from compress.families import load_causal_lm
+from compress.prune import language, prune
+from compress.prune.blocks import Blocks
+from compress.prune.depth import divergences, drop_layer, last_hidden
+from compress.prune.gated_ffn import narrow
+from compress.prune.language import calibration_windows
+from compress.prune.reload import check_reload
+from compress.prune.tokens import cut_vocabulary
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
+TEXT = "The old river runs slowly under the city."
+
+
+@pytest.fixture
+def no_fresh_process(monkeypatch):
+    """Two tests are about it; it takes seconds."""
+    monkeypatch.setattr(language, "check_reload", lambda model, out: None)
+
+
+def config(vocabulary=None, ffn=1.0, kv_heads=1.0, layers=1.0, importance="obs", **changes):
+    defaults = {"round_to": 8, "calibration_tokens": 512, "protect_first": 0, "protect_last": 0}
+    return LanguagePrune(
+        vocabulary=vocabulary,
+        keep=LanguageKeep(ffn=ffn, kv_heads=kv_heads, layers=layers),
+        importance=LanguageImportance[importance],
+        **{**defaults, **changes},
+    )
+
+
+def ids_of(model, text=TEXT):
+    return torch.tensor([model.tokenize(text)])
+
+
+@torch.no_grad()
+def logits(model, text=TEXT):
+    return model.run({"input_ids": ids_of(model, text)})
+
+
+@torch.no_grad()
+def stock(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_cut_gives_a_model_that_stock_transformers_loads(
+    name, language_checkpoints, splits_folder, tmp_path, no_fresh_process
+):
+    heads = 1.0 if name == "phi3" else 0.5
+    before = load_causal_lm(language_checkpoints[name])
+    chosen = config(vocabulary=288, ffn=0.5, kv_heads=heads, layers=0.5)
+    prune(chosen, language_checkpoints[name], splits_folder, tmp_path)
+    after = load_causal_lm(tmp_path)
+    left = before.kv_heads * heads
+    assert after.widths() == {"ffn": (32,), "kv_heads": (left,), "vocabulary": (288,)}
+    assert after.head_dim == before.head_dim
+    opened = stock(tmp_path)
+    assert opened.get_input_embeddings().weight is opened.get_output_embeddings().weight
+    with torch.no_grad():
+        assert torch.equal(opened(ids_of(after)).logits, logits(after))
+        runs = [
+            opened.generate(
+                ids_of(after), use_cache=cache, do_sample=False, min_new_tokens=8, max_new_tokens=8
+            )
+            for cache in (True, False)
+        ]
+    assert torch.equal(*runs)
+    assert len(after.facts.kept_tokens) == 288
+    assert len(after.facts.kept_layers) == 1
+    summary = json.loads((tmp_path / "prune.json").read_text())
+    assert summary["before"]["ffn"] == [64, 64]
+    assert summary["after"]["ffn"] == [32]
+    assert summary["bytes_per_token"]["before"]["counted"] >= summary["bytes_per_token"]["after"]["counted"]
+    assert [summary["dropped_layers"]] == [[i for i in (0, 1) if i not in after.facts.kept_layers]]
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3"])
+def test_keeping_everything_changes_no_bit(
+    name, language_checkpoints, splits_folder, tmp_path, no_fresh_process
+):
+    prune(config(), language_checkpoints[name], splits_folder, tmp_path)
+    assert torch.equal(logits(load_causal_lm(tmp_path)), logits(load_causal_lm(language_checkpoints[name])))
+
+
+def test_the_gate_opens_and_generates_in_a_fresh_process(language_checkpoints, splits_folder, tmp_path):
+    prune(config(288, 0.5, 0.5, 0.5), language_checkpoints["smollm3"], splits_folder, tmp_path)
+    assert json.loads((tmp_path / "reload.json").read_text())["max_abs_diff"] < 1e-6
+
+
+@pytest.mark.slow
+def test_the_gate_finds_another_model(language_checkpoints, copy_of):
+    folder = copy_of(language_checkpoints["llama"])
+    model = load_causal_lm(folder)
+    with torch.no_grad():
+        model.module.model.layers[1].mlp.down_proj.weight[0, 0] += 0.5
+    with pytest.raises(GateError, match="max abs difference 0"):
+        check_reload(model, folder)
+
+
+# ---------------------------------------------------------------- vocabulary
+
+
+def test_logits_of_kept_tokens_are_those_of_before(language_checkpoints, language_texts, tmp_path):
+    model, dense = (load_causal_lm(language_checkpoints["qwen2"]) for _ in range(2))
+    (tmp_path / "files").mkdir()
+    kept = cut_vocabulary(model, language_texts, 300, tmp_path / "files")
+    assert len(kept) == 300
+    new = {old: number for number, old in enumerate(kept)}
+    wanted = ids_of(dense)
+    assert all(int(old) in new for old in wanted[0])  # so that both encode it alike
+    assert ids_of(model)[0].tolist() == [new[int(old)] for old in wanted[0]]
+    assert torch.equal(logits(model), logits(dense)[..., list(kept)])
+
+
+def test_ends_and_marks_are_renumbered_everywhere(language_published, language_texts, copy_of, tmp_path):
+    """With the special tokens at the end, as Qwen and LLaMA 3 have them, and two ends."""
+    from compress.config import CausalLMModel
+    from compress.families import import_model
+
+    folder = copy_of(language_published["llama"])
+    content = json.loads((folder / "tokenizer.json").read_text())
+    size = len(content["model"]["vocab"])
+    extra = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    for i, mark in enumerate(("<|im_end|>", "<|tool|>")):
+        content["added_tokens"].append({"id": size + i, "content": mark, **extra})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    module = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    module.resize_token_embeddings(size + 8, mean_resizing=False)  # rows that no token has, as of Qwen
+    module.generation_config.eos_token_id = [0, size]
+    module.config.eos_token_id = size
+    module.save_pretrained(folder)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>", bos_token="<|start|>"
+    )
+    fast.chat_template = "{% for m in messages %}<|tool|>{{ m['content'] }}<|im_end|>{% endfor %}"
+    fast.save_pretrained(folder)
+    for name in ("loaded", "cut", "files"):
+        (tmp_path / name).mkdir()
+    import_model(CausalLMModel(source=f"path:{folder}"), tmp_path / "loaded")
+    model = load_causal_lm(tmp_path / "loaded")
+    kept = cut_vocabulary(model, language_texts, 280, tmp_path / "files")
+    model.save(tmp_path / "cut", model.facts)
+    after = load_causal_lm(tmp_path / "cut")
+    end = kept.index(size)
+    assert after.tokenizer.eos_token_id == end == after.config.eos_token_id
+    assert stock(tmp_path / "cut").generation_config.eos_token_id == [0, end]
+    assert after.tokenizer.convert_tokens_to_ids("<|tool|>") == kept.index(size + 1)
+    talk = [{"role": "user", "content": "the river"}]
+    ids = after.tokenizer.apply_chat_template(talk)
+    assert ids[0] == kept.index(size + 1)
+    assert ids[-1] == end
+    assert after.tokenizer.decode(ids) == "<|tool|>the river<|im_end|>"
+
+
+def test_a_vocabulary_below_the_special_tokens(language_checkpoints, splits_folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"prune\.vocabulary leaves no room.*\n.*100\n.*at least 258"):
+        prune(config(vocabulary=100), language_checkpoints["llama"], splits_folder, tmp_path)
+
+
+def test_a_tokenizer_without_merges(language_checkpoints, splits_folder, copy_of, tmp_path):
+    folder = copy_of(language_checkpoints["llama"])
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["merges"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="BPE without merges"):
+        prune(config(vocabulary=280), folder, splits_folder, tmp_path / "out")
+
+
+# ---------------------------------------------------------------- width
+
+
+def windows_of(model, splits):
+    return calibration_windows(model, splits.calibration.texts, 512)
+
+
+@pytest.mark.parametrize("importance", ["obs", "wanda", "magnitude"])
+def test_without_repair_channels_are_as_they_were(importance, language_checkpoints, splits):
+    """The small layer equals the large one with the other channels silenced."""
+    before, after = (load_causal_lm(language_checkpoints["qwen3"]) for _ in range(2))
+    narrow(after, config(ffn=0.5, importance=importance, repair=False), windows_of(after, splits))
+    for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
+        rows = [
+            next(i for i in range(64) if torch.equal(old.mlp.up_proj.weight[i], row))
+            for row in new.mlp.up_proj.weight
+        ]
+        assert len(rows) == 32
+        assert rows == sorted(rows)
+        assert torch.equal(old.mlp.gate_proj.weight[rows], new.mlp.gate_proj.weight)
+        assert torch.equal(old.mlp.down_proj.weight[:, rows], new.mlp.down_proj.weight)
+
+
+def test_a_group_of_heads_goes_as_one(language_checkpoints, splits):
+    before, after = (load_causal_lm(language_checkpoints["qwen2"]) for _ in range(2))
+    narrow(after, config(kv_heads=0.5, repair=False), windows_of(after, splits))
+    for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
+        (group,) = [
+            g
+            for g in (0, 1)
+            if torch.equal(old.self_attn.k_proj.weight[16 * g :][:16], new.self_attn.k_proj.weight)
+        ]
+        query = slice(32 * group, 32 * group + 32)  # two heads of 16 share it
+        assert torch.equal(old.self_attn.q_proj.weight[query], new.self_attn.q_proj.weight)
+        assert torch.equal(old.self_attn.q_proj.bias[query], new.self_attn.q_proj.bias)
+        assert torch.equal(old.self_attn.v_proj.bias[16 * group :][:16], new.self_attn.v_proj.bias)
+        assert torch.equal(old.self_attn.o_proj.weight[:, query], new.self_attn.o_proj.weight)
+    assert (after.config.num_attention_heads, after.config.num_key_value_heads) == (2, 1)
+
+
+@torch.no_grad()
+def test_the_repair_is_the_least_squares_of_numpy(language_checkpoints, splits):
+    """In the second layer: of what the cut first layer feeds it, to what the dense one gives there."""
+    before, after = (load_causal_lm(language_checkpoints["mistral"]) for _ in range(2))
+    windows = windows_of(after, splits)
+    narrow(after, config(ffn=0.5, damping=1e-12), windows)
+    seen = {}
+
+    def note(name, what):
+        return lambda module, args, output: seen.setdefault(name, []).append(
+            (args[0] if what == "in" else output).flatten(0, -2).double().numpy()
+        )
+
+    before.module.model.layers[1].mlp.down_proj.register_forward_hook(note("y", "out"))
+    down = after.module.model.layers[1].mlp.down_proj
+    down.register_forward_hook(note("h", "in"))
+    for model in (before, after):
+        for window in windows:
+            model.run({"input_ids": window[None]})
+    h, y = (np.concatenate(seen[name]) for name in ("h", "y"))
+    expected = np.linalg.lstsq(h, y, rcond=None)[0].T
+    assert np.abs(down.weight.numpy() - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_least_squares_comes_nearer_to_dense(language_checkpoints, splits):
+    errors = {}
+    for repair in (True, False):
+        before, after = (load_causal_lm(language_checkpoints["llama"]) for _ in range(2))
+        narrow(after, config(ffn=0.5, importance="wanda", repair=repair), windows_of(after, splits))
+        texts = " ".join(splits.test.texts)
+        errors[repair] = float((logits(after, texts) - logits(before, texts)).pow(2).mean())
+    assert errors[True] < 0.8 * errors[False]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"ffn": 0.005}, "keep.ffn leaves"), ({"kv_heads": 0.2}, "keep.kv_heads leaves")]
+)
+def test_a_share_that_leaves_nothing(change, said, language_checkpoints, splits_folder, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        prune(config(**change), language_checkpoints["llama"], splits_folder, tmp_path)
+
+
+def test_fused_heads_cannot_be_cut(language_checkpoints, splits_folder, tmp_path):
+    with pytest.raises(ModelError, match="heads of a phi3 model"):
+        prune(config(kv_heads=0.5), language_checkpoints["phi3"], splits_folder, tmp_path)
+
+
+def test_heads_that_do_not_divide(language_checkpoints, splits_folder, copy_of, tmp_path):
+    folder = copy_of(language_checkpoints["llama"])
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**described, "num_key_value_heads": 3}))
+    with pytest.raises(ModelError, match="heads in config.json do not divide"):
+        prune(config(kv_heads=0.5), folder, splits_folder, tmp_path / "out")
+
+
+# ---------------------------------------------------------------- depth
+
+
+def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
+    language_checkpoints, splits, splits_folder, tmp_path, no_fresh_process
+):
+    dense = load_causal_lm(language_checkpoints["gemma3_text"])
+    windows = windows_of(dense, splits)
+    wanted = {}
+    for index in (0, 1):  # by whole models, and torch's own distributions
+        other = load_causal_lm(language_checkpoints["gemma3_text"])
+        drop_layer(other, index)
+        with torch.no_grad():
+            kl = [
+                torch.distributions.kl_divergence(
+                    *(
+                        torch.distributions.Categorical(logits=m.run({"input_ids": w[None]}).double())
+                        for m in (dense, other)
+                    )
+                ).mean()
+                for w in windows
+            ]
+        wanted[index] = float(torch.stack(kl).mean())
+    with torch.no_grad():
+        found = divergences(Blocks(dense, windows), windows, last_hidden(dense, windows), [0, 1])
+    assert found == pytest.approx(wanted, rel=1e-3)
+    prune(config(layers=0.5), language_checkpoints["gemma3_text"], splits_folder, tmp_path)
+    (dropped,) = json.loads((tmp_path / "prune.json").read_text())["dropped_layers"]
+    assert dropped == min(wanted, key=wanted.__getitem__)
+
+
+def test_what_is_kept_for_each_layer_follows_it(language_checkpoints):
+    model = load_causal_lm(language_checkpoints["smollm3"])
+    model.config.no_rope_layers, model.config.layer_types = [1, 0], ["sliding_attention", "full_attention"]
+    drop_layer(model, 0)
+    assert model.config.num_hidden_layers == 1
+    assert model.config.no_rope_layers == [0]
+    assert model.config.layer_types == ["full_attention"]
+    assert [layer.self_attn.layer_idx for layer in model.module.model.layers] == [0]
+
+
+def test_protected_layers_cannot_all_stay(language_checkpoints, splits_folder, tmp_path):
+    chosen = config(layers=0.5, protect_first=2, protect_last=1)
+    with pytest.raises(ConfigError, match=r"drops more layers than may go\n.*1 of 2\n.*at most 0"):
+        prune(chosen, language_checkpoints["llama"], splits_folder, tmp_path)
+
+
+def test_structured_says_what_to_use_instead(language_checkpoints, splits_folder, tmp_path):
+    with pytest.raises(ModelError, match="prune=language"):
+        prune(StructuredPrune(), language_checkpoints["llama"], splits_folder, tmp_path)
