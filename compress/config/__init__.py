@@ -7,7 +7,7 @@ Nothing heavy is imported here: a wrong configuration has to fail before torch i
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from omegaconf import MISSING
 
 from compress.config.data import (
     DataConfig,
+    Documents,
     ImageData,
     ImageFormat,
     ImageSet,
@@ -29,7 +30,13 @@ from compress.config.data import (
     TextFile,
     TextFormat,
 )
-from compress.config.evaluate import EvaluateConfig, ImageClassification, SentenceSimilarity
+from compress.config.evaluate import (
+    EvaluateConfig,
+    ImageClassification,
+    LanguageModeling,
+    SentenceSimilarity,
+    language_metrics,
+)
 from compress.config.export import ExportConfig, GenaiExport, OptimumExport, TorchExport
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel, ModelConfig
 from compress.config.prune import (
@@ -57,6 +64,7 @@ from compress.config.quantize import (
 )
 from compress.config.recover import (
     Distill,
+    DistillLogits,
     Finetune,
     Fit,
     NoRecover,
@@ -85,6 +93,8 @@ __all__ = [
     "ChannelScope",
     "DataConfig",
     "Distill",
+    "DistillLogits",
+    "Documents",
     "EncoderModel",
     "EvaluateConfig",
     "ExportConfig",
@@ -104,6 +114,7 @@ __all__ = [
     "Keep",
     "LanguageImportance",
     "LanguageKeep",
+    "LanguageModeling",
     "LanguagePrune",
     "LocalTarget",
     "ModelConfig",
@@ -135,6 +146,7 @@ __all__ = [
     "TrainConfig",
     "WeightType",
     "conf_dir",
+    "language_metrics",
     "leaves",
     "register_schemas",
     "workload_shape",
@@ -175,17 +187,23 @@ class RunConfig:
                 "name is no plain folder name", found=self.name, allowed="letters, digits, - _ and ."
             )
         if isinstance(self.evaluate, SentenceSimilarity) and isinstance(self.data, TextData):
-            _check_primary(self.evaluate.primary, self.data)
+            _check_primary(self.evaluate.primary, _metrics_of_pairs(self.data))
+        if isinstance(self.evaluate, LanguageModeling) and isinstance(self.data, Documents):
+            if self.evaluate.primary is not None:
+                _check_primary(self.evaluate.primary, language_metrics(self.data.test))
 
 
-def _check_primary(primary: str, data: TextData) -> None:
-    """The metrics that `evaluate` will report are known now, not after an hour of training."""
+def _metrics_of_pairs(data: TextData) -> set[str]:
     judged = [name for name, file in data.pairs.items() if file.split is PairSplit.test]
-    metrics = {
+    return {
         "cosine",
         "cosine_p5",
         *(f"{name}_{kind}" for name in judged for kind in ("spearman", "pearson")),
     }
+
+
+def _check_primary(primary: str, metrics: Collection[str]) -> None:
+    """The metrics that `evaluate` will report are known now, not after an hour of training."""
     if primary not in metrics:
         raise ConfigError(
             "evaluate.primary names no metric", found=primary, allowed=did_you_mean(primary, metrics)
@@ -198,14 +216,14 @@ OPTIONS: dict[str, dict[str, type]] = {
         "image_classifier": ImageClassifierModel,
         "causal_lm": CausalLMModel,
     },
-    "data": {"text": TextData, "images": ImageData},
+    "data": {"text": TextData, "documents": Documents, "images": ImageData},
     "prune": {
         "none": NoPrune,
         "structured": StructuredPrune,
         "channels": ChannelPrune,
         "language": LanguagePrune,
     },
-    "recover": {"none": NoRecover, "distill": Distill, "finetune": Finetune},
+    "recover": {"none": NoRecover, "distill": Distill, "distill_logits": DistillLogits, "finetune": Finetune},
     "train": {"none": NoTrain, "supervised": Supervised},
     "export": {"optimum": OptimumExport, "torch": TorchExport, "genai": GenaiExport},
     "quantize": {
@@ -214,7 +232,11 @@ OPTIONS: dict[str, dict[str, type]] = {
         "int8_static": Int8Static,
         "int8_qat": Int8Qat,
     },
-    "evaluate": {"sentence_similarity": SentenceSimilarity, "image_classification": ImageClassification},
+    "evaluate": {
+        "sentence_similarity": SentenceSimilarity,
+        "image_classification": ImageClassification,
+        "language_modeling": LanguageModeling,
+    },
     "target": {"local": LocalTarget},
 }
 

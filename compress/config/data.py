@@ -79,6 +79,41 @@ class TextData(DataConfig):
             )
 
 
+@dataclass(kw_only=True)
+class Documents(DataConfig):
+    """Whole documents for language models: each goes to one split, by corpus as many as are named."""
+
+    corpora: dict[str, TextFile] = MISSING
+    # Corpus -> documents. A corpus of test is a domain of the evaluation, the first is its primary one.
+    test: dict[str, int] = MISSING
+    select: dict[str, int] = MISSING
+    calibration: dict[str, int] = MISSING
+    train: list[str] = field(default_factory=list)  # corpora whose other documents are trained on, in full
+    min_words: int = 40  # of a document; shorter ones are left out
+    max_words: int = 400  # of one for calibration, select and test: longer ones end with a paragraph before
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "min_words")
+        within(self, self.min_words, float("inf"), "max_words")
+        check_seed(self)
+        for name in ("test", "select", "calibration", "train"):
+            chosen = getattr(self, name)
+            if name != "train" and not chosen:
+                raise ConfigError(
+                    f"{name} names no corpus", found="{}", allowed="corpus: number of documents"
+                )
+            for corpus in chosen:
+                if corpus not in self.corpora:
+                    raise ConfigError(
+                        f"{name} names no corpus", found=corpus, allowed=", ".join(self.corpora)
+                    )
+                if name != "train" and chosen[corpus] < 1:
+                    raise ConfigError(
+                        f"{name}.{corpus} is out of range", found=chosen[corpus], allowed="at least 1"
+                    )
+
+
 # ---------------------------------------------------------------- images
 
 

@@ -1,5 +1,6 @@
 """What is measured of its quality."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from compress.config.checks import check_seed, within
@@ -40,3 +41,33 @@ class ImageClassification(EvaluateConfig):
                 found=self.primary,
                 allowed=did_you_mean(self.primary, IMAGE_METRICS),
             )
+
+
+@dataclass(kw_only=True)
+class LanguageModeling(EvaluateConfig):
+    """Likelihood of held-out documents, and what the model writes by itself, beside the dense model."""
+
+    primary: str | None = None  # null: bits_per_byte of the first corpus that is tested
+    context: int = 512  # tokens of a window
+    stride: int = 512  # tokens from one window to the next; a token is scored once, in the first that has it
+    tokens: int = 16384  # of each domain at most, by the dense model's tokenizer
+    prompts: int = 4  # beginnings of test documents that both models continue; 0: none
+    prompt_tokens: int = 32
+    new_tokens: int = 48
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 16, 1_000_000, "context")
+        within(self, 1, self.context, "stride")
+        within(self, 32, float("inf"), "tokens")
+        within(self, 0, 100, "prompts")
+        within(self, 1, 10_000, "prompt_tokens", "new_tokens")
+        within(self, 100, 100_000, "resamples")
+        check_seed(self)
+
+
+def language_metrics(domains: Iterable[str]) -> list[str]:
+    """What `LanguageModeling` reports; all are better when lower but the agreement."""
+    per_domain = [f"{kind}_{name}" for name in domains for kind in ("bits_per_byte", "perplexity")]
+    return [*per_domain, "kl", "top1_agreement"]

@@ -53,6 +53,34 @@ class Distill(RecoverConfig):
         check_seed(self)
 
 
+@dataclass(kw_only=True)
+class DistillLogits(RecoverConfig):
+    """Distillation of a language model from the dense one's likeliest next tokens, on unlabelled text."""
+
+    steps: int = 300
+    batch_windows: int = 4  # windows a step
+    context: int = 512  # tokens of a window
+    top_k: int = 64  # of the teacher's tokens at each place; all others count as one
+    learning_rate: float = 2e-4
+    warmup: float = 0.05  # share of the steps
+    weight_decay: float = 0.0
+    precision: Precision = Precision.auto
+    select_windows: int = 16  # of the select split, at most
+    evaluate_every: int = 25  # steps between looks at them
+    patience: int = 4  # looks without improvement before it stops
+    max_minutes: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "steps", "batch_windows", "select_windows", "evaluate_every", "patience")
+        within(self, 8, 1_000_000, "context")
+        within(self, 1, 4096, "top_k")
+        within(self, 0.0, 1.0, "learning_rate", "warmup", "weight_decay")
+        if self.max_minutes is not None:
+            within(self, 0.0, float("inf"), "max_minutes", open_low=True)
+        check_seed(self)
+
+
 class Optimizer(Enum):
     sgd = "sgd"  # with Nesterov's momentum: convolutional nets
     adamw = "adamw"  # transformers

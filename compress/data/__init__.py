@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from compress.config import DataConfig, ImageData, TextData
+from compress.config import DataConfig, Documents, ImageData, TextData
+from compress.data import documents as _documents
 from compress.data import images as _images
 from compress.data import splits as _texts
 from compress.data.images import ImageSplit, ImageSplits, load_images
@@ -49,5 +50,7 @@ def input_digests(config: DataConfig) -> dict[str, str]:
             name: identity(each.source, each.sha256)
             for name, each in (("train_set", config.train_set), ("test_set", config.test_set))
         }
+    if isinstance(config, Documents):
+        return _documents.input_digests(config)
     assert isinstance(config, TextData)
     return _texts.input_digests(config)

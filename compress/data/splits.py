@@ -28,7 +28,7 @@ from compress.registry import register
 from compress.result import NearDuplicates, Split
 from compress.sources import fetch, identity
 
-_NAMES = ("calibration", "train", "select", "test")
+NAMES = ("calibration", "train", "select", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class TextSplit:
     documents: tuple[int, ...]
     fingerprint: str
     requested: int | None = None  # null: all there is
+    domains: tuple[str, ...] = ()  # the corpus of each text, where texts are whole documents
 
     @property
     def examples(self) -> tuple[str, ...]:
@@ -121,7 +122,7 @@ def open_splits(config: TextData, out: Path) -> None:
     manifest["dropped"] = {"sentences": dict(sorted(dropped.items())), "pairs": repeated}
     nearly = near_duplicates(
         _tested(config, chosen, pairs),
-        {name: [text for text, _ in chosen[name]] for name in _NAMES if name != "test"},
+        {name: [text for text, _ in chosen[name]] for name in NAMES if name != "test"},
     )
     manifest["near_duplicates"] = {name: asdict(each) for name, each in nearly.items()}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -209,7 +210,7 @@ def _write(
     config: TextData, chosen: dict[str, Examples], judged: dict[str, Judgements], out: Path
 ) -> dict[str, Any]:
     splits, pairs = {}, {}
-    for name in _NAMES:
+    for name in NAMES:
         examples = chosen[name]
         lines = [json.dumps({"text": t, "document": d}, ensure_ascii=False) + "\n" for t, d in examples]
         splits[name] = {
@@ -217,7 +218,7 @@ def _write(
             "examples": len(examples),
             "documents": len({document for _, document in examples}),
             "words": sum(words(text) for text, _ in examples),
-            "fingerprint": _save(out / f"{name}.jsonl", "".join(lines)),
+            "fingerprint": save(out / f"{name}.jsonl", "".join(lines)),
         }
     (out / "pairs").mkdir(exist_ok=True)
     for name, (texts, indices, scores) in judged.items():
@@ -232,14 +233,15 @@ def _write(
             "split": split.value,
             "examples": len(scores),
             "texts": len(texts),
-            "fingerprint": _save(
+            "fingerprint": save(
                 out / "pairs" / f"{name}.json", json.dumps(content, ensure_ascii=False) + "\n"
             ),
         }
     return {"version": 1, "seed": config.seed, "splits": splits, "pairs": pairs}
 
 
-def _save(path: Path, content: str) -> str:
+def save(path: Path, content: str) -> str:
+    """Write a file of a split; returns its fingerprint."""
     data = content.encode()
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
@@ -249,7 +251,7 @@ def load_texts(folder: Path) -> Splits:
     """Read what `open_splits` wrote. Raises DataError when it was changed or two splits share an example."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        texts = {name: _load_texts(folder, name, manifest["splits"][name]) for name in _NAMES}
+        texts = {name: _load_texts(folder, name, manifest["splits"][name]) for name in NAMES}
         pairs = {name: _load_pairs(folder, name, manifest) for name in manifest["pairs"]}
         nearly = {name: NearDuplicates(**each) for name, each in manifest["near_duplicates"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -284,6 +286,7 @@ def _load_texts(folder: Path, name: str, counts: dict[str, Any]) -> TextSplit:
         documents=tuple(row["document"] for row in rows),
         fingerprint=fingerprint,
         requested=counts["requested"],
+        domains=tuple(row["domain"] for row in rows if "domain" in row),
     )
 
 
