@@ -1,6 +1,7 @@
 """How it becomes integers."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -20,6 +21,17 @@ class Calibrator(Enum):
     entropy = "entropy"
     percentile = "percentile"
     mse = "mse"  # the range whose own grid has the least squared error
+
+
+class Rounding(Enum):
+    rtn = "rtn"  # to nearest
+    gptq = "gptq"  # one weight after the other, the rest of the row making up for the error
+
+
+class Clip(Enum):
+    none = "none"  # a block's range is that of its weights
+    mse = "mse"  # narrower where that lowers the squared error
+    hessian = "hessian"  # likewise, each weight's error weighted by its input's mean square
 
 
 @dataclass(kw_only=True)
@@ -43,8 +55,8 @@ def _floors(config: "Int8Dynamic | Int8Static") -> None:
         within(config, -1.0, 1.0, "min_cosine")
 
 
-def _patterns(config: "Int8Dynamic | Int8Static") -> None:
-    for pattern in config.exclude:
+def _patterns(patterns: Sequence[str]) -> None:
+    for pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
@@ -76,7 +88,7 @@ class Int8Dynamic(QuantizeConfig):
         within(self, 0.0, 1.0, "min_coverage")
         _smooth(self)
         _floors(self)
-        _patterns(self)
+        _patterns(self.exclude)
 
 
 @dataclass(kw_only=True)
@@ -105,7 +117,7 @@ class Int8Static(QuantizeConfig):
         within(self, 0.0, 1.0, "min_coverage")
         _smooth(self)
         _floors(self)
-        _patterns(self)
+        _patterns(self.exclude)
         within(self, 50.0, 100.0, "percentile")
         within(self, 1, 100_000, "examples")
 
@@ -136,3 +148,107 @@ class Int8Qat(Int8Static):
             raise ConfigError(
                 "bias_correction is not for int8_qat", found=True, allowed="false: training finds the biases"
             )
+
+
+_BLOCK_SIZES = (16, 32, 64, 128, 256)  # those of onnxruntime's MatMulNBits
+_LEVELS = (0, 1, 4)
+
+
+def _allowed(config: object, allowed: tuple[int, ...], *names: str) -> None:
+    for name in names:
+        if (found := getattr(config, name)) not in allowed:
+            raise ConfigError(f"{name} has no such value", found=found, allowed=", ".join(map(str, allowed)))
+
+
+@dataclass(kw_only=True)
+class Int8Blocks(QuantizeConfig):
+    """Language models: 8-bit weights, a scale and a zero point for each block; embedding and head stored once."""
+
+    block_size: int = 64  # weights of a row that share a scale; it must divide every width
+    # 4: activations become 8-bit within a product, fast; 0 or 1: they stay in float. 4 gives way to 0 where
+    # it costs quality on calibration windows.
+    accuracy_level: int = 4
+    windows: int = 64  # of the calibration split, 512 tokens each
+    exclude: list[str] = field(default_factory=list)  # regular expressions over names of linear layers
+    min_coverage: float = 0.95  # floor of the share of MACs in integers
+    min_sqnr_db: float = 20.0  # gate: signal over noise of each layer alone
+    max_kl: float = 0.05  # gate: nats a token to the float model, on calibration windows
+
+    def __post_init__(self) -> None:
+        _allowed(self, _BLOCK_SIZES, "block_size")
+        _allowed(self, _LEVELS, "accuracy_level")
+        within(self, 1, 100_000, "windows")
+        within(self, 0.0, 1.0, "min_coverage")
+        within(self, -100.0, 150.0, "min_sqnr_db")
+        within(self, 0.0, 100.0, "max_kl", open_low=True)
+        _patterns(self.exclude)
+
+
+@dataclass(kw_only=True)
+class Int4Blocks(Int8Blocks):
+    """Language models: 4-bit weights in blocks; embedding and head in `head_bits`."""
+
+    block_size: int = 32
+    method: Rounding = Rounding.gptq
+    clip: Clip = Clip.hessian
+    awq: bool = False  # even out the inputs of attention and feed-forward first; strength searched
+    head_bits: int = 8  # of the embedding too, which is the same matrix in a tied model
+    min_sqnr_db: float = 5.0
+    max_kl: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _allowed(self, (4, 8), "head_bits")
+
+
+@dataclass(kw_only=True)
+class MixedBlocks(QuantizeConfig):
+    """Language models: 4 or 8 bits a layer, as its sensitivity and a budget say; head and embedding too.
+
+    Layers that read the same tensor (query, key and value; gate and up) get the same bits.
+    """
+
+    max_size_mb: float | None = None  # of model.onnx: the least sensitive layers take 4 bits until it fits
+    max_kl: float | None = None  # nats a token, on calibration: as many layers take 4 bits as it allows
+    block_size: int = 32
+    method: Rounding = Rounding.gptq
+    clip: Clip = Clip.hessian
+    awq: bool = False
+    accuracy_level: int = 4
+    windows: int = 64
+    sensitivity_windows: int = 4  # for the layers' sensitivities, 512 tokens each
+    exclude: list[str] = field(default_factory=list)
+    min_coverage: float = 0.95
+    min_sqnr_db: float = 5.0
+
+    def __post_init__(self) -> None:
+        _allowed(self, _BLOCK_SIZES, "block_size")
+        _allowed(self, _LEVELS, "accuracy_level")
+        within(self, 1, 100_000, "windows", "sensitivity_windows")
+        within(self, 0.0, 1.0, "min_coverage")
+        within(self, -100.0, 150.0, "min_sqnr_db")
+        _patterns(self.exclude)
+        if (self.max_size_mb is None) == (self.max_kl is None):
+            raise ConfigError(
+                "mixed_blocks wants one budget",
+                found=f"max_size_mb={self.max_size_mb}, max_kl={self.max_kl}",
+                allowed="one of the two",
+                next="quantize.max_size_mb=115 or quantize.max_kl=0.05",
+            )
+        within(self, 0.0, float("inf"), "max_size_mb" if self.max_kl is None else "max_kl", open_low=True)
+
+
+@dataclass(kw_only=True)
+class Int8Smooth(QuantizeConfig):
+    """Language models: 8-bit weights and activations after SmoothQuant, its alpha searched layer by layer."""
+
+    windows: int = 16  # of the calibration split, 512 tokens each
+    exclude: list[str] = field(default_factory=list)  # regular expressions over names of linear layers
+    min_coverage: float = 0.95
+    max_kl: float = 0.5
+
+    def __post_init__(self) -> None:
+        within(self, 1, 100_000, "windows")
+        within(self, 0.0, 1.0, "min_coverage")
+        within(self, 0.0, 100.0, "max_kl", open_low=True)
+        _patterns(self.exclude)
