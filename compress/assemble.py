@@ -179,6 +179,7 @@ def _variant(
         layer_errors=load_layer_errors(rung.graph.path),
         sensitivity=load_sensitivity(rung.graph.path),
         classification=quality.classification,
+        language=quality.language,
         widths=summary.widths,
         layer_names=summary.layer_names,
         profile=profiles,

@@ -59,6 +59,7 @@ class Workbench:
             config.evaluate,
             small.graph,
             dense.graph,
+            small.checkpoint,
             ladder.dense,
             ladder.splits,
             extra=(samples,),

@@ -132,6 +132,7 @@ def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, c
         config.evaluate,
         rung.graph,
         baseline,
+        rung.checkpoint,
         ladder.dense,
         ladder.splits,
         label=f"evaluate {rung.name}",

@@ -150,6 +150,41 @@ class ClassificationDetails:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LanguageDomain:
+    """Held-out documents of one corpus, as this variant reads them."""
+
+    name: str
+    documents: int
+    tokens: int  # by the variant's own tokenizer
+    bytes: int  # of UTF-8 text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What two models write after the beginning of a test document, always taking the likeliest token."""
+
+    domain: str
+    prompt: str
+    dense: str
+    variant: str
+    tokens: int  # of the longer one
+    shared_tokens: int  # with which both begin
+    dense_repeated: float  # share (0 to 1) of runs of 4 tokens that had occurred before in it
+    variant_repeated: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageDetails:
+    """How a language model was read, and what it writes."""
+
+    context: int  # tokens of a window, as the next
+    stride: int
+    domains: tuple[LanguageDomain, ...]
+    compared_share: float  # of the places in the text, at which the dense model and this one were compared
+    continuations: tuple[Continuation, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrunedAlone:
     """The model with so many channels of one group left, all else as it was, nothing estimated anew."""
 
@@ -260,6 +295,7 @@ class Variant:
     layer_errors: LayerErrors | None = None
     sensitivity: Sensitivity | None = None
     classification: ClassificationDetails | None = None
+    language: LanguageDetails | None = None
     widths: dict[str, tuple[int, ...]] = field(default_factory=dict)  # kind -> width of each layer
     layer_names: dict[str, tuple[str, ...]] = field(
         default_factory=dict

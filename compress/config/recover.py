@@ -72,7 +72,9 @@ class DistillLogits(RecoverConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        within(self, 1, float("inf"), "steps", "batch_windows", "select_windows", "evaluate_every", "patience")
+        within(
+            self, 1, float("inf"), "steps", "batch_windows", "select_windows", "evaluate_every", "patience"
+        )
         within(self, 8, 1_000_000, "context")
         within(self, 1, 4096, "top_k")
         within(self, 0.0, 1.0, "learning_rate", "warmup", "weight_decay")

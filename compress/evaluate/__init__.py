@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from compress.config import EvaluateConfig, PairSplit
+from compress.config import EvaluateConfig, LanguageModeling, PairSplit
 from compress.evaluate import image_classification as _images  # noqa: F401  registers itself
+from compress.evaluate import language_modeling as _language  # noqa: F401  likewise
 from compress.evaluate import sentence_similarity as _similarity  # noqa: F401  likewise
 from compress.evaluate.quality import Quality, load_quality
 from compress.evaluate.statistics import holm, noninferior, noninferiority_p
@@ -24,17 +25,24 @@ def evaluate(
     config: EvaluateConfig,
     graph: Path,
     baseline: Path,
+    student: Path,
     checkpoint: Path,
     splits: Path,
     out: Path,
     split: PairSplit = PairSplit.test,
+    samples: int | None = None,
 ) -> None:
     """Evaluate `graph/model.onnx` beside the dense `baseline/model.onnx`, as `config` says.
 
-    The folder `out` then holds `quality.json` (`load_quality`) and the scores of every example.
+    `student` and `checkpoint` are the checkpoints that they were exported from. The folder `out` then holds
+    `quality.json` (`load_quality`) and the scores of every example.
     """
     name = "model.onnx"
-    implementation(config)(config, graph / name, baseline / name, checkpoint, splits, out, split)
+    # Only of a language model pruning may change the tokenizer.
+    own = {"student": student} if isinstance(config, LanguageModeling) else {}
+    implementation(config)(
+        config, graph / name, baseline / name, checkpoint, splits, out, split, samples, **own
+    )
 
 
 def evaluate_select(
@@ -42,12 +50,10 @@ def evaluate_select(
     samples: int | None,
     graph: Path,
     baseline: Path,
+    student: Path,
     checkpoint: Path,
     splits: Path,
     out: Path,
 ) -> None:
     """The same on the split for choosing; `samples` limits the texts, and the pairs of each set."""
-    name = "model.onnx"
-    implementation(config)(
-        config, graph / name, baseline / name, checkpoint, splits, out, PairSplit.select, samples
-    )
+    evaluate(config, graph, baseline, student, checkpoint, splits, out, PairSplit.select, samples)

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import StoreError
-from compress.result import ClassificationDetails, Estimate, Score
+from compress.result import ClassificationDetails, Estimate, LanguageDetails, Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class Quality:
     fidelity: dict[str, Score]
     drop_from_dense: dict[str, Estimate]
     classification: ClassificationDetails | None = None
+    language: LanguageDetails | None = None
 
 
 _ADAPTER = TypeAdapter(Quality)

@@ -71,7 +71,13 @@ def paired_mean_drop(
 def _studentised(
     data: Floats, clusters: ArrayLike | None, resamples: int, seed: int
 ) -> tuple[float, tuple[float, float]]:
-    sums, sizes = _cluster_sums(data, clusters)
+    return _studentised_ratio(*_cluster_sums(data, clusters), resamples, seed)
+
+
+def _studentised_ratio(
+    sums: Floats, sizes: Floats, resamples: int, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """The ratio of the totals of `sums` and `sizes` [units], each unit being independent of the others."""
     units = len(sums)
     mean = float(sums.sum() / sizes.sum())
     sums = sums - mean * sizes  # about 0, so that the variances below do not cancel
@@ -87,6 +93,61 @@ def _studentised(
         return mean, (mean, mean)
     low, high = np.quantile(shift[usable] / error[usable], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return mean, (mean - float(high) * own_error, mean - float(low) * own_error)
+
+
+def ratio_interval(
+    sums: ArrayLike,
+    sizes: ArrayLike,
+    *,
+    n: int,
+    higher_is_better: bool = True,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Score:
+    """Total of `sums` [units] over that of `sizes` [units], e.g. bits per byte of whole documents.
+
+    Interval and errors as in `mean_interval`, with the units as clusters; `n` is what the score tells.
+    """
+    above, below = _finite("sums", sums), _finite("sizes", sizes)
+    _enough_units(above, below)
+    value, interval = _studentised_ratio(above, below, resamples, seed)
+    return Score(value=value, ci95=interval, n=n, higher_is_better=higher_is_better)
+
+
+def paired_ratio_drop(
+    dense: tuple[ArrayLike, ArrayLike],
+    small: tuple[ArrayLike, ArrayLike],
+    *,
+    higher_is_better: bool = True,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """How much worse the ratio of totals of `small` is than that of `dense`, each (sums, sizes) of the same
+    units. Positive means worse.
+
+    The sizes may differ a little, as the bytes scored under two tokenizers do: they enter by their totals,
+    whose quotient counts as known.
+    """
+    (before, sizes), (after, others) = (
+        [_finite("a ratio", each) for each in pair] for pair in (dense, small)
+    )
+    for each in (before, after, others):
+        _enough_units(each, sizes)
+    difference = after * (sizes.sum() / others.sum()) - before
+    value, interval = _studentised_ratio(
+        -difference if higher_is_better else difference, sizes, resamples, seed
+    )
+    return Estimate(value=value, ci95=interval)
+
+
+def _enough_units(sums: Floats, sizes: Floats) -> None:
+    _same_length("sums", sums, "sizes", sizes)
+    if len(sums) < 2 or not (sizes > 0).all():
+        raise DataError(
+            "an interval needs at least 2 independent units, none of them empty",
+            found=f"{len(sums)} units, the smallest {sizes.min() if len(sizes) else 0:g}",
+            next="evaluate on more documents",
+        )
 
 
 def quantile_interval(

@@ -1,0 +1,274 @@
+"""How well a language model does: likelihood of held-out documents, and how near it is to the dense model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.config import LanguageModeling, PairSplit, language_metrics
+from compress.data import TextSplit, load_texts
+from compress.decoder import Decoder
+from compress.errors import ConfigError, DataError, GateError, ModelError, did_you_mean
+from compress.evaluate.dense_states import dense_states
+from compress.evaluate.embedder import load_tokenizer
+from compress.evaluate.generation import beginning, dense_continuations, greedy, repeated, shared_prefix
+from compress.evaluate.language_quality import (
+    Domain,
+    arrays,
+    compare,
+    joined,
+    judge,
+    likelihoods,
+)
+from compress.evaluate.quality import save_quality
+from compress.evaluate.windows import common_places, cut, read_row, same_text
+from compress.families import read_facts
+from compress.families.checkpoint import read_config
+from compress.registry import register
+from compress.result import Continuation, LanguageDomain
+from compress.store import sha256_file
+
+
+@register(LanguageModeling)
+def evaluate(
+    config: LanguageModeling,
+    model: Path,
+    reference: Path,
+    checkpoint: Path,
+    splits_folder: Path,
+    out: Path,
+    split: PairSplit = PairSplit.test,
+    samples: int | None = None,
+    student: Path | None = None,
+) -> None:
+    """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out documents.
+
+    `checkpoint` is the dense model's, `student` that of `model`, which may have fewer tokens
+    (`Facts.kept_tokens`); it then reads the same text window by window. Writes `quality.json` (see
+    `load_quality`) and `scores.npz` (a row a token) to the folder `out`. Quality is bits per byte and, where
+    both have the same tokens, perplexity, of each corpus; fidelity is KL(dense || model) in nats and how
+    often both think the same next token the likeliest, among the tokens that the model has. All intervals
+    are clustered by document. On TEST both also continue beginnings of documents. `samples` limits the
+    documents, evenly spread.
+
+    Raises ConfigError for a primary metric that does not exist, DataError for too little text, ModelError
+    for windows longer than the model's and for graphs of another kind, GateError for broken logits.
+    """
+    splits = load_texts(splits_folder)
+    held_out = splits.test if split is PairSplit.test else splits.select
+    texts = by_domain(held_out, samples)
+    primary = _primary(config.primary, list(by_domain(splits.test, None)), list(texts))
+    student = student or checkpoint
+    limit = min(_longest(checkpoint), _longest(student))
+    if config.context > limit:
+        raise ModelError(
+            "the windows are longer than the model's",
+            found=f"evaluate.context={config.context}",
+            allowed=f"at most {limit} tokens, max_position_embeddings of config.json",
+            next=f"evaluate.context={limit} evaluate.stride={min(limit, config.stride)}",
+        )
+    pair = _Pair(config, model, reference, checkpoint, student, limit)
+    scored = pair.score(texts)
+    continuations = pair.continuations(texts) if split is PairSplit.test and config.prompts else ()
+    found = judge(config, primary, scored, continuations)
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez(out / "scores.npz", allow_pickle=False, **arrays(scored))
+    save_quality(found, out)
+
+
+class _Pair:
+    """The dense model and the one beside it, on the same text."""
+
+    def __init__(
+        self,
+        config: LanguageModeling,
+        model: Path,
+        reference: Path,
+        checkpoint: Path,
+        student: Path,
+        limit: int,
+    ) -> None:
+        self.config, self.model, self.reference, self.limit = config, model, reference, limit
+        self.sha256 = sha256_file(reference)
+        self.is_dense = sha256_file(model) == self.sha256
+        kept: tuple[int, ...] | None = getattr(read_facts(student), "kept_tokens", None)
+        self.kept = None if kept is None else np.array(kept, np.int64)
+        self.dense_tokenizer = load_tokenizer(checkpoint)
+        self.tokenizer = self.dense_tokenizer if kept is None else load_tokenizer(student)
+        self.stop = _stop_tokens(checkpoint), _stop_tokens(student)
+
+    def score(self, texts: dict[str, list[str]]) -> list[Domain]:
+        """Both models on the documents of each domain, the dense one first and once for all rungs."""
+        config = self.config
+        texts = {name: first(self.dense_tokenizer, each, config.tokens, name) for name, each in texts.items()}
+        rows = {name: read_row(self.dense_tokenizer, each) for name, each in texts.items()}
+        windows = {name: cut(len(row.ids), config.context, config.stride) for name, row in rows.items()}
+        own_rows, own_windows = rows, windows
+        if self.kept is not None:
+            own_rows = {name: read_row(self.tokenizer, each) for name, each in texts.items()}
+            own_windows = {
+                name: same_text(windows[name], rows[name], own_rows[name], self.limit) for name in texts
+            }
+        every = tuple(
+            tuple(rows[name].ids[w.start : w.stop].tolist()) for name in texts for w in windows[name]
+        )
+        dense = dense_states(self.reference, self.sha256, every)
+        longest = max(w.stop - w.start for name in texts for w in own_windows[name])
+        decoder = None if self.is_dense else Decoder(self.model, capacity=longest)
+        domains, number = [], 0
+        for name in texts:
+            before, after, compared = [], [], []
+            for window, own in zip(windows[name], own_windows[name], strict=True):
+                expected = dense.logits(number)
+                number += 1
+                got = expected
+                if decoder is not None:
+                    decoder.reset()
+                    got = decoder.run(own_rows[name].ids[own.start : own.stop])
+                    _check(got, len(expected[0]) if self.kept is None else len(self.kept), self.model.name)
+                before.append(likelihoods(expected, rows[name], window))
+                after.append(likelihoods(got, own_rows[name], own))
+                places = (
+                    (np.arange(window.scored - window.start, window.stop - window.start),) * 2
+                    if self.kept is None
+                    else common_places(rows[name], window, own_rows[name], own)
+                )
+                kl, agree = compare(expected[places[0] - 1], got[places[1] - 1], self.kept)
+                documents = rows[name].documents[window.start + places[0]]
+                compared.append((kl, agree, documents))
+            facts = LanguageDomain(
+                name=name,
+                documents=len(texts[name]),
+                tokens=len(own_rows[name].ids),
+                bytes=int(own_rows[name].ends[-1]),
+            )
+            kl, agree, documents = (np.concatenate(each) for each in zip(*compared, strict=True))
+            joined = joined(before), joined(after)
+            domains.append(Domain(name, *joined, self.kept is None, kl, agree, documents, facts))
+        return domains
+
+    def continuations(self, texts: dict[str, list[str]]) -> tuple[Continuation, ...]:
+        """Of beginnings of documents, of each domain in turn."""
+        config = self.config
+        room = self.limit - config.prompt_tokens - config.new_tokens
+        if room < 0:
+            raise ModelError(
+                "prompt and continuation are longer than the model's windows",
+                found=f"{config.prompt_tokens} + {config.new_tokens} tokens",
+                allowed=f"at most {self.limit}",
+                next="lower evaluate.prompt_tokens or evaluate.new_tokens",
+            )
+        names = [list(texts)[i % len(texts)] for i in range(config.prompts)]
+        chosen = [
+            (name, beginning(self.dense_tokenizer, texts[name][i // len(texts)], config.prompt_tokens))
+            for i, name in enumerate(names)
+            if i // len(texts) < len(texts[name])
+        ]
+        prompts = tuple(tuple(_ids(self.dense_tokenizer, prompt)) for _, prompt in chosen)
+        dense = dense_continuations(self.reference, self.sha256, prompts, config.new_tokens, self.stop[0])
+        if self.is_dense:
+            small = [list(each) for each in dense]
+        else:
+            own = [_ids(self.tokenizer, prompt) for _, prompt in chosen]
+            decoder = Decoder(self.model, capacity=max(map(len, own)) + config.new_tokens)
+            small = [greedy(decoder, prompt, config.new_tokens, self.stop[1]) for prompt in own]
+        return tuple(
+            Continuation(
+                domain=name,
+                prompt=prompt,
+                dense=self.dense_tokenizer.decode(before, skip_special_tokens=True),
+                variant=self.tokenizer.decode(after, skip_special_tokens=True),
+                tokens=max(len(before), len(after)),
+                shared_tokens=shared_prefix(
+                    before, after if self.kept is None else self.kept[after].tolist()
+                ),
+                dense_repeated=repeated(before),
+                variant_repeated=repeated(after),
+            )
+            for (name, prompt), before, after in zip(chosen, dense, small, strict=True)
+        )
+
+
+# --- text ------------------------------------------------------------------------------------------------
+
+
+def by_domain(split: TextSplit, samples: int | None) -> dict[str, list[str]]:
+    """Corpus -> documents; of each an equal part of `samples`, at least 2, evenly spread."""
+    domains = split.domains or ("text",) * len(split.texts)
+    found: dict[str, list[str]] = {}
+    for text, name in zip(split.texts, domains, strict=True):
+        found.setdefault(name, []).append(text)
+    if samples is None:
+        return found
+    count = max(2, -(-samples // max(1, len(found))))
+    return {
+        name: [texts[i * len(texts) // count] for i in range(count)] if count < len(texts) else texts
+        for name, texts in found.items()
+    }
+
+
+def first(tokenizer: Any, texts: Sequence[str], tokens: int, name: str) -> list[str]:
+    """As many whole documents as have at most `tokens` tokens; raises DataError where these are below 2."""
+    kept: list[str] = []
+    left = tokens
+    for text in texts:
+        left -= len(_ids(tokenizer, text + "\n"))
+        if left < 0:
+            break
+        kept.append(text)
+    if len(kept) < 2:
+        raise DataError(
+            f"too little text of the domain {name!r}",
+            found=f"{len(kept)} of {len(texts)} documents within {tokens} tokens",
+            allowed="at least 2, for an interval",
+            next="more documents of it in data.test and data.select, or raise evaluate.tokens",
+        )
+    return kept
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _longest(checkpoint: Path) -> int:
+    return int(read_config(checkpoint).get("max_position_embeddings") or 2**31)
+
+
+def _stop_tokens(checkpoint: Path) -> frozenset[int]:
+    """Tokens that end a text, by generation_config.json and config.json."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        path = checkpoint / name
+        named = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.is_file() else None
+        found |= {named} if isinstance(named, int) else set(named or ())
+    return frozenset(found)
+
+
+def _check(logits: NDArray[np.float32], vocabulary: int, name: str) -> None:
+    if logits.shape[1] != vocabulary:
+        raise ModelError(
+            f"{name} has another vocabulary than its checkpoint",
+            found=f"{logits.shape[1]} tokens",
+            allowed=str(vocabulary),
+        )
+    if not np.isfinite(logits).all():
+        raise GateError(f"{name} gives logits that are not finite", next="quantize or prune less")
+    if len(logits) > 1 and np.ptp(logits, axis=0).max() < 1e-6:
+        raise GateError(f"{name} gives the same logits whatever it reads", next="quantize or prune less")
+
+
+def _primary(wanted: str | None, tested: Sequence[str], here: Sequence[str]) -> str:
+    """The metric that decides. Checked against those of TEST; on SELECT, where a domain may be missing, it is
+    the same one of the first domain there."""
+    known = language_metrics(tested)
+    name = wanted or known[0]
+    if name not in known:
+        raise ConfigError("evaluate.primary names no metric", found=name, allowed=did_you_mean(name, known))
+    if name in language_metrics(here):
+        return name
+    kind = next(kind for kind in ("bits_per_byte", "perplexity") if name.startswith(kind))
+    return f"{kind}_{here[0]}"
