@@ -189,8 +189,7 @@ class RunConfig:
         if isinstance(self.evaluate, SentenceSimilarity) and isinstance(self.data, TextData):
             _check_primary(self.evaluate.primary, _metrics_of_pairs(self.data))
         if isinstance(self.evaluate, LanguageModeling) and isinstance(self.data, Documents):
-            if self.evaluate.primary is not None:
-                _check_primary(self.evaluate.primary, language_metrics(self.data.test))
+            _check_primary(self.evaluate.primary or "kl", language_metrics(self.data.test))
 
 
 def _metrics_of_pairs(data: TextData) -> set[str]:

@@ -121,12 +121,12 @@ def _write(config: Documents, name: str, chosen: Chosen, out: Path) -> dict[str,
 
 
 def _too_few(split: str, corpus: str, asked: int, found: int, config: Documents) -> DataError:
-    wanted = f"train: {corpus}" if split == "train" else f"data.{split}.{corpus}"
+    lower = f"lower data.{split}.{corpus} or what the splits before it take of the corpus, or data.min_words"
+    if split == "train":
+        lower = f"take {corpus!r} out of data.train, lower what the other splits take of it"
     return DataError(
         f"too little text for the split {split}",
         found=f"{found} documents of at least {config.min_words} words left in the corpus {corpus!r}",
         allowed=f"at least {asked}",
-        next=f"lower {wanted}, or what the splits before it take of the corpus, or data.min_words, or add text"
-        if split != "train"
-        else f"take {corpus!r} out of data.train, lower what the other splits take of it, or add text",
+        next=f"{lower}, or add text",
     )

@@ -146,8 +146,8 @@ class _Pair:
                 bytes=int(own_rows[name].ends[-1]),
             )
             kl, agree, documents = (np.concatenate(each) for each in zip(*compared, strict=True))
-            joined = joined(before), joined(after)
-            domains.append(Domain(name, *joined, self.kept is None, kl, agree, documents, facts))
+            both = joined(before), joined(after)
+            domains.append(Domain(name, *both, self.kept is None, kl, agree, documents, facts))
         return domains
 
     def continuations(self, texts: dict[str, list[str]]) -> tuple[Continuation, ...]:
