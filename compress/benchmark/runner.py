@@ -6,9 +6,11 @@ measured. It only collects; `stats.py` judges.
 spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "baseline": name, "threads": int,
           "affinity": [cpu, ...] | null, "warmup_seconds": float, "max_seconds": float, "min_blocks": int,
           "block_ms": float, "ratio_ci": float, "seed": int, "parent": pid | null,
-          "caches": {model: {input: output}}, "capacity": {workload: tokens}}
+          "caches": {model: {input: output}}, "capacity": {workload: tokens},
+          "commands": {model: [word, ...]}}
 `caches` names the language models that write new keys and values into the memory they read the old ones
-from, and the inputs and outputs that share it; it has room for `capacity` tokens. Both may be left out.
+from, and the inputs and outputs that share it; it has room for `capacity` tokens. `commands` start the
+workers of models that another runtime runs. These three may be left out.
 samples: see `collect`.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
@@ -34,7 +36,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 FEWEST_REPEATS = 3  # even when the time is up: no interval without them
@@ -55,21 +58,23 @@ class Failure(Exception):
 # ---- the worker: one model in one process -------------------------------------------------------
 
 
-def work() -> None:
-    """Answer requests, one JSON object a line, until stdin closes."""
+def work(open_model: Callable[[dict[str, Any]], Any] | None = None) -> None:
+    """Answer requests, one JSON object a line, until stdin closes; `open_model` is another runtime's."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever onnxruntime prints must not end up among the replies
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner ends us
     end_with_parent()
-    import onnxruntime
+    if open_model is None:
+        import onnxruntime
 
+        open_model = partial(Model, onnxruntime)
     model: Any = None
     gc.disable()
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if request["do"] == "load":
-                model = Model(onnxruntime, request)
+                model = open_model(request)
                 reply = model.facts
             elif request["do"] == "ready":
                 reply = {}
@@ -237,11 +242,11 @@ def affinity() -> list[int] | None:
 
 
 class Worker:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, command: Sequence[str] | None = None) -> None:
         self.name = name
         flag = "-I" if sys.flags.isolated else "-P"
         self.process: Any = subprocess.Popen(
-            [sys.executable, flag, os.path.abspath(__file__), "--worker"],
+            command or [sys.executable, flag, os.path.abspath(__file__), "--worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -346,7 +351,8 @@ class Run:
     def repeat(self, number: int) -> None:
         """Fresh processes, warm-up, rounds of each workload."""
         spec, start = self.spec, self.clock()
-        workers = {model: Worker(model) for model in self.shuffled(spec["models"])}
+        commands = spec.get("commands", {})
+        workers = {model: Worker(model, commands.get(model)) for model in self.shuffled(spec["models"])}
         processes: dict[str, dict[str, Any]] = {}
         try:
             for worker in workers.values():

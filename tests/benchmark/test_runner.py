@@ -45,6 +45,33 @@ def start(spec, folder):
     return subprocess.Popen(command, cwd=folder / "elsewhere", stderr=subprocess.PIPE, text=True)
 
 
+OTHER_RUNTIME = """
+import runpy, sys
+runner = runpy.run_path(sys.argv[1])
+class Model(runner["Model"]):
+    def __init__(self, request):
+        self.facts = {"load_ms": 1.0, "rss_before_bytes": 1, "providers": [request["path"]]}
+    def first_run(self, workload):
+        return {workload: 7.0}
+    def calls(self, workload, count):
+        return [2.5] * count
+runner["work"](Model)
+"""
+
+
+def test_models_of_another_runtime_are_timed_beside(spec, tmp_path):
+    (tmp_path / "other.py").write_text(OTHER_RUNTIME)
+    spec["models"]["b"] = "b.gguf"
+    spec["commands"] = {"b": [sys.executable, str(tmp_path / "other.py"), str(RUNNER)]}
+    process = start(spec, tmp_path)
+    assert process.communicate(timeout=60)[1] == ""
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert {ms for block in samples["workloads"]["w"]["b"] for ms in block["ms"]} == {2.5}
+    assert samples["processes"]["b"][0]["providers"] == ["b.gguf"]
+    assert samples["processes"]["a"][0]["providers"] == ["CPUExecutionProvider"]
+    assert len(samples["workloads"]["w"]["b"]) == len(samples["workloads"]["w"]["a"])
+
+
 def last_line(spec, folder):
     process = start(spec, folder)
     _, stderr = process.communicate(timeout=60)
