@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 PAST, PRESENT = "past_key_values.", "present."
 BLOCK = 64  # capacities are multiples of it
@@ -16,7 +17,10 @@ def shared_cache(path: Path) -> dict[str, str]:
 
     Graphs of plain operators hand back a new, longer cache: theirs is copied at every token.
     """
-    graph = onnx.load(path, load_external_data=False).graph
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError:  # no ONNX file: what is wrong with it, onnxruntime says when it loads it
+        return {}
     if not any(node.op_type == "GroupQueryAttention" for node in graph.node):
         return {}
     outputs = {output.name for output in graph.output}
