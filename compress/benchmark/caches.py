@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
 PAST, PRESENT = "past_key_values.", "present."
 BLOCK = 64  # capacities are multiples of it
@@ -19,7 +18,7 @@ def shared_cache(path: Path) -> dict[str, str]:
     """
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except DecodeError:  # no ONNX file: what is wrong with it, onnxruntime says when it loads it
+    except Exception:  # protobuf's own: onnxruntime says what is wrong with the file when it loads it
         return {}
     if not any(node.op_type == "GroupQueryAttention" for node in graph.node):
         return {}
@@ -36,7 +35,8 @@ def is_language_model(feeds: Iterable[str]) -> bool:
 def capacity(feeds: Feeds) -> int:
     """Tokens that a cache must hold for these inputs, rounded up."""
     old = max((array.shape[2] for name, array in feeds.items() if name.startswith(PAST)), default=0)
-    return -(-(old + feeds["input_ids"].shape[1]) // BLOCK) * BLOCK
+    tokens: int = old + feeds["input_ids"].shape[1]
+    return -(-tokens // BLOCK) * BLOCK
 
 
 def items(feeds: Feeds) -> int:

@@ -161,7 +161,8 @@ class Model:
 
     def calls(self, workload: str, count: int) -> list[float]:
         clock = time.perf_counter_ns
-        run, call = self.session.run, (None, self.feeds[workload])
+        run: Any = self.session.run
+        call: tuple[Any, ...] = (None, self.feeds[workload])
         if workload in self.bindings:
             run, call = self.session.run_with_iobinding, (self.bindings[workload],)
         ns = []
