@@ -15,7 +15,7 @@ from compress.benchmark.stats import verdict
 from compress.config import LocalTarget, TargetConfig, workload_shape
 from compress.data import load_splits
 from compress.errors import ConfigError
-from compress.families import Model, load
+from compress.families import Model, load, read_facts
 from compress.registry import implementation
 
 if TYPE_CHECKING:
@@ -46,16 +46,22 @@ def cpu_flags(config: TargetConfig) -> tuple[str, ...]:
     return tuple(config.cpu_flags or cpu_facts()["flags"])
 
 
-def benchmark(
-    config: LocalTarget, names: Sequence[str], checkpoint: Path, splits: Path, *folders: Path
-) -> None:
-    """Time `model.onnx` of every graph folder; the first is the baseline, the last folder is the result's.
+def benchmark(config: LocalTarget, names: Sequence[str], splits: Path, *folders: Path) -> None:
+    """Time `model.onnx` of graph folders, each followed by its checkpoint; the last folder is the result's.
 
-    Every workload is real examples of exactly its batch size and length.
+    The first is the baseline. Every workload is real examples of exactly its batch size and length; a
+    language model of other tokens or heads gets the same text in its own.
     """
-    *graphs, out = folders
+    *pairs, out = folders
+    graphs, checkpoints = pairs[::2], pairs[1::2]
     models = {name: graph / "model.onnx" for name, graph in zip(names, graphs, strict=True)}
-    implementation(config)(config, models, _inputs(config, checkpoint, splits), out)
+    inputs = _inputs(config, checkpoints[0], splits)
+    own = {
+        name: _inputs(config, checkpoint, splits)
+        for name, checkpoint in zip(names, checkpoints, strict=True)
+        if checkpoint != checkpoints[0] and read_facts(checkpoint).family == "causal_lm"
+    }
+    implementation(config)(config, models, inputs, out, own)
 
 
 def profile_operators(

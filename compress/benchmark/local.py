@@ -60,19 +60,21 @@ def benchmark(
     models: Mapping[str, Path],
     inputs: Mapping[str, Mapping[str, np.ndarray]],
     out: Path,
+    own: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]] | None = None,
 ) -> None:
     """Time `models` (the first is the baseline) on `inputs` (workload -> feeds), interleaved.
 
     Writes `samples.json` (everything the runner saw) and `speed.json` (a `Speed`) into `out`. A
     feed may hold more inputs than a model declares; the first axis of its first array is the batch.
     A language model whose graph can extends its cache in place, at the same position in every call.
+    `own`: model -> inputs in their place, of the same batches and lengths, where a model cannot take them.
     Takes about `config.max_seconds`, more where three loads of every model alone take longer.
     Raises BenchmarkError naming the model and why.
     """
     _check(models, inputs)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as folder:  # a kill leaves it where the store cleans up
-        spec = write_spec(config, models, inputs, Path(folder))
+        spec = write_spec(config, models, inputs, Path(folder), own or {})
         _run(spec, out / "samples.json", config.max_seconds + GRACE_SECONDS)
     samples = json.loads((out / "samples.json").read_text())
     items = {workload: caches.items(feeds) for workload, feeds in inputs.items()}
@@ -161,13 +163,15 @@ def write_spec(
     models: Mapping[str, Path],
     inputs: Mapping[str, Mapping[str, np.ndarray]],
     folder: Path,
+    own: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
 ) -> Path:
     """The runner's spec and feeds, into `folder`; the path of the spec."""
-    for number, feeds in enumerate(inputs.values()):
-        np.savez(folder / f"{number}.npz", **feeds)  # type: ignore[arg-type]
     spec = {
         "models": {name: str(path.resolve()) for name, path in models.items()},
-        "workloads": {name: str(folder / f"{number}.npz") for number, name in enumerate(inputs)},
+        "workloads": _save(inputs, folder, "all"),
+        "own": {
+            model: _save(feeds, folder, f"own{number}") for number, (model, feeds) in enumerate(own.items())
+        },
         "baseline": next(iter(models)),
         "threads": config.threads or threads_available(),
         "affinity": None,  # as inherited; pinning to a core on which others run is worse than none
@@ -183,6 +187,14 @@ def write_spec(
     path = folder / "spec.json"
     path.write_text(json.dumps(spec))
     return path
+
+
+def _save(inputs: Mapping[str, Mapping[str, np.ndarray]], folder: Path, name: str) -> dict[str, str]:
+    """Workload -> file of its feeds."""
+    files = {workload: folder / f"{name}{number}.npz" for number, workload in enumerate(inputs)}
+    for workload, feeds in inputs.items():
+        np.savez(files[workload], **feeds)  # type: ignore[arg-type]
+    return {workload: str(path) for workload, path in files.items()}
 
 
 def cache_spec(models: Mapping[str, Path], inputs: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:

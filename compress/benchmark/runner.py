@@ -7,10 +7,11 @@ spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "base
           "affinity": [cpu, ...] | null, "warmup_seconds": float, "max_seconds": float, "min_blocks": int,
           "block_ms": float, "ratio_ci": float, "seed": int, "parent": pid | null,
           "caches": {model: {input: output}}, "capacity": {workload: tokens},
-          "commands": {model: [word, ...]}}
+          "own": {model: {name: npz}}, "commands": {model: [word, ...]}}
 `caches` names the language models that write new keys and values into the memory they read the old ones
-from, and the inputs and outputs that share it; it has room for `capacity` tokens. `commands` start the
-workers of models that another runtime runs. These three may be left out.
+from, and the inputs and outputs that share it; it has room for `capacity` tokens. `own` are the feeds of
+models that cannot take the others'. `commands` start the workers of models that another runtime runs.
+These four may be left out.
 samples: see `collect`.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
@@ -361,7 +362,7 @@ class Run:
             for model, worker in workers.items():
                 request = {
                     "path": spec["models"][model],
-                    "workloads": spec["workloads"],
+                    "workloads": spec.get("own", {}).get(model, spec["workloads"]),
                     "threads": spec["threads"],
                     "caches": spec.get("caches", {}).get(model, {}),
                     "capacity": spec.get("capacity", {}),

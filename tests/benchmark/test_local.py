@@ -51,6 +51,19 @@ def test_a_smaller_model_is_faster(tmp_path, make_chain, config):
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["spec"]["baseline"] == "dense"
 
 
+def test_a_model_with_inputs_of_its_own(tmp_path, make_chain, config):
+    """One whose vocabulary was cut cannot take the dense model's tokens."""
+    models = {
+        "dense": make_chain(tmp_path / "dense.onnx", 32, 1),
+        "narrow": make_chain(tmp_path / "narrow.onnx", 16, 1),
+    }
+    wide, narrow = ({"w": {"x": np.ones((2, width), np.float32)}} for width in (32, 16))
+    with pytest.raises(BenchmarkError, match="narrow"):
+        local.benchmark(config, models, wide, tmp_path / "out")
+    local.benchmark(config, models, wide, tmp_path / "out", own={"narrow": narrow})
+    assert local.load_speed(tmp_path / "out").latency_ms["narrow"]["w"].p50 > 0
+
+
 def test_the_shells_variables_do_not_reach_the_runner(tmp_path, make_chain, feeds, config, monkeypatch):
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
