@@ -168,7 +168,6 @@ class Int8Blocks(QuantizeConfig):
     # 4: activations become 8-bit within a product, fast; 0 or 1: they stay in float. 4 gives way to 0 where
     # it costs quality on calibration windows.
     accuracy_level: int = 4
-    windows: int = 64  # of the calibration split, 512 tokens each
     exclude: list[str] = field(default_factory=list)  # regular expressions over names of linear layers
     min_coverage: float = 0.95  # floor of the share of MACs in integers
     min_sqnr_db: float = 20.0  # gate: signal over noise of each layer alone
@@ -177,7 +176,6 @@ class Int8Blocks(QuantizeConfig):
     def __post_init__(self) -> None:
         _allowed(self, _BLOCK_SIZES, "block_size")
         _allowed(self, _LEVELS, "accuracy_level")
-        within(self, 1, 100_000, "windows")
         within(self, 0.0, 1.0, "min_coverage")
         within(self, -100.0, 150.0, "min_sqnr_db")
         within(self, 0.0, 100.0, "max_kl", open_low=True)
@@ -191,6 +189,7 @@ class Int4Blocks(Int8Blocks):
     block_size: int = 32
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
+    windows: int = 64  # of the calibration split, 512 tokens each
     awq: bool = False  # even out the inputs of attention and feed-forward first; strength searched
     head_bits: int = 8  # of the embedding too, which is the same matrix in a tied model
     min_sqnr_db: float = 5.0
@@ -198,6 +197,7 @@ class Int4Blocks(Int8Blocks):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        within(self, 1, 100_000, "windows")
         _allowed(self, (4, 8), "head_bits")
 
 
@@ -208,8 +208,8 @@ class MixedBlocks(QuantizeConfig):
     Layers that read the same tensor (query, key and value; gate and up) get the same bits.
     """
 
-    max_size_mb: float | None = None  # of model.onnx: the least sensitive layers take 4 bits until it fits
-    max_kl: float | None = None  # nats a token, on calibration: as many layers take 4 bits as it allows
+    max_size_mb: float | None = None  # of all weights: the most sensitive layers for their size get 8 bits
+    max_kl: float | None = None  # nats a token to the float model: no more layers get 8 bits than it takes
     block_size: int = 32
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
@@ -228,14 +228,15 @@ class MixedBlocks(QuantizeConfig):
         within(self, 0.0, 1.0, "min_coverage")
         within(self, -100.0, 150.0, "min_sqnr_db")
         _patterns(self.exclude)
-        if (self.max_size_mb is None) == (self.max_kl is None):
+        if self.max_size_mb is None and self.max_kl is None:
             raise ConfigError(
-                "mixed_blocks wants one budget",
-                found=f"max_size_mb={self.max_size_mb}, max_kl={self.max_kl}",
-                allowed="one of the two",
-                next="quantize.max_size_mb=115 or quantize.max_kl=0.05",
+                "max_size_mb or max_kl has to say how small, or how near to the float model",
+                allowed="one of the two, or both",
+                next="quantize.max_size_mb=115, or quantize.max_kl=0.05",
             )
-        within(self, 0.0, float("inf"), "max_size_mb" if self.max_kl is None else "max_kl", open_low=True)
+        for name in ("max_size_mb", "max_kl"):
+            if getattr(self, name) is not None:
+                within(self, 0.0, float("inf"), name, open_low=True)
 
 
 @dataclass(kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+SIZES = (16, 32, 64, 128, 256)  # weights of a block, as MatMulNBits allows
 # A narrower range than from the smallest to the largest weight has finer steps; the best is searched.
 _SHARES = torch.linspace(0.7, 1.0, 31)
 _TINY = 1e-10

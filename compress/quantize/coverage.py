@@ -1,5 +1,6 @@
 """How much of a model really became integer: quantizers skip nodes without a word."""
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
         if weight is None:
             skipped.append(SkippedNode(node=node.name, reason="both inputs are activations"))
         elif node.op_type in _INTEGER_PRODUCTS or (dequantized and not _in_float(node, readers)):
-            integer += int(np.prod(weight.dims)) * positions.get(node.output[0], 1)
+            integer += _numbers(node, weight) * positions.get(node.output[0], 1)
         else:
             real += int(np.prod(weight.dims)) * positions.get(node.output[0], 1)
             chosen = any(re.search(pattern, node.name) for pattern in excluded)
@@ -128,6 +129,13 @@ def _in_float(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) ->
     if len(after) == 1 and after[0].op_type in ("Relu", "Clip"):
         after = readers.get(after[0].output[0], [])
     return not after or any(reader.op_type != "QuantizeLinear" for reader in after)
+
+
+def _numbers(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
+    """How many weights a product has; those of MatMulNBits are packed."""
+    if node.op_type != "MatMulNBits":
+        return int(np.prod(weight.dims))
+    return int(math.prod(a.i for a in node.attribute if a.name in ("K", "N")))
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

@@ -8,23 +8,25 @@ when a block begins, from the weights as they are by then.
 import torch
 from torch import Tensor
 
+from compress.config import Clip
 from compress.quantize.blocks import Blocks, block_codes, block_grid, padded
 
 _LAZY = 128  # columns between two updates of all that follow
 
 
 def gptq(
-    weight: Tensor, second_moment: Tensor, bits: int, size: int, clip: bool = True, damp: float = 0.01
+    weight: Tensor, second_moment: Tensor, bits: int, size: int, clip: Clip = Clip.hessian, damp: float = 0.01
 ) -> Blocks:
     """Codes of `weight` (rows, columns) that keep its outputs, for inputs with E[x x^T] = `second_moment`.
 
-    With `clip` each block's range has the least error weighted by the diagonal of the second moment;
-    without that weight GPTQ loses to rounding to nearest on small models. `damp` times the mean of the
+    Without a clip weighted by the second moment's diagonal it lost to rounding to nearest on SmolLM2. `damp` times the mean of the
     diagonal is added to it. Time: rows * columns^2 + columns^3.
     """
     rows, columns = weight.shape
     left = padded(weight.detach().float(), size).clone()
     upper, importance = _factor(second_moment, left.shape[1], damp)
+    if clip is not Clip.hessian:
+        importance = torch.ones_like(importance)
     codes = torch.empty_like(left)
     scales, zeros = (torch.empty(rows, left.shape[1] // size) for _ in range(2))
     span = max(_LAZY, size)
@@ -35,7 +37,7 @@ def gptq(
             if i % size == 0:
                 block, here = slice(i, i + size), i // size
                 scales[:, here], zeros[:, here] = block_grid(
-                    left[:, block], bits, clip, importance[None, block]
+                    left[:, block], bits, clip is not Clip.none, importance[None, block]
                 )
             scale, zero = scales[:, i // size], zeros[:, i // size]
             codes[:, i] = block_codes(left[:, i, None], scale, zero, bits)[:, 0]

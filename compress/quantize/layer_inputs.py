@@ -5,8 +5,9 @@ inputs are computed.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class Reading:
 
     names: tuple[str, ...]  # within the model
     linears: tuple[nn.Linear, ...]
+    moment: Tensor = field(default_factory=lambda: torch.empty(0))  # E[x x^T] (channels, channels), if asked
 
 
 Visit = Callable[[Reading, Tensor], None]
@@ -60,7 +62,7 @@ class LayerInputs:
         ]
 
     def visit(self, index: int, seen: Visit) -> None:
-        """Call `seen` with every reading and its input (windows, tokens, channels), some windows at a time."""
+        """Call `seen` with every reading and its input (windows, tokens, channels), a few at a time."""
         hooks = [
             reading.linears[0].register_forward_pre_hook(
                 lambda _, args, reading=reading: seen(reading, args[0])
@@ -72,10 +74,33 @@ class LayerInputs:
         for hook in hooks:
             hook.remove()
 
+    def outputs(self, index: int, windows: int | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Name -> input and output of each linear layer, for the first `windows`."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+
+        def note(linear: nn.Module, args: tuple[Tensor, ...], made: Tensor) -> None:
+            found[self.names[id(linear)]] = args[0], made
+
+        hooks = [linear.register_forward_hook(note) for linear in self._linears(index)]
+        self._run(index, self.states[:windows])
+        for hook in hooks:
+            hook.remove()
+        return found
+
     def advance(self, index: int) -> None:
         """Replace the states in front of layer `index` by those behind it."""
         for batch in self._batches():
             batch.copy_(self._run(index, batch))
+
+    @torch.no_grad()
+    def behind(self, index: int) -> Tensor:
+        """What the head reads, when the states go through layer `index` and all that follow."""
+        made = []
+        for states in self._batches():
+            for later in range(index, len(self.blocks)):
+                states = self._run(later, states)
+            made.append(self.final(states))
+        return torch.cat(made)
 
     def _linears(self, index: int) -> list[nn.Linear]:
         return [each for each in self.blocks[index].modules() if isinstance(each, nn.Linear)]
@@ -112,25 +137,23 @@ class LayerInputs:
             hook.remove()
         last = self.blocks[0].register_forward_pre_hook(stop, with_kwargs=True)
         for window in windows:
-            try:
+            with suppress(_Reached):
                 module(input_ids=window[None], use_cache=False)
-            except _Reached:
-                pass
         last.remove()
         return torch.cat(states)
 
 
-def second_moments(inputs: LayerInputs, index: int) -> Sequence[tuple[Reading, Tensor]]:
-    """E[x x^T] of every reading of layer `index`, float32 (channels, channels)."""
-    sums: dict[tuple[str, ...], tuple[Reading, Tensor]] = {}
+def second_moments(inputs: LayerInputs, index: int) -> list[Reading]:
+    """The readings of layer `index` with E[x x^T] of what they read."""
+    found: dict[tuple[str, ...], Reading] = {}
     count = inputs.states.shape[0] * inputs.states.shape[1]
 
     def add(reading: Reading, x: Tensor) -> None:
         flat = x.reshape(-1, x.shape[-1])
-        if reading.names in sums:
-            sums[reading.names][1].addmm_(flat.T, flat, alpha=1 / count)
-        else:
-            sums[reading.names] = reading, flat.T @ flat / count
+        if reading.names not in found:
+            zeros = torch.zeros(flat.shape[1], flat.shape[1])
+            found[reading.names] = replace(reading, moment=zeros)
+        found[reading.names].moment.addmm_(flat.T, flat, alpha=1 / count)
 
     inputs.visit(index, add)
-    return list(sums.values())
+    return list(found.values())

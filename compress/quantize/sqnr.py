@@ -22,6 +22,10 @@ from compress.result import LayerError, LayerErrors
 TEXTS = 16  # of the calibration split
 LIMIT_DB = 150.0  # beyond what float32 can tell apart; stands for "equal"
 _ERRORS = TypeAdapter(LayerErrors)
+_ADVICE = (
+    "leave it in float with quantize.exclude, or try quantize.smooth=0.7 (transformers) or "
+    "quantize.equalize=true (convolutions)"
+)
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
@@ -64,8 +68,10 @@ def measure(reference: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Feeds
     return tuple(sorted(errors, key=lambda error: error.alone_db))
 
 
-def check(errors: tuple[LayerError, ...], floor_db: float, texts: int, out: Path) -> None:
-    """Write `out/sqnr.json`; raise GateError where a layer alone lies below the floor."""
+def check(
+    errors: tuple[LayerError, ...], floor_db: float, texts: int, out: Path, advice: str = _ADVICE
+) -> None:
+    """Write `out/sqnr.json`; raise GateError, with `advice`, where a layer alone lies below the floor."""
     found = LayerErrors(
         floor_db=floor_db,
         texts=texts,
@@ -77,11 +83,10 @@ def check(errors: tuple[LayerError, ...], floor_db: float, texts: int, out: Path
     broken = [error for error in errors if not error.alone_db >= floor_db]
     if broken:
         raise GateError(
-            "int8 breaks a layer" if len(broken) == 1 else f"int8 breaks {len(broken)} layers",
+            "rounding breaks a layer" if len(broken) == 1 else f"rounding breaks {len(broken)} layers",
             found=", ".join(f"{error.node} {error.alone_db:.1f} dB" for error in broken[:3]),
             allowed=f"at least {floor_db:g} dB of signal over noise (quantize.min_sqnr_db)",
-            next="leave it in float with quantize.exclude, or try quantize.smooth=0.7 (transformers) or "
-            "quantize.equalize=true (convolutions)",
+            next=advice,
         )
 
 

@@ -1,0 +1,287 @@
+"""Blocks of integers put into the ONNX graph of a language model.
+
+A layer of the checkpoint is found in the graph by its numbers: exporters rename, transpose and join
+matrices, but do not change them. Weights are read one at a time from where the file maps them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo
+
+from compress.quantize.blocks import Blocks, pack, stacked
+
+MICROSOFT = "com.microsoft"
+DATA = "model.onnx_data"
+INLINE_BYTES = 1_000_000_000  # a message of protobuf holds no more than 2 GB
+# Operator -> which input is its weight.
+_NORM_WEIGHT = {
+    "SimplifiedLayerNormalization": 1,
+    "SkipSimplifiedLayerNormalization": 2,
+    "RMSNormalization": 1,
+}
+_SMALL = 65_536  # bytes: read with the graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """A MatMul that computes these linear layers side by side."""
+
+    node: str
+    linears: tuple[str, ...]
+
+
+class BlockGraph:
+    """The graph in `folder`, to be changed and saved elsewhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = onnx.load(folder / "model.onnx", load_external_data=False)
+        self.graph = self.model.graph
+        self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
+        for tensor in self.graph.initializer:
+            if _external(tensor) and (values := self._read(tensor)).nbytes <= _SMALL:
+                tensor.CopyFrom(numpy_helper.from_array(np.array(values), tensor.name))
+
+    def products(self, linears: Mapping[str, np.ndarray]) -> list[Product]:
+        """The MatMuls whose constant is the transposed weight (rows, columns) of one layer or of several."""
+        by_row: dict[bytes, list[str]] = {}
+        for name, weight in linears.items():
+            by_row.setdefault(_bytes(weight[0]), []).append(name)
+        found = []
+        for node in self.graph.node:
+            weight = self._matrix(node.input[1]) if node.op_type == "MatMul" else None
+            if weight is not None and (names := _parts(weight.T, linears, by_row)):
+                found.append(Product(node=node.name, linears=names))
+        return found
+
+    def tables(self, embedding: np.ndarray) -> list[str]:
+        """Names of the Gathers that read the embedding (tokens, width)."""
+        return [
+            node.name
+            for node in self.graph.node
+            if node.op_type == "Gather"
+            and (table := self._matrix(node.input[0])) is not None
+            and table.shape == embedding.shape
+            and np.array_equal(table, embedding)
+        ]
+
+    def put_products(self, products: Sequence[Product], blocks: Mapping[str, Blocks], level: int) -> None:
+        """MatMulNBits in place of the MatMuls whose layers have blocks."""
+        nodes = {node.name: node for node in self.graph.node}
+        for product in products:
+            if all(name in blocks for name in product.linears):
+                whole = stacked([blocks[name] for name in product.linears])
+                node = nodes[product.node]
+                made = helper.make_node(
+                    "MatMulNBits",
+                    [node.input[0], *self._put(product.linears[0], whole)],
+                    list(node.output),
+                    node.name,
+                    domain=MICROSOFT,
+                    K=whole.columns,
+                    N=len(whole.codes),
+                    bits=whole.bits,
+                    block_size=whole.size,
+                    accuracy_level=level,
+                )
+                node.CopyFrom(made)
+
+    def put_tables(self, tables: Sequence[str], name: str, blocks: Blocks) -> None:
+        """GatherBlockQuantized in place of these Gathers, from the same initializers as the layer `name`."""
+        shape = f"{name}_table_shape"
+        flat = f"{name}_table"
+        width = blocks.columns * blocks.bits // 8
+        codes, scales, zeros = self._put(name, blocks)
+        self._add(np.array([len(blocks.codes), width]), shape)
+        for node in self.graph.node:
+            if node.op_type == "Gather" and node.name in tables:
+                made = helper.make_node(
+                    "GatherBlockQuantized",
+                    [flat, node.input[1], scales, zeros],
+                    list(node.output),
+                    node.name,
+                    domain=MICROSOFT,
+                    bits=blocks.bits,
+                    block_size=blocks.size,
+                    gather_axis=0,
+                    quantize_axis=1,
+                )
+                node.CopyFrom(made)
+        self.graph.node.insert(0, helper.make_node("Reshape", [codes, shape], [flat], f"/{name}/table"))
+
+    def divide_input(self, products: Sequence[Product], factors: np.ndarray) -> None:
+        """Divide what these products read by `factors` (channels,), whose inverse is in their weights.
+
+        In the weight of the norm that makes it, or in the columns of the other product that does (up_proj
+        in front of down_proj), where nothing else reads it; elsewhere by a Mul.
+        """
+        names = {product.node for product in products}
+        readers = [node for node in self.graph.node if node.name in names]
+        tensor = readers[0].input[0]
+        alone = all(node.name in names for node in self.graph.node if tensor in node.input)
+        if alone and self._fold(tensor, (1 / factors).astype(np.float32)):
+            return
+        divided = f"{tensor}/divided"
+        inverse = self._new(f"{divided}/inverse", (1 / factors).astype(np.float32))
+        made = helper.make_node("Mul", [tensor, inverse], [divided], divided)
+        place = min(index for index, node in enumerate(self.graph.node) if node.name in names)
+        for node in readers:
+            node.input[0] = divided
+        self.graph.node.insert(place, made)
+
+    def multiply_rows(self, product: Product, factors: np.ndarray) -> None:
+        """Multiply what a MatMul's weight (channels, outputs) does to each input channel."""
+        node = next(node for node in self.graph.node if node.name == product.node)
+        weight = self._matrix(node.input[1])
+        assert weight is not None
+        node.input[1] = self._new(node.input[1], weight * factors[:, None])
+
+    def _fold(self, tensor: str, inverse: np.ndarray) -> bool:
+        makers = {output: node for node in self.graph.node for output in node.output}
+        node = makers[tensor]
+        index = _NORM_WEIGHT.get(node.op_type)
+        if node.op_type == "Mul":
+            index = next((i for i, name in enumerate(node.input) if name in self.tensors), None)
+        if index is not None:
+            scale = self._read(self.tensors[node.input[index]])
+            if scale.shape != inverse.shape or node.output[0] != tensor:
+                return False
+            node.input[index] = self._new(node.input[index], scale * inverse)
+            return True
+        for name in node.input if node.op_type == "Mul" else ():
+            maker = makers.get(name)
+            read_once = sum(name in other.input for other in self.graph.node) == 1
+            if maker is not None and maker.op_type == "MatMul" and read_once:
+                weight = self._matrix(maker.input[1])
+                if weight is not None and weight.shape[1] == len(inverse):
+                    maker.input[1] = self._new(maker.input[1], weight * inverse)
+                    return True
+        return False
+
+    def _new(self, name: str, value: np.ndarray) -> str:
+        """Several nodes may share the old one."""
+        while name in self.tensors:
+            name += "/scaled"
+        self._add(np.ascontiguousarray(value), name)
+        return name
+
+    def save(self, out: Path) -> Path:
+        """Write `out/model.onnx`, with `model.onnx_data` beside it where it is large."""
+        self._drop_unused()
+        if all(opset.domain != MICROSOFT for opset in self.model.opset_import):
+            self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+        for tensor in self.graph.initializer:
+            if _external(tensor):
+                tensor.CopyFrom(numpy_helper.from_array(np.array(self._read(tensor)), tensor.name))
+        size = sum(len(tensor.raw_data) for tensor in self.graph.initializer)
+        target = out / "model.onnx"
+        if size <= INLINE_BYTES:
+            onnx.save(self.model, target)
+        else:
+            onnx.save(
+                self.model,
+                target,
+                save_as_external_data=True,
+                location=DATA,
+                size_threshold=1024,
+                convert_attribute=False,
+            )
+        return target
+
+    def rest_bytes(self, replaced: Sequence[str], tables: Sequence[str]) -> int:
+        """Of the weights that stay when these products and tables are replaced."""
+        gone = {*replaced, *tables}
+        nodes = [node for node in self.graph.node if node.name not in gone]
+        used = _used(nodes)
+        return sum(self._read(tensor).nbytes for name, tensor in self.tensors.items() if name in used)
+
+    def _put(self, name: str, blocks: Blocks) -> list[str]:
+        """Names of the initializers for codes, scales and zero points; those there already are shared."""
+        names = [f"{name}.{part}" for part in ("codes", "scales", "zeros")]
+        for key, value in zip(names, pack(blocks), strict=True):
+            if key not in self.tensors:
+                self._add(value, key)
+        return names
+
+    def _add(self, value: np.ndarray, name: str) -> None:
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        self.tensors[name] = self.graph.initializer[-1]
+
+    def _matrix(self, name: str) -> np.ndarray | None:
+        """A constant float matrix, also one that a Transpose makes of an initializer."""
+        if (tensor := self.tensors.get(name)) is not None:
+            two = len(tensor.dims) == 2 and tensor.data_type == TensorProto.FLOAT
+            return self._read(tensor) if two else None
+        for node in self.graph.node:
+            if name in node.output:
+                inner = self._matrix(node.input[0]) if node.op_type == "Transpose" else None
+                return None if inner is None else inner.T
+        return None
+
+    def _read(self, tensor: TensorProto) -> np.ndarray:
+        if not _external(tensor):
+            return numpy_helper.to_array(tensor)
+        info = ExternalDataInfo(tensor)
+        return np.memmap(
+            self.folder / info.location,
+            helper.tensor_dtype_to_np_dtype(tensor.data_type),
+            "r",
+            info.offset or 0,
+            tuple(tensor.dims),
+        )
+
+    def _drop_unused(self) -> None:
+        """Weights that nothing reads, and the nodes that only made them usable."""
+        results = {value.name for value in self.graph.output}
+        while True:
+            used = _used(self.graph.node) | results
+            kept = [node for node in self.graph.node if used & set(node.output)]
+            if len(kept) == len(self.graph.node):
+                break
+            del self.graph.node[:]
+            self.graph.node.extend(kept)
+        tensors = [tensor for tensor in self.graph.initializer if tensor.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(tensors)
+
+
+def _parts(
+    weight: np.ndarray, linears: Mapping[str, np.ndarray], by_row: Mapping[bytes, Sequence[str]]
+) -> tuple[str, ...]:
+    """The layers whose weights lie one under the other in `weight`; empty where a row belongs to none."""
+    names: list[str] = []
+    row = 0
+    while row < len(weight):
+        for name in by_row.get(_bytes(weight[row]), ()):
+            rows = len(linears[name])
+            if name not in names and np.array_equal(weight[row : row + rows], linears[name]):
+                names.append(name)
+                row += rows
+                break
+        else:
+            return ()
+    return tuple(names)
+
+
+def _bytes(row: np.ndarray) -> bytes:
+    return np.ascontiguousarray(row, np.float32).tobytes()
+
+
+def _external(tensor: TensorProto) -> bool:
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def _used(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    return set(_names(nodes))
+
+
+def _names(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _names(attribute.g.node)

@@ -1,0 +1,96 @@
+"""How far a quantized language model is from its float graph, in nats a token."""
+
+import logging
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from compress.data import Splits
+from compress.decoder import Decoder
+from compress.errors import GateError
+
+log = logging.getLogger(__name__)
+WINDOWS = 4  # of the select split, for the gate and for the choice of the level
+# Float activations are taken where 8-bit ones cost more than a tenth of the divergence, and this much.
+_HARM, _LEAST = 1.1, 0.005
+
+
+def windows_of(model: Any, texts: Sequence[str], count: int) -> Tensor:
+    """The first `count` windows (windows, tokens) of the texts."""
+    return torch.cat([feeds["input_ids"] for feeds in islice(model.batches(texts, 1), count)])
+
+
+def check_windows(model: Any, splits: Splits) -> Tensor:
+    return windows_of(model, splits.select.texts or splits.calibration.texts, WINDOWS)
+
+
+def divergence(dense: Path, others: Sequence[Path], windows: Tensor) -> list[float]:
+    """Mean KL(dense || other) of each, over all tokens."""
+    tokens = windows.shape[1]
+    paths = [dense, *others]
+    decoders = [Decoder(path, threads=0, capacity=tokens) for path in paths]
+    sums = np.zeros(len(others))
+    for window in windows.numpy():
+        p, *rest = [_log_softmax(_fresh(decoder, window)) for decoder in decoders]
+        sums += [float((np.exp(p) * (p - q)).sum()) for q in rest]
+    return [float(each) for each in sums / windows.numel()]
+
+
+def choose_level(dense: Path, path: Path, windows: Tensor, level: int) -> dict[str, Any]:
+    """Keep the products' `accuracy_level` at `path`, or make it 0 where it harms; what was measured.
+
+    8-bit activations have a scale for each block of a token, which a model with huge single activations
+    may not bear.
+    """
+    if level == 0:
+        return {"accuracy_level": 0, "kl": divergence(dense, [path], windows)[0]}
+    exact = path.with_name("exact.onnx")  # beside external data, which both read
+    _with_level(path, exact, 0)
+    kl, kl_float = divergence(dense, [path, exact], windows)
+    exact.unlink()
+    harms = not kl <= max(_HARM * kl_float, kl_float + _LEAST)
+    if harms:
+        log.warning("8-bit activations cost too much (KL %.4f, in float %.4f): taking float", kl, kl_float)
+        _with_level(path, path, 0)
+    return {
+        "accuracy_level": 0 if harms else level,
+        "kl": kl_float if harms else kl,
+        "kl_of_level": kl,
+        "kl_of_float_activations": kl_float,
+    }
+
+
+def check_divergence(kl: float, limit: float | None) -> None:
+    if limit is not None and not kl <= limit:
+        raise GateError(
+            "the quantized model is too far from the float model",
+            found=f"{kl:.3f} nats a token",
+            allowed=f"at most {limit:g} (quantize.max_kl)",
+            next="a smaller quantize.block_size, more bits (quantize=int8_blocks), or exclude the worst layers",
+        )
+
+
+def _fresh(decoder: Decoder, window: np.ndarray) -> np.ndarray:
+    decoder.reset()
+    return decoder.run(window)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    found: np.ndarray = torch.log_softmax(torch.from_numpy(logits).float(), -1).numpy()
+    return found
+
+
+def _with_level(source: Path, target: Path, level: int) -> None:
+    """Weights in external data stay in their file, beside both."""
+    model = onnx.load(source, load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
+                attribute.i = level
+    onnx.save(model, target)

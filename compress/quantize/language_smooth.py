@@ -1,0 +1,158 @@
+"""8-bit weights and activations for language models: SmoothQuant, its strength searched layer by layer.
+
+SmoothQuant: see `smooth`. Here each group of layers that read one tensor gets the alpha with which the
+8-bit products, activations rounded as onnxruntime rounds them, differ least from the float ones.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto
+from onnxruntime.quantization import quantize_dynamic
+from torch import Tensor
+
+from compress.config import Int8Smooth, WeightType
+from compress.data import load_texts
+from compress.families import load_causal_lm
+from compress.quantize import coverage
+from compress.quantize.block_graph import DATA, INLINE_BYTES, BlockGraph
+from compress.quantize.blocks import in_blocks
+from compress.quantize.fidelity import check_divergence, check_windows, divergence, windows_of
+from compress.quantize.kernels import resolve, weight_limits
+from compress.quantize.language_layers import EMBEDDING, chosen_layers, keep_companions, weights_of
+from compress.quantize.layer_inputs import LayerInputs, Reading
+from compress.quantize.layerwise import HEAD
+from compress.quantize.quiet import quiet
+from compress.quantize.smooth import factors
+from compress.registry import register
+
+ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+FACTS = "smooth.json"
+_TRIED = 2  # windows on which alphas are compared
+_ROWS = 4096  # outputs of a layer that are compared: a head has more than enough
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """Of a tensor: the largest magnitude of each channel, and a few windows of it."""
+
+    largest: Tensor
+    windows: list[Tensor] = field(default_factory=list)  # (tokens, channels) each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothed:
+    names: tuple[str, ...]  # layers that read one tensor
+    alpha: float | None  # None: better left as it is
+    factors: np.ndarray  # (channels,)
+
+
+@register(Int8Smooth)
+def quantize(
+    config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+) -> None:
+    model, texts = load_causal_lm(checkpoint), load_texts(splits)
+    kernel, names = resolve(cpu_flags, WeightType.auto, None), chosen_layers(model, config.exclude)
+    opened = BlockGraph(graph)
+    products = opened.products(weights_of(model))
+    tables = opened.tables(model.module.get_input_embeddings().weight.detach().numpy())
+    windows = windows_of(model, texts.calibration.texts, config.windows)
+    found = search(model, windows, names, weight_limits(kernel)[1])
+    for each in found:
+        read = [product for product in products if set(product.linears) <= set(each.names)]
+        if each.alpha is not None and sum(len(product.linears) for product in read) == len(each.names):
+            for product in read:
+                opened.multiply_rows(product, each.factors)
+            opened.divide_input(read, each.factors)
+    weight = model.module.get_input_embeddings().weight
+    size = next((each for each in (64, 32, 16) if weight.shape[1] % each == 0), None)
+    if tables and size is not None:
+        opened.put_tables(tables, EMBEDDING, in_blocks(weight, 8, size))
+    excluded = [product.node for product in products if not set(product.linears) <= set(names)]
+    with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
+        source = opened.save(Path(folder))
+        data = source.with_name(DATA)
+        quantize_dynamic(
+            source,
+            out / "model.onnx",
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=kernel.reduce_range,
+            weight_type=kernel.weight_type,
+            nodes_to_exclude=excluded,
+            use_external_data_format=data.is_file() and data.stat().st_size > 2 * INLINE_BYTES,
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},
+        )
+    keep_companions(graph, out)
+    patterns = [re.escape(name) for name in excluded]
+    coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
+    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], check_windows(model, texts))
+    alphas = [{"layers": each.names, "alpha": each.alpha} for each in found]
+    (out / FACTS).write_text(json.dumps({"kl": kl, "alphas": alphas}, indent=2))
+    check_divergence(kl, config.max_kl)
+
+
+def search(model: Any, windows: Tensor, names: Collection[str], largest: int) -> list[Smoothed]:
+    """Alpha and factors for every group of linear layers that read one tensor; `largest`: integer weight."""
+    inputs, found = LayerInputs(model, windows), []
+    for index in range(len(inputs.blocks)):
+        seen: dict[tuple[str, ...], Seen] = {}
+        readings = {reading.names: reading for reading in inputs.readings(index)}
+
+        def look(reading: Reading, x: Tensor, seen: dict[tuple[str, ...], Seen] = seen) -> None:
+            _look(seen.setdefault(reading.names, Seen(largest=torch.zeros(x.shape[-1]))), x)
+
+        inputs.visit(index, look)
+        for key, each in seen.items():
+            if set(key) <= set(names):
+                weights = [linear.weight.detach() for linear in readings[key].linears]
+                found.append(_smoothed(key, each, weights, largest))
+        inputs.advance(index)
+    if HEAD in names:
+        behind = Seen(largest=torch.zeros(inputs.states.shape[-1]))
+        for states in inputs.states.split(1):
+            _look(behind, inputs.final(states).detach())
+        found.append(_smoothed((HEAD,), behind, [model.linears()[HEAD].weight.detach()], largest))
+    return found
+
+
+def _look(seen: Seen, x: Tensor) -> None:
+    """x (windows, tokens, channels)"""
+    seen.largest = torch.maximum(seen.largest, x.abs().amax((0, 1)))
+    seen.windows.extend(x[: max(0, _TRIED - len(seen.windows))].clone())
+
+
+def _smoothed(names: tuple[str, ...], seen: Seen, weights: Sequence[Tensor], largest: int) -> Smoothed:
+    whole = torch.cat(list(weights))
+    rows = whole[:: -(-len(whole) // _ROWS)]
+    peaks = whole.abs().amax(0).numpy()
+    tried: dict[float | None, np.ndarray] = {None: np.ones(len(peaks), np.float32)}
+    tried |= {alpha: factors(seen.largest.numpy(), peaks, alpha) for alpha in ALPHAS}
+    errors = {
+        alpha: sum(output_error(x, rows, torch.from_numpy(s), largest) for x in seen.windows)
+        for alpha, s in tried.items()
+    }
+    best = min(errors, key=lambda alpha: errors[alpha])
+    return Smoothed(names=names, alpha=best, factors=tried[best])
+
+
+def output_error(x: Tensor, weight: Tensor, scale: Tensor, largest: int) -> float:
+    """Sum of squares of what int8 loses of x (tokens, channels) times the transposed weight (rows, channels).
+
+    x / scale has one scale and zero point, as DynamicQuantizeLinear gives it; weight * scale one scale a row.
+    """
+    steps = ((weight * scale).abs().amax(1, keepdim=True) / largest).clamp(min=1e-12)
+    integer = torch.round(weight * scale / steps) * steps
+    small = x / scale
+    low, high = small.amin().clamp(max=0), small.amax().clamp(min=0)
+    step = ((high - low) / 255).clamp(min=1e-12)
+    zero = torch.round(-low / step)
+    rounded = ((torch.round(small / step) + zero).clamp(0, 255) - zero) * step
+    return float((rounded @ integer.T - x @ weight.T).double().square().sum())

@@ -1,0 +1,142 @@
+"""The linear layers of a language model in blocks, one transformer layer after another.
+
+Each layer is fitted to what it reads from the layers before it as they are by then: already in integers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.config import Clip, Rounding
+from compress.quantize.blocks import Blocks, in_blocks
+from compress.quantize.gptq import gptq
+from compress.quantize.layer_inputs import LayerInputs, Reading, second_moments
+from compress.quantize.sqnr import sqnr_db
+from compress.result import LayerError
+
+HEAD = "lm_head"
+_LOOKED_AT = 2  # windows for the error of each layer
+_STRENGTHS = tuple(step / 10 for step in range(10))  # of AWQ; 0 is off
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    bits: Mapping[str, int]  # of each linear layer; one that is not here stays in float
+    size: int
+    method: Rounding = Rounding.rtn
+    clip: Clip = Clip.none
+    awq: bool = False
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the rounding looks at the inputs."""
+        return self.method is Rounding.gptq or self.clip is Clip.hessian or self.awq
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    blocks: dict[str, Blocks] = field(default_factory=dict)
+    # Layers that read one tensor -> factors (channels,) in their weights, to be taken out of the tensor.
+    factors: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
+    errors: list[LayerError] = field(default_factory=list)
+
+
+def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
+    """Round the linear layers of `model` (a CausalLM) in place: head and tied embedding first, then each
+    transformer layer in turn. `windows` are tokens (windows, tokens).
+    """
+    done = Rounded()
+    dense = LayerInputs(model, windows[:_LOOKED_AT])
+    head = model.linears()[HEAD]
+    head_before = head.weight.detach()
+    if HEAD in recipe.bits:
+        # To nearest: in a tied model its rows are also the embedding, which is no product.
+        clip = recipe.clip is not Clip.none and recipe.bits[HEAD] == 4
+        done.blocks[HEAD] = in_blocks(head_before, recipe.bits[HEAD], recipe.size, clip)
+        head.weight.data = done.blocks[HEAD].weight()
+        if is_tied(model):
+            model.module.get_input_embeddings().weight.data = head.weight.data
+    inputs = LayerInputs(model, windows)
+    for index, layer in enumerate(model.stack.layers()):
+        expected = dense.outputs(index)
+        dense.advance(index)
+        for reading in second_moments(inputs, index) if recipe.fitted else inputs.readings(index):
+            normed = layer.query in reading.linears or layer.ffn_in in reading.linears
+            _round_reading(reading, recipe, done, normed)
+        found = inputs.outputs(index, _LOOKED_AT)
+        done.errors.extend(
+            _error(name, model.linears()[name], *expected[name], found[name][1])
+            for name in expected
+            if name in done.blocks
+        )
+        inputs.advance(index)
+    if HEAD in done.blocks:
+        x, rounded_x = dense.final(dense.states[:1]), inputs.final(inputs.states[:1])
+        done.errors.append(_error(HEAD, head, x, x @ head_before.T, rounded_x @ head.weight.T))
+    return done
+
+
+def is_tied(model: Any) -> bool:
+    return bool(model.config.tie_word_embeddings)
+
+
+def _round_reading(reading: Reading, recipe: Recipe, done: Rounded, normed: bool) -> None:
+    """Those layers of the reading that have bits; they share the factors of AWQ."""
+    linears = {n: each for n, each in zip(reading.names, reading.linears, strict=True) if n in recipe.bits}
+    factors = torch.ones(reading.linears[0].in_features)
+    low = [each.weight.detach() for n, each in linears.items() if recipe.bits[n] < 8]
+    if recipe.awq and normed and low and len(linears) == len(reading.linears):
+        factors = _awq(low, reading, recipe)
+        if not bool((factors == 1).all()):
+            done.factors[reading.names] = factors
+    moment = reading.moment / torch.outer(factors, factors) if recipe.fitted else None
+    for name, linear in linears.items():
+        blocks = _in_blocks(linear.weight.detach() * factors, recipe.bits[name], moment, recipe)
+        done.blocks[name] = blocks
+        linear.weight.data = blocks.weight() / factors
+
+
+def _in_blocks(weight: Tensor, bits: int, moment: Tensor | None, recipe: Recipe) -> Blocks:
+    if bits == 8:  # so fine a grid gains nothing from a search
+        return in_blocks(weight, bits, recipe.size)
+    if recipe.method is Rounding.gptq:
+        assert moment is not None
+        return gptq(weight, moment, bits, recipe.size, recipe.clip)
+    importance = moment.diagonal() if moment is not None and recipe.clip is Clip.hessian else None
+    return in_blocks(weight, bits, recipe.size, recipe.clip is not Clip.none, importance)
+
+
+def _awq(weights: list[Tensor], reading: Reading, recipe: Recipe) -> Tensor:
+    """Factors mean|x|^strength, the strength being that with the least error of the outputs.
+
+    Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", MLSys 2024
+    (https://arxiv.org/abs/2306.00978). The root of the mean square stands for the mean size.
+    """
+    size = reading.moment.diagonal().sqrt().clamp(min=1e-5)
+    best, factors = float("inf"), torch.ones_like(size)
+    for strength in _STRENGTHS:
+        tried = size**strength
+        tried = tried / (tried.max() * tried.min()).sqrt()
+        error = 0.0
+        for weight in weights:
+            blocks = in_blocks(weight * tried, 4, recipe.size, recipe.clip is not Clip.none)
+            lost = blocks.weight() / tried - weight
+            error += float(((lost @ reading.moment) * lost).sum())
+        if error < best:
+            best, factors = error, tried if strength else torch.ones_like(size)
+    return factors
+
+
+def _error(name: str, linear: nn.Linear, x: Tensor, y: Tensor, found: Tensor) -> LayerError:
+    """`y` of the float layer on `x`, `found` in the whole integer model."""
+    with torch.no_grad():
+        alone = linear(x)
+    signal = float(y.double().square().sum())
+    return LayerError(
+        node=name,
+        sqnr_db=sqnr_db(signal, float((found - y).double().square().sum())),
+        alone_db=sqnr_db(signal, float((alone - y).double().square().sum())),
+    )

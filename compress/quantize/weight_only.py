@@ -1,0 +1,139 @@
+"""Language models with their weights in blocks of integers: all in 8 bits, in 4, or each layer as it bears.
+
+The products become onnxruntime's MatMulNBits; embedding and head of a tied model are stored once.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.config import Int4Blocks, Int8Blocks, MixedBlocks
+from compress.data import load_texts
+from compress.families import load_causal_lm
+from compress.quantize import coverage, sqnr
+from compress.quantize.bit_choice import choose_bits
+from compress.quantize.block_graph import BlockGraph, Product
+from compress.quantize.blocks import Blocks, in_blocks
+from compress.quantize.fidelity import check_divergence, check_windows, choose_level, windows_of
+from compress.quantize.language_layers import (
+    EMBEDDING,
+    check_block_size,
+    chosen_layers,
+    keep_companions,
+    weights_of,
+)
+from compress.quantize.layerwise import HEAD, Recipe, Rounded, is_tied, round_layers
+from compress.registry import register
+
+FACTS = "blocks.json"
+
+
+@register(Int8Blocks)
+@register(Int4Blocks)
+def quantize(
+    config: Int8Blocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+) -> None:
+    """Raises ConfigError for a block size that does not divide a width, GateError as `quantize` says."""
+    model = load_causal_lm(checkpoint)
+    names = chosen_layers(model, config.exclude)
+    if isinstance(config, Int4Blocks):
+        bits = {name: config.head_bits if name == HEAD else 4 for name in names}
+        recipe = Recipe(
+            bits=bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq
+        )
+    else:
+        recipe = Recipe(bits=dict.fromkeys(names, 8), size=config.block_size)
+    _finish(config, recipe, model, graph, splits, out)
+
+
+@register(MixedBlocks)
+def quantize_mixed(
+    config: MixedBlocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+) -> None:
+    """Raises ConfigError where not even 4 bits everywhere fit into `max_size_mb`."""
+    model = load_causal_lm(checkpoint)
+    names = chosen_layers(model, config.exclude)
+    check_block_size(model, names, config.block_size)
+    opened = BlockGraph(graph)
+    products = opened.products(weights_of(model))
+    rest = opened.rest_bytes(
+        [p.node for p in products if set(p.linears) <= set(names)], _tables(opened, model)
+    )
+    windows = windows_of(model, load_texts(splits).calibration.texts, config.sensitivity_windows)
+    choice = choose_bits(model, windows, names, config, rest)
+    recipe = Recipe(
+        bits=choice.bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq
+    )
+    _finish(config, recipe, model, graph, splits, out, {"choice": choice.facts()})
+
+
+def _finish(
+    config: Int8Blocks | MixedBlocks,
+    recipe: Recipe,
+    model: Any,
+    graph: Path,
+    splits: Path,
+    out: Path,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Round, write the graph, and prove it."""
+    check_block_size(model, recipe.bits, recipe.size)
+    texts = load_texts(splits)
+    checked = check_windows(model, texts)
+    windows = windows_of(model, texts.calibration.texts, getattr(config, "windows", 2))
+    opened = BlockGraph(graph)
+    products = opened.products(weights_of(model))  # by the weights as they are now
+    tables = _tables(opened, model)
+    table = _table(model, recipe)
+    rounded = round_layers(model, windows, recipe)
+    write(opened, products, tables, rounded, table, config.accuracy_level, out)
+    keep_companions(graph, out)
+    target = out / "model.onnx"
+    excluded = [p.node for p in products if not set(p.linears) <= set(recipe.bits)]
+    found = coverage.measure(target, [re.escape(name) for name in excluded])
+    coverage.check(found, config.min_coverage, out)
+    errors = tuple(sorted(rounded.errors, key=lambda error: error.alone_db))
+    sqnr.check(
+        errors, config.min_sqnr_db, len(windows), out, "more bits, a smaller block, or quantize.exclude"
+    )
+    level = choose_level(graph / "model.onnx", target, checked, config.accuracy_level)
+    (out / FACTS).write_text(
+        json.dumps({**level, "bits": dict(recipe.bits), "windows": len(windows), **(facts or {})}, indent=2)
+    )
+    check_divergence(level["kl"], config.max_kl)
+
+
+def write(
+    opened: BlockGraph,
+    products: Sequence[Product],
+    tables: Sequence[str],
+    rounded: Rounded,
+    table: Blocks | None,
+    level: int,
+    out: Path,
+) -> Path:
+    """Put the blocks into the graph and save it as `out/model.onnx`."""
+    for names, factors in rounded.factors.items():
+        opened.divide_input([p for p in products if set(p.linears) <= set(names)], factors.numpy())
+    opened.put_products(products, rounded.blocks, level)
+    if tables and table is not None:
+        opened.put_tables(tables, EMBEDDING, table)
+    elif tables and HEAD in rounded.blocks:
+        opened.put_tables(tables, HEAD, rounded.blocks[HEAD])
+    return opened.save(out)
+
+
+def _tables(opened: BlockGraph, model: Any) -> list[str]:
+    return opened.tables(model.module.get_input_embeddings().weight.detach().numpy())
+
+
+def _table(model: Any, recipe: Recipe) -> Blocks | None:
+    """The embedding of a model whose head is another matrix, in 8 bits; None where the head stores it."""
+    weight = model.module.get_input_embeddings().weight.detach()
+    if is_tied(model) or HEAD not in recipe.bits or weight.shape[1] % recipe.size:
+        return None
+    blocks = in_blocks(weight, recipe.bits[HEAD], recipe.size, recipe.bits[HEAD] == 4)
+    model.module.get_input_embeddings().weight.data = blocks.weight()
+    return blocks
