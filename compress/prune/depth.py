@@ -1,4 +1,4 @@
-"""Shallower language models: layers leave one by one, each time the one whose absence changes answers least."""
+"""Shallower language models: layers leave one by one, that first whose absence changes answers least."""
 
 import logging
 from collections.abc import Sequence

@@ -82,7 +82,8 @@ def cuts(model: CausalLM, width: int, heads: int) -> list[Cut]:
     if heads < model.kv_heads:
         if not model.architecture.prunable_heads:
             raise ModelError(
-                f"heads of a {model.config.model_type} model cannot be cut: query, key and value are one matrix",
+                f"heads of a {model.config.model_type} model cannot be cut",
+                found="query, key and value in one matrix",
                 allowed="prune.keep.kv_heads=1.0",
             )
         shared = int(model.config.num_attention_heads) // model.kv_heads
@@ -128,7 +129,8 @@ def observe(
     """
     seen: dict[str, Tensor] = {}
     target, source = original.get_submodule(reader), block.get_submodule(reader)
-    assert isinstance(target, nn.Linear) and isinstance(source, nn.Linear)
+    assert isinstance(target, nn.Linear)
+    assert isinstance(source, nn.Linear)
 
     def note_target(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         seen["y"] = output.flatten(0, -2) if target.bias is None else output.flatten(0, -2) - target.bias

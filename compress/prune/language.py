@@ -27,7 +27,8 @@ def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> N
 
     Tokens are counted in the calibration and train texts; scores, least squares and divergences come
     from the calibration texts. Raises ModelError for a tokenizer or heads that cannot be cut, ConfigError
-    for a share or a vocabulary that leaves too little, GateError where stock transformers opens another model.
+    for a share or a vocabulary that leaves too little, GateError where stock transformers opens something
+    else.
     """
     model = load_causal_lm(checkpoint)
     before = model.widths()

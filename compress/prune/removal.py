@@ -29,7 +29,7 @@ def _eliminate(weight: Tensor, gram: Tensor, size: int, count: int, damping: flo
     """Groups that stay when those go whose absence least squares can make up for best.
 
     The error of leaving out the columns S is tr(W_S (H^-1_SS)^-1 W_S^T), H the damped `gram`; then W and
-    H^-1 become those of the columns that are left (Hassibi & Stork 1993; in groups ZipLM, Kurtic et al. 2023).
+    H^-1 become those of the columns left (Hassibi & Stork 1993; in groups ZipLM, Kurtic et al. 2023).
     """
     width = len(gram)
     left = torch.arange(width // size)

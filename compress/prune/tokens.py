@@ -68,7 +68,7 @@ def bytes_per_token(model: CausalLM, texts: Sequence[str]) -> float:
 
 
 def template_tokens(tokenizer: Any) -> set[int]:
-    """Numbers that the chat template itself writes; none where there is no template, or one for tools only."""
+    """Numbers that the chat template itself writes; none where there is no template."""
     if not tokenizer.chat_template:
         return set()
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]

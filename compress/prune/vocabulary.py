@@ -7,6 +7,7 @@ takes the best of all splittings, which stays the best when others are struck ou
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from compress.errors import ConfigError, ModelError
@@ -123,11 +124,7 @@ class Closure:
         parts = list(token)
         found = set(parts)
         while len(parts) > 1:
-            ranked = [
-                (self._ranks[pair], i)
-                for i, pair in enumerate(zip(parts, parts[1:], strict=False))
-                if pair in self._ranks
-            ]
+            ranked = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(parts)) if pair in self._ranks]
             if not ranked:
                 break
             _, i = min(ranked)

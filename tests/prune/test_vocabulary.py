@@ -1,4 +1,4 @@
-"""Cutting a tokenizer: text made of the tokens that stay is encoded as before, every text can be read back."""
+"""Cutting a tokenizer: text of the tokens that stay is encoded as before, every text can be read back."""
 
 import json
 
