@@ -24,7 +24,7 @@ from compress.errors import BenchmarkError, ConfigError, did_you_mean
 from compress.machine import cores
 from compress.onnx_file import Graph, Input, inspect, trial
 from compress.report.format import MISSING, interval, megabytes, number, speed_word
-from compress.store import sha256_file
+from compress.store import sha256_model
 
 if TYPE_CHECKING:
     from compress.benchmark import Speed
@@ -285,9 +285,9 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def _show(speed: "Speed", graphs: Mapping[str, Graph], workloads: Sequence[str], console: Console) -> None:
-    names = list(graphs)
+    names, unit = list(graphs), "tokens/s" if speed.tokens else "a second"
     for workload in workloads:
-        table = _table("", "p50 [95 %], ms", "p90", "p99", "a second", "speed-up [95 %]", title=workload)
+        table = _table("", "p50 [95 %], ms", "p90", "p99", unit, "speed-up [95 %]", title=workload)
         for name in names:
             found, ratio = speed.latency_ms[name][workload], speed.speedup.get(name, {}).get(workload)
             table.add_row(
@@ -344,7 +344,7 @@ def _record(
     return {
         "bench_version": BENCH_VERSION,
         "models": {
-            name: {"path": str(path), "sha256": sha256_file(path), **asdict(graphs[name])}
+            name: {"path": str(path), "sha256": sha256_model(path), **asdict(graphs[name])}
             for name, path in models.items()
         },
         "workloads": {

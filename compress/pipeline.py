@@ -31,7 +31,7 @@ from compress.recover import recover
 from compress.report import write_reports
 from compress.result import Report
 from compress.road import Road
-from compress.store import Entry, sha256_file
+from compress.store import Entry, sha256_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, c
         looks.note(
             road.store.root.parent,
             experiment=config.name,
-            model=sha256_file(rung.graph.path / "model.onnx"),
+            model=sha256_model(rung.graph.path / "model.onnx"),
             command=command,
             sets=load_splits(ladder.splits.path).test_sets,
         )

@@ -48,6 +48,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_model(path: Path) -> str:
+    """Of an ONNX file; of all its files where weights lie beside it, since the graph does not tell them."""
+    files = [path, *sorted(path.parent.glob(f"{path.name}?*"))]
+    return sha256_file(path) if len(files) == 1 else sha256_json({p.name: sha256_file(p) for p in files})
+
+
 def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -29,7 +29,7 @@ from compress.families import read_facts
 from compress.families.checkpoint import read_config
 from compress.registry import register
 from compress.result import Continuation, LanguageDomain
-from compress.store import sha256_file
+from compress.store import sha256_model
 
 
 @register(LanguageModeling)
@@ -92,8 +92,8 @@ class _Pair:
         limit: int,
     ) -> None:
         self.config, self.model, self.reference, self.limit = config, model, reference, limit
-        self.sha256 = sha256_file(reference)
-        self.is_dense = sha256_file(model) == self.sha256
+        self.sha256 = sha256_model(reference)
+        self.is_dense = sha256_model(model) == self.sha256
         kept: tuple[int, ...] | None = getattr(read_facts(student), "kept_tokens", None)
         self.kept = None if kept is None else np.array(kept, np.int64)
         self.dense_tokenizer = load_tokenizer(checkpoint)

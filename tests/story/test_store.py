@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from compress import store as store_module
 from compress.errors import BenchmarkError, ModelError, StoreError
-from compress.store import Store, code_version, entry_digest, sha256_file
+from compress.store import Store, code_version, entry_digest, sha256_file, sha256_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +41,17 @@ def writes(text, calls=None):
 
 def entries(store):
     return sorted(path.name for path in (store.root / "entries").iterdir())
+
+
+def test_a_models_digest_covers_the_weights_beside_it(tmp_path):
+    model, data = tmp_path / "model.onnx", tmp_path / "model.onnx_data"
+    model.write_bytes(b"graph")
+    alone = sha256_model(model)
+    assert alone == sha256_file(model)
+    data.write_bytes(b"weights")
+    first = sha256_model(model)
+    data.write_bytes(b"others")
+    assert len({alone, first, sha256_model(model)}) == 3
 
 
 def test_a_result_is_made_once(store):
