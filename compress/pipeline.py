@@ -90,7 +90,7 @@ def build(config: RunConfig, road: Road) -> Ladder:
                 "quantize", quantize, plain_config, graph, student, splits, extra=flags, label="quantize all"
             )
             rungs.append(Rung("int8_all", "quantize", every, student))
-        rungs.append(Rung("int8", "quantize", small, student))
+        rungs.append(Rung(config.quantize.rung, "quantize", small, student))
     return Ladder(dense=dense, splits=splits, pruned=pruned, rungs=tuple(rungs))
 
 

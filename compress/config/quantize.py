@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 from compress.config.checks import check_seed, within
 from compress.errors import ConfigError
@@ -36,7 +37,7 @@ class Clip(Enum):
 
 @dataclass(kw_only=True)
 class QuantizeConfig:
-    pass
+    rung: ClassVar[str] = "int8"  # what a report calls the result
 
 
 @dataclass(kw_only=True)
@@ -186,6 +187,8 @@ class Int8Blocks(QuantizeConfig):
 class Int4Blocks(Int8Blocks):
     """Language models: 4-bit weights in blocks; embedding and head in `head_bits`."""
 
+    rung: ClassVar[str] = "int4"
+
     block_size: int = 32
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
@@ -207,6 +210,8 @@ class MixedBlocks(QuantizeConfig):
 
     Layers that read the same tensor (query, key and value; gate and up) get the same bits.
     """
+
+    rung: ClassVar[str] = "mixed"
 
     max_size_mb: float | None = None  # of all weights: the most sensitive layers for their size get 8 bits
     max_kl: float | None = None  # nats a token to the float model: no more layers get 8 bits than it takes
