@@ -1,5 +1,7 @@
 """GGUF files: read by transformers, which turns their blocks into float32."""
 
+import contextlib
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -40,11 +42,13 @@ def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
     """
     check_header(path, architectures)
     where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    bar = io.StringIO()  # transformers draws one that its own switch does not silence
     try:
-        module = transformers.AutoModelForCausalLM.from_pretrained(
-            str(path.parent), dtype=torch.float32, **where
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), **where)
+        with contextlib.redirect_stderr(bar):
+            module = transformers.AutoModelForCausalLM.from_pretrained(
+                str(path.parent), dtype=torch.float32, **where
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), **where)
     except Exception as error:  # whatever the reader stumbles over in a file that is not what it says
         raise ModelError(
             f"{path.name} cannot be read",
