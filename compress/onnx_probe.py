@@ -113,10 +113,8 @@ def inspect(path: Path, strict: bool) -> dict[str, Any]:
     beside = {path.resolve()}
     for name, tensor in tensors(model):
         beside |= check_tensor(name, tensor, path.parent)
-    if strict:
-        check_strictly(path)
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    return {
+    described = {
         "inputs": [
             {**describe(value), "vocabulary": vocabulary(model.graph, value.name)}
             for value in model.graph.input
@@ -126,17 +124,19 @@ def inspect(path: Path, strict: bool) -> dict[str, Any]:
         "opset": max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0),
         "size_bytes": sum(file.stat().st_size for file in beside),
     }
+    if strict:
+        check_strictly(path, model)
+    return described
 
 
-def check_strictly(path: Path) -> None:
+def check_strictly(path: Path, model: Any) -> None:
     """onnx's checker, without its doubts about the operators that onnxruntime adds to onnx's own domain.
 
     To the checker those belong to another domain, whose operators it does not know. It then gets the graph
-    alone: external data was looked at before.
+    alone: external data was looked at before. `model` is what lies at `path`, and is used up.
     """
     import onnx
 
-    model = onnx.load(path, load_external_data=False)
     added = [node for node in model.graph.node if node.op_type in _ADDED and node.domain in ("", "ai.onnx")]
     if not added:
         return onnx.checker.check_model(path)

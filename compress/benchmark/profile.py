@@ -131,11 +131,12 @@ def _profile(
         file = Path(worker.ask("end_profiling")["path"])
     finally:
         worker.close()
-    events, types = json.loads(file.read_bytes()), weight_types(path)
+    events, graph = json.loads(file.read_bytes()), onnx.load(path, load_external_data=False).graph
+    types = weight_types(graph)
     return {
         workload: Profile(operators=each, weight_types=types)
         for workload, each in zip(
-            workloads, operators(events, runs, kernels(path), block_bytes(path)), strict=True
+            workloads, operators(events, runs, kernels(graph), block_bytes(graph)), strict=True
         )
     }
 
@@ -230,9 +231,8 @@ def multiply_accumulates(op_type: str, given: Shapes, made: Shapes) -> int:
     return result * given[0][-1] if given[0] else 0
 
 
-def weight_types(path: Path) -> tuple[str, ...]:
-    """Types of the constant operands of the integer products of an ONNX file; the trace hides them."""
-    graph = onnx.load(path, load_external_data=False).graph
+def weight_types(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Types of the constant operands of the integer products of a graph; the trace hides them."""
     names = {
         tensor.name: onnx.TensorProto.DataType.Name(tensor.data_type).lower() for tensor in graph.initializer
     }
@@ -245,9 +245,8 @@ def weight_types(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found & {"int8", "uint8"}))
 
 
-def kernels(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name of each quantized convolution of an ONNX file -> shape of its weights, which a trace hides."""
-    graph = onnx.load(path, load_external_data=False).graph
+def kernels(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Name of each quantized convolution of a graph -> shape of its weights, which a trace hides."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     return {
@@ -257,13 +256,15 @@ def kernels(path: Path) -> dict[str, tuple[int, ...]]:
     }
 
 
-def block_bytes(path: Path) -> dict[str, int]:
+def block_bytes(graph: onnx.GraphProto) -> dict[str, int]:
     """Name of each product with weights in blocks -> bytes of its weights, scales and zero points."""
-    graph = onnx.load(path, load_external_data=False).graph
     sizes = {
         tensor.name: math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         for tensor in graph.initializer
     }
+    for node in graph.node:  # a head that shares the embedding's codes may read them in another shape
+        if node.op_type in ("Reshape", "Identity") and node.input[0] in sizes:
+            sizes[node.output[0]] = sizes[node.input[0]]
     return {
         node.name: sum(sizes.get(name, 0) for name in node.input[1:])
         for node in graph.node

@@ -93,16 +93,18 @@ def test_weights_in_blocks_count_their_scales_too(tmp_path):
     node = onnx.helper.make_node(
         "MatMulNBits", ["x", *arrays], ["y"], "n", domain="com.microsoft", K=64, N=3, bits=4, block_size=32
     )
+    same = onnx.helper.make_node("Identity", ["stored"], ["w"])
     values = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, size])
         for name, size in (("x", 64), ("y", 3))
     ]
-    weights = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
-    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], weights)
+    names = {"w": "stored"}
+    weights = [onnx.numpy_helper.from_array(each, names.get(name, name)) for name, each in arrays.items()]
+    graph = onnx.helper.make_graph([same, node], "g", values[:1], values[1:], weights)
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("com.microsoft", 1)]
     path = tmp_path / "model.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
-    assert block_bytes(path) == {"n": 96 + 24 + 3}
+    assert block_bytes(onnx.load(path).graph) == {"n": 96 + 24 + 3}
     (tmp_path / "out").mkdir()
     profile_model("a", path, 1, {"w": {"x": np.ones((2, 64), np.float32)}}, tmp_path / "out")
     [product] = load_profiles(tmp_path / "out")["w"].operators
