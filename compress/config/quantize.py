@@ -163,7 +163,7 @@ def _allowed(config: object, allowed: tuple[int, ...], *names: str) -> None:
 
 @dataclass(kw_only=True)
 class Int8Blocks(QuantizeConfig):
-    """Language models: 8-bit weights, a scale and a zero point for each block; embedding and head stored once."""
+    """Language models: 8-bit weights, a scale and a zero point a block; embedding and head stored once."""
 
     block_size: int = 64  # weights of a row that share a scale; it must divide every width
     # 4: activations become 8-bit within a product, fast; 0 or 1: they stay in float. 4 gives way to 0 where

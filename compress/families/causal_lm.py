@@ -176,9 +176,9 @@ class CausalLM:
         return torch.tensor(ids[: count * tokens]).view(count, tokens)
 
     def batches(self, examples: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
-        """Windows of `CONTEXT` tokens, or one shorter where the texts do not fill it."""
+        """Windows of `CONTEXT` tokens, or of all that the model or the texts have."""
         ids = [number for text in examples for number in self.tokenize(text + "\n")]
-        tokens = min(CONTEXT, len(ids))
+        tokens = min(CONTEXT, len(ids), int(self.config.max_position_embeddings))
         windows = self.windows(examples, tokens)
         for start in range(0, len(windows), size):
             yield self.feeds(windows[start : start + size])

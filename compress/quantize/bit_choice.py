@@ -5,6 +5,7 @@ Sensitivity of layers that read one tensor: KL from the float model to the model
 Small divergences nearly add up, so 8 bits go where they save the most for their bytes.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -68,7 +69,7 @@ def choose(
         raise ConfigError(
             "quantize.max_size_mb is below the smallest size",
             found=f"{max_size_mb:g} MB",
-            allowed=f"at least {size / 1e6:.1f} MB, with 4 bits in every layer",
+            allowed=f"at least {math.ceil(size / 1e4) / 100:g} MB, with 4 bits in every layer",
             next="a larger quantize.block_size is smaller; so is a model pruned before",
         )
     high: set[tuple[str, ...]] = set()

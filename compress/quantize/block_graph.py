@@ -4,7 +4,7 @@ A layer of the checkpoint is found in the graph by its numbers: exporters rename
 matrices, but do not change them. Weights are read one at a time from where the file maps them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
-from compress.quantize.blocks import Blocks, pack, stacked
+from compress.quantize.blocks import Blocks, pack, rows_of, stacked
 
 MICROSOFT = "com.microsoft"
 DATA = "model.onnx_data"
@@ -29,10 +29,21 @@ _SMALL = 65_536  # bytes: read with the graph
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A MatMul that computes these linear layers side by side."""
+    """A MatMul that computes rows of linear layers side by side: whole layers, but for Phi-3's gate_up."""
 
     node: str
-    linears: tuple[str, ...]
+    parts: tuple[tuple[str, int, int], ...]  # layer, first row, row behind the last
+
+    @property
+    def linears(self) -> set[str]:
+        return {name for name, _, _ in self.parts}
+
+
+def computing(products: Sequence[Product], rows: Mapping[str, int]) -> list[Product]:
+    """Those that compute the layers `rows` (name -> outputs); empty where they do not compute all of them."""
+    found = [product for product in products if product.linears <= set(rows)]
+    covered = sum(stop - start for product in found for _, start, stop in product.parts)
+    return found if covered == sum(rows.values()) else []
 
 
 class BlockGraph:
@@ -49,14 +60,15 @@ class BlockGraph:
 
     def products(self, linears: Mapping[str, np.ndarray]) -> list[Product]:
         """The MatMuls whose constant is the transposed weight (rows, columns) of one layer or of several."""
-        by_row: dict[bytes, list[str]] = {}
+        by_row: dict[bytes, list[tuple[str, int]]] = {}
         for name, weight in linears.items():
-            by_row.setdefault(_bytes(weight[0]), []).append(name)
+            for start in (0, len(weight) // 2):  # exporters cut Phi-3's gate_up in two
+                by_row.setdefault(_bytes(weight[start]), []).append((name, start))
         found = []
         for node in self.graph.node:
             weight = self._matrix(node.input[1]) if node.op_type == "MatMul" else None
-            if weight is not None and (names := _parts(weight.T, linears, by_row)):
-                found.append(Product(node=node.name, linears=names))
+            if weight is not None and (parts := _parts(weight.T, linears, by_row)):
+                found.append(Product(node=node.name, parts=parts))
         return found
 
     def tables(self, embedding: np.ndarray) -> list[str]:
@@ -74,12 +86,13 @@ class BlockGraph:
         """MatMulNBits in place of the MatMuls whose layers have blocks."""
         nodes = {node.name: node for node in self.graph.node}
         for product in products:
-            if all(name in blocks for name in product.linears):
-                whole = stacked([blocks[name] for name in product.linears])
+            if product.linears <= set(blocks):
+                whole = stacked([rows_of(blocks[name], *rows) for name, *rows in product.parts])
+                name, start, _ = product.parts[0]
                 node = nodes[product.node]
                 made = helper.make_node(
                     "MatMulNBits",
-                    [node.input[0], *self._put(product.linears[0], whole)],
+                    [node.input[0], *self._put(f"{name}.{start}" if start else name, whole)],
                     list(node.output),
                     node.name,
                     domain=MICROSOFT,
@@ -196,8 +209,8 @@ class BlockGraph:
     def rest_bytes(self, replaced: Sequence[str], tables: Sequence[str]) -> int:
         """Of the weights that stay when these products and tables are replaced."""
         gone = {*replaced, *tables}
-        nodes = [node for node in self.graph.node if node.name not in gone]
-        used = _used(nodes)
+        nodes = self._needed([node for node in self.graph.node if node.name not in gone], gone)
+        used = set(_names(nodes))
         return sum(self._read(tensor).nbytes for name, tensor in self.tensors.items() if name in used)
 
     def _put(self, name: str, blocks: Blocks) -> list[str]:
@@ -237,35 +250,45 @@ class BlockGraph:
 
     def _drop_unused(self) -> None:
         """Weights that nothing reads, and the nodes that only made them usable."""
-        results = {value.name for value in self.graph.output}
-        while True:
-            used = _used(self.graph.node) | results
-            kept = [node for node in self.graph.node if used & set(node.output)]
-            if len(kept) == len(self.graph.node):
-                break
-            del self.graph.node[:]
-            self.graph.node.extend(kept)
+        nodes = self._needed(list(self.graph.node))
+        used = set(_names(nodes)) | {value.name for value in self.graph.output}
         tensors = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.initializer[:]
+        del self.graph.node[:], self.graph.initializer[:]
+        self.graph.node.extend(nodes)
         self.graph.initializer.extend(tensors)
+
+    def _needed(self, nodes: list[onnx.NodeProto], gone: Collection[str] = ()) -> list[onnx.NodeProto]:
+        """Those that an output or another of them needs; nodes named in `gone` still read activations."""
+        results = {value.name for value in self.graph.output}
+        for node in self.graph.node:
+            if node.name in gone:
+                results |= {name for name in node.input if self._matrix(name) is None}
+        while True:
+            used = set(_names(nodes)) | results
+            kept = [node for node in nodes if used & set(node.output)]
+            if len(kept) == len(nodes):
+                return kept
+            nodes = kept
 
 
 def _parts(
-    weight: np.ndarray, linears: Mapping[str, np.ndarray], by_row: Mapping[bytes, Sequence[str]]
-) -> tuple[str, ...]:
-    """The layers whose weights lie one under the other in `weight`; empty where a row belongs to none."""
-    names: list[str] = []
+    weight: np.ndarray, linears: Mapping[str, np.ndarray], by_row: Mapping[bytes, Sequence[tuple[str, int]]]
+) -> tuple[tuple[str, int, int], ...]:
+    """The layers whose rows lie one under the other in `weight`; empty where a row belongs to none."""
+    parts: list[tuple[str, int, int]] = []
     row = 0
     while row < len(weight):
-        for name in by_row.get(_bytes(weight[row]), ()):
-            rows = len(linears[name])
-            if name not in names and np.array_equal(weight[row : row + rows], linears[name]):
-                names.append(name)
-                row += rows
+        for name, start in by_row.get(_bytes(weight[row]), ()):
+            count = min(len(linears[name]) - start, len(weight) - row)
+            part = (name, start, start + count)
+            same = np.array_equal(weight[row : row + count], linears[name][start : start + count])
+            if same and part not in parts:
+                parts.append(part)
+                row += count
                 break
         else:
             return ()
-    return tuple(names)
+    return tuple(parts)
 
 
 def _bytes(row: np.ndarray) -> bytes:
@@ -274,10 +297,6 @@ def _bytes(row: np.ndarray) -> bytes:
 
 def _external(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
-
-
-def _used(nodes: Sequence[onnx.NodeProto]) -> set[str]:
-    return set(_names(nodes))
 
 
 def _names(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:

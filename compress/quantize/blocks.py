@@ -3,7 +3,7 @@
 The layout is that of onnxruntime's MatMulNBits: weight = (code - zero) * scale, integer zero points.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def block_grid(
 ) -> tuple[Tensor, Tensor]:
     """Scale and zero point (float32, integer values) of each block, weight (..., size) -> twice (...).
 
-    With `clip` the range with the least sum of `importance` (..., size; default 1) times squared error.
+    With `clip` the range with the least sum of `importance` (..., size; 1 by default) * error^2.
     """
     low, high = weight.amin(-1).clamp(max=0), weight.amax(-1).clamp(min=0)
     best = torch.full_like(low, float("inf"))
@@ -75,7 +75,7 @@ def rounded(weight: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
 def in_blocks(
     weight: Tensor, bits: int, size: int, clip: bool = False, importance: Tensor | None = None
 ) -> Blocks:
-    """Round a matrix (rows, columns) to nearest; `importance` (columns,) weighs errors in the clip's search."""
+    """Round a matrix (rows, columns) to nearest; `importance` (columns,) weighs the clip's errors."""
     rows, columns = weight.shape
     blocks = padded(weight.detach().float(), size).view(rows, -1, size)
     if importance is not None:
@@ -94,15 +94,17 @@ def padded(matrix: Tensor, size: int) -> Tensor:
 
 def stacked(parts: list[Blocks]) -> Blocks:
     """Matrices that read the same input as one; of the same columns, bits and size."""
-    first = parts[0]
-    return Blocks(
+    return replace(
+        parts[0],
         codes=torch.cat([part.codes for part in parts]),
         scales=torch.cat([part.scales for part in parts]),
         zeros=torch.cat([part.zeros for part in parts]),
-        bits=first.bits,
-        size=first.size,
-        columns=first.columns,
     )
+
+
+def rows_of(blocks: Blocks, start: int, stop: int) -> Blocks:
+    rows = slice(start, stop)
+    return replace(blocks, codes=blocks.codes[rows], scales=blocks.scales[rows], zeros=blocks.zeros[rows])
 
 
 def pack(blocks: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

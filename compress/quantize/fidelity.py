@@ -73,7 +73,7 @@ def check_divergence(kl: float, limit: float | None) -> None:
             "the quantized model is too far from the float model",
             found=f"{kl:.3f} nats a token",
             allowed=f"at most {limit:g} (quantize.max_kl)",
-            next="a smaller quantize.block_size, more bits (quantize=int8_blocks), or exclude the worst layers",
+            next="a smaller quantize.block_size, more bits (quantize=int8_blocks), or quantize.exclude",
         )
 
 

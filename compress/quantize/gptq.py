@@ -19,8 +19,8 @@ def gptq(
 ) -> Blocks:
     """Codes of `weight` (rows, columns) that keep its outputs, for inputs with E[x x^T] = `second_moment`.
 
-    Without a clip weighted by the second moment's diagonal it lost to rounding to nearest on SmolLM2. `damp` times the mean of the
-    diagonal is added to it. Time: rows * columns^2 + columns^3.
+    On SmolLM2 it lost to rounding to nearest until the clip was weighted by the second moment's diagonal.
+    `damp` times the mean of that diagonal is added to it. Time: rows * columns^2 + columns^3.
     """
     rows, columns = weight.shape
     left = padded(weight.detach().float(), size).clone()

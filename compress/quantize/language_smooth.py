@@ -22,7 +22,7 @@ from compress.config import Int8Smooth, WeightType
 from compress.data import load_texts
 from compress.families import load_causal_lm
 from compress.quantize import coverage
-from compress.quantize.block_graph import DATA, INLINE_BYTES, BlockGraph
+from compress.quantize.block_graph import DATA, INLINE_BYTES, BlockGraph, computing
 from compress.quantize.blocks import in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, divergence, windows_of
 from compress.quantize.kernels import resolve, weight_limits
@@ -61,21 +61,22 @@ def quantize(
     model, texts = load_causal_lm(checkpoint), load_texts(splits)
     kernel, names = resolve(cpu_flags, WeightType.auto, None), chosen_layers(model, config.exclude)
     opened = BlockGraph(graph)
-    products = opened.products(weights_of(model))
+    weights = weights_of(model)
+    products = opened.products(weights)
     tables = opened.tables(model.module.get_input_embeddings().weight.detach().numpy())
     windows = windows_of(model, texts.calibration.texts, config.windows)
     found = search(model, windows, names, weight_limits(kernel)[1])
     for each in found:
-        read = [product for product in products if set(product.linears) <= set(each.names)]
-        if each.alpha is not None and sum(len(product.linears) for product in read) == len(each.names):
+        read = computing(products, {name: len(weights[name]) for name in each.names})
+        if each.alpha is not None and read:
             for product in read:
                 opened.multiply_rows(product, each.factors)
             opened.divide_input(read, each.factors)
-    weight = model.module.get_input_embeddings().weight
-    size = next((each for each in (64, 32, 16) if weight.shape[1] % each == 0), None)
+    embedding = model.module.get_input_embeddings().weight
+    size = next((each for each in (64, 32, 16) if embedding.shape[1] % each == 0), None)
     if tables and size is not None:
-        opened.put_tables(tables, EMBEDDING, in_blocks(weight, 8, size))
-    excluded = [product.node for product in products if not set(product.linears) <= set(names)]
+        opened.put_tables(tables, EMBEDDING, in_blocks(embedding, 8, size))
+    excluded = [product.node for product in products if not product.linears <= set(names)]
     with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
         source = opened.save(Path(folder))
         data = source.with_name(DATA)
@@ -99,6 +100,7 @@ def quantize(
     check_divergence(kl, config.max_kl)
 
 
+@torch.no_grad()
 def search(model: Any, windows: Tensor, names: Collection[str], largest: int) -> list[Smoothed]:
     """Alpha and factors for every group of linear layers that read one tensor; `largest`: integer weight."""
     inputs, found = LayerInputs(model, windows), []

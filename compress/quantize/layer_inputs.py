@@ -149,7 +149,7 @@ def second_moments(inputs: LayerInputs, index: int) -> list[Reading]:
     count = inputs.states.shape[0] * inputs.states.shape[1]
 
     def add(reading: Reading, x: Tensor) -> None:
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.reshape(-1, x.shape[-1]).float()
         if reading.names not in found:
             zeros = torch.zeros(flat.shape[1], flat.shape[1])
             found[reading.names] = replace(reading, moment=zeros)

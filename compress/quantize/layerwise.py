@@ -44,6 +44,7 @@ class Rounded:
     errors: list[LayerError] = field(default_factory=list)
 
 
+@torch.no_grad()
 def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
     """Round the linear layers of `model` (a CausalLM) in place: head and tied embedding first, then each
     transformer layer in turn. `windows` are tokens (windows, tokens).
@@ -132,8 +133,7 @@ def _awq(weights: list[Tensor], reading: Reading, recipe: Recipe) -> Tensor:
 
 def _error(name: str, linear: nn.Linear, x: Tensor, y: Tensor, found: Tensor) -> LayerError:
     """`y` of the float layer on `x`, `found` in the whole integer model."""
-    with torch.no_grad():
-        alone = linear(x)
+    alone = linear(x)
     signal = float(y.double().square().sum())
     return LayerError(
         node=name,

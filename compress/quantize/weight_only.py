@@ -11,10 +11,11 @@ from typing import Any
 
 from compress.config import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
+from compress.errors import GateError
 from compress.families import load_causal_lm
 from compress.quantize import coverage, sqnr
 from compress.quantize.bit_choice import choose_bits
-from compress.quantize.block_graph import BlockGraph, Product
+from compress.quantize.block_graph import BlockGraph, Product, computing
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, choose_level, windows_of
 from compress.quantize.language_layers import (
@@ -58,9 +59,7 @@ def quantize_mixed(
     check_block_size(model, names, config.block_size)
     opened = BlockGraph(graph)
     products = opened.products(weights_of(model))
-    rest = opened.rest_bytes(
-        [p.node for p in products if set(p.linears) <= set(names)], _tables(opened, model)
-    )
+    rest = opened.rest_bytes([p.node for p in products if p.linears <= set(names)], _tables(opened, model))
     windows = windows_of(model, load_texts(splits).calibration.texts, config.sensitivity_windows)
     choice = choose_bits(model, windows, names, config, rest)
     recipe = Recipe(
@@ -91,7 +90,7 @@ def _finish(
     write(opened, products, tables, rounded, table, config.accuracy_level, out)
     keep_companions(graph, out)
     target = out / "model.onnx"
-    excluded = [p.node for p in products if not set(p.linears) <= set(recipe.bits)]
+    excluded = [p.node for p in products if not p.linears <= set(recipe.bits)]
     found = coverage.measure(target, [re.escape(name) for name in excluded])
     coverage.check(found, config.min_coverage, out)
     errors = tuple(sorted(rounded.errors, key=lambda error: error.alone_db))
@@ -116,7 +115,14 @@ def write(
 ) -> Path:
     """Put the blocks into the graph and save it as `out/model.onnx`."""
     for names, factors in rounded.factors.items():
-        opened.divide_input([p for p in products if set(p.linears) <= set(names)], factors.numpy())
+        read = computing(products, {name: len(rounded.blocks[name].codes) for name in names})
+        if not read:
+            raise GateError(
+                "the graph does not hold the layers of the checkpoint",
+                found=f"no MatMul with the weights of {', '.join(names)}",
+                next="quantize.awq=false, or another export",
+            )
+        opened.divide_input(read, factors.numpy())
     opened.put_products(products, rounded.blocks, level)
     if tables and table is not None:
         opened.put_tables(tables, EMBEDDING, table)

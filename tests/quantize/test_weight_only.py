@@ -1,0 +1,214 @@
+"""Language models in blocks of integers: every architecture, both exports, what is stored and what is refused."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from compress.config import Clip, GenaiExport, Int4Blocks, Int8Blocks, MixedBlocks, OptimumExport, Rounding
+from compress.decoder import Decoder
+from compress.errors import ConfigError, GateError
+from compress.export import export
+from compress.families import load_causal_lm
+from compress.quantize import load_coverage, load_layer_errors, quantize
+from compress.quantize.block_graph import BlockGraph
+from compress.quantize.fidelity import divergence
+from compress.quantize.language_layers import weights_of
+from compress.quantize.weight_only import FACTS
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3")
+QUICK = {"windows": 4, "max_kl": 100.0, "min_sqnr_db": 0.0}  # a random model is not near to itself in 4 bits
+
+
+@pytest.fixture(scope="session")
+def language_graphs(language_checkpoints, splits_folder, tmp_path_factory):
+    """`(architecture, fused)` -> folder with the exported graph, made when first asked for."""
+    made: dict[tuple[str, bool], Path] = {}
+
+    def get(name: str, fused: bool = True) -> Path:
+        if (name, fused) not in made:
+            out = tmp_path_factory.mktemp(f"{name}-graph")
+            export(
+                GenaiExport() if fused else OptimumExport(fuse=False),
+                language_checkpoints[name],
+                splits_folder,
+                out,
+            )
+            made[name, fused] = out
+        return made[name, fused]
+
+    return get
+
+
+@pytest.fixture
+def run(language_graphs, language_checkpoints, splits_folder, tmp_path):
+    def made(config, name="llama", fused=True, out="small") -> Path:
+        (tmp_path / out).mkdir()
+        quantize(
+            config,
+            (),
+            language_graphs(name, fused),
+            language_checkpoints[name],
+            splits_folder,
+            tmp_path / out,
+        )
+        return tmp_path / out
+
+    return made
+
+
+def counted(folder: Path) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load(folder / "model.onnx").graph.node)
+
+
+def facts(folder: Path):
+    return json.loads((folder / FACTS).read_text())
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_layer_becomes_integer_and_eight_bits_stay_near(name, fused, run, language_graphs):
+    folder = run(Int8Blocks(block_size=32, max_kl=0.2), name, fused)
+    found = counted(folder)
+    assert load_coverage(folder).coverage_macs == 1.0
+    assert found["GatherBlockQuantized"] == 1
+    assert found["MatMulNBits"] >= 2 * 4 + 1 - 2 * (name == "phi3" and not fused)
+    assert load_layer_errors(folder).worst_alone_db > 25
+    assert facts(folder)["kl_of_float_activations"] < 0.02
+    dense, small = (
+        Decoder(path / "model.onnx", capacity=32).run(np.arange(2, 14))
+        for path in (language_graphs(name, fused), folder)
+    )
+    assert (dense * small).sum() / np.linalg.norm(dense) / np.linalg.norm(small) > 0.99
+
+
+def test_head_and_embedding_of_a_tied_model_are_stored_once(run):
+    graph = onnx.load(run(Int8Blocks(block_size=32)) / "model.onnx").graph
+    nodes = {node.op_type: node for node in graph.node if node.op_type in ("Reshape", "GatherBlockQuantized")}
+    head = next(node for node in graph.node if node.op_type == "MatMulNBits" and "lm_head" in node.name)
+    gather = nodes["GatherBlockQuantized"]
+    table = next(node for node in graph.node if gather.input[0] in node.output)
+    assert [table.input[0], *gather.input[2:]] == list(head.input[1:])
+    assert all(
+        tensor.data_type != onnx.TensorProto.FLOAT
+        or len(tensor.dims) < 2
+        or tensor.name.endswith((".scales", "_cache"))
+        for tensor in graph.initializer
+    )
+
+
+def test_the_graph_computes_what_the_rounded_torch_model_computes(run, language_checkpoints, splits_folder):
+    """The blocks in the file, put back into stock torch: the same logits."""
+    from compress.quantize.layerwise import Recipe, round_layers
+
+    folder = run(Int4Blocks(block_size=16, accuracy_level=0, awq=True, **QUICK))
+    model = load_causal_lm(language_checkpoints["llama"])
+    from compress.data import load_texts
+    from compress.quantize.fidelity import windows_of
+
+    windows = windows_of(model, load_texts(splits_folder).calibration.texts, 4)
+    bits = {name: 8 if name == "lm_head" else 4 for name in model.linears()}
+    recipe = Recipe(bits=bits, size=16, method=Rounding.gptq, clip=Clip.hessian, awq=True)
+    done = round_layers(model, windows, recipe)
+    assert done.factors  # AWQ found something to do
+    ids = torch.arange(2, 14)[None]
+    with torch.no_grad():
+        expected = model.module(input_ids=ids).logits[0].numpy()
+    found = Decoder(folder / "model.onnx", capacity=32).run(ids[0].numpy())
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_gptq_is_nearer_than_rounding_to_nearest(run, language_graphs, language_checkpoints, splits_folder):
+    gptq = run(Int4Blocks(**QUICK), out="gptq")
+    nearest = run(Int4Blocks(method=Rounding.rtn, clip=Clip.none, **QUICK), out="rtn")
+    assert facts(gptq)["kl_of_float_activations"] < facts(nearest)["kl_of_float_activations"]
+
+
+def test_a_layer_may_stay_in_float(run):
+    folder = run(Int8Blocks(block_size=32, exclude=[r"layers\.1\.mlp\.down_proj"], min_coverage=0.5))
+    (skipped,) = (each for each in load_coverage(folder).skipped if "exclude" in each.reason)
+    assert "down_proj" in skipped.node
+    assert counted(folder)["MatMul"] == 1
+
+
+def test_an_untied_model_has_two_tables(language_published, language_texts, splits_folder, tmp_path):
+    from compress.config import CausalLMModel
+    from compress.families import import_model
+    from tests.conftest import write_language
+
+    folders = [tmp_path / name for name in ("published", "checkpoint", "graph", "small")]
+    for folder in folders:
+        folder.mkdir()
+    published, checkpoint, graph, small = folders
+    write_language(published, "llama", language_texts, tie_word_embeddings=False)
+    import_model(CausalLMModel(source=f"path:{published}"), checkpoint)
+    export(GenaiExport(), checkpoint, splits_folder, graph)
+    quantize(Int8Blocks(block_size=32), (), graph, checkpoint, splits_folder, small)
+    names = {tensor.name for tensor in onnx.load(small / "model.onnx").graph.initializer}
+    assert {"embed_tokens.codes", "lm_head.codes"} <= names
+    assert facts(small)["kl"] < 0.05
+
+
+def test_mixed_fits_the_budget_and_keeps_what_reads_one_tensor_alike(run, language_graphs):
+    quick = {"windows": 4, "sensitivity_windows": 2, "min_sqnr_db": 0.0}
+    small = run(MixedBlocks(max_kl=100.0, **quick), out="four")
+    assert set(facts(small)["bits"].values()) == {4}
+    budget = 1.15 * facts(small)["choice"]["size_bytes"] / 1e6
+    config = MixedBlocks(max_size_mb=budget, **quick)
+    folder = run(config, out="mixed")
+    choice = facts(folder)["choice"]
+    bits = facts(folder)["bits"]
+    assert choice["size_bytes"] <= budget * 1e6
+    for layer in (0, 1):
+        assert len({bits[f"model.layers.{layer}.self_attn.{which}_proj"] for which in "qkv"}) == 1
+    assert set(bits.values()) == {4, 8}
+    initializers = onnx.load(folder / "model.onnx").graph.initializer
+    stored = sum(len(tensor.raw_data) for tensor in initializers)
+    assert stored == pytest.approx(choice["size_bytes"], rel=0.02)
+    assert facts(folder)["kl"] < facts(small)["kl"]
+
+
+def test_the_smallest_size_is_told(run):
+    with pytest.raises(ConfigError, match=r"found:   0.001 MB\n.*at least 0.0\d MB|at least"):
+        run(MixedBlocks(max_size_mb=0.001, sensitivity_windows=1, windows=2))
+
+
+def test_a_block_size_that_does_not_divide(run):
+    with pytest.raises(ConfigError, match=r"64, and 32 inputs of .*\n  allowed: 16, 32$"):
+        run(Int8Blocks(block_size=64))
+
+
+def test_a_pattern_that_matches_nothing(run):
+    with pytest.raises(ConfigError, match="matches no layer"):
+        run(Int8Blocks(block_size=32, exclude=["nothing"]))
+
+
+def test_the_gate_stops_a_model_that_is_too_far(run):
+    with pytest.raises(GateError, match="too far from the float model"):
+        run(Int4Blocks(windows=2, min_sqnr_db=0.0, max_kl=1e-6))
+
+
+def test_external_data_when_large(run, monkeypatch):
+    monkeypatch.setattr("compress.quantize.block_graph.INLINE_BYTES", 1000)
+    folder = run(Int8Blocks(block_size=32))
+    assert (folder / "model.onnx_data").is_file()
+    assert sorted(path.name for path in folder.glob("*.onnx")) == ["model.onnx"]
+    assert Decoder(folder / "model.onnx", capacity=8).run(np.arange(4)).shape[0] == 4
+
+
+def test_products_are_found_by_their_numbers(language_graphs, language_checkpoints):
+    model = load_causal_lm(language_checkpoints["llama"])
+    joined = BlockGraph(language_graphs("llama")).products(weights_of(model))
+    assert sorted(name for product in joined for name in product.linears) == sorted(model.linears())
+    wrong = {name: weight + 1 for name, weight in weights_of(model).items()}
+    assert BlockGraph(language_graphs("llama")).products(wrong) == []
+
+
+def test_divergence_of_a_model_to_itself_is_zero(language_graphs):
+    path = language_graphs("llama") / "model.onnx"
+    assert divergence(path, [path], torch.arange(16)[None]) == [0.0]
