@@ -14,7 +14,7 @@ from compress.errors import ConfigError, DataError
 
 
 def text(name, number):
-    return f"{name} number {number} tells of {number * number} rivers. It goes on for a second sentence."
+    return f"{name} number {number} tells of {number * number} rivers."
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def test_one_seed_gives_the_same_bytes_and_another_other_documents(config, tmp_p
 
 def test_near_duplicates_of_test_are_told(config, tmp_path):
     sentence = "The council agreed on Tuesday to close the old bridge over the northern river for repairs."
-    lines = [f"{text('News', i)} {sentence if i % 2 else sentence.replace('Tuesday', 'tuesdays')}" for i in range(40)]
+    other = sentence.replace("Tuesday", "tuesdays")
+    lines = [f"{text('News', i)} {sentence if i % 2 else other}" for i in range(40)]
     (tmp_path / "news.txt").write_text("\n".join(lines))
     found = opened(config, tmp_path / "out").facts()["test"].near_duplicates
     assert found.examples == 8
