@@ -12,7 +12,7 @@ def recover(
     config: RecoverConfig, student: Path, teacher: Path, splits: Path, out: Path, scratch: Path
 ) -> None:
     """Train the checkpoint `student` towards `teacher`; `scratch` keeps the progress of a killed run."""
-    from compress.recover import distill, finetune  # noqa: F401  register themselves; take torch along
+    from compress.recover import distill, distill_logits, finetune  # noqa: F401  register themselves; take torch along
 
     implementation(config)(config, student, teacher, splits, out, scratch)
 

@@ -158,7 +158,7 @@ class _Trainer:
         if state.step == 0:
             self._look(None)
         batches = self._batches(skip=state.step)
-        with _bar() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("recover", total=config.steps, completed=state.step, note="")
             losses: list[float] = []
             while state.step < config.steps and state.looks_since_best < config.patience:
@@ -293,7 +293,7 @@ class _Trainer:
         log.info("resumed at step %d", self.progressed.step)
 
 
-def _bar() -> Progress:
+def progress_bar() -> Progress:
     """A progress bar with loss and time left; silent where the output is not a terminal."""
     from rich.console import Console
 

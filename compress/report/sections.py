@@ -17,6 +17,7 @@ from compress.report.format import (
     precise,
     relevant_flags,
 )
+from compress.report.language import language_sections
 from compress.report.layers import layer_sections
 from compress.report.pruning import pruning_sections
 from compress.report.section import Section, kept
@@ -32,6 +33,7 @@ def sections(report: Report) -> list[Section]:
     drawn = [
         _noninferiority(report),
         *answer_sections(report),
+        *language_sections(report),
         _gates(report),
         _noise(report),
         *_not_faster(report),
