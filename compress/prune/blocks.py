@@ -18,18 +18,19 @@ class Blocks:
     """
 
     def __init__(self, model: CausalLM, windows: Tensor) -> None:
-        self.module: Any = model.module
-        self.list = cast(nn.ModuleList, self.module.model.layers)
+        module: Any = model.module
+        self.module = module
+        self.layers = cast(nn.ModuleList, module.model.layers)
         self._kwargs: dict[nn.Module, dict[str, Any]] = {}
         with self._catching():
-            self.module.model(input_ids=windows[:1], use_cache=False)
+            module.model(input_ids=windows[:1], use_cache=False)
 
     @contextmanager
     def _catching(self) -> Iterator[None]:
         def catch(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._kwargs[block] = {k: v for k, v in kwargs.items() if k != "hidden_states"}
 
-        handles = [block.register_forward_pre_hook(catch, with_kwargs=True) for block in self.list]
+        handles = [block.register_forward_pre_hook(catch, with_kwargs=True) for block in self.layers]
         try:
             yield
         finally:
@@ -37,10 +38,10 @@ class Blocks:
                 handle.remove()
 
     def __iter__(self) -> Iterator[nn.Module]:
-        return iter(self.list)
+        return iter(self.layers)
 
     def __len__(self) -> int:
-        return len(self.list)
+        return len(self.layers)
 
     def embed(self, windows: Tensor) -> Tensor:
         """What enters the first layer: (windows, tokens, hidden)."""

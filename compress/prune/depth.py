@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,8 @@ def divergences(
 
 def drop_layer(model: CausalLM, index: int) -> None:
     """Remove one layer; the others are numbered anew, which the cache of keys and values goes by."""
-    config, layers = model.config, (model.module.model.layers)
+    config, module = model.config, cast(Any, model.module)
+    layers = module.model.layers
     del layers[index]
     for number, layer in enumerate(layers):
         for part in layer.modules():

@@ -41,4 +41,5 @@ def fit(weight: Tensor, gram: Tensor, cross: Tensor, kept: Tensor, damping: floa
     strength = damping * g.diagonal().mean().clamp(min=1e-30)
     normal = g + strength * torch.eye(len(kept), dtype=torch.float64)
     change = torch.linalg.solve(normal, (cross.double()[:, kept] - w @ g).T).T
-    return (w + change).to(weight.dtype)
+    repaired: Tensor = w + change
+    return repaired.to(weight.dtype)

@@ -45,13 +45,13 @@ def check_kind(tokenizer: Content) -> None:
 
 
 def byte_tokens(tokenizer: Content) -> set[str]:
-    """Those that any text can be written in; empty where there are none or not all of them."""
-    known = numbers(tokenizer)
-    symbols, fallback = set(byte_symbols()), {f"<0x{byte:02X}>" for byte in range(256)}
-    found = {name for name in fallback if name in known} if tokenizer["model"].get("byte_fallback") else set()
+    """Those that any text can be written in, as far as there are any: SmolLM2 has 235 of the 256."""
+    known, found = numbers(tokenizer).keys(), set()
+    if tokenizer["model"].get("byte_fallback"):
+        found |= {f"<0x{byte:02X}>" for byte in range(256)} & known
     if _mentions(tokenizer.get("pre_tokenizer"), "ByteLevel"):
-        return (symbols | found) if symbols <= known.keys() else set()
-    return found if found == fallback else set()
+        found |= set(byte_symbols()) & known
+    return found
 
 
 def byte_symbols() -> list[str]:
@@ -136,7 +136,8 @@ class Closure:
 def merges(tokenizer: Content) -> list[tuple[str, str]]:
     """In order; older files have them as "a b"."""
     found = tokenizer["model"].get("merges") or []
-    return [tuple(each.split(" ")) if isinstance(each, str) else tuple(each) for each in found]
+    pairs = (each.split(" ") if isinstance(each, str) else each for each in found)
+    return [(a, b) for a, b in pairs]
 
 
 # ---------------------------------------------------------------- writing
