@@ -96,7 +96,7 @@ def judge(
 ) -> Quality:
     """From the likelihoods of both models to every metric. Pure; raises ConfigError for a primary metric that
     the models do not share."""
-    draws = {"resamples": config.resamples, "seed": config.seed}
+    draws: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
     quality: dict[str, Score] = {}
     drops: dict[str, Estimate] = {}
     for domain in domains:

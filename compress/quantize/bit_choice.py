@@ -139,7 +139,11 @@ def _sensitive(
     linears: Mapping[str, nn.Linear], kl: float, config: MixedBlocks, copies: int = 1
 ) -> Sensitive:
     low, high = (
-        copies * sum(block_bytes(*each.weight.shape, bits, config.block_size) for each in linears.values())
+        copies
+        * sum(
+            block_bytes(each.out_features, each.in_features, bits, config.block_size)
+            for each in linears.values()
+        )
         for bits in (4, 8)
     )
     return Sensitive(names=tuple(linears), kl=kl, low_bytes=low, high_bytes=high)

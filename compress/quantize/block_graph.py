@@ -66,8 +66,8 @@ class BlockGraph:
                 by_row.setdefault(_bytes(weight[start]), []).append((name, start))
         found = []
         for node in self.graph.node:
-            weight = self._matrix(node.input[1]) if node.op_type == "MatMul" else None
-            if weight is not None and (parts := _parts(weight.T, linears, by_row)):
+            matrix = self._matrix(node.input[1]) if node.op_type == "MatMul" else None
+            if matrix is not None and (parts := _parts(matrix.T, linears, by_row)):
                 found.append(Product(node=node.name, parts=parts))
         return found
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,8 @@ def quantize(
     opened = BlockGraph(graph)
     weights = weights_of(model)
     products = opened.products(weights)
-    tables = opened.tables(model.module.get_input_embeddings().weight.detach().numpy())
+    embeddings: Any = cast(Any, model.module).get_input_embeddings()
+    tables = opened.tables(embeddings.weight.detach().numpy())
     windows = windows_of(model, texts.calibration.texts, config.windows)
     found = search(model, windows, names, weight_limits(kernel)[1])
     for each in found:
@@ -72,7 +73,7 @@ def quantize(
             for product in read:
                 opened.multiply_rows(product, each.factors)
             opened.divide_input(read, each.factors)
-    embedding = model.module.get_input_embeddings().weight
+    embedding: Tensor = embeddings.weight
     size = next((each for each in (64, 32, 16) if embedding.shape[1] % each == 0), None)
     if tables and size is not None:
         opened.put_tables(tables, EMBEDDING, in_blocks(embedding, 8, size))
@@ -119,7 +120,7 @@ def search(model: Any, windows: Tensor, names: Collection[str], largest: int) ->
         inputs.advance(index)
     if HEAD in names:
         behind = Seen(largest=torch.zeros(inputs.states.shape[-1]))
-        for states in inputs.states.split(1):
+        for states in torch.tensor_split(inputs.states, len(inputs.states)):
             _look(behind, inputs.final(states).detach())
         found.append(_smoothed((HEAD,), behind, [model.linears()[HEAD].weight.detach()], largest))
     return found

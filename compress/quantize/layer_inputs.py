@@ -106,7 +106,8 @@ class LayerInputs:
         return [each for each in self.blocks[index].modules() if isinstance(each, nn.Linear)]
 
     def _batches(self) -> Iterator[Tensor]:
-        yield from self.states.split(_BATCH)
+        for start in range(0, len(self.states), _BATCH):
+            yield self.states[start : start + _BATCH]
 
     @torch.no_grad()
     def _run(self, index: int, states: Tensor) -> Tensor:
