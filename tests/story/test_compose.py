@@ -19,6 +19,12 @@ NEEDS = {
     ("model", "image_classifier"): ["model.source=path:x"],
     ("model", "causal_lm"): ["model.source=path:x"],
     ("data", "images"): ["data.train_set.source=path:x", "data.test_set.source=path:x"],
+    ("quantize", "mixed_blocks"): ["quantize.max_size_mb=115"],
+    ("data", "documents"): [
+        '+data.corpora={mine: {source: "path:x"}}',
+        *(f"+data.{split}={{mine: 2}}" for split in ("calibration", "select", "test")),
+        "evaluate=language_modeling",
+    ],
     ("data", "text"): [
         "evaluate=sentence_similarity",
         "data.test_corpus=mine",
