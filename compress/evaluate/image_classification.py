@@ -24,7 +24,7 @@ from compress.evaluate.statistics import (
 )
 from compress.families.preprocessing import pixel_values, read_preprocessing
 from compress.registry import register
-from compress.result import ClassDrop, ClassificationDetails, Confusion
+from compress.result import ClassDrop, ClassificationDetails, Confusion, Estimate
 from compress.store import sha256_file
 
 Floats = NDArray[np.float64]
@@ -121,6 +121,8 @@ def judge(
     }
     drops["agreement"] = paired_accuracy_drop(np.ones_like(agree), agree)
     drops["kl"] = paired_mean_drop(np.zeros_like(kl), kl, higher_is_better=False, resamples=draws, seed=seed)
+    if np.array_equal(dense, small):  # the dense model itself: nothing that another sample could tell
+        drops = dict.fromkeys(drops, Estimate(value=0.0, ci95=(0.0, 0.0)))
     classification = ClassificationDetails(
         lost=int((right["dense"] & ~right["small"]).sum()),
         gained=int((right["small"] & ~right["dense"]).sum()),
