@@ -128,7 +128,15 @@ def test_images_of_another_size(image_data, image_checkpoints, image_splits_fold
     export(TorchExport(), checkpoint, image_splits_folder, graph)
     open_splits(replace(image_data, resize=Resize(size=9)), tmp_path / "splits")
     with pytest.raises(ModelError, match=r"another shape than the model's(.|\n)*data\.resize\.size=8"):
-        evaluate(ImageClassification(), graph, graph, checkpoint, tmp_path / "splits", tmp_path / "out")
+        evaluate(
+            ImageClassification(),
+            graph,
+            graph,
+            checkpoint,
+            checkpoint,
+            tmp_path / "splits",
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -137,10 +145,12 @@ def test_files(image_checkpoints, image_splits_folder, image_splits, tmp_path):
     graph.mkdir()
     export(TorchExport(), checkpoint, image_splits_folder, graph)
     config = ImageClassification(resamples=100)
-    evaluate(config, graph, graph, checkpoint, image_splits_folder, tmp_path / "test")
+    evaluate(config, graph, graph, checkpoint, checkpoint, image_splits_folder, tmp_path / "test")
     found = load_quality(tmp_path / "test")
     with np.load(tmp_path / "test" / "scores.npz") as stored:
         right = stored["small"].argmax(1) == image_splits.test.labels
         assert found.quality["accuracy"].value == right.mean()
-    evaluate_select(config, 20, graph, graph, checkpoint, image_splits_folder, tmp_path / "select")
+    evaluate_select(
+        config, 20, graph, graph, checkpoint, checkpoint, image_splits_folder, tmp_path / "select"
+    )
     assert load_quality(tmp_path / "select").quality["accuracy"].n == 20

@@ -56,7 +56,7 @@ def run(monkeypatch, splits, checkpoint, encoder, table, tmp_path):
         config = SentenceSimilarity(**{"resamples": 200, **options})
         out = tmp_path / "result"
         graph = encoder("graph/model", small).parent
-        evaluate(config, graph, dense, checkpoint, tmp_path, out, split)
+        evaluate(config, graph, dense, checkpoint, checkpoint, tmp_path, out, split)
         return load_quality(out), np.load(out / "scores.npz")
 
     return go
