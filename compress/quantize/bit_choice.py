@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from compress.config import Clip, MixedBlocks
 from compress.errors import ConfigError
 from compress.quantize.blocks import block_bytes, in_blocks
+from compress.quantize.language_layers import HEAD, embedding_of, is_tied
 from compress.quantize.layer_inputs import LayerInputs, second_moments
-from compress.quantize.layerwise import HEAD, is_tied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +108,11 @@ def _head(model: Any, final: Tensor, windows: Tensor, config: MixedBlocks) -> Se
     head, clip = model.linears()[HEAD], config.clip is not Clip.none
     before = head.weight.detach()
     rounded = in_blocks(before, 4, config.block_size, clip).weight()
-    embedding = model.module.get_input_embeddings()
+    embedding = embedding_of(model)
     if is_tied(model):
-        embedding.weight.data = rounded
+        embedding.data = rounded
         final_low = LayerInputs(model, windows).behind(0)
-        embedding.weight.data = before
+        embedding.data = before
     else:
         final_low = final
     return _sensitive(
@@ -140,10 +140,7 @@ def _sensitive(
 ) -> Sensitive:
     low, high = (
         copies
-        * sum(
-            block_bytes(each.out_features, each.in_features, bits, config.block_size)
-            for each in linears.values()
-        )
+        * sum(block_bytes(e.out_features, e.in_features, bits, config.block_size) for e in linears.values())
         for bits in (4, 8)
     )
     return Sensitive(names=tuple(linears), kl=kl, low_bytes=low, high_bytes=high)

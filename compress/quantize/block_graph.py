@@ -136,7 +136,8 @@ class BlockGraph:
         names = {product.node for product in products}
         readers = [node for node in self.graph.node if node.name in names]
         tensor = readers[0].input[0]
-        alone = all(node.name in names for node in self.graph.node if tensor in node.input)
+        others = [node for node in self.graph.node if tensor in node.input and node.op_type != "Shape"]
+        alone = all(node.name in names for node in others)
         if alone and self._fold(tensor, (1 / factors).astype(np.float32)):
             return
         divided = f"{tensor}/divided"

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from compress.errors import ConfigError
 from compress.quantize.blocks import SIZES
 
+HEAD = "lm_head"
 EMBEDDING = "embed_tokens"
 _COMPANION = "genai_config.json"  # onnxruntime-genai's, of the same inputs and outputs
 
@@ -44,6 +46,16 @@ def check_block_size(model: Any, names: Iterable[str], size: int) -> None:
 def weights_of(model: Any) -> dict[str, np.ndarray]:
     """Name -> weight (outputs, inputs), not copied."""
     return {name: linear.weight.detach().numpy() for name, linear in model.linears().items()}
+
+
+def embedding_of(model: Any) -> nn.Parameter:
+    """(tokens, width); the head's weight where they are tied."""
+    found: nn.Parameter = model.module.get_input_embeddings().weight
+    return found
+
+
+def is_tied(model: Any) -> bool:
+    return bool(model.config.tie_word_embeddings)
 
 
 def keep_companions(graph: Path, out: Path) -> None:

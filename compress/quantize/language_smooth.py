@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +26,15 @@ from compress.quantize.block_graph import DATA, INLINE_BYTES, BlockGraph, comput
 from compress.quantize.blocks import in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, divergence, windows_of
 from compress.quantize.kernels import resolve, weight_limits
-from compress.quantize.language_layers import EMBEDDING, chosen_layers, keep_companions, weights_of
+from compress.quantize.language_layers import (
+    EMBEDDING,
+    HEAD,
+    chosen_layers,
+    embedding_of,
+    keep_companions,
+    weights_of,
+)
 from compress.quantize.layer_inputs import LayerInputs, Reading
-from compress.quantize.layerwise import HEAD
 from compress.quantize.quiet import quiet
 from compress.quantize.smooth import factors
 from compress.registry import register
@@ -63,8 +69,7 @@ def quantize(
     opened = BlockGraph(graph)
     weights = weights_of(model)
     products = opened.products(weights)
-    embeddings: Any = cast(Any, model.module).get_input_embeddings()
-    tables = opened.tables(embeddings.weight.detach().numpy())
+    tables = opened.tables(embedding_of(model).detach().numpy())
     windows = windows_of(model, texts.calibration.texts, config.windows)
     found = search(model, windows, names, weight_limits(kernel)[1])
     for each in found:
@@ -73,7 +78,7 @@ def quantize(
             for product in read:
                 opened.multiply_rows(product, each.factors)
             opened.divide_input(read, each.factors)
-    embedding: Tensor = embeddings.weight
+    embedding = embedding_of(model)
     size = next((each for each in (64, 32, 16) if embedding.shape[1] % each == 0), None)
     if tables and size is not None:
         opened.put_tables(tables, EMBEDDING, in_blocks(embedding, 8, size))
@@ -120,8 +125,8 @@ def search(model: Any, windows: Tensor, names: Collection[str], largest: int) ->
         inputs.advance(index)
     if HEAD in names:
         behind = Seen(largest=torch.zeros(inputs.states.shape[-1]))
-        for states in torch.tensor_split(inputs.states, len(inputs.states)):
-            _look(behind, inputs.final(states).detach())
+        for index in range(len(inputs.states)):
+            _look(behind, inputs.final(inputs.states[index : index + 1]))
         found.append(_smoothed((HEAD,), behind, [model.linears()[HEAD].weight.detach()], largest))
     return found
 

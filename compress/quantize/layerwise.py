@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from compress.config import Clip, Rounding
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.gptq import gptq
+from compress.quantize.language_layers import HEAD, embedding_of, is_tied
 from compress.quantize.layer_inputs import LayerInputs, Reading, second_moments
 from compress.quantize.sqnr import sqnr_db
 from compress.result import LayerError
 
-HEAD = "lm_head"
 _LOOKED_AT = 2  # windows for the error of each layer
 _STRENGTHS = tuple(step / 10 for step in range(10))  # of AWQ; 0 is off
 
@@ -59,7 +59,7 @@ def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
         done.blocks[HEAD] = in_blocks(head_before, recipe.bits[HEAD], recipe.size, clip)
         head.weight.data = done.blocks[HEAD].weight()
         if is_tied(model):
-            model.module.get_input_embeddings().weight.data = head.weight.data
+            embedding_of(model).data = head.weight.data
     inputs = LayerInputs(model, windows)
     for index, layer in enumerate(model.stack.layers()):
         expected = dense.outputs(index)
@@ -78,10 +78,6 @@ def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
         x, rounded_x = dense.final(dense.states[:1]), inputs.final(inputs.states[:1])
         done.errors.append(_error(HEAD, head, x, x @ head_before.T, rounded_x @ head.weight.T))
     return done
-
-
-def is_tied(model: Any) -> bool:
-    return bool(model.config.tie_word_embeddings)
 
 
 def _round_reading(reading: Reading, recipe: Recipe, done: Rounded, normed: bool) -> None:

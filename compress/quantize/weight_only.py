@@ -20,12 +20,15 @@ from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, choose_level, windows_of
 from compress.quantize.language_layers import (
     EMBEDDING,
+    HEAD,
     check_block_size,
     chosen_layers,
+    embedding_of,
+    is_tied,
     keep_companions,
     weights_of,
 )
-from compress.quantize.layerwise import HEAD, Recipe, Rounded, is_tied, round_layers
+from compress.quantize.layerwise import Recipe, Rounded, round_layers
 from compress.registry import register
 
 FACTS = "blocks.json"
@@ -132,14 +135,14 @@ def write(
 
 
 def _tables(opened: BlockGraph, model: Any) -> list[str]:
-    return opened.tables(model.module.get_input_embeddings().weight.detach().numpy())
+    return opened.tables(embedding_of(model).detach().numpy())
 
 
 def _table(model: Any, recipe: Recipe) -> Blocks | None:
     """The embedding of a model whose head is another matrix, in 8 bits; None where the head stores it."""
-    weight = model.module.get_input_embeddings().weight.detach()
+    weight = embedding_of(model).detach()
     if is_tied(model) or HEAD not in recipe.bits or weight.shape[1] % recipe.size:
         return None
     blocks = in_blocks(weight, recipe.bits[HEAD], recipe.size, recipe.bits[HEAD] == 4)
-    model.module.get_input_embeddings().weight.data = blocks.weight()
+    embedding_of(model).data = blocks.weight()
     return blocks

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.config import OptimumExport, TorchExport
+from compress.config import GenaiExport, OptimumExport, TorchExport
 from compress.export import export
 
 
@@ -141,3 +141,23 @@ def enlarge(model, factor):
         scale(first.input[2], factor, 1)
         depthwise = tensors[second.input[1]].dims[1] == 1
         scale(second.input[1], 1 / factor, *((1,) if depthwise else (slice(None), 1)))
+
+
+@pytest.fixture(scope="session")
+def language_graphs(language_checkpoints, splits_folder, tmp_path_factory):
+    """`(architecture, fused)` -> folder with the exported graph, made when first asked for."""
+    made: dict[tuple[str, bool], Path] = {}
+
+    def get(name: str, fused: bool = True) -> Path:
+        if (name, fused) not in made:
+            out = tmp_path_factory.mktemp(f"{name}-graph")
+            export(
+                GenaiExport() if fused else OptimumExport(fuse=False),
+                language_checkpoints[name],
+                splits_folder,
+                out,
+            )
+            made[name, fused] = out
+        return made[name, fused]
+
+    return get

@@ -1,7 +1,6 @@
 """Blocks as onnxruntime's MatMulNBits and GatherBlockQuantized read them."""
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch

@@ -1,7 +1,6 @@
-"""Language models in blocks of integers: every architecture, both exports, what is stored and what is refused."""
+"""Language models in blocks of integers: architectures, exports, what is stored and what refused."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from compress.config import Clip, GenaiExport, Int4Blocks, Int8Blocks, MixedBlocks, OptimumExport, Rounding
+from compress.config import Clip, GenaiExport, Int4Blocks, Int8Blocks, MixedBlocks, Rounding
 from compress.decoder import Decoder
 from compress.errors import ConfigError, GateError
 from compress.export import export
@@ -23,26 +22,6 @@ from compress.quantize.weight_only import FACTS
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3")
 QUICK = {"windows": 4, "max_kl": 100.0, "min_sqnr_db": 0.0}  # a random model is not near to itself in 4 bits
-
-
-@pytest.fixture(scope="session")
-def language_graphs(language_checkpoints, splits_folder, tmp_path_factory):
-    """`(architecture, fused)` -> folder with the exported graph, made when first asked for."""
-    made: dict[tuple[str, bool], Path] = {}
-
-    def get(name: str, fused: bool = True) -> Path:
-        if (name, fused) not in made:
-            out = tmp_path_factory.mktemp(f"{name}-graph")
-            export(
-                GenaiExport() if fused else OptimumExport(fuse=False),
-                language_checkpoints[name],
-                splits_folder,
-                out,
-            )
-            made[name, fused] = out
-        return made[name, fused]
-
-    return get
 
 
 @pytest.fixture

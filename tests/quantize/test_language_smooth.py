@@ -1,0 +1,101 @@
+"""SmoothQuant on language models: the float graph stays what it was, and int8 comes nearer."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from compress.config import Int8Smooth
+from compress.decoder import Decoder
+from compress.families import load_causal_lm
+from compress.quantize import load_coverage, quantize
+from compress.quantize.block_graph import BlockGraph, computing
+from compress.quantize.language_layers import weights_of
+from compress.quantize.language_smooth import FACTS, output_error
+
+
+@pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma3_text", True), ("qwen2", False)])
+def test_products_become_integer_and_the_model_stays_near(
+    name, fused, language_graphs, language_checkpoints, splits_folder, tmp_path
+):
+    graph = language_graphs(name, fused)
+    config = Int8Smooth(windows=4, max_kl=1.0)
+    quantize(config, ("avx512_vnni",), graph, language_checkpoints[name], splits_folder, tmp_path)
+    assert load_coverage(tmp_path).coverage_macs == 1.0
+    told = json.loads((tmp_path / FACTS).read_text())
+    assert told["kl"] < 0.3
+    assert len(told["alphas"]) == 2 * 4 + 1
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    assert sum(node.op_type == "MatMulInteger" for node in nodes) >= 2 * 4 + 1
+    assert any(node.op_type == "GatherBlockQuantized" for node in nodes)
+    assert not list(tmp_path.glob("tmp*"))
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
+@pytest.mark.parametrize("name", ["llama", "phi3"])
+def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
+    name, fused, language_graphs, language_checkpoints, tmp_path
+):
+    graph, model = language_graphs(name, fused), load_causal_lm(language_checkpoints[name])
+    opened, weights = BlockGraph(graph), weights_of(model)
+    products = opened.products(weights)
+    muls = sum(node.op_type == "Mul" for node in opened.graph.node)
+    rng = np.random.default_rng(0)
+    groups = [
+        ("q_proj", "k_proj", "v_proj", "qkv_proj"),
+        ("o_proj",),
+        ("gate_proj", "up_proj", "gate_up_proj"),
+    ]
+    for layer in (0, 1):
+        for ends in [*groups, ("down_proj",)]:
+            names = [n for n in weights if f"layers.{layer}." in n and n.rsplit(".", 1)[1] in ends]
+            read = computing(products, {n: len(weights[n]) for n in names})
+            scale = rng.uniform(0.5, 2, weights[names[0]].shape[1]).astype(np.float32)
+            for product in read:
+                opened.multiply_rows(product, scale)
+            opened.divide_input(read, scale)
+    after = sum(node.op_type == "Mul" for node in opened.graph.node)
+    if name == "llama":
+        assert after == muls + 2  # in front of o_proj; norms and up_proj took in the rest
+    opened.save(tmp_path)
+    ids = np.arange(2, 14)
+    before, found = (Decoder(path / "model.onnx", capacity=16).run(ids) for path in (graph, tmp_path))
+    np.testing.assert_allclose(found, before, atol=1e-3)
+
+
+def test_layers_that_are_not_all_found_are_left_alone(language_graphs, language_checkpoints):
+    weights = weights_of(load_causal_lm(language_checkpoints["llama"]))
+    products = BlockGraph(language_graphs("llama")).products(weights)
+    name = "model.layers.0.self_attn.q_proj"  # joined with key and value in this graph
+    assert computing(products, {name: len(weights[name])}) == []
+
+
+def test_the_error_is_that_of_onnxruntimes_products():
+    """DynamicQuantizeLinear and MatMulInteger, in a session."""
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    x, w = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 24), (7, 24)))
+    step = np.abs(w).max(1, keepdims=True) / 127
+    codes = np.round(w / step).astype(np.int8)
+    graph = helper.make_graph(
+        [
+            helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+            helper.make_node("MatMulInteger", ["q", "w", "z"], ["i"]),
+            helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["f", "s"], ["m"]),
+            helper.make_node("Mul", ["m", "steps"], ["y"]),
+        ],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, 24])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [5, 7])],
+        [numpy_helper.from_array(codes.T.copy(), "w"), numpy_helper.from_array(step.T.copy(), "steps")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = np.square(session.run(None, {"x": x})[0] - x @ w.T).sum()
+    found = output_error(torch.from_numpy(x), torch.from_numpy(w), torch.ones(24), 127)
+    assert found == pytest.approx(expected, rel=1e-3)
