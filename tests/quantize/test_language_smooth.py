@@ -58,7 +58,7 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
                 opened.multiply_rows(product, scale)
             opened.divide_input(read, scale)
     after = sum(node.op_type == "Mul" for node in opened.graph.node)
-    if name == "llama":
+    if name == "llama" and fused:  # optimum's graph has one weight for all norms of a random model
         assert after == muls + 2  # in front of o_proj; norms and up_proj took in the rest
     opened.save(tmp_path)
     ids = np.arange(2, 14)
