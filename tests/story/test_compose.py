@@ -18,7 +18,6 @@ NEEDS = {
     ("model", "encoder"): ["model.source=path:x"],
     ("model", "image_classifier"): ["model.source=path:x"],
     ("model", "causal_lm"): ["model.source=path:x"],
-    ("quantize", "mixed_blocks"): ["quantize.max_size_mb=115"],
     ("data", "images"): ["data.train_set.source=path:x", "data.test_set.source=path:x"],
     ("quantize", "mixed_blocks"): ["quantize.max_size_mb=115"],
     ("data", "documents"): [
