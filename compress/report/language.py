@@ -46,8 +46,8 @@ def _how(report: Report) -> Iterator[str]:
     for variant, found in few:
         yield (
             f"{variant.name} has other tokens than the dense model: only bits per byte compares. It was "
-            f"compared with dense, among its own tokens, at the {percent(found.compared_share)} of the places "
-            "where a token ends under both."
+            f"compared with dense, among its own tokens, at the {percent(found.compared_share)} of the "
+            "places where a token ends under both."
         )
 
 
@@ -79,9 +79,9 @@ def _writing(report: Report) -> Section:
         )
     prompts = max((len(found.continuations) for _, found in _read(report)), default=0)
     line = (
-        f"Continuations: of {prompts} beginnings of test documents, the likeliest token each time. Shared are "
-        "the leading tokens that are the dense model's; repeated are runs of 4 tokens that had occurred before "
-        "in the same continuation."
+        f"Continuations: of {prompts} beginnings of test documents, the likeliest token each time. Shared "
+        "are the leading tokens that are the dense model's; repeated are runs of 4 tokens that had occurred "
+        "before in the same continuation."
     )
     return Section(
         anchor="writing",
