@@ -131,13 +131,13 @@ class _Pair:
                     _check(got, len(expected[0]) if self.kept is None else len(self.kept), self.model.name)
                 before.append(likelihoods(expected, rows[name], window))
                 after.append(likelihoods(got, own_rows[name], own))
-                places = (
-                    (np.arange(window.scored - window.start, window.stop - window.start),) * 2
-                    if self.kept is None
-                    else common_places(rows[name], window, own_rows[name], own)
-                )
-                kl, agree = compare(expected[places[0] - 1], got[places[1] - 1], self.kept)
-                documents = rows[name].documents[window.start + places[0]]
+                places: Any = slice(window.scored - window.start, window.stop - window.start)
+                asked, answered = expected[places.start - 1 : -1], got[places.start - 1 : -1]  # no copies
+                if self.kept is not None:
+                    places, own_places = common_places(rows[name], window, own_rows[name], own)
+                    asked, answered = expected[places - 1], got[own_places - 1]
+                kl, agree = compare(asked, answered, self.kept)
+                documents = rows[name].documents[window.start : window.stop][places]
                 compared.append((kl, agree, documents))
             facts = LanguageDomain(
                 name=name,

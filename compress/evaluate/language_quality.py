@@ -44,7 +44,7 @@ def likelihoods(logits: NDArray[np.float32], row: Row, window: Window) -> Likeli
     """Of the scored tokens of a window, by its `logits` [tokens of the window, vocabulary]."""
     places = np.arange(window.scored, window.stop)
     targets = row.ids[places]
-    before = logits[places - window.start - 1]
+    before = logits[window.scored - window.start - 1 : window.stop - window.start - 1]
     nll = np.empty(len(places))
     for start in range(0, len(places), _ROWS):
         part = slice(start, start + _ROWS)

@@ -60,7 +60,7 @@ def test_each_domain_has_a_row_for_each_variant(language):
     count = len(language.variants)
     assert [row[0] for row in found.rows] == ["news"] * count + ["wiki"] * count
     assert found.rows[0][1:5] == ("dense", "9", "1000", "4.50")
-    assert found.rows[0][5:] == ("1.00 [0.990, 1.01]", "28.0 [28.0, 28.0]")
+    assert found.rows[0][5:] == ("1.00 [0.99, 1.01]", "28.0 [28.0, 28.0]")
     assert found.rows[count - 1][3:5] == ("1250", "3.60")
     assert found.rows[count - 1][6] == "-"
     assert "512 tokens, 256 from one to the next" in found.lines[0]
