@@ -21,7 +21,7 @@ def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: P
     with attempt(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _export(model, config.opset, path)
-    strip(path)
+    strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(model, path, splits)
     (path.parent / "parity.json").write_text(json.dumps(numbers, indent=2))

@@ -1,15 +1,26 @@
 """Taking out of an exported graph what says nothing of the model."""
 
+import shutil
 from pathlib import Path
 
 import onnx
 
 
-def strip(path: Path) -> None:
-    """Remove what the exporter notes about its own stack: it would leak paths and change digests."""
+def strip(path: Path, weights_beside: bool = False) -> None:
+    """Remove what the exporter notes about its own stack: it would leak paths and change digests.
+
+    `weights_beside` moves the weights to a file of their own, which onnxruntime maps into memory: those of
+    a large model inside the graph are held several times over while it is opened.
+    """
     model = onnx.load(path)
     model.doc_string = ""
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    onnx.save(model, path)
+    if not weights_beside:
+        onnx.save(model, path)
+        return
+    beside = path.with_name(f"{path.name}_data")
+    beside.unlink(missing_ok=True)  # onnx would append to it
+    onnx.save(model, path, save_as_external_data=True, location=beside.name, size_threshold=1024)
+    shutil.copymode(path, beside)  # onnx lets nobody else read it
