@@ -110,7 +110,7 @@ class Int8Static(QuantizeConfig):
     equalize: bool = False  # make the channels between two convolutions even: for depthwise nets
     bias_correction: bool = False  # give each product's bias the mean that quantization took
     exclude: list[str] = field(default_factory=list)
-    min_coverage: float = 0.95
+    min_coverage: float = 0.9  # the first convolution of a small ViT is a twentieth of it
     min_cosine: float | None = None  # as in Int8Dynamic
     min_sqnr_db: float = 5.0
 
@@ -236,6 +236,7 @@ class MixedBlocks(QuantizeConfig):
         if self.max_size_mb is None and self.max_kl is None:
             raise ConfigError(
                 "max_size_mb or max_kl has to say how small, or how near to the float model",
+                found="neither",
                 allowed="one of the two, or both",
                 next="quantize.max_size_mb=115, or quantize.max_kl=0.05",
             )

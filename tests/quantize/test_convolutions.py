@@ -37,7 +37,8 @@ def test_it_stays_near_the_float_model(name, calibrator, int8, image_graphs, ima
     dense, small = (logits(folder / "model.onnx", inputs) for folder in (image_graphs[name], out))
     cosine = (dense * small).sum(1) / np.linalg.norm(dense, axis=1) / np.linalg.norm(small, axis=1)
     assert cosine.mean() > 0.98
-    assert load_coverage(out).coverage_macs == 1
+    covered = load_coverage(out).coverage_macs
+    assert 0.9 < covered < 1 if name == "vit" else covered == 1  # its first convolution stays in float
     assert load_layer_errors(out).worst_alone_db > 15
 
 

@@ -39,10 +39,10 @@ def naive(weight, h, size, damp=0.01):
     return result
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from([(48, 16), (160, 32), (288, 32)]))
+@settings(max_examples=4, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([(48, 16), (160, 32)]))
 def test_it_is_what_the_naive_method_gives(seed, shape):
-    columns, size = shape  # 160 and 288: more than one lazy batch
+    columns, size = shape  # 160: more than one lazy batch
     x = inputs(columns, seed)
     weight = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=(6, columns))).float()
     found = gptq(weight, moment(x), 4, size, Clip.none).weight().numpy()

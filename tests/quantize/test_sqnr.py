@@ -89,7 +89,9 @@ def test_a_broken_layer_is_the_worst_and_fails_the_gate(factor, pair, tmp_path):
     assert "layer.0/intermediate" in errors[0].node
     assert errors[0].alone_db < 1
     assert errors[1].alone_db > 20  # the layers after it are sound, alone
-    with pytest.raises(GateError, match=r"int8 breaks a layer\n  found:   .*layer\.0/intermediate.* dB\n"):
+    with pytest.raises(
+        GateError, match=r"rounding breaks a layer\n  found:   .*layer\.0/intermediate.* dB\n"
+    ):
         check(errors, Int8Dynamic().min_sqnr_db, len(feeds), tmp_path)
     assert json.loads((tmp_path / "sqnr.json").read_text())["worst_alone_db"] == errors[0].alone_db
 
@@ -109,5 +111,5 @@ def test_the_stage_stores_and_enforces_it(quantized, tmp_path):
     assert stored.worst_db == min(error.sqnr_db for error in stored.layers)
     assert load_layer_errors(tmp_path) is None
     clipped = Int8Static(calibrator=Calibrator.percentile, percentile=80.0, min_sqnr_db=20.0)
-    with pytest.raises(GateError, match=r"int8 breaks \d+ layers"):
+    with pytest.raises(GateError, match=r"rounding breaks \d+ layers"):
         quantized(clipped, out="clipped")

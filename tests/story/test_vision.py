@@ -59,7 +59,7 @@ def test_the_road(net, image_data, image_checkpoints, image_splits, tmp_path):
     assert set(int8.quality) == {"accuracy", "nll"}
     assert set(int8.fidelity) == {"agreement", "kl"}
     assert int8.fidelity["agreement"].value > 0.8
-    assert int8.quantization.coverage_macs == 1
+    assert int8.quantization.coverage_macs == pytest.approx(1 if net == "resnet" else 0.947, abs=1e-3)
     if net == "resnet":  # kernels of quantized convolutions are packed away before the trace sees them
         integers = [each for each in int8.profile["1x8"].operators if each.kind == INTEGER]
         assert sum(each.macs for each in integers) == int8.macs
@@ -133,7 +133,7 @@ def test_the_code_of_the_card_runs(image_data, image_checkpoints, tmp_path, monk
     assert set(done.stdout.strip("[]\n").replace("'", "").split(", ")) <= {"top", "middle", "bottom"}
 
 
-@pytest.mark.parametrize(("quantize", "covered"), [("int8_static", 1.0), ("int8_dynamic", 0.82)])
+@pytest.mark.parametrize(("quantize", "covered"), [("int8_static", 0.82), ("int8_dynamic", 0.82)])
 def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_splits, tmp_path):
     words = overrides(
         image_data,
@@ -141,7 +141,7 @@ def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_sp
         *("prune=structured", "prune.keep={ffn: 0.5, heads: 0.5, layers: 0.5}", "prune.round_to=8"),
         *("recover=finetune", "recover.epochs=2", "recover.optimizer=adamw", "recover.learning_rate=0.002"),
         *("recover.batch_size=16", "recover.augment=false", f"quantize={quantize}"),
-        f"quantize.min_coverage={covered - 0.05}",  # if dynamic, the patches' convolution stays in float
+        f"quantize.min_coverage={covered - 0.05}",  # the patches' convolution stays in float
     )
     report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
     dense, recovered, int8 = report.variants
