@@ -41,12 +41,16 @@ def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Sequence
 
 
 def nearest(table: dict[float, float], goal: float) -> float:
-    """The measured share whose latency is nearest to `goal`."""
-    return min(table, key=lambda share: abs(table[share] - goal))
+    """The largest measured share whose latency is near `goal`, or the one that is nearest."""
+    off = {share: abs(latency / goal - 1) for share, latency in table.items()}
+    return max((share for share in table if off[share] <= NEAR), default=min(off, key=off.__getitem__))
 
 
 def interpolate(table: dict[float, float], goal: float) -> float:
-    """Share at which the line through the measured points, kept from falling, crosses `goal`."""
+    """Largest share at which the line through the measured points crosses `goal`.
+
+    Few channels may take longer than some more: kernels have widths that they like.
+    """
     shares = sorted(table)
-    rising = np.maximum.accumulate([table[share] for share in shares])
+    rising = np.minimum.accumulate([table[share] for share in shares[::-1]])[::-1]
     return float(np.interp(goal, rising, shares))
