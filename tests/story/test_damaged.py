@@ -406,8 +406,9 @@ def test_one_of_each_kind(damaged, run, monkeypatch, number):
 
 @pytest.mark.slow
 def test_a_hundred_damaged_models(damaged, run):
+    """Every other one, for CI's sake, unless DAMAGED=all."""
     seen = []
-    for number in range(100):
+    for number in range(0, 100, 1 if os.environ.get("DAMAGED") == "all" else 2):
         kind, folder = damaged(number)
         check(run, kind, folder, seen)
         shutil.rmtree(folder)
@@ -419,7 +420,7 @@ def test_a_hundred_damaged_models(damaged, run):
         said = Counter(re.sub(r"(tensor|input) \S+|damaged-\d+", r"\1 ...", each[5]) for each in refused)
         print("\n".join(f"  {count:3} {what}" for what, count in said.most_common()))
         print("  passed:", dict(Counter(each[1] for each in of_name if not each[2])))
-        assert len(refused) >= 85
+        assert len(refused) >= 0.85 * len(of_name)
 
 
 # ---- the stored pair ------------------------------------------------------------------------------
