@@ -27,7 +27,7 @@ DATA = "model.onnx.data"
 
 @register(GenaiExport)
 def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write `out/model.onnx`, its weights in `model.onnx.data`, `genai_config.json` and `parity.json`.
+    """Write `out/model.onnx`, its weights in `model.onnx_data`, `genai_config.json` and `parity.json`.
 
     Raises GateError when ONNX and torch differ on real text by more than the config allows, and
     CompressError for an architecture that the builder does not know.
@@ -36,7 +36,8 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     _build(checkpoint, out)
     path = out / "model.onnx"
     _name_inputs(out / CONFIG, path)
-    strip(path)
+    strip(path, weights_beside=True)
+    (out / DATA).unlink()  # they are in model.onnx_data now
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(model, path, splits)
     (out / "parity.json").write_text(json.dumps(numbers, indent=2))

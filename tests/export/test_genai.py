@@ -60,6 +60,9 @@ def test_the_gate_fails(language_checkpoints, splits_folder, tmp_path):
 def test_genai_config_names_what_the_graph_takes(language_checkpoints, splits_folder, tmp_path):
     export(GenaiExport(), language_checkpoints["qwen3"], splits_folder, tmp_path)
     described = json.loads((tmp_path / "genai_config.json").read_text())["model"]["decoder"]
+    assert {each.name for each in tmp_path.iterdir()} == {
+        *("model.onnx", "model.onnx_data", "genai_config.json", "parity.json")
+    }
     inputs = {each.name for each in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.input}
     assert {name for name in described["inputs"].values() if "%d" not in name} <= inputs
     model = load_causal_lm(language_checkpoints["qwen3"])
