@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,22 @@ def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
         ) from None
     module.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    _name_bytes(out)
+
+
+def _name_bytes(folder: Path) -> None:
+    """Describe a byte-level tokenizer as one: transformers gives it decoder and name of Llama's, which
+    encodes the same and which onnxruntime-genai takes at its word."""
+    path, described = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    tokenizer, config = (json.loads(each.read_text("utf-8")) for each in (path, described))
+    if (tokenizer["pre_tokenizer"] or {}).get("type") != "ByteLevel":
+        return
+    tokenizer["model"]["byte_fallback"] = False
+    tokenizer["normalizer"] = None
+    tokenizer["decoder"] = tokenizer["pre_tokenizer"]
+    config["tokenizer_class"] = "GPT2Tokenizer"
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False) + "\n", "utf-8")
+    described.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def check_header(path: Path, architectures: Iterable[str]) -> None:

@@ -167,6 +167,10 @@ def test_gguf_becomes_the_same_model(packed, language_checkpoints, tmp_path):
     found, expected = load_causal_lm(tmp_path / "out"), load_causal_lm(language_checkpoints["llama"])
     text = "The old river runs slowly under the city."
     assert found.tokenize(text) == expected.tokenize(text)
+    assert found.tokenizer.decode(found.tokenize(text)) == text
+    described = json.loads((found.folder / "tokenizer.json").read_text())
+    assert described["decoder"]["type"] == "ByteLevel"
+    assert not described["model"]["byte_fallback"]
     ids = torch.tensor([expected.tokenize(text)])
     with torch.no_grad():
         assert torch.allclose(found.run({"input_ids": ids}), expected.run({"input_ids": ids}), atol=1e-5)
