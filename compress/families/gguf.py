@@ -72,7 +72,7 @@ def _name_bytes(folder: Path) -> None:
     tokenizer["model"]["byte_fallback"] = False
     tokenizer["normalizer"] = None
     tokenizer["decoder"] = tokenizer["pre_tokenizer"]
-    config["tokenizer_class"] = "GPT2Tokenizer"
+    config |= {"tokenizer_class": "GPT2Tokenizer", "clean_up_tokenization_spaces": False}
     path.write_text(json.dumps(tokenizer, ensure_ascii=False) + "\n", "utf-8")
     described.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
