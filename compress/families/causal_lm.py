@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
@@ -293,7 +292,3 @@ def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
             next="fetch model and tokenizer of one revision",
         )
     return tokenizer
-
-
-def as_numpy(feeds: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in feeds.items()}

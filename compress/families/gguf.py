@@ -90,7 +90,7 @@ def check_header(path: Path, architectures: Iterable[str]) -> None:
         field = reader.fields.get("general.architecture")
         architecture = bytes(field.parts[field.data[0]]).decode() if field is not None else "none"
         ends = [int(tensor.data_offset + tensor.n_bytes) for tensor in reader.tensors]
-    except Exception as error:
+    except Exception as error:  # the reader takes a damaged file at its word
         unknown = "GGMLQuantizationType" in str(error)
         raise ModelError(
             f"{path.name} has blocks of an unknown type" if unknown else f"{path.name} is damaged",
