@@ -14,6 +14,7 @@ import onnxruntime
 from compress.errors import ModelError
 
 Array = np.ndarray
+KEEP = "num_logits_to_keep"  # an input of ours that may be left out: of how many last tokens logits are made
 
 
 class Decoder:
@@ -38,6 +39,7 @@ class Decoder:
                 found=f"{', '.join(list(self.inputs)[:4])} -> {', '.join(outputs[:4])}",
                 allowed="input_ids, attention_mask, past_key_values.* -> logits, present.*",
             )
+        self.trims = any(each.name == KEEP for each in self.session.get_overridable_initializers())
         self.capacity = capacity
         self.past = 0
         self.cache: dict[str, Array] = {}
@@ -48,8 +50,11 @@ class Decoder:
         self.past = 0
         self.cache = {name: np.zeros(self._shape(name), np.float32) for name in self.cached}
 
-    def run(self, ids: Array) -> Array:
-        """Logits (tokens, vocabulary) of `ids` (tokens,) after those of the calls before."""
+    def run(self, ids: Array, last: bool = False) -> Array:
+        """Logits (tokens, vocabulary) of `ids` (tokens,) after those of the calls before.
+
+        `last`: only the last token's are wanted; where the graph can, it computes no others.
+        """
         tokens = len(ids)
         if self.fused and self.past + tokens > self.capacity:
             raise ModelError(
@@ -65,10 +70,13 @@ class Decoder:
         }
         feeds = {name: each for name, each in feeds.items() if name in self.inputs}
         self.past += tokens
-        return self._bound(feeds) if self.fused else self._plain(feeds)
+        return self._bound(feeds, 1 if last else tokens) if self.fused else self._plain(feeds)
 
-    def _bound(self, feeds: dict[str, Array]) -> Array:
+    def _bound(self, feeds: dict[str, Array], kept: int) -> Array:
         binding = self.session.io_binding()
+        if self.trims:  # by its address: an array is taken for inputs without a default only
+            count = np.array([kept], np.int64)
+            binding.bind_input(KEEP, "cpu", 0, np.int64, count.shape, count.ctypes.data)
         for name, each in feeds.items():
             binding.bind_cpu_input(name, each)
         for name, present in zip(self.cached, self.present, strict=True):

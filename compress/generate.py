@@ -102,7 +102,7 @@ def continuation(decoder: Decoder, ids: list[int], count: int, request: Request)
     """`count` tokens after `ids`, each made when it is asked for."""
     random = np.random.default_rng(request.seed)
     pieces = [ids[start : start + PIECE] for start in range(0, len(ids), PIECE)]
-    logits = [decoder.run(np.array(piece))[-1] for piece in pieces][-1]
+    logits = [decoder.run(np.array(piece), last=True)[-1] for piece in pieces][-1]
     for left in reversed(range(count)):
         number = choose(logits, request.temperature, request.top_p, random)
         yield number

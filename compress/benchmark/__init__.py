@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Speed",
     "benchmark",
+    "check_workloads",
     "cpu_facts",
     "cpu_flags",
     "floor",
@@ -64,6 +65,17 @@ def benchmark(config: LocalTarget, names: Sequence[str], splits: Path, *folders:
     implementation(config)(config, models, inputs, out, own)
 
 
+def check_workloads(config: TargetConfig, checkpoint: Path, splits: Path) -> None:
+    """Raise at once what `benchmark` would say of the target's workloads hours later."""
+    assert isinstance(config, LocalTarget)
+    family = read_facts(checkpoint).family
+    for workload in config.workloads:
+        if workload_shape(workload)[2] and family != "causal_lm":
+            raise _no_cache(workload)
+    if family == "image_classifier":
+        _inputs(config, checkpoint, splits)
+
+
 def profile_operators(
     config: LocalTarget, name: str, checkpoint: Path, splits: Path, graph: Path, out: Path
 ) -> None:
@@ -90,9 +102,13 @@ def _feeds(model: Model, examples: Any, workload: str) -> Mapping[str, "Tensor"]
     if not past:
         return model.workload(examples, batch, size)
     if model.facts.family != "causal_lm":
-        raise ConfigError(
-            "only language models have cached tokens",
-            found=f"the workload {workload}",
-            allowed=f"{batch}x{size} for this model",
-        )
+        raise _no_cache(workload)
     return cast("CausalLM", model).workload(examples, batch, size, past)
+
+
+def _no_cache(workload: str) -> ConfigError:
+    return ConfigError(
+        "only language models have cached tokens",
+        found=f"the workload {workload}",
+        allowed=f"{workload.partition('+')[0]} for this model",
+    )

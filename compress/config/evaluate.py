@@ -50,7 +50,7 @@ class LanguageModeling(EvaluateConfig):
     primary: str | None = None  # null: bits_per_byte of the first corpus that is tested
     context: int = 512  # tokens of a window
     stride: int = 512  # tokens from one window to the next; a token is scored once, in the first that has it
-    tokens: int = 16384  # of each domain at most, by the dense model's tokenizer
+    tokens: int = 8192  # of each domain at most, by the dense model's tokenizer
     prompts: int = 4  # beginnings of test documents that both models continue; 0: none
     prompt_tokens: int = 32
     new_tokens: int = 48

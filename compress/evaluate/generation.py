@@ -17,7 +17,7 @@ NGRAM = 4
 def greedy(decoder: Decoder, prompt: Sequence[int], new_tokens: int, stop: Collection[int]) -> list[int]:
     """The likeliest continuation of `prompt`, token by token, until one of `stop` or `new_tokens`."""
     decoder.reset()
-    logits = decoder.run(np.asarray(prompt))
+    logits = decoder.run(np.asarray(prompt), last=True)
     found: list[int] = []
     while True:
         token = int(logits[-1].argmax())

@@ -15,6 +15,7 @@ import onnx
 from compress.config import GenaiExport
 from compress.errors import CompressError
 from compress.export.decoder_parity import check_parity, parity
+from compress.export.last_logits import keep_last
 from compress.export.strip import strip
 from compress.families import load_causal_lm
 from compress.onnx_gates import check_operators
@@ -36,6 +37,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     _build(checkpoint, out)
     path = out / "model.onnx"
     _name_inputs(out / CONFIG, path)
+    keep_last(path)
     strip(path, weights_beside=True)
     (out / DATA).unlink()  # they are in model.onnx_data now
     check_operators(onnx.load(path, load_external_data=False))

@@ -57,9 +57,27 @@ def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
             allowed="a GGUF file whose architecture and tokenizer transformers reads",
             next="fetch it again, or take the safetensors of the model",
         ) from None
+    _name_tokens(tokenizer, path)
     module.save_pretrained(out)
     tokenizer.save_pretrained(out)
     _name_bytes(out)
+
+
+def _name_tokens(tokenizer: Any, path: Path) -> None:
+    """Beginning, end and padding as the file says: transformers takes one token for all of them."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(path).fields
+    for name, key in {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}.items():
+        tokenizer.init_kwargs.pop(f"{name}_token_id", None)
+        field = fields.get(f"tokenizer.ggml.{key}_token_id")
+        if field is not None:
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(int(field.contents())))
+    for name in ("add_bos_token", "add_eos_token"):
+        field = fields.get(f"tokenizer.ggml.{name}")
+        if field is not None:
+            tokenizer.init_kwargs[name] = bool(field.contents())
+            setattr(tokenizer, name, bool(field.contents()))
 
 
 def _name_bytes(folder: Path) -> None:

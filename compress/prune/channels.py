@@ -3,7 +3,7 @@
 import copy
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,8 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
         train_sparse(model, config, data, out)
     if config.sensitivity:
         save_pruning_sensitivity(sensitivity(model, config, some), out)
-    history = cut(model, config, some)
-    if config.batch_norm_images:
-        reestimate(model.module, model.batches(data.train.images[: config.batch_norm_images], _BATCH))
+    seen = data.train.images[: config.batch_norm_images]
+    history = cut(model, config, some, lambda: reestimate(model.module, model.batches(seen, _BATCH)))
     model.history = [*model.history, *history]
     after, left = model.widths(), model.macs()
     step = f"pruned ({config.importance.value}, {config.scope.value}): {left / macs:.0%} of the products stay"
@@ -71,8 +70,14 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     (out / "prune.json").write_text(json.dumps(summary, indent=2))
 
 
-def cut(model: ImageClassifier, config: ChannelPrune, data: Labelled) -> History:
-    """Prune `model` in place, in `config.steps` rounds; what was cut, by name of layer."""
+def cut(
+    model: ImageClassifier, config: ChannelPrune, data: Labelled, settle: Callable[[], object]
+) -> History:
+    """Prune `model` in place, in `config.steps` rounds; what was cut, by name of layer.
+
+    `settle` estimates batch normalisation anew after every round: the next one would otherwise judge a net
+    that is out of joint.
+    """
     whole, history = model.macs(), History()
     wanted = config.keep if config.macs is None else None
     for number in range(1, config.steps + 1):
@@ -88,6 +93,8 @@ def cut(model: ImageClassifier, config: ChannelPrune, data: Labelled) -> History
             share = min(1.0, share + 1e-6)  # widths are rounded down
         history += cut_once(model, config, activations, share)
         model.module.zero_grad()
+        if config.batch_norm_images:
+            settle()
     return history
 
 

@@ -1,14 +1,17 @@
 """8-bit weights and activations for language models: SmoothQuant, its strength searched layer by layer.
 
 SmoothQuant: see `smooth`. Here each group of layers that read one tensor gets the alpha with which the
-8-bit products, activations rounded as onnxruntime rounds them, differ least from the float ones.
+8-bit products, activations rounded as onnxruntime rounds them, differ least from the float ones. One scale
+for a whole prompt is too coarse where a few tokens are a thousand times larger than the others: groups
+that alone cost more than `Int8Smooth.layer_kl` get blocks of 8 bits, whose products are slower.
 """
 
 import json
 import re
 import tempfile
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,13 @@ import numpy as np
 import torch
 from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.config import Int8Smooth, WeightType
 from compress.data import load_texts
 from compress.families import load_causal_lm
 from compress.quantize import coverage
+from compress.quantize.bit_choice import head_divergence
 from compress.quantize.block_graph import DATA, INLINE_BYTES, BlockGraph, computing
 from compress.quantize.blocks import in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, divergence, windows_of
@@ -42,6 +46,7 @@ from compress.registry import register
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 FACTS = "smooth.json"
 _TRIED = 2  # windows on which alphas are compared
+_PRICED = 1  # windows for what a group costs: each of a hundred groups takes half a run of the model
 _ROWS = 4096  # outputs of a layer that are compared: a head has more than enough
 
 
@@ -58,6 +63,7 @@ class Smoothed:
     names: tuple[str, ...]  # layers that read one tensor
     alpha: float | None  # None: better left as it is
     factors: np.ndarray  # (channels,)
+    kl: float = 0.0  # nats a token, of 8 bits in them alone
 
 
 @register(Int8Smooth)
@@ -72,16 +78,20 @@ def quantize(
     tables = opened.tables(embedding_of(model).detach().numpy())
     windows = windows_of(model, texts.calibration.texts, config.windows)
     found = search(model, windows, names, weight_limits(kernel)[1])
+    size = next((each for each in (64, 32, 16) if model.config.hidden_size % each == 0), None)
+    coarse = {name for each in found if each.kl > config.layer_kl and size for name in each.names}
     for each in found:
         read = computing(products, {name: len(weights[name]) for name in each.names})
-        if each.alpha is not None and read:
+        if each.alpha is not None and read and not coarse.intersection(each.names):
             for product in read:
                 opened.multiply_rows(product, each.factors)
             opened.divide_input(read, each.factors)
-    embedding = embedding_of(model)
-    size = next((each for each in (64, 32, 16) if embedding.shape[1] % each == 0), None)
+    if size is not None:
+        linears = model.linears()
+        blocks = {name: in_blocks(linears[name].weight.detach(), 8, size) for name in coarse}
+        opened.put_products(products, blocks, config.accuracy_level)
     if tables and size is not None:
-        opened.put_tables(tables, EMBEDDING, in_blocks(embedding, 8, size))
+        opened.put_tables(tables, EMBEDDING, in_blocks(embedding_of(model), 8, size))
     excluded = [product.node for product in products if not product.linears <= set(names)]
     with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
         source = opened.save(Path(folder))
@@ -101,15 +111,19 @@ def quantize(
     patterns = [re.escape(name) for name in excluded]
     coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
     (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], check_windows(model, texts))
-    alphas = [{"layers": each.names, "alpha": each.alpha} for each in found]
+    alphas = [
+        {"layers": e.names, "alpha": e.alpha, "kl": e.kl, "blocks": bool(coarse.intersection(e.names))}
+        for e in found
+    ]
     (out / FACTS).write_text(json.dumps({"kl": kl, "alphas": alphas}, indent=2))
     check_divergence(kl, config.max_kl)
 
 
 @torch.no_grad()
 def search(model: Any, windows: Tensor, names: Collection[str], largest: int) -> list[Smoothed]:
-    """Alpha and factors for every group of linear layers that read one tensor; `largest`: integer weight."""
-    inputs, found = LayerInputs(model, windows), []
+    """Alpha, factors and price of every group of layers that read one tensor; `largest`: integer weight."""
+    inputs, few, found = LayerInputs(model, windows), LayerInputs(model, windows[:_PRICED]), []
+    final, head = few.behind(0), model.linears()[HEAD]
     for index in range(len(inputs.blocks)):
         seen: dict[tuple[str, ...], Seen] = {}
         readings = {reading.names: reading for reading in inputs.readings(index)}
@@ -120,15 +134,42 @@ def search(model: Any, windows: Tensor, names: Collection[str], largest: int) ->
         inputs.visit(index, look)
         for key, each in seen.items():
             if set(key) <= set(names):
-                weights = [linear.weight.detach() for linear in readings[key].linears]
-                found.append(_smoothed(key, each, weights, largest))
+                linears = readings[key].linears
+                best = _smoothed(key, each, [linear.weight.detach() for linear in linears], largest)
+                with _rounded(linears, torch.from_numpy(best.factors), largest):
+                    kl = head_divergence(head, head.weight, final, few.behind(index))
+                found.append(replace(best, kl=kl))
         inputs.advance(index)
+        few.advance(index)
     if HEAD in names:
         behind = Seen(largest=torch.zeros(inputs.states.shape[-1]))
         for index in range(len(inputs.states)):
             _look(behind, inputs.final(inputs.states[index : index + 1]))
-        found.append(_smoothed((HEAD,), behind, [model.linears()[HEAD].weight.detach()], largest))
+        best = _smoothed((HEAD,), behind, [head.weight.detach()], largest)
+        scale = torch.from_numpy(best.factors)
+        low = round_rows(head.weight * scale, largest) / scale
+        kl = head_divergence(head, low, final, round_input(final / scale) * scale)
+        found.append(replace(best, kl=kl))
     return found
+
+
+@contextmanager
+def _rounded(linears: Sequence[nn.Linear], scale: Tensor, largest: int) -> Iterator[None]:
+    """Layers that compute as in 8 bits, for as long as the context lasts."""
+    before = [(linear, linear.weight.data) for linear in linears]
+    for linear, weight in before:
+        linear.weight.data = round_rows(weight * scale, largest) / scale
+    hooks = [
+        linear.register_forward_pre_hook(lambda _, args: (round_input(args[0] / scale) * scale,))
+        for linear in linears
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for linear, weight in before:
+            linear.weight.data = weight
 
 
 def _look(seen: Seen, x: Tensor) -> None:
@@ -152,15 +193,21 @@ def _smoothed(names: tuple[str, ...], seen: Seen, weights: Sequence[Tensor], lar
 
 
 def output_error(x: Tensor, weight: Tensor, scale: Tensor, largest: int) -> float:
-    """Sum of squares of what int8 loses of x (tokens, channels) times the transposed weight (rows, channels).
+    """Sum of squares of what int8 loses of x (tokens, channels) @ weight.T, weight (rows, channels)."""
+    lost = round_input(x / scale) @ round_rows(weight * scale, largest).T - x @ weight.T
+    return float(lost.double().square().sum())
 
-    x / scale has one scale and zero point, as DynamicQuantizeLinear gives it; weight * scale one scale a row.
-    """
-    steps = ((weight * scale).abs().amax(1, keepdim=True) / largest).clamp(min=1e-12)
-    integer = torch.round(weight * scale / steps) * steps
-    small = x / scale
-    low, high = small.amin().clamp(max=0), small.amax().clamp(min=0)
+
+def round_input(x: Tensor) -> Tensor:
+    """x (..., tokens, channels), each (tokens, channels) with one scale and zero point, as
+    DynamicQuantizeLinear gives it."""
+    low, high = x.amin((-2, -1), keepdim=True).clamp(max=0), x.amax((-2, -1), keepdim=True).clamp(min=0)
     step = ((high - low) / 255).clamp(min=1e-12)
     zero = torch.round(-low / step)
-    rounded = ((torch.round(small / step) + zero).clamp(0, 255) - zero) * step
-    return float((rounded @ integer.T - x @ weight.T).double().square().sum())
+    return ((torch.round(x / step) + zero).clamp(0, 255) - zero) * step
+
+
+def round_rows(weight: Tensor, largest: int) -> Tensor:
+    """Integers up to `largest`, one scale a row (rows, channels)."""
+    steps = (weight.abs().amax(1, keepdim=True) / largest).clamp(min=1e-12)
+    return torch.round(weight / steps) * steps

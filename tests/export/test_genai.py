@@ -35,6 +35,25 @@ def test_it_computes_what_torch_computes(config, name, language_checkpoints, spl
     assert found == wanted
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "phi3"])
+def test_one_graph_gives_all_logits_or_the_last(name, language_checkpoints, splits_folder, tmp_path):
+    export(GenaiExport(), language_checkpoints[name], splits_folder, tmp_path)
+    decoder = Decoder(tmp_path / "model.onnx", capacity=16)
+    ids = np.arange(3, 12)
+    every = decoder.run(ids)
+    assert len(every) == len(ids)
+    decoder.reset()
+    np.testing.assert_array_equal(decoder.run(ids, last=True), every[-1:])
+    session = decoder.session  # whoever does not know of the input gets the last
+    feeds = {"input_ids": ids[None], "attention_mask": np.ones((1, len(ids)), np.int64)}
+    feeds |= {"position_ids": np.arange(len(ids))[None]}
+    decoder.reset()
+    feeds |= decoder.cache
+    wanted = {each.name for each in session.get_inputs()}
+    logits = session.run(["logits"], {key: each for key, each in feeds.items() if key in wanted})[0]
+    np.testing.assert_array_equal(logits[0], every[-1:])
+
+
 def test_a_full_cache_is_an_error(language_checkpoints, splits_folder, tmp_path):
     export(GenaiExport(), language_checkpoints["llama"], splits_folder, tmp_path)
     decoder = Decoder(tmp_path / "model.onnx", capacity=4)

@@ -139,6 +139,7 @@ def write_gguf(path, model, architecture="llama"):
     writer.add_token_merges([" ".join(pair) for pair in described])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(0)
+    writer.add_add_bos_token(False)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     for name, tensor in weights.items():
         if name == "lm_head.weight":
@@ -171,6 +172,9 @@ def test_gguf_becomes_the_same_model(packed, language_checkpoints, tmp_path):
     described = json.loads((found.folder / "tokenizer.json").read_text())
     assert described["decoder"]["type"] == "ByteLevel"
     assert not described["model"]["byte_fallback"]
+    named = transformers.AutoTokenizer.from_pretrained(found.folder)
+    assert (named.bos_token_id, named.eos_token_id) == (1, 0)
+    assert named(text)["input_ids"] == expected.tokenize(text)  # no token in front that the file forbids
     ids = torch.tensor([expected.tokenize(text)])
     with torch.no_grad():
         assert torch.allclose(found.run({"input_ids": ids}), expected.run({"input_ids": ids}), atol=1e-5)

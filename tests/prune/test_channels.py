@@ -177,6 +177,14 @@ def test_sparse_training_draws_channels_to_zero(kind, image_checkpoints, image_s
     assert not list(tmp_path.iterdir())
 
 
+def test_every_round_is_followed_by_new_statistics(image_checkpoints, some):
+    model = families.load(image_checkpoints["resnet"])
+    seen = []
+    channels.cut(model, config(steps=3, round_to=1), some, lambda: seen.append(model.macs()))
+    assert len(seen) == 3
+    assert model.macs() == seen[2] < seen[1] < seen[0]
+
+
 def test_sparse_training_is_part_of_pruning(pruned):
     with_it, without = pruned(folder="with", sparse_epochs=1), pruned(folder="without")
     assert families.load(with_it).widths() == families.load(without).widths()
@@ -242,7 +250,7 @@ def test_an_importance_that_finds_nothing(image_checkpoints, some):
             parent, _, last = name.rpartition(".")
             setattr(model.module.net.get_submodule(parent), last, nn.Identity())
     with pytest.raises(ConfigError, match=r"found nothing to cut\n  found: +prune\.importance=bn_scale"):
-        channels.cut(model, config(importance=ChannelImportance.bn_scale), some)
+        channels.cut(model, config(importance=ChannelImportance.bn_scale), some, lambda: None)
 
 
 def test_an_encoder_is_refused(checkpoints, splits_folder, tmp_path):

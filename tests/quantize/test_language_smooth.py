@@ -14,7 +14,7 @@ from compress.families import load_causal_lm
 from compress.quantize import load_coverage, quantize
 from compress.quantize.block_graph import BlockGraph, computing
 from compress.quantize.language_layers import weights_of
-from compress.quantize.language_smooth import FACTS, output_error
+from compress.quantize.language_smooth import FACTS, output_error, search
 
 
 @pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma3_text", True), ("qwen2", False)])
@@ -22,7 +22,7 @@ def test_products_become_integer_and_the_model_stays_near(
     name, fused, language_graphs, language_checkpoints, splits_folder, tmp_path
 ):
     graph = language_graphs(name, fused)
-    config = Int8Smooth(windows=4, max_kl=1.0)
+    config = Int8Smooth(windows=4, max_kl=1.0, layer_kl=1.0)
     quantize(config, ("avx512_vnni",), graph, language_checkpoints[name], splits_folder, tmp_path)
     assert load_coverage(tmp_path).coverage_macs == 1.0
     told = json.loads((tmp_path / FACTS).read_text())
@@ -32,6 +32,54 @@ def test_products_become_integer_and_the_model_stays_near(
     assert sum(node.op_type == "MatMulInteger" for node in nodes) >= 2 * 4 + 1
     assert any(node.op_type == "GatherBlockQuantized" for node in nodes)
     assert not list(tmp_path.glob("tmp*"))
+
+
+def test_layers_that_do_not_bear_it_get_blocks(
+    language_graphs, language_checkpoints, splits_folder, tmp_path
+):
+    graph, checkpoint = language_graphs("llama"), language_checkpoints["llama"]
+    kl = {}
+    for limit in (1.0, 1e-9):
+        out = tmp_path / str(limit)
+        out.mkdir()
+        config = Int8Smooth(windows=4, max_kl=1.0, layer_kl=limit)
+        quantize(config, ("avx512_vnni",), graph, checkpoint, splits_folder, out)
+        told = json.loads((out / FACTS).read_text())
+        nodes = onnx.load(out / "model.onnx").graph.node
+        groups = sum(each["blocks"] for each in told["alphas"])
+        assert groups == (0 if limit == 1.0 else 2 * 4 + 1)
+        assert sum(node.op_type == "MatMulInteger" for node in nodes) == (0 if groups else 2 * 5 + 1)
+        assert sum(node.op_type == "MatMulNBits" for node in nodes) == (2 * 5 + 1 if groups else 0)
+        assert load_coverage(out).coverage_macs == 1.0
+        kl[limit] = told["kl"]
+    assert kl[1e-9] < kl[1.0]
+
+
+def test_the_price_of_a_group_is_that_of_it_alone(language_checkpoints):
+    """By a second road: the whole model, its layers replaced by ones that round."""
+    model = load_causal_lm(language_checkpoints["llama"])
+    windows = torch.from_numpy(np.random.default_rng(0).integers(2, 200, (1, 24)))
+    names = ["model.layers.0.mlp.down_proj"]
+    (found,) = search(model, windows, names, 127)
+    linear, scale = model.linears()[names[0]], torch.from_numpy(found.factors)
+    step = (linear.weight * scale).abs().amax(1, keepdim=True) / 127
+    weight = (linear.weight * scale / step).round() * step
+
+    def rounded(module, args, output):
+        x = args[0][0] / scale
+        step = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 255
+        zero = (-x.min().clamp(max=0) / step).round()
+        return (((x / step).round() + zero - zero) * step @ weight.T)[None]
+
+    total = 0.0
+    with torch.no_grad():
+        for window in windows:
+            p = model.module(window[None]).logits.log_softmax(-1)
+            hook = linear.register_forward_hook(rounded)
+            q = model.module(window[None]).logits.log_softmax(-1)
+            hook.remove()
+            total += float((p.exp() * (p - q))[:, ::4].sum()) / 6
+    assert found.kl == pytest.approx(total, rel=0.05)
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])

@@ -103,8 +103,8 @@ def test_the_graph_computes_what_the_rounded_torch_model_computes(run, language_
 
 
 def test_gptq_is_nearer_than_rounding_to_nearest(run, language_graphs, language_checkpoints, splits_folder):
-    gptq = run(Int4Blocks(**QUICK), out="gptq")
-    nearest = run(Int4Blocks(method=Rounding.rtn, clip=Clip.none, **QUICK), out="rtn")
+    gptq = run(Int4Blocks(block_size=32, **QUICK), out="gptq")
+    nearest = run(Int4Blocks(block_size=32, method=Rounding.rtn, clip=Clip.none, **QUICK), out="rtn")
     assert facts(gptq)["kl_of_float_activations"] < facts(nearest)["kl_of_float_activations"]
 
 
@@ -135,10 +135,10 @@ def test_an_untied_model_has_two_tables(language_published, language_texts, spli
 
 def test_mixed_fits_the_budget_and_keeps_what_reads_one_tensor_alike(run, language_graphs):
     quick = {"windows": 4, "sensitivity_windows": 2, "min_sqnr_db": 0.0}
-    small = run(MixedBlocks(max_kl=100.0, **quick), out="four")
+    small = run(MixedBlocks(block_size=32, max_kl=100.0, **quick), out="four")
     assert set(facts(small)["bits"].values()) == {4}
     budget = 1.15 * facts(small)["choice"]["size_bytes"] / 1e6
-    config = MixedBlocks(max_size_mb=budget, **quick)
+    config = MixedBlocks(block_size=32, max_size_mb=budget, **quick)
     folder = run(config, out="mixed")
     choice = facts(folder)["choice"]
     bits = facts(folder)["bits"]
@@ -154,7 +154,7 @@ def test_mixed_fits_the_budget_and_keeps_what_reads_one_tensor_alike(run, langua
 
 def test_the_smallest_size_is_told(run):
     with pytest.raises(ConfigError, match=r"found:   0.001 MB\n.*at least 0.0\d MB|at least"):
-        run(MixedBlocks(max_size_mb=0.001, sensitivity_windows=1, windows=2))
+        run(MixedBlocks(block_size=32, max_size_mb=0.001, sensitivity_windows=1, windows=2))
 
 
 def test_a_block_size_that_does_not_divide(run):
@@ -169,7 +169,7 @@ def test_a_pattern_that_matches_nothing(run):
 
 def test_the_gate_stops_a_model_that_is_too_far(run):
     with pytest.raises(GateError, match="too far from the float model"):
-        run(Int4Blocks(windows=2, min_sqnr_db=0.0, max_kl=1e-6))
+        run(Int4Blocks(block_size=32, windows=2, min_sqnr_db=0.0, max_kl=1e-6))
 
 
 def test_external_data_when_large(run, monkeypatch):

@@ -283,6 +283,17 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(case, earlier, image_data, im
     assert all(stage.reused for stage in again.stages)
 
 
+@pytest.mark.parametrize("workload", ["1x9", "1x8+4"])
+def test_a_workload_that_cannot_be_is_told_before_anything_is_exported(
+    workload, image_data, image_checkpoints, tmp_path
+):
+    here = road(tmp_path)
+    words = overrides(image_data, image_checkpoints["resnet"], f"target.workloads=[{workload}]")
+    with pytest.raises((ModelError, ConfigError), match=r"found: .*" + workload.replace("+", r"\+")):
+        pipeline.run(load_config(words), tmp_path / "run", here)
+    assert [stage.name for stage in here.stages] == ["load", "split"]
+
+
 def test_a_latency_is_asked_for(image_checkpoints, image_data, tmp_path):
     """A net this small is all overhead: whatever share is chosen, it was measured and lies in the report."""
     pruning = ("prune=channels", "prune.round_to=1", "prune.images=30")
