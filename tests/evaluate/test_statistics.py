@@ -283,14 +283,15 @@ def test_results_are_deterministic_and_follow_the_seed():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_coverage():
-    """100 experiments a method; the study in experiments/ has 1,000."""
+    """200 experiments a method; the study in experiments/ has 1,000."""
     path = Path(__file__).parents[2] / "experiments" / "interval_coverage" / "run.py"
     spec = importlib.util.spec_from_file_location("interval_coverage", path)
     study = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(study)
-    low, high = stats.binom.ppf([0.0005, 0.9995], 100, 0.95) / 100
-    results = study.simulate(100)
+    low, high = stats.binom.ppf([0.0005, 0.9995], 200, 0.95) / 200
+    results = study.simulate(200)
     for method, (coverage, *_) in results.items():
         if not method.startswith("["):
             assert low <= coverage <= high, method

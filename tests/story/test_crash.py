@@ -120,6 +120,7 @@ def test_the_study_would_see_a_difference():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_sweeps_at_once_on_one_cache_share_their_stages(tmp_path, tiny):
     """Both finish; every stage is made once, by one or the other, and taken over by the rest."""
     offline = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "OMP_NUM_THREADS": "1"}

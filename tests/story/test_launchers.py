@@ -164,6 +164,7 @@ def test_a_launcher_that_does_not_start_is_the_users_to_mend(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_joblib_gives_the_serial_report_and_readable_lines(tmp_path, words, serial):
     output = sweep(tmp_path, *words, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert outcome(tmp_path) == outcome(serial)
