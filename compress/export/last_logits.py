@@ -46,7 +46,7 @@ def keep_last(path: Path) -> None:
 
 def _head(graph: onnx.GraphProto) -> onnx.NodeProto:
     """The last MatMul in front of the logits; scaling and capping of logits may follow it."""
-    makers = {output: node for node in graph.node for output in node.output}
+    makers: dict[str, onnx.NodeProto] = {output: node for node in graph.node for output in node.output}
     node = makers.get("logits")
     while node is not None and node.op_type != "MatMul":
         node = next((makers[name] for name in node.input if name in makers), None)

@@ -24,6 +24,7 @@ _NORM_WEIGHT = {
     "SkipSimplifiedLayerNormalization": 2,
     "RMSNormalization": 1,
 }
+TINY = 1e-12  # the least that a token is divided by
 _SMALL = 65_536  # bytes: read with the graph
 
 
@@ -147,6 +148,38 @@ class BlockGraph:
         for node in readers:
             node.input[0] = divided
         self.graph.node.insert(place, made)
+
+    def scale_tokens(self, products: Sequence[Product]) -> None:
+        """Each token that these products read is divided by its largest magnitude, what they make multiplied."""
+        names = {product.node for product in products}
+        readers = [node for node in self.graph.node if node.name in names]
+        tensor = readers[0].input[0]
+        size, scaled = f"{tensor}/size", f"{tensor}/scaled"
+        tiny = self._new(f"{size}/tiny", np.array(TINY, np.float32))
+        old = next(each.version for each in self.model.opset_import if not each.domain) < 18
+        axes = [] if old else [self._new(f"{size}/axes", np.array([-1], np.int64))]
+        made = [
+            helper.make_node("Abs", [tensor], [f"{size}/abs"], f"{size}/abs"),
+            helper.make_node("ReduceMax", [f"{size}/abs", *axes], [f"{size}/max"], f"{size}/max"),
+            helper.make_node("Max", [f"{size}/max", tiny], [size], size),
+            helper.make_node("Div", [tensor, size], [scaled], scaled),
+        ]
+        if old:
+            made[1].attribute.append(helper.make_attribute("axes", [-1]))
+        nodes = []
+        for node in self.graph.node:
+            if node.name not in names:
+                nodes.append(node)
+                continue
+            nodes.extend(made)
+            made = []
+            result = node.output[0]
+            part = f"{result}/of_scaled"
+            node.input[0], node.output[0] = scaled, part
+            nodes += [node, helper.make_node("Mul", [part, size], [result], f"{result}/whole")]
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.graph.node[:]
+        self.graph.node.extend(kept)
 
     def multiply_rows(self, product: Product, factors: np.ndarray) -> None:
         """Multiply what a MatMul's weight (channels, outputs) does to each input channel."""

@@ -2,8 +2,9 @@
 
 SmoothQuant: see `smooth`. Here each group of layers that read one tensor gets the alpha with which the
 8-bit products, activations rounded as onnxruntime rounds them, differ least from the float ones. One scale
-for a whole prompt is too coarse where a few tokens are a thousand times larger than the others: groups
-that alone cost more than `Int8Smooth.layer_kl` get blocks of 8 bits, whose products are slower.
+for a whole prompt is too coarse where a few tokens are a thousand times larger than the others, in front of
+down_proj most of all: there each token is divided by its largest magnitude first, and the product multiplied
+by it. Groups that alone cost more than `Int8Smooth.layer_kl` get blocks of 8 bits, whose products are slower.
 """
 
 import json
@@ -26,7 +27,7 @@ from compress.data import load_texts
 from compress.families import load_causal_lm
 from compress.quantize import coverage
 from compress.quantize.bit_choice import head_divergence
-from compress.quantize.block_graph import DATA, INLINE_BYTES, BlockGraph, computing
+from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph, computing
 from compress.quantize.blocks import in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, divergence, windows_of
 from compress.quantize.kernels import resolve, weight_limits
@@ -45,9 +46,10 @@ from compress.registry import register
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 FACTS = "smooth.json"
-_TRIED = 2  # windows on which alphas are compared
+_TRIED = 4  # windows on which alphas are compared
 _PRICED = 1  # windows for what a group costs: each of a hundred groups takes half a run of the model
-_ROWS = 4096  # outputs of a layer that are compared: a head has more than enough
+_ROWS = 512  # outputs of a layer that are compared
+_WORTH = 0.5  # of the error that a scale for each token must leave at most: it takes four operators more
 
 
 @dataclass(kw_only=True)
@@ -63,6 +65,7 @@ class Smoothed:
     names: tuple[str, ...]  # layers that read one tensor
     alpha: float | None  # None: better left as it is
     factors: np.ndarray  # (channels,)
+    per_token: bool = False  # a scale for each token
     kl: float = 0.0  # nats a token, of 8 bits in them alone
 
 
@@ -86,6 +89,8 @@ def quantize(
             for product in read:
                 opened.multiply_rows(product, each.factors)
             opened.divide_input(read, each.factors)
+        if each.per_token and read and not coarse.intersection(each.names):
+            opened.scale_tokens(read)
     if size is not None:
         linears = model.linears()
         blocks = {name: in_blocks(linears[name].weight.detach(), 8, size) for name in coarse}
@@ -112,7 +117,13 @@ def quantize(
     coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
     (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], check_windows(model, texts))
     alphas = [
-        {"layers": e.names, "alpha": e.alpha, "kl": e.kl, "blocks": bool(coarse.intersection(e.names))}
+        {
+            "layers": e.names,
+            "alpha": e.alpha,
+            "per_token": e.per_token,
+            "kl": e.kl,
+            "blocks": bool(coarse.intersection(e.names)),
+        }
         for e in found
     ]
     (out / FACTS).write_text(json.dumps({"kl": kl, "alphas": alphas}, indent=2))
@@ -136,7 +147,7 @@ def search(model: Any, windows: Tensor, names: Collection[str], largest: int) ->
             if set(key) <= set(names):
                 linears = readings[key].linears
                 best = _smoothed(key, each, [linear.weight.detach() for linear in linears], largest)
-                with _rounded(linears, torch.from_numpy(best.factors), largest):
+                with _rounded(linears, best, largest):
                     kl = head_divergence(head, head.weight, final, few.behind(index))
                 found.append(replace(best, kl=kl))
         inputs.advance(index)
@@ -148,19 +159,22 @@ def search(model: Any, windows: Tensor, names: Collection[str], largest: int) ->
         best = _smoothed((HEAD,), behind, [head.weight.detach()], largest)
         scale = torch.from_numpy(best.factors)
         low = round_rows(head.weight * scale, largest) / scale
-        kl = head_divergence(head, low, final, round_input(final / scale) * scale)
+        kl = head_divergence(head, low, final, round_input(final / scale, best.per_token) * scale)
         found.append(replace(best, kl=kl))
     return found
 
 
 @contextmanager
-def _rounded(linears: Sequence[nn.Linear], scale: Tensor, largest: int) -> Iterator[None]:
+def _rounded(linears: Sequence[nn.Linear], found: Smoothed, largest: int) -> Iterator[None]:
     """Layers that compute as in 8 bits, for as long as the context lasts."""
+    scale = torch.from_numpy(found.factors)
     before = [(linear, linear.weight.data) for linear in linears]
     for linear, weight in before:
         linear.weight.data = round_rows(weight * scale, largest) / scale
     hooks = [
-        linear.register_forward_pre_hook(lambda _, args: (round_input(args[0] / scale) * scale,))
+        linear.register_forward_pre_hook(
+            lambda _, args: (round_input(args[0] / scale, found.per_token) * scale,)
+        )
         for linear in linears
     ]
     try:
@@ -184,23 +198,42 @@ def _smoothed(names: tuple[str, ...], seen: Seen, weights: Sequence[Tensor], lar
     peaks = whole.abs().amax(0).numpy()
     tried: dict[float | None, np.ndarray] = {None: np.ones(len(peaks), np.float32)}
     tried |= {alpha: factors(seen.largest.numpy(), peaks, alpha) for alpha in ALPHAS}
-    errors = {
-        alpha: sum(output_error(x, rows, torch.from_numpy(s), largest) for x in seen.windows)
-        for alpha, s in tried.items()
-    }
+    sizes = [output_sizes(x, rows) for x in seen.windows]
+    plain, scaled = (
+        {
+            alpha: sum(
+                float((output_errors(x, rows, torch.from_numpy(s), largest, per_token) / size).sum())
+                for x, size in zip(seen.windows, sizes, strict=True)
+            )
+            for alpha, s in tried.items()
+        }
+        for per_token in (False, True)
+    )
+    per_token = min(scaled.values()) < _WORTH * min(plain.values())
+    errors = scaled if per_token else plain
     best = min(errors, key=lambda alpha: errors[alpha])
-    return Smoothed(names=names, alpha=best, factors=tried[best])
+    return Smoothed(names=names, alpha=best, factors=tried[best], per_token=per_token)
 
 
-def output_error(x: Tensor, weight: Tensor, scale: Tensor, largest: int) -> float:
-    """Sum of squares of what int8 loses of x (tokens, channels) @ weight.T, weight (rows, channels)."""
-    lost = round_input(x / scale) @ round_rows(weight * scale, largest).T - x @ weight.T
-    return float(lost.double().square().sum())
+def output_errors(x: Tensor, weight: Tensor, scale: Tensor, largest: int, per_token: bool = False) -> Tensor:
+    """Of each token, the squares that int8 loses of x (tokens, channels) @ weight.T (channels, rows)."""
+    lost = round_input(x / scale, per_token) @ round_rows(weight * scale, largest).T - x @ weight.T
+    return lost.square().sum(-1)
 
 
-def round_input(x: Tensor) -> Tensor:
+def output_sizes(x: Tensor, weight: Tensor) -> Tensor:
+    """Of each token, what its error is to be seen against: norms make all tokens alike, so one that is a
+    thousand times larger must not count a million times; one that is small is added to something large."""
+    size = (x @ weight.T).square().sum(-1)
+    return size + size.median()
+
+
+def round_input(x: Tensor, per_token: bool = False) -> Tensor:
     """x (..., tokens, channels), each (tokens, channels) with one scale and zero point, as
-    DynamicQuantizeLinear gives it."""
+    DynamicQuantizeLinear gives it; `per_token`: after `BlockGraph.scale_tokens`."""
+    if per_token:
+        size = x.abs().amax(-1, keepdim=True).clamp(min=TINY)
+        return round_input(x / size) * size
     low, high = x.amin((-2, -1), keepdim=True).clamp(max=0), x.amax((-2, -1), keepdim=True).clamp(min=0)
     step = ((high - low) / 255).clamp(min=1e-12)
     zero = torch.round(-low / step)

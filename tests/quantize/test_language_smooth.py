@@ -14,7 +14,7 @@ from compress.families import load_causal_lm
 from compress.quantize import load_coverage, quantize
 from compress.quantize.block_graph import BlockGraph, computing
 from compress.quantize.language_layers import weights_of
-from compress.quantize.language_smooth import FACTS, output_error, search
+from compress.quantize.language_smooth import FACTS, Seen, _smoothed, output_errors, round_input, search
 
 
 @pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma3_text", True), ("qwen2", False)])
@@ -114,6 +114,37 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     np.testing.assert_allclose(found, before, atol=1e-3)
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
+@pytest.mark.parametrize("name", ["llama", "phi3"])
+def test_scales_of_tokens_change_nothing(name, fused, language_graphs, language_checkpoints, tmp_path):
+    graph, model = language_graphs(name, fused), load_causal_lm(language_checkpoints[name])
+    opened, weights = BlockGraph(graph), weights_of(model)
+    products = opened.products(weights)
+    for ends in ("down_proj", "o_proj"):
+        for layer in (0, 1):
+            names = [n for n in weights if f"layers.{layer}." in n and n.endswith(ends)]
+            opened.scale_tokens(computing(products, {n: len(weights[n]) for n in names}))
+    opened.save(tmp_path)
+    assert sum(node.op_type == "ReduceMax" for node in opened.graph.node) == 4
+    ids = np.arange(2, 14)
+    before, found = (Decoder(path / "model.onnx", capacity=16).run(ids) for path in (graph, tmp_path))
+    np.testing.assert_allclose(found, before, atol=1e-4)
+
+
+def test_huge_tokens_get_scales_of_their_own():
+    rng = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=rng) for shape in ((2, 24, 16), (12, 16)))
+    for factor in (1.0, 1000.0):
+        windows = x.clone()
+        windows[:, 3] *= factor
+        seen = Seen(largest=windows.abs().amax((0, 1)), windows=list(windows))
+        found = _smoothed(("a",), seen, [weight], 127)
+        assert found.per_token == (factor > 1)
+        scale, others = torch.from_numpy(found.factors), windows[:, 4:]
+        lost = round_input(windows / scale, found.per_token)[:, 4:] * scale - others
+        assert float(lost.square().sum() / others.square().sum()) < 1e-3
+
+
 def test_layers_that_are_not_all_found_are_left_alone(language_graphs, language_checkpoints):
     weights = weights_of(load_causal_lm(language_checkpoints["llama"]))
     products = BlockGraph(language_graphs("llama")).products(weights)
@@ -145,5 +176,5 @@ def test_the_error_is_that_of_onnxruntimes_products():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = np.square(session.run(None, {"x": x})[0] - x @ w.T).sum()
-    found = output_error(torch.from_numpy(x), torch.from_numpy(w), torch.ones(24), 127)
+    found = float(output_errors(torch.from_numpy(x), torch.from_numpy(w), torch.ones(24), 127).sum())
     assert found == pytest.approx(expected, rel=1e-3)
