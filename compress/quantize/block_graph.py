@@ -150,7 +150,7 @@ class BlockGraph:
         self.graph.node.insert(place, made)
 
     def scale_tokens(self, products: Sequence[Product]) -> None:
-        """Each token that these products read is divided by its largest magnitude, what they make multiplied."""
+        """Divide each token these products read by its largest magnitude, and multiply what they make."""
         names = {product.node for product in products}
         readers = [node for node in self.graph.node if node.name in names]
         tensor = readers[0].input[0]
