@@ -175,7 +175,9 @@ def _compared(outputs: Iterable[str]) -> list[str]:
 
 def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`inputs` may hold more than this graph takes."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # that an input has a default is no news
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = _compared(output.name for output in session.get_outputs())
     taken = {each.name for each in session.get_inputs()}
     feeds = {name: value for name, value in inputs.items() if name in taken}
