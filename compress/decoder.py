@@ -18,8 +18,9 @@ KEEP = "num_logits_to_keep"  # an input of ours that may be left out: of how man
 
 
 class Decoder:
-    def __init__(self, path: Path, threads: int = 0, capacity: int = 2048) -> None:
-        """Open `path`; `capacity`: tokens that the cache of a fused graph holds.
+    def __init__(self, path: Path, threads: int = 0, capacity: int = 2048, prepack: bool = True) -> None:
+        """Open `path`; `capacity`: tokens that the cache of a fused graph holds; without `prepack` float
+        weights are in memory once, and multiplied more slowly.
 
         Raises ModelError for a graph without logits or cache.
         """
@@ -28,6 +29,8 @@ class Decoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        if not prepack:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         outputs = [each.name for each in self.session.get_outputs()]

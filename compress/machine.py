@@ -1,6 +1,8 @@
 """Who may use this machine's cores (many stages may compute at once, a benchmark runs alone), and the memory
 that a process of ours took."""
 
+import ctypes
+import gc
 import getpass
 import re
 import tempfile
@@ -26,7 +28,13 @@ def cores(alone: bool) -> Iterator[None]:
 
 
 def forget_peak() -> None:
-    """Have `peak_memory` look from now on only (Linux: proc_pid_clear_refs(5))."""
+    """Have `peak_memory` look from now on only (Linux: proc_pid_clear_refs(5)), and not at what is free.
+
+    glibc keeps what a stage freed, a gigabyte of a language model, until it is told.
+    """
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

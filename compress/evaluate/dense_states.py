@@ -50,6 +50,7 @@ def dense_states(model: Path, sha256: str, windows: tuple[tuple[int, ...], ...])
     graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_prepacking", "1")  # weights in memory once
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(model.parent)
     )

@@ -20,7 +20,7 @@ def parity(model: CausalLM, path: Path, splits: Path) -> dict[str, float]:
     Raises GateError where onnxruntime cannot load the graph or what it gives is not finite.
     """
     try:
-        decoder = Decoder(path, capacity=TOKENS)
+        decoder = Decoder(path, capacity=TOKENS, prepack=False)
     except Exception as error:  # onnxruntime's exceptions share no base class but this
         raise GateError(
             "onnxruntime cannot load the exported graph", found=error, next="try export=optimum"
