@@ -72,9 +72,9 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
 def build(config: RunConfig, road: Road) -> Ladder:
     """The part of the road that changes the model: from the checkpoint to the smallest ONNX file."""
     dense = load(config, road)
-    splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
     if not road.dry_run:
-        check_workloads(config.target, dense.path, splits.path)
+        check_workloads(config.target, dense.path)
+    splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
     baseline = road.stage("export", export, plain(config.export), dense, splits, label="export dense")
     pruned = road.stage("prune", prune, config.prune, dense, splits)
     student = road.stage("recover", recover, config.recover, pruned, dense, splits, scratch=True)

@@ -16,6 +16,7 @@ from compress.config import LocalTarget, TargetConfig, workload_shape
 from compress.data import load_splits
 from compress.errors import ConfigError
 from compress.families import Model, load, read_facts
+from compress.families.preprocessing import check_side, read_preprocessing, shape_of
 from compress.registry import implementation
 
 if TYPE_CHECKING:
@@ -65,15 +66,16 @@ def benchmark(config: LocalTarget, names: Sequence[str], splits: Path, *folders:
     implementation(config)(config, models, inputs, out, own)
 
 
-def check_workloads(config: TargetConfig, checkpoint: Path, splits: Path) -> None:
-    """Raise at once what `benchmark` would say of the target's workloads hours later."""
+def check_workloads(config: TargetConfig, checkpoint: Path) -> None:
+    """Raise at once what `benchmark` would say of the target's workloads hours later; opens no model."""
     assert isinstance(config, LocalTarget)
     family = read_facts(checkpoint).family
     for workload in config.workloads:
-        if workload_shape(workload)[2] and family != "causal_lm":
+        batch, size, past = workload_shape(workload)
+        if past and family != "causal_lm":
             raise _no_cache(workload)
-    if family == "image_classifier":
-        _inputs(config, checkpoint, splits)
+        if family == "image_classifier":
+            check_side(shape_of(read_preprocessing(checkpoint))[0], batch, size)
 
 
 def profile_operators(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from compress.config import LanguageModeling
@@ -73,6 +72,8 @@ def compare(
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """In float32, as the logits are: their own rounding is larger, and float64 takes six times as long."""
+    import torch  # not loaded by a run that reuses every stage
+
     found: NDArray[np.float32] = torch.log_softmax(torch.from_numpy(logits), -1).numpy()
     return found
 

@@ -34,7 +34,7 @@ from compress.families.checkpoint import (
     write_facts,
 )
 from compress.families.image_card import card_facts
-from compress.families.preprocessing import pixel_values, read_preprocessing, shape_of
+from compress.families.preprocessing import check_side, pixel_values, read_preprocessing, shape_of
 from compress.families.summary import Summary, write_summary
 from compress.families.transformer import Architecture, Stack
 from compress.registry import register
@@ -226,13 +226,7 @@ class ImageClassifier:
 
     def workload(self, images: Images, batch: int, side: int) -> dict[str, Tensor]:
         """Inputs of exactly `batch` images; raises ModelError where `side` is not the model's."""
-        if side != self.shape[0]:
-            raise ModelError(
-                "a workload of another size than the model's images",
-                found=f"{batch}x{side}",
-                allowed=f"batch x {self.shape[0]} pixels",
-                next=f"target.workloads=[1x{self.shape[0]},32x{self.shape[0]}]",
-            )
+        check_side(self.shape[0], batch, side)
         return self.inputs(images[np.arange(batch) % len(images)])
 
 

@@ -29,6 +29,17 @@ def read_preprocessing(folder: Path) -> dict[str, Any]:
     return cast(dict[str, Any], found)
 
 
+def check_side(own: int, batch: int, side: int) -> None:
+    """Raise ModelError for a workload of images that are not `own` pixels high."""
+    if side != own:
+        raise ModelError(
+            "a workload of another size than the model's images",
+            found=f"{batch}x{side}",
+            allowed=f"batch x {own} pixels",
+            next=f"target.workloads=[1x{own},32x{own}]",
+        )
+
+
 def shape_of(preprocessing: Mapping[str, Any]) -> tuple[int, int, int]:
     """Height, width, channels of what the model reads: what is left after cropping."""
     cropped = preprocessing.get("crop_size") if preprocessing.get("do_center_crop", True) else None
