@@ -1,4 +1,4 @@
-"""compress run | train | search | report | verify | generate | reproduce | bench | cache | list."""
+"""compress run | train | search | report | verify | generate | lm-eval | reproduce | bench | cache | list."""
 
 import argparse
 import logging
@@ -138,6 +138,14 @@ def generate(args: argparse.Namespace, _: Sequence[str]) -> None:
             chat=args.chat,
         ),
     )
+
+
+def lm_eval(args: argparse.Namespace, _: Sequence[str]) -> None:
+    """Tasks of lm-evaluation-harness on an artifact that is a language model."""
+    from compress.harness import run as run_tasks
+
+    names = tuple(dict.fromkeys(name.strip() for name in args.tasks.split(",") if name.strip()))
+    run_tasks(args.artifact, names, args.limit, args.include, args.out)
 
 
 def bench(args: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -313,6 +321,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     command.set_defaults(function=generate)
+
+    command = commands.add_parser(
+        "lm-eval",
+        parents=[debug],
+        help="lm-evaluation-harness on a shipped language model: compress lm-eval ARTIFACT --tasks arc_easy",
+        description="Needs the extra: pip install '.[lm-eval]'. A task takes its data from the hub or from "
+        "files that it names; functions that it names are run. Decoding is greedy, without a chat template.",
+    )
+    command.add_argument("artifact", type=Path)
+    command.add_argument("--tasks", required=True, metavar="NAME,NAME", help="`lm-eval ls tasks` lists them")
+    command.add_argument("--limit", type=int, metavar="N", help="the first N examples of each task alone")
+    command.add_argument("--include", type=Path, metavar="FOLDER", help="of task YAMLs, beside lm-eval's own")
+    command.add_argument("--out", type=Path, metavar="FILE.json", help="values and standard errors")
+    command.set_defaults(function=lm_eval)
 
     command = commands.add_parser(
         "bench",

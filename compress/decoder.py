@@ -53,6 +53,12 @@ class Decoder:
         self.past = 0
         self.cache = {name: np.zeros(self._shape(name), np.float32) for name in self.cached}
 
+    def rewind(self, past: int) -> None:
+        """Forget the tokens after the first `past`."""
+        self.past = past
+        if not self.fused:
+            self.cache = {name: each[:, :, :past] for name, each in self.cache.items()}
+
     def run(self, ids: Array, last: bool = False) -> Array:
         """Logits (tokens, vocabulary) of `ids` (tokens,) after those of the calls before.
 

@@ -69,7 +69,7 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
     longer than the model's context.
     """
     check_files(artifact)
-    context, ends = _context(artifact), _ends(artifact)
+    context, ends = context_length(artifact), end_tokens(artifact)
     tokenizer, ids = _encode(artifact, request)
     if len(ids) > context:
         raise ConfigError(
@@ -81,8 +81,11 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
     count = min(request.max_new_tokens, fitting)
     decoder = Decoder(artifact / "model.onnx", capacity=len(ids) + count)
     text = DecodeStream(ids=ids, skip_special_tokens=True)
+    random = np.random.default_rng(request.seed)
     clock = [time.perf_counter()]
-    for number in continuation(decoder, ids, count, request):
+    for number in continuation(
+        decoder, ids, count, lambda logits: choose(logits, request.temperature, request.top_p, random)
+    ):
         clock.append(time.perf_counter())
         if number in ends:
             break
@@ -98,13 +101,14 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
     )
 
 
-def continuation(decoder: Decoder, ids: list[int], count: int, request: Request) -> Iterator[int]:
-    """`count` tokens after `ids`, each made when it is asked for."""
-    random = np.random.default_rng(request.seed)
+def continuation(
+    decoder: Decoder, ids: list[int], count: int, pick: Callable[[np.ndarray], int]
+) -> Iterator[int]:
+    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits."""
     pieces = [ids[start : start + PIECE] for start in range(0, len(ids), PIECE)]
     logits = [decoder.run(np.array(piece), last=True)[-1] for piece in pieces][-1]
     for left in reversed(range(count)):
-        number = choose(logits, request.temperature, request.top_p, random)
+        number = pick(logits)
         yield number
         if left:
             logits = decoder.run(np.array([number]))[-1]
@@ -138,14 +142,19 @@ def print_text(artifact: Path, request: Request) -> None:
     print(timing.text(), file=sys.stderr)
 
 
-def _encode(artifact: Path, request: Request) -> tuple[Tokenizer, list[int]]:
+def load_tokenizer(artifact: Path) -> Tokenizer:
+    """Raises ArtifactError where there is none."""
     path = artifact / "tokenizer.json"
     if not path.is_file():
         raise _no_language_model(artifact, "no tokenizer.json")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing more specific
         raise ArtifactError("tokenizer.json cannot be read", found=error) from None
+
+
+def _encode(artifact: Path, request: Request) -> tuple[Tokenizer, list[int]]:
+    tokenizer = load_tokenizer(artifact)
     if request.chat:
         text = _dialogue(artifact, request.prompt)
         return tokenizer, list(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -165,23 +174,24 @@ def _dialogue(artifact: Path, prompt: str) -> str:
     return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
 
 
-def _context(artifact: Path) -> int:
-    found = _read_json(artifact / "config.json").get("max_position_embeddings")
+def context_length(artifact: Path) -> int:
+    """Tokens that the model reads at most; raises ArtifactError where config.json does not tell."""
+    found = read_json(artifact / "config.json").get("max_position_embeddings")
     if not isinstance(found, int) or found < 1:
         raise _no_language_model(artifact, f"a context of {found} tokens in config.json")
     return found
 
 
-def _ends(artifact: Path) -> set[int]:
+def end_tokens(artifact: Path) -> set[int]:
     """Tokens that end a text."""
     for name in ("generation_config.json", "config.json"):
-        found = _read_json(artifact / name).get("eos_token_id")
+        found = read_json(artifact / name).get("eos_token_id")
         if found is not None:
             return set(found) if isinstance(found, list) else {found}
     return set()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:

@@ -19,6 +19,14 @@ def test_pieces_give_what_the_whole_gives(tmp_path, tiny_lm, cuts):
         decoder.reset()
 
 
+def test_another_continuation_of_the_same_beginning(tmp_path, tiny_lm):
+    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=7)
+    decoder.run(np.array([3, 1, 4, 9, 9, 9, 9]))
+    decoder.rewind(3)
+    found = decoder.run(np.array([1, 5]))
+    np.testing.assert_allclose(found, tiny_lm.logits(np.array([3, 1, 4, 1, 5]))[3:], rtol=1e-4, atol=1e-4)
+
+
 def test_a_full_cache_is_an_error(tmp_path, tiny_lm):
     decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=4)
     decoder.run(np.arange(4))

@@ -19,7 +19,7 @@ LAYERS = [
     | {"artifact", "explain", "road", "cache", "study", "looks"},
     {"verdict", "latency"},
     {"assemble", "bench", "generate"},
-    {"pipeline", "train"},
+    {"pipeline", "train", "harness"},
     {"candidates", "reproduce"},
     {"search"},
     {"launch"},
@@ -74,6 +74,12 @@ def test_the_runner_needs_only_numpy_and_onnxruntime():
     """It is copied to targets that have nothing of ours."""
     foreign = {name.split(".")[0] for name in imported(PACKAGE / "benchmark" / "runner.py")}
     assert foreign - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+
+
+def test_only_the_harness_knows_its_extra_and_only_the_command_knows_it():
+    users = {path for path in FILES if "lm_eval" in {name.split(".")[0] for name in imported(path)}}
+    assert users == {PACKAGE / "harness.py"}
+    assert {path for path in FILES if "compress.harness" in imported(path)} == {PACKAGE / "cli.py"}
 
 
 def test_only_the_reader_of_timm_s_checkpoints_knows_the_vision_extra():
