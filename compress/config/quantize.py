@@ -192,7 +192,7 @@ class Int4Blocks(Int8Blocks):
     block_size: int = 64  # 32 is nearer, and a quarter slower
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
-    windows: int = 64  # of the calibration split, 512 tokens each
+    windows: int = 32  # of the calibration split, 512 tokens each
     awq: bool = False  # even out the inputs of attention and feed-forward first; strength searched
     head_bits: int = 8  # of the embedding too, which is the same matrix in a tied model
     min_sqnr_db: float = 5.0
@@ -220,7 +220,7 @@ class MixedBlocks(QuantizeConfig):
     clip: Clip = Clip.hessian
     awq: bool = False
     accuracy_level: int = 4
-    windows: int = 64
+    windows: int = 32
     sensitivity_windows: int = 2  # for the layers' sensitivities, 512 tokens each
     exclude: list[str] = field(default_factory=list)
     min_coverage: float = 0.95

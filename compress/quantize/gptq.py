@@ -1,8 +1,8 @@
 """GPTQ: round a weight, and let those of the row that are not rounded yet make up for the error.
 
 Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR
-2023 (https://arxiv.org/abs/2210.17323). Scales and zero points are those of onnxruntime's MatMulNBits, found
-when a block begins, from the weights as they are by then.
+2023 (https://arxiv.org/abs/2210.17323). Inputs are taken by their size, the largest first, as its authors'
+code does with `act_order`; scales and zero points, those of onnxruntime's MatMulNBits, are found before.
 """
 
 import torch
@@ -24,26 +24,29 @@ def gptq(
     """
     rows, columns = weight.shape
     left = padded(weight.detach().float(), size).clone()
-    upper, importance = _factor(second_moment, left.shape[1], damp)
+    width = left.shape[1]
+    upper, importance, order = _factor(second_moment, width, damp)
     if clip is not Clip.hessian:
         importance = torch.ones_like(importance)
+    scales, zeros = (torch.empty(rows, width // size) for _ in range(2))
+    for here in range(width // size):
+        block = slice(here * size, (here + 1) * size)
+        scales[:, here], zeros[:, here] = block_grid(
+            left[:, block], bits, clip is not Clip.none, importance[None, block]
+        )
     codes = torch.empty_like(left)
-    scales, zeros = (torch.empty(rows, left.shape[1] // size) for _ in range(2))
-    span = max(_LAZY, size)
-    for begin in range(0, left.shape[1], span):
-        end = min(begin + span, left.shape[1])
+    left = left[:, order]
+    for begin in range(0, width, _LAZY):
+        end = min(begin + _LAZY, width)
         errors = torch.zeros(rows, end - begin)
         for i in range(begin, end):
-            if i % size == 0:
-                block, here = slice(i, i + size), i // size
-                scales[:, here], zeros[:, here] = block_grid(
-                    left[:, block], bits, clip is not Clip.none, importance[None, block]
-                )
-            scale, zero = scales[:, i // size], zeros[:, i // size]
-            codes[:, i] = block_codes(left[:, i, None], scale, zero, bits)[:, 0]
-            error = (left[:, i] - (codes[:, i] - zero) * scale) / upper[i, i]
+            here = int(order[i]) // size
+            scale, zero = scales[:, here], zeros[:, here]
+            code = block_codes(left[:, i, None], scale, zero, bits)[:, 0]
+            error = (left[:, i] - (code - zero) * scale) / upper[i, i]
             left[:, i:end] -= torch.outer(error, upper[i, i:end])
             errors[:, i - begin] = error
+            codes[:, order[i]] = code
         left[:, end:] -= errors @ upper[begin:end, end:]
     return Blocks(
         codes=codes.to(torch.uint8),
@@ -55,14 +58,16 @@ def gptq(
     )
 
 
-def _factor(second_moment: Tensor, width: int, damp: float) -> tuple[Tensor, Tensor]:
-    """Upper triangle U with U^T U = (damped moment)^-1, and the damped diagonal; identity beyond it."""
+def _factor(second_moment: Tensor, width: int, damp: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Upper triangle U with U^T U = (damped moment)^-1, its inputs in the order of the third result; the
+    damped diagonal in its own order. Identity beyond the moment's width."""
     columns = len(second_moment)
     h = torch.eye(width, dtype=torch.float64)
     h[:columns, :columns] = second_moment
     diagonal = second_moment.double().diagonal()
     dead = diagonal <= 0  # an input that is always zero: any weight is as good
     h[:columns, :columns] += torch.diag(torch.where(dead, 1.0, damp * diagonal.mean()))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
+    order = h.diagonal().argsort(descending=True, stable=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(h[order][:, order]))
     upper = torch.linalg.cholesky(inverse, upper=True)
-    return upper.float(), h.diagonal().float()
+    return upper.float(), h.diagonal().float(), order
