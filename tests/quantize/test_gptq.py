@@ -22,20 +22,23 @@ def moment(x):
 
 
 def naive(weight, h, size, damp=0.01):
-    """Optimal brain quantization in the order of the columns; every step inverts what is left of H."""
+    """Optimal brain quantization, largest inputs first; every step inverts what is left of H."""
     w, h = weight.double().numpy().copy(), h.double().numpy()
     h = h + damp * np.diag(h).mean() * np.eye(len(h))
+    blocks = weight.numpy().reshape(len(w), -1, size)
+    low, high = np.minimum(blocks.min(2), 0), np.maximum(blocks.max(2), 0)
+    scales = (high - low) / 15
+    zeros = np.round(-low / scales)
     result = np.zeros_like(w)
-    for i in range(w.shape[1]):
-        if i % size == 0:
-            block = w[:, i : i + size].astype(np.float32)
-            low, high = np.minimum(block.min(1), 0), np.maximum(block.max(1), 0)
-            scale = (high - low) / 15
-            zero = np.round(-low / scale)
+    left = list(np.argsort(-np.diag(h), kind="stable"))
+    while left:
+        i = left[0]
+        scale, zero = scales[:, i // size], zeros[:, i // size]
         code = np.clip(np.round(w[:, i] / scale + zero), 0, 15)
         result[:, i] = (code - zero) * scale
-        inverse = np.linalg.inv(h[i:, i:])
-        w[:, i:] -= np.outer((w[:, i] - result[:, i]) / inverse[0, 0], inverse[0])
+        inverse = np.linalg.inv(h[np.ix_(left, left)])
+        w[:, left] -= np.outer((w[:, i] - result[:, i]) / inverse[0, 0], inverse[0])
+        left = left[1:]
     return result
 
 
