@@ -34,7 +34,7 @@ except ImportError as error:
     raise ConfigError(
         "compress lm-eval needs lm-evaluation-harness",
         found=error,
-        next="pip install '.[lm-eval]', or pip install 'lm_eval>=0.4.13,<0.5'",
+        next="pip install '.[lm-eval]'",
     ) from None
 
 NEW_TOKENS = 256  # where a task does not say how many; lm-eval's own number

@@ -23,7 +23,6 @@ from compress.errors import DataError
 from compress.families import load_encoder
 from compress.families.encoder import Encoder
 from compress.recover.loop import Trainer
-from compress.recover.loop import learning_rate_factor as learning_rate_factor
 from compress.registry import register
 from compress.training.precision import wants_bfloat16
 
