@@ -1,7 +1,13 @@
-"""Which share of the channels gives a latency: found by measuring, at most a few models more than one."""
+"""Which share of the channels gives a latency: found by measuring, at most a few models more than one.
+
+A machine that others share is up to a third faster in one minute than in the next. What holds is how much
+faster a model is than the dense one timed beside it; milliseconds are that of the dense model's typical ones.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -14,13 +20,30 @@ CORRECTIONS = 3
 CLOSEST = 0.01  # shares that differ by less are one
 
 
-def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Sequence[float]]) -> float:
-    """The share in (0, 1] whose model comes nearest to `goal` ms; `measure` gives each share's latency in ms.
+@dataclass(frozen=True)
+class Timed:
+    """One run of the benchmark."""
+
+    dense_ms: float
+    speedups: Sequence[float]  # over the dense model, of each share
+
+
+def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Timed]) -> float:
+    """The share in (0, 1] whose model comes nearest to `goal` ms.
 
     Four shares are measured, then what lies between them is interpolated, measured, and corrected up to
     three times. Raises ConfigError for a goal beyond the table.
     """
-    table = dict(zip(SHARES, measure(SHARES), strict=True))
+    speedups: dict[float, float] = {}
+    dense: list[float] = []
+
+    def look(*shares: float) -> dict[float, float]:
+        timed = measure(shares)
+        speedups.update(zip(shares, timed.speedups, strict=True))
+        dense.append(timed.dense_ms)
+        return {share: median(dense) / speedup for share, speedup in speedups.items()}
+
+    table = look(*SHARES)
     if not min(table.values()) * (1 - NEAR) <= goal <= max(table.values()) * (1 + NEAR):
         raise ConfigError(
             "no share of the channels gives this latency",
@@ -34,7 +57,7 @@ def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Sequence
         near = min(table, key=lambda known: abs(known - share))
         if abs(near - share) < CLOSEST or abs(table[nearest(table, goal)] / goal - 1) <= NEAR:
             break
-        [table[share]] = measure([share])
+        table = look(share)
     found = nearest(table, goal)
     log.info("%.1f %% of the channels took %.3g ms, asked for %.3g ms", found * 100, table[found], goal)
     return found

@@ -25,7 +25,7 @@ from compress.config import (
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate
 from compress.export import export, plain
-from compress.latency import share_for_latency
+from compress.latency import Timed, share_for_latency
 from compress.prune import prune
 from compress.quantize import left_out, quantize, without_exclusion
 from compress.recover import recover
@@ -107,12 +107,12 @@ def at_latency(config: RunConfig, road: Road) -> RunConfig:
     def at(share: float) -> RunConfig:
         return replace(config, prune=replace(prune, keep=share, latency_ms=None, latency_workload=None))
 
-    def measure(shares: Sequence[float]) -> list[float]:
+    def measure(shares: Sequence[float]) -> Timed:
         ladders = [build(replace(at(share), recover=NoRecover()), road) for share in shares]
         rungs = [replace(each.rungs[-1], name=f"{s:.4f}") for each, s in zip(ladders, shares, strict=True)]
-        # the dense model beside them, as in the report: one alone is not as fast as one among others
-        found = measure_speed(only, ladders[0], [ladders[0].rungs[0], *rungs], road)
-        return [load_speed(found.path).latency_ms[rung.name][workload].p50 for rung in rungs]
+        speed = load_speed(measure_speed(only, ladders[0], [ladders[0].rungs[0], *rungs], road).path)
+        speedups = [speed.speedup[rung.name][workload].value for rung in rungs]
+        return Timed(speed.latency_ms["dense"][workload].p50, speedups)
 
     workload = prune.latency_workload or target.workloads[-1]
     only = replace(target, workloads=[workload])
