@@ -140,7 +140,7 @@ def main() -> None:
     inputs = feeds(args.tokens)
     target = LocalTarget(threads=args.threads, max_seconds=args.seconds)
     with tempfile.TemporaryDirectory() as folder:
-        spec = json.loads(local.write_spec(target, models, inputs, Path(folder)).read_text())
+        spec = json.loads(local.write_spec(target, models, inputs, Path(folder), {}).read_text())
         spec["models"] = {"llama.cpp": str(args.gguf.resolve()), **spec["models"]}
         spec["commands"] = {"llama.cpp": [os.path.abspath(args.llama_python), "-P", __file__, "--worker"]}
         spec |= {"baseline": "llama.cpp", "parent": None}
