@@ -9,7 +9,7 @@ from compress.config import OPTIONS, SKIPS
 from compress.errors import ConfigError
 
 for module in pkgutil.walk_packages(compress.__path__, "compress."):  # most are imported when needed
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith(("__main__", ".harness")):  # harness needs an extra
         importlib.import_module(module.name)
 
 
