@@ -38,7 +38,7 @@ def keep_last(path: Path) -> None:
     logits = next(each for each in graph.output if each.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_value = 1
     later = {output for node in list(graph.node)[place + 2 :] for output in node.output}
-    sized = [each for each in graph.value_info if each.name not in later]  # as long as the prompt, they were
+    sized = [each for each in graph.value_info if each.name not in later]  # theirs were the prompt's
     del graph.value_info[:]
     graph.value_info.extend(sized)
     onnx.save(model, path)
