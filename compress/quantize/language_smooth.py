@@ -85,11 +85,13 @@ def quantize(
     coarse = {name for each in found if each.kl > config.layer_kl and size for name in each.names}
     for each in found:
         read = computing(products, {name: len(weights[name]) for name in each.names})
-        if each.alpha is not None and read and not coarse.intersection(each.names):
+        if not read or coarse.intersection(each.names):
+            continue
+        if each.alpha is not None:
             for product in read:
                 opened.multiply_rows(product, each.factors)
             opened.divide_input(read, each.factors)
-        if each.per_token and read and not coarse.intersection(each.names):
+        if each.per_token:
             opened.scale_tokens(read)
     if size is not None:
         linears = model.linears()
