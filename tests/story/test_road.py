@@ -106,9 +106,9 @@ def test_waiting_for_the_machine_is_no_part_of_the_seconds(store, monkeypatch):
         yield
 
     monkeypatch.setattr("compress.road.cores", busy)
-    road = walk(store)
+    road, start = walk(store), time.perf_counter()
     entry = road.stage("s", stage([]), Settings())
-    assert entry.seconds < 0.4
+    assert entry.seconds <= time.perf_counter() - start - 0.5
     assert road.stages[0].seconds == entry.seconds
     assert store.find(entry.digest).seconds == entry.seconds
 
