@@ -34,7 +34,7 @@ def dense_continuations(
     model: Path, sha256: str, prompts: tuple[tuple[int, ...], ...], new_tokens: int, stop: frozenset[int]
 ) -> tuple[tuple[int, ...], ...]:
     """Of the dense ONNX file, which every rung is compared with."""
-    decoder = Decoder(model, capacity=max(map(len, prompts)) + new_tokens)
+    decoder = Decoder(model, capacity=max(map(len, prompts)) + new_tokens, prepack=False)
     return tuple(tuple(greedy(decoder, prompt, new_tokens, stop)) for prompt in prompts)
 
 

@@ -18,6 +18,7 @@ from compress.export.decoder_parity import check_parity, parity
 from compress.export.last_logits import keep_last
 from compress.export.strip import strip
 from compress.families import load_causal_lm
+from compress.machine import give_back
 from compress.onnx_gates import check_operators
 from compress.registry import register
 
@@ -33,15 +34,14 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     Raises GateError when ONNX and torch differ on real text by more than the config allows, and
     CompressError for an architecture that the builder does not know.
     """
-    model = load_causal_lm(checkpoint)
     _build(checkpoint, out)
+    give_back()
     path = out / "model.onnx"
     _name_inputs(out / CONFIG, path)
     keep_last(path)
     strip(path, weights_beside=True)
-    (out / DATA).unlink()  # they are in model.onnx_data now
     check_operators(onnx.load(path, load_external_data=False))
-    numbers = parity(model, path, splits)
+    numbers = parity(load_causal_lm(checkpoint), path, splits)
     (out / "parity.json").write_text(json.dumps(numbers, indent=2))
     check_parity(numbers, config.max_abs_diff, config.min_cosine, "try export=optimum")
 

@@ -13,6 +13,7 @@ SIZES = (16, 32, 64, 128, 256)  # weights of a block, as MatMulNBits allows
 # A narrower range than from the smallest to the largest weight has finer steps; the best is searched.
 _SHARES = torch.linspace(0.7, 1.0, 31)
 _TINY = 1e-10
+_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +76,18 @@ def rounded(weight: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
 def in_blocks(
     weight: Tensor, bits: int, size: int, clip: bool = False, importance: Tensor | None = None
 ) -> Blocks:
-    """Round a matrix (rows, columns) to nearest; `importance` (columns,) weighs the clip's errors."""
-    rows, columns = weight.shape
-    blocks = padded(weight.detach().float(), size).view(rows, -1, size)
+    """Round a matrix (rows, columns) to nearest; `importance` (columns,) weighs the clip's errors.
+
+    A few rows at a time: the search holds several floats for each weight.
+    """
     if importance is not None:
         importance = padded(importance.float()[None], size).view(1, -1, size)
+    return stacked([_in_blocks(rows, bits, size, clip, importance) for rows in weight.detach().split(_ROWS)])
+
+
+def _in_blocks(weight: Tensor, bits: int, size: int, clip: bool, importance: Tensor | None) -> Blocks:
+    rows, columns = weight.shape
+    blocks = padded(weight.float(), size).view(rows, -1, size)
     scale, zero = block_grid(blocks, bits, clip, importance)
     codes = block_codes(blocks, scale, zero, bits).flatten(1).to(torch.uint8)
     return Blocks(

@@ -1,19 +1,22 @@
 """How far a quantized language model is from its float graph, in nats a token."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor
+from torch.nn.functional import kl_div
 
 from compress.data import Splits
 from compress.decoder import Decoder
 from compress.errors import GateError
+from compress.machine import give_back
 
 log = logging.getLogger(__name__)
 WINDOWS = 4  # of the select split, for the gate and for the choice of the level
@@ -32,15 +35,31 @@ def check_windows(model: Any, splits: Splits) -> Tensor:
 
 
 def divergence(dense: Path, others: Sequence[Path], windows: Tensor) -> list[float]:
-    """Mean KL(dense || other) of each, over all tokens."""
-    tokens = windows.shape[1]
-    paths = [dense, *others]
-    decoders = [Decoder(path, threads=0, capacity=tokens) for path in paths]
-    sums = np.zeros(len(others))
+    """Mean KL(dense || other) of each, over all tokens.
+
+    One model after another: what the dense one gives waits on the disk, not to hold two in memory.
+    """
+    with TemporaryDirectory() as folder:
+        for number, p in enumerate(_log_probabilities(dense, windows, prepack=False)):
+            np.save(f"{folder}/{number}.npy", p)
+        found = []
+        for other in others:
+            total = 0.0
+            for number, q in enumerate(_log_probabilities(other, windows)):
+                p = torch.from_numpy(np.load(f"{folder}/{number}.npy"))
+                total += float(kl_div(torch.from_numpy(q), p, reduction="sum", log_target=True))
+            found.append(total / windows.numel())
+        return found
+
+
+def _log_probabilities(path: Path, windows: Tensor, prepack: bool = True) -> Iterator[np.ndarray]:
+    """Of every next token (tokens, vocabulary), window by window; `prepack` as `Decoder` has it."""
+    decoder = Decoder(path, capacity=windows.shape[1], prepack=prepack)
     for window in windows.numpy():
-        p, *rest = [_log_softmax(_fresh(decoder, window)) for decoder in decoders]
-        sums += [float((np.exp(p) * (p - q)).sum()) for q in rest]
-    return [float(each) for each in sums / windows.numel()]
+        decoder.reset()
+        yield torch.log_softmax(torch.from_numpy(decoder.run(window)).float(), -1).numpy()
+    del decoder
+    give_back()
 
 
 def choose_level(dense: Path, path: Path, windows: Tensor, level: int) -> dict[str, Any]:
@@ -75,16 +94,6 @@ def check_divergence(kl: float, limit: float | None) -> None:
             allowed=f"at most {limit:g} (quantize.max_kl)",
             next="a smaller quantize.block_size, more bits (quantize=int8_blocks), or quantize.exclude",
         )
-
-
-def _fresh(decoder: Decoder, window: np.ndarray) -> np.ndarray:
-    decoder.reset()
-    return decoder.run(window)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    found: np.ndarray = torch.log_softmax(torch.from_numpy(logits).float(), -1).numpy()
-    return found
 
 
 def _with_level(source: Path, target: Path, level: int) -> None:

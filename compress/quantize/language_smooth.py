@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from compress.config import Int8Smooth, WeightType
 from compress.data import load_texts
 from compress.families import load_causal_lm
+from compress.machine import give_back
 from compress.quantize import coverage
 from compress.quantize.bit_choice import head_divergence
 from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph, computing
 from compress.quantize.blocks import in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, divergence, windows_of
-from compress.quantize.kernels import resolve, weight_limits
+from compress.quantize.kernels import Kernel, resolve, weight_limits
 from compress.quantize.language_layers import (
     EMBEDDING,
     HEAD,
@@ -69,10 +70,61 @@ class Smoothed:
     kl: float = 0.0  # nats a token, of 8 bits in them alone
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is left to know of the float model once it is gone from memory."""
+
+    found: list[Smoothed]
+    coarse: set[str]  # layers in blocks
+    excluded: list[str]  # nodes
+    kernel: Kernel
+    checked: Tensor  # windows (windows, tokens) for the gate
+
+
 @register(Int8Smooth)
 def quantize(
     config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
+    opened, made = _prepare(config, cpu_flags, graph, checkpoint, splits)
+    with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
+        source = opened.save(Path(folder))
+        del opened
+        give_back()
+        data = source.with_name(DATA)
+        quantize_dynamic(
+            source,
+            out / "model.onnx",
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=made.kernel.reduce_range,
+            weight_type=made.kernel.weight_type,
+            nodes_to_exclude=made.excluded,
+            use_external_data_format=data.is_file() and data.stat().st_size > 2 * INLINE_BYTES,
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},
+        )
+    give_back()
+    keep_companions(graph, out)
+    patterns = [re.escape(name) for name in made.excluded]
+    coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
+    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], made.checked)
+    alphas = [
+        {
+            "layers": e.names,
+            "alpha": e.alpha,
+            "per_token": e.per_token,
+            "kl": e.kl,
+            "blocks": bool(made.coarse.intersection(e.names)),
+        }
+        for e in made.found
+    ]
+    (out / FACTS).write_text(json.dumps({"kl": kl, "alphas": alphas}, indent=2))
+    check_divergence(kl, config.max_kl)
+
+
+def _prepare(
+    config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path
+) -> tuple[BlockGraph, Prepared]:
+    """The graph smoothed, with blocks where they are better, and what is to be known of the model."""
     model, texts = load_causal_lm(checkpoint), load_texts(splits)
     kernel, names = resolve(cpu_flags, WeightType.auto, None), chosen_layers(model, config.exclude)
     opened = BlockGraph(graph)
@@ -95,41 +147,17 @@ def quantize(
             opened.scale_tokens(read)
     if size is not None:
         linears = model.linears()
-        blocks = {name: in_blocks(linears[name].weight.detach(), 8, size) for name in coarse}
+        blocks = {name: in_blocks(linears[name].weight, 8, size) for name in coarse}
         opened.put_products(products, blocks, config.accuracy_level)
     if tables and size is not None:
         opened.put_tables(tables, EMBEDDING, in_blocks(embedding_of(model), 8, size))
-    excluded = [product.node for product in products if not product.linears <= set(names)]
-    with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
-        source = opened.save(Path(folder))
-        data = source.with_name(DATA)
-        quantize_dynamic(
-            source,
-            out / "model.onnx",
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            reduce_range=kernel.reduce_range,
-            weight_type=kernel.weight_type,
-            nodes_to_exclude=excluded,
-            use_external_data_format=data.is_file() and data.stat().st_size > 2 * INLINE_BYTES,
-            extra_options={"DefaultTensorType": TensorProto.FLOAT},
-        )
-    keep_companions(graph, out)
-    patterns = [re.escape(name) for name in excluded]
-    coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
-    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], check_windows(model, texts))
-    alphas = [
-        {
-            "layers": e.names,
-            "alpha": e.alpha,
-            "per_token": e.per_token,
-            "kl": e.kl,
-            "blocks": bool(coarse.intersection(e.names)),
-        }
-        for e in found
-    ]
-    (out / FACTS).write_text(json.dumps({"kl": kl, "alphas": alphas}, indent=2))
-    check_divergence(kl, config.max_kl)
+    return opened, Prepared(
+        found=found,
+        coarse=coarse,
+        excluded=[product.node for product in products if not product.linears <= set(names)],
+        kernel=kernel,
+        checked=check_windows(model, texts),
+    )
 
 
 @torch.no_grad()

@@ -5,14 +5,18 @@ The products become onnxruntime's MatMulNBits; embedding and head of a tied mode
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from compress.config import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
 from compress.errors import GateError
 from compress.families import load_causal_lm
+from compress.machine import give_back
 from compress.quantize import coverage, sqnr
 from compress.quantize.bit_choice import choose_bits
 from compress.quantize.block_graph import BlockGraph, Product, computing
@@ -30,8 +34,12 @@ from compress.quantize.language_layers import (
 )
 from compress.quantize.layerwise import Recipe, Rounded, round_layers
 from compress.registry import register
+from compress.result import LayerError
 
 FACTS = "blocks.json"
+
+
+Plan = tuple[Recipe, dict[str, Any]]  # and what blocks.json says of how it was chosen
 
 
 @register(Int8Blocks)
@@ -40,16 +48,17 @@ def quantize(
     config: Int8Blocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
     """Raises ConfigError for a block size that does not divide a width, GateError as `quantize` says."""
-    model = load_causal_lm(checkpoint)
+    _quantize(config, lambda model: (_recipe(config, model), {}), graph, checkpoint, splits, out)
+
+
+def _recipe(config: Int8Blocks, model: Any) -> Recipe:
     names = chosen_layers(model, config.exclude)
     if isinstance(config, Int4Blocks):
         bits = {name: config.head_bits if name == HEAD else 4 for name in names}
-        recipe = Recipe(
+        return Recipe(
             bits=bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq
         )
-    else:
-        recipe = Recipe(bits=dict.fromkeys(names, 8), size=config.block_size)
-    _finish(config, recipe, model, graph, splits, out)
+    return Recipe(bits=dict.fromkeys(names, 8), size=config.block_size)
 
 
 @register(MixedBlocks)
@@ -57,7 +66,10 @@ def quantize_mixed(
     config: MixedBlocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
     """Raises ConfigError where not even 4 bits everywhere fit into `max_size_mb`."""
-    model = load_causal_lm(checkpoint)
+    _quantize(config, lambda model: _mixed(config, model, graph, splits), graph, checkpoint, splits, out)
+
+
+def _mixed(config: MixedBlocks, model: Any, graph: Path, splits: Path) -> Plan:
     names = chosen_layers(model, config.exclude)
     check_block_size(model, names, config.block_size)
     opened = BlockGraph(graph)
@@ -68,22 +80,56 @@ def quantize_mixed(
     recipe = Recipe(
         bits=choice.bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq
     )
-    _finish(config, recipe, model, graph, splits, out, {"choice": choice.facts()})
+    return recipe, {"choice": choice.facts()}
 
 
-def _finish(
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What is left to know of the float model once it is gone from memory."""
+
+    errors: tuple[LayerError, ...]
+    facts: dict[str, Any]
+    excluded: tuple[str, ...]  # nodes
+    windows: int  # of calibration
+    checked: Tensor  # windows (windows, tokens) for the gate
+
+
+def _quantize(
     config: Int8Blocks | MixedBlocks,
-    recipe: Recipe,
-    model: Any,
+    plan: Callable[[Any], Plan],
     graph: Path,
+    checkpoint: Path,
     splits: Path,
     out: Path,
-    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Round, write the graph, and prove it."""
+    made = _make(config, plan, graph, checkpoint, splits, out)
+    give_back()
+    keep_companions(graph, out)
+    target = out / "model.onnx"
+    coverage.check(
+        coverage.measure(target, [re.escape(name) for name in made.excluded]), config.min_coverage, out
+    )
+    sqnr.check(
+        made.errors, config.min_sqnr_db, made.windows, out, "more bits, a smaller block, or quantize.exclude"
+    )
+    level = choose_level(graph / "model.onnx", target, made.checked, config.accuracy_level)
+    (out / FACTS).write_text(json.dumps({**level, **made.facts, "windows": made.windows}, indent=2))
+    check_divergence(level["kl"], config.max_kl)
+
+
+def _make(
+    config: Int8Blocks | MixedBlocks,
+    plan: Callable[[Any], Plan],
+    graph: Path,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+) -> Made:
+    model = load_causal_lm(checkpoint)
+    recipe, facts = plan(model)
     check_block_size(model, recipe.bits, recipe.size)
     texts = load_texts(splits)
-    checked = check_windows(model, texts)
     windows = windows_of(model, texts.calibration.texts, getattr(config, "windows", 2))
     opened = BlockGraph(graph)
     products = opened.products(weights_of(model))  # by the weights as they are now
@@ -91,20 +137,13 @@ def _finish(
     table = _table(model, recipe)
     rounded = round_layers(model, windows, recipe)
     write(opened, products, tables, rounded, table, config.accuracy_level, out)
-    keep_companions(graph, out)
-    target = out / "model.onnx"
-    excluded = [p.node for p in products if not p.linears <= set(recipe.bits)]
-    found = coverage.measure(target, [re.escape(name) for name in excluded])
-    coverage.check(found, config.min_coverage, out)
-    errors = tuple(sorted(rounded.errors, key=lambda error: error.alone_db))
-    sqnr.check(
-        errors, config.min_sqnr_db, len(windows), out, "more bits, a smaller block, or quantize.exclude"
+    return Made(
+        errors=tuple(sorted(rounded.errors, key=lambda error: error.alone_db)),
+        facts={"bits": dict(recipe.bits), **facts},
+        excluded=tuple(p.node for p in products if not p.linears <= set(recipe.bits)),
+        windows=len(windows),
+        checked=check_windows(model, texts),
     )
-    level = choose_level(graph / "model.onnx", target, checked, config.accuracy_level)
-    (out / FACTS).write_text(
-        json.dumps({**level, "bits": dict(recipe.bits), "windows": len(windows), **(facts or {})}, indent=2)
-    )
-    check_divergence(level["kl"], config.max_kl)
 
 
 def write(

@@ -117,6 +117,16 @@ def test_stacked_matrices_are_one():
     assert torch.equal(whole.weight(), in_blocks(torch.cat([one, two]), 4, 16).weight())
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_few_rows_at_a_time_are_all_of_them(bits, monkeypatch):
+    weight, importance = made((5, 40)), torch.rand(40)
+    whole = in_blocks(weight, bits, 16, True, importance)
+    monkeypatch.setattr("compress.quantize.blocks._ROWS", 2)
+    parts = in_blocks(weight, bits, 16, True, importance)
+    assert torch.equal(parts.codes, whole.codes)
+    assert torch.equal(parts.weight(), whole.weight())
+
+
 def test_rounding_a_rounded_weight_changes_nothing():
     weight = made((4, 32))
     scale, zero = block_grid(weight, 4)

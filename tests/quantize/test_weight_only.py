@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from scipy.special import rel_entr, softmax
 
 from compress.config import Clip, GenaiExport, Int4Blocks, Int8Blocks, MixedBlocks, Rounding
 from compress.decoder import Decoder
@@ -188,6 +189,15 @@ def test_products_are_found_by_their_numbers(language_graphs, language_checkpoin
     assert BlockGraph(language_graphs("llama")).products(wrong) == []
 
 
-def test_divergence_of_a_model_to_itself_is_zero(language_graphs):
-    path = language_graphs("llama") / "model.onnx"
-    assert divergence(path, [path], torch.arange(16)[None]) == [0.0]
+def test_divergence_is_scipys(run, language_graphs):
+    dense = language_graphs("llama") / "model.onnx"
+    small = run(Int4Blocks(block_size=32, **QUICK)) / "model.onnx"
+    windows = torch.arange(32).view(2, 16)
+    p, q = (
+        softmax(np.stack([Decoder(path, capacity=16).run(each) for each in windows.numpy()]), -1)
+        for path in (dense, small)
+    )
+    itself, found = divergence(dense, [dense, small], windows)
+    assert itself == pytest.approx(0, abs=1e-6)
+    assert found == pytest.approx(rel_entr(p, q).sum(-1).mean(), rel=1e-3)
+    assert found > 1e-3
