@@ -82,7 +82,9 @@ def in_blocks(
     """
     if importance is not None:
         importance = padded(importance.float()[None], size).view(1, -1, size)
-    return stacked([_in_blocks(rows, bits, size, clip, importance) for rows in weight.detach().split(_ROWS)])
+    return stacked(
+        [_in_blocks(rows, bits, size, clip, importance) for rows in torch.split(weight.detach(), _ROWS)]
+    )
 
 
 def _in_blocks(weight: Tensor, bits: int, size: int, clip: bool, importance: Tensor | None) -> Blocks:

@@ -40,8 +40,8 @@ def divergence(dense: Path, others: Sequence[Path], windows: Tensor) -> list[flo
     One model after another: what the dense one gives waits on the disk, not to hold two in memory.
     """
     with TemporaryDirectory() as folder:
-        for number, p in enumerate(_log_probabilities(dense, windows, prepack=False)):
-            np.save(f"{folder}/{number}.npy", p)
+        for number, expected in enumerate(_log_probabilities(dense, windows, prepack=False)):
+            np.save(f"{folder}/{number}.npy", expected)
         found = []
         for other in others:
             total = 0.0
