@@ -129,9 +129,10 @@ class ChannelPrune(PruneConfig):
 
 
 class LanguageImportance(Enum):
+    fisher = "fisher"  # how much the model's answers depend on it (Theis et al. 2018)
     obs = "obs"  # error that is left when the others are fitted anew (Optimal Brain Surgeon)
     wanda = "wanda"  # norm of the weights that read it x its root mean square (Sun et al. 2024)
-    magnitude = "magnitude"  # norm of the weights that read it: what the other two have to beat
+    magnitude = "magnitude"  # norm of the weights that read it: what the others have to beat
 
 
 @dataclass(kw_only=True)
@@ -156,11 +157,9 @@ class LanguagePrune(PruneConfig):
     # tokens at most; null keeps all. A multiple of 32 keeps kernels full
     vocabulary: int | None = None
     keep: LanguageKeep = field(default_factory=LanguageKeep)
-    importance: LanguageImportance = LanguageImportance.obs
+    importance: LanguageImportance = LanguageImportance.fisher
     round_to: int = 32  # kept channels are a multiple of this: a block of the 4-bit kernels
-    repair: bool = (
-        True  # least squares of the layer that reads what was cut, against the dense model's output
-    )
+    repair: bool = True  # least squares of the layer that reads what was cut, to what it gave before
     damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
     calibration_tokens: int = 32768  # for scores and least squares; ten a channel are enough
     protect_first: int = 2  # layers that are not dropped; without the first the model breaks

@@ -47,9 +47,9 @@ class Blocks:
         """What enters the first layer: (windows, tokens, hidden)."""
         return torch.cat([self.module.get_input_embeddings()(window[None]) for window in windows])
 
-    def run(self, block: nn.Module, hidden: Tensor, like: nn.Module | None = None) -> Tensor:
-        """One window (tokens, hidden) through one layer; `like`: the layer that `block` is a copy of."""
-        found = block(hidden[None], **self._kwargs[like or block])
+    def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        """One window (tokens, hidden) through one layer."""
+        found = block(hidden[None], **self._kwargs[block])
         return cast(Tensor, (found[0] if isinstance(found, tuple) else found)[0])
 
     def logits(self, hidden: Tensor) -> Tensor:

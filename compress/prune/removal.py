@@ -9,11 +9,18 @@ ROUNDS = 32  # in which the columns go; the errors are reckoned anew before each
 
 
 def keep_groups(
-    kind: LanguageImportance, weight: Tensor, gram: Tensor, size: int, count: int, damping: float
+    kind: LanguageImportance,
+    weight: Tensor,
+    gram: Tensor,
+    size: int,
+    count: int,
+    damping: float,
+    information: Tensor | None = None,
 ) -> Tensor:
     """Columns that stay, ascending, of `count` groups of `size` neighbouring columns.
 
-    `weight` (out, width), `gram` = E[h h^T] (width, width), both float64.
+    `weight` (out, width), `gram` = E[h h^T] (width, width), both float64; `information` (width,) for
+    `fisher`.
     """
     if kind is LanguageImportance.obs:
         groups = _eliminate(weight, gram, size, count, damping)
@@ -21,6 +28,9 @@ def keep_groups(
         scores = weight.pow(2).sum(0)
         if kind is LanguageImportance.wanda:
             scores = scores * gram.diagonal()
+        elif kind is LanguageImportance.fisher:
+            assert information is not None
+            scores = information
         groups = scores.view(-1, size).sum(1).topk(count).indices.sort().values
     return (groups[:, None] * size + torch.arange(size)).flatten()
 

@@ -28,18 +28,7 @@ def least_squares(
     return new_weight.to(weight.dtype), new_bias.to(bias.dtype)
 
 
-def fit(weight: Tensor, gram: Tensor, cross: Tensor, kept: Tensor, damping: float) -> Tensor:
-    """New weight (out, kept) of a layer that reads h, where another model gives y = W h of its own h.
-
-    Minimises E|y - W' h_K|^2 + l |W' - W_K|^2 with l = `damping` x mean of the diagonal: it is drawn
-    towards the weights as they were. W' = W_K + (E[y h_K^T] - W_K G_KK) (G_KK + l I)^-1. Of one and the
-    same h, this is `least_squares` without means: for layers that have no bias to take them.
-
-    `weight` (out, width), `gram` = E[h h^T] (width, width), `cross` = E[y h^T] (out, width); float64 inside.
-    """
-    w, g = weight.double()[:, kept], gram.double()[kept][:, kept]
-    strength = damping * g.diagonal().mean().clamp(min=1e-30)
-    normal = g + strength * torch.eye(len(kept), dtype=torch.float64)
-    change = torch.linalg.solve(normal, (cross.double()[:, kept] - w @ g).T).T
-    repaired: Tensor = w + change
-    return repaired.to(weight.dtype)
+def refit(weight: Tensor, gram: Tensor, kept: Tensor, damping: float) -> Tensor:
+    """`least_squares` of a layer that has no bias to take the means: `gram` = E[h h^T] is not centred."""
+    none = torch.zeros(len(weight), dtype=torch.float64), torch.zeros(len(gram), dtype=torch.float64)
+    return least_squares(weight, *none, gram, kept, damping)[0]

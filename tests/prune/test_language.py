@@ -28,7 +28,7 @@ def no_fresh_process(monkeypatch):
     monkeypatch.setattr(language, "check_reload", lambda model, out: None)
 
 
-def config(vocabulary=None, ffn=1.0, kv_heads=1.0, layers=1.0, importance="obs", **changes):
+def config(vocabulary=None, ffn=1.0, kv_heads=1.0, layers=1.0, importance="fisher", **changes):
     defaults = {"round_to": 8, "calibration_tokens": 512, "protect_first": 0, "protect_last": 0}
     return LanguagePrune(
         vocabulary=vocabulary,
@@ -185,16 +185,13 @@ def windows_of(model, splits):
     return calibration_windows(model, splits.calibration.texts, 512)
 
 
-@pytest.mark.parametrize("importance", ["obs", "wanda", "magnitude"])
+@pytest.mark.parametrize("importance", ["fisher", "obs", "wanda", "magnitude"])
 def test_without_repair_channels_are_as_they_were(importance, language_checkpoints, splits):
     """The small layer equals the large one with the other channels silenced."""
     before, after = (load_causal_lm(language_checkpoints["qwen3"]) for _ in range(2))
     narrow(after, config(ffn=0.5, importance=importance, repair=False), windows_of(after, splits))
     for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
-        rows = [
-            next(i for i in range(64) if torch.equal(old.mlp.up_proj.weight[i], row))
-            for row in new.mlp.up_proj.weight
-        ]
+        rows = kept_rows(old, new)
         assert len(rows) == 32
         assert rows == sorted(rows)
         assert torch.equal(old.mlp.gate_proj.weight[rows], new.mlp.gate_proj.weight)
@@ -218,28 +215,30 @@ def test_a_group_of_heads_goes_as_one(language_checkpoints, splits):
     assert (after.config.num_attention_heads, after.config.num_key_value_heads) == (2, 1)
 
 
+def kept_rows(old, new):
+    return [
+        next(i for i in range(64) if torch.equal(old.mlp.up_proj.weight[i], row))
+        for row in new.mlp.up_proj.weight
+    ]
+
+
 @torch.no_grad()
 def test_the_repair_is_the_least_squares_of_numpy(language_checkpoints, splits):
-    """In the second layer: of what the cut first layer feeds it, to what the dense one gives there."""
+    """Of both layers: of what the dense model feeds it, to what it gives there."""
     before, after = (load_causal_lm(language_checkpoints["mistral"]) for _ in range(2))
     windows = windows_of(after, splits)
     narrow(after, config(ffn=0.5, damping=1e-12), windows)
-    seen = {}
-
-    def note(name, what):
-        return lambda module, args, output: seen.setdefault(name, []).append(
-            (args[0] if what == "in" else output).flatten(0, -2).double().numpy()
+    for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
+        seen = []
+        handle = old.mlp.down_proj.register_forward_hook(
+            lambda _, args, out, s=seen: s.append((args[0], out))
         )
-
-    before.module.model.layers[1].mlp.down_proj.register_forward_hook(note("y", "out"))
-    down = after.module.model.layers[1].mlp.down_proj
-    down.register_forward_hook(note("h", "in"))
-    for model in (before, after):
         for window in windows:
-            model.run({"input_ids": window[None]})
-    h, y = (np.concatenate(seen[name]) for name in ("h", "y"))
-    expected = np.linalg.lstsq(h, y, rcond=None)[0].T
-    assert np.abs(down.weight.numpy() - expected).max() < 1e-4 * np.abs(expected).max()
+            before.run({"input_ids": window[None]})
+        handle.remove()
+        h, y = (torch.cat(each, 1)[0].double().numpy() for each in zip(*seen, strict=True))
+        expected = np.linalg.lstsq(h[:, kept_rows(old, new)], y, rcond=None)[0].T
+        assert np.abs(new.mlp.down_proj.weight.numpy() - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_least_squares_comes_nearer_to_dense(language_checkpoints, splits):
