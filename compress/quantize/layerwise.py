@@ -19,6 +19,7 @@ from compress.quantize.sqnr import sqnr_db
 from compress.result import LayerError
 
 _LOOKED_AT = 2  # windows for the error of each layer
+_EVERY = 4  # tokens for that of the head: its outputs are tens of thousands of numbers each
 _STRENGTHS = tuple(step / 10 for step in range(10))  # of AWQ; 0 is off
 
 
@@ -52,12 +53,12 @@ def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
     done = Rounded()
     dense = LayerInputs(model, windows[:_LOOKED_AT])
     head = model.linears()[HEAD]
-    head_before = head.weight.detach()
+    head_before = head.weight.detach().clone()
     if HEAD in recipe.bits:
         # To nearest: in a tied model its rows are also the embedding, which is no product.
         clip = recipe.clip is not Clip.none and recipe.bits[HEAD] == 4
         done.blocks[HEAD] = in_blocks(head_before, recipe.bits[HEAD], recipe.size, clip)
-        head.weight.data = done.blocks[HEAD].weight()
+        _replace(head, done.blocks[HEAD].weight())
         if is_tied(model):
             embedding_of(model).data = head.weight.data
     inputs = LayerInputs(model, windows)
@@ -75,7 +76,7 @@ def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
         )
         inputs.advance(index)
     if HEAD in done.blocks:
-        x, rounded_x = dense.final(dense.states[:1]), inputs.final(inputs.states[:1])
+        x, rounded_x = (each.final(each.states[:1, ::_EVERY]) for each in (dense, inputs))
         done.errors.append(_error(HEAD, head, x, x @ head_before.T, rounded_x @ head.weight.T))
     return done
 
@@ -93,7 +94,12 @@ def _round_reading(reading: Reading, recipe: Recipe, done: Rounded, normed: bool
     for name, linear in linears.items():
         blocks = _in_blocks(linear.weight.detach() * factors, recipe.bits[name], moment, recipe)
         done.blocks[name] = blocks
-        linear.weight.data = blocks.weight() / factors
+        _replace(linear, blocks.weight() / factors)
+
+
+def _replace(linear: nn.Linear, weight: Tensor) -> None:
+    """In place: the old weights are mapped from a file, which stays in memory while any of them is there."""
+    linear.weight.data.copy_(weight)
 
 
 def _in_blocks(weight: Tensor, bits: int, moment: Tensor | None, recipe: Recipe) -> Blocks:
