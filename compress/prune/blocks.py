@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from compress.families.causal_lm import CausalLM
 
+_BATCH = 4  # windows
+
 
 class Blocks:
     """The decoder layers of `model`, which run on hidden states of windows of one length.
@@ -51,6 +53,12 @@ class Blocks:
         """One window (tokens, hidden) through one layer."""
         found = block(hidden[None], **self._kwargs[block])
         return cast(Tensor, (found[0] if isinstance(found, tuple) else found)[0])
+
+    def advance(self, block: nn.Module, states: Tensor) -> None:
+        """Replace (windows, tokens, hidden) in front of one layer by those behind it, a few at a time."""
+        for some in torch.split(states, _BATCH):
+            found = block(some, **self._kwargs[block])
+            some.copy_(found[0] if isinstance(found, tuple) else found)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(tokens, hidden) that left the last layer -> (tokens, vocabulary)."""

@@ -131,8 +131,7 @@ def observe(blocks: Blocks, block: nn.Module, readers: Sequence[str], states: Te
 
         handles.append(linear.register_forward_pre_hook(note))
     try:
-        for index, window in enumerate(states):
-            states[index] = blocks.run(block, window)
+        blocks.advance(block, states)
     finally:
         for handle in handles:
             handle.remove()
