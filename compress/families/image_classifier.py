@@ -107,11 +107,14 @@ class ImageClassifier:
         check_weights(folder)
         path = folder / "pruning.json"
         history = read_json(path) if path.is_file() else []
+        height, width, channels = shape_of(preprocessing)
+        example = torch.zeros(1, channels, height, width)
         if "builder" in config:
             net = build(config["builder"], config.get("builder_kwargs") or {})
-            height, width, channels = shape_of(preprocessing)
-            replay(net, history, torch.zeros(1, channels, height, width))
+            replay(net, history, example)
             _fill(net, load_file(folder / "model.safetensors"), folder)
+        elif history:
+            net = _load_pruned(folder, history, example)
         else:
             net = _load_transformers(folder, config, facts.ffn_widths, attention)
         return cls(net, config, preprocessing, facts, history)
@@ -125,10 +128,10 @@ class ImageClassifier:
             save_file(
                 {name: t.contiguous() for name, t in net.state_dict().items()}, folder / "model.safetensors"
             )
-            if self.history:
-                (folder / "pruning.json").write_text(json.dumps(self.history) + "\n")
         else:
             net.save_pretrained(folder)  # type: ignore[operator]
+        if self.history:
+            (folder / "pruning.json").write_text(json.dumps(self.history) + "\n")
         (folder / "preprocessor_config.json").write_text(json.dumps(self.preprocessing, indent=2) + "\n")
         write_facts(facts, folder)
         height, width, channels = self.shape
@@ -137,7 +140,8 @@ class ImageClassifier:
             macs=self.macs(),
             widths=self.widths(),
             layer_names=self.layer_names(facts),
-            keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
+            # Stock transformers has one width for all layers of a ViT, and those of the config for a CNN.
+            keeps_checkpoint=facts.ffn_widths is None and ("builder" in self.config or not self.history),
             card=card_facts(self.shape, self.preprocessing, self.classes),
         )
         ramp = np.arange(2 * height * width * channels, dtype=np.uint32) * 37 % 256
@@ -302,6 +306,15 @@ def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
             found=" ".join(str(error).split())[:300],
             next="fetch the model again, config.json, pruning.json and weights of one revision",
         ) from None
+
+
+def _load_pruned(folder: Path, history: list[Any], example: Tensor) -> nn.Module:
+    """A net of transformers with fewer channels than its config says."""
+    config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    net: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
+    replay(net, history, example)
+    _fill(net, load_file(folder / "model.safetensors"), folder)
+    return net
 
 
 def _load_transformers(

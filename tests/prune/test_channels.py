@@ -1,14 +1,16 @@
 """Fewer channels: the widths that were asked for, a checkpoint that opens, importances that are right."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from compress import families
-from compress.config import ChannelImportance, ChannelPrune, ChannelScope
+from compress.config import ChannelImportance, ChannelPrune, ChannelScope, ImageClassifierModel
 from compress.errors import ConfigError, ModelError
 from compress.prune import channels, prune
 from compress.prune.batch_norm import reestimate
@@ -49,6 +51,31 @@ def test_every_importance_cuts_and_the_checkpoint_opens(name, kind, pruned, imag
     assert json.loads((out / "reopened.json").read_text())["max_abs_diff"] < 1e-4
     assert small.facts.lineage[-1].startswith(f"pruned ({kind.value}, local)")
     assert families.read_summary(out).macs == small.macs() < 0.5 * dense.macs()
+
+
+STOCK = {
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    "mobilenet_v2": {"image_size": 8, "depth_multiplier": 0.25},
+    "convnext": {"image_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_nets_of_transformers_are_cut_and_open_again(name, image_checkpoints, image_splits_folder, tmp_path):
+    """Twice: the second time what was cut before has to be opened first."""
+    published, dense, once, twice = (tmp_path / folder for folder in ("published", "dense", "once", "twice"))
+    for folder in (published, dense, once, twice):
+        folder.mkdir()
+    described = transformers.AutoConfig.for_model(name, num_channels=1, num_labels=3, **STOCK[name])
+    transformers.AutoModelForImageClassification.from_config(described).save_pretrained(published)
+    shutil.copy(image_checkpoints["resnet"] / "preprocessor_config.json", published)
+    families.import_model(ImageClassifierModel(source=f"path:{published}"), dense)
+    for before, after in ((dense, once), (once, twice)):
+        prune(config(), before, image_splits_folder, after)
+        assert json.loads((after / "reopened.json").read_text())["max_abs_diff"] < 1e-4
+        assert families.read_summary(after).macs < 0.7 * families.read_summary(before).macs
+        assert not families.read_summary(after).keeps_checkpoint
+    assert families.read_summary(dense).keeps_checkpoint
 
 
 @pytest.mark.parametrize("scope", SCOPES)
