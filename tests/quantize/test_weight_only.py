@@ -189,6 +189,13 @@ def test_products_are_found_by_their_numbers(language_graphs, language_checkpoin
     assert BlockGraph(language_graphs("llama")).products(wrong) == []
 
 
+def test_weights_rounded_in_place_are_not_written_to_the_checkpoint(run, language_checkpoints):
+    path = language_checkpoints["llama"] / "model.safetensors"
+    before = path.read_bytes()
+    run(Int4Blocks(block_size=32, **QUICK))
+    assert path.read_bytes() == before
+
+
 def test_divergence_is_scipys(run, language_graphs):
     dense = language_graphs("llama") / "model.onnx"
     small = run(Int4Blocks(block_size=32, **QUICK)) / "model.onnx"
