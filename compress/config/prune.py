@@ -158,7 +158,9 @@ class LanguagePrune(PruneConfig):
     vocabulary: int | None = None
     keep: LanguageKeep = field(default_factory=LanguageKeep)
     importance: LanguageImportance = LanguageImportance.fisher
-    round_to: int = 32  # kept channels are a multiple of this: a block of the 4-bit kernels
+    # of feed-forward channels. global: a width for each layer, to which the checkpoint is padded with zeros
+    scope: Scope = Scope["local"]
+    round_to: int = 64  # kept channels are a multiple of this: a block of the integer kernels
     repair: bool = True  # least squares of the layer that reads what was cut, to what it gave before
     damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
     calibration_tokens: int = 32768  # for scores and least squares; ten a channel are enough
@@ -172,3 +174,9 @@ class LanguagePrune(PruneConfig):
         within(self, 0.0, 10.0, "damping", open_low=True)
         within(self, 64, 100_000_000, "calibration_tokens")
         within(self, 0, 1000, "protect_first", "protect_last")
+        if self.scope is Scope["global"] and self.importance is not LanguageImportance.fisher:
+            raise ConfigError(
+                "prune.scope=global compares channels of different layers",
+                found=f"prune.importance={self.importance.value}",
+                allowed="fisher, which is about the model's answers",
+            )

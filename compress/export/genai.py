@@ -9,15 +9,17 @@ import json
 import logging
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import onnx
+from torch import nn
 
 from compress.config import GenaiExport
 from compress.errors import CompressError
 from compress.export.decoder_parity import check_parity, parity
 from compress.export.last_logits import keep_last
 from compress.export.strip import strip
-from compress.families import load_causal_lm
+from compress.families import load_causal_lm, read_facts
 from compress.machine import give_back
 from compress.onnx_gates import check_operators
 from compress.registry import register
@@ -39,6 +41,8 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     path = out / "model.onnx"
     _name_inputs(out / CONFIG, path)
     keep_last(path)
+    if read_facts(checkpoint).ffn_widths is not None:
+        _forget_widths(path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(load_causal_lm(checkpoint), path, splits)
@@ -48,11 +52,18 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
 
 def _build(checkpoint: Path, out: Path) -> None:
     from onnxruntime_genai.models.builder import create_model
+    from transformers import AutoModelForCausalLM
 
+    # The builder alone holds what was opened here, and lets go of it before it writes.
+    opened = [_opened(checkpoint)]
     said = io.StringIO()
     keep = {"model.onnx", DATA, CONFIG}
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            patch.object(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: opened.pop()),
+        ):
             create_model(
                 "", str(checkpoint), str(out), "fp32", "cpu", str(out), hf_token="false", hf_remote=False
             )
@@ -67,6 +78,33 @@ def _build(checkpoint: Path, out: Path) -> None:
     for path in out.iterdir():  # tokenizer files come from the checkpoint
         if path.is_file() and path.name not in keep:
             path.unlink()
+
+
+def _opened(checkpoint: Path) -> nn.Module:
+    """Layers of different widths as they are: stock transformers leaves them padded to one.
+
+    Gate and up of Phi-3 are split, which the builder would do where the config's one width says.
+    """
+    model = load_causal_lm(checkpoint)
+    module: Any = model.module
+    for layer in module.model.layers if model.facts.ffn_widths else ():
+        fused = getattr(layer.mlp, "gate_up_proj", None)
+        if fused is not None:
+            layer.mlp.gate_up_proj = None
+            for name, weight in zip(("gate_proj", "up_proj"), fused.weight.chunk(2), strict=True):
+                linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+                linear.weight = nn.Parameter(weight)
+                setattr(layer.mlp, name, linear)
+    return model.module
+
+
+def _forget_widths(path: Path) -> None:
+    """The builder notes one width for all feed-forward layers, and onnxruntime warns of it."""
+    model = onnx.load(path, load_external_data=False)
+    kept = [each for each in model.graph.value_info if "/mlp/" not in each.name]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    onnx.save(model, path)
 
 
 def _name_inputs(config: Path, path: Path) -> None:

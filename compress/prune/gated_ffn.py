@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.config import LanguageImportance, LanguagePrune
+from compress.config import LanguageImportance, LanguagePrune, Scope
 from compress.errors import ConfigError, ModelError
 from compress.families.causal_lm import CausalLM
 from compress.prune.blocks import Blocks
 from compress.prune.information import information
 from compress.prune.removal import keep_groups
 from compress.prune.repair import refit
-from compress.prune.selection import rounded_width
+from compress.prune.selection import cheapest_widths, rounded_width
+
+_FFN = "mlp.down_proj"
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,14 @@ class Cut:
 
     reader: str  # its path within a block
     size: int  # neighbouring columns of it that go together
-    count: int  # groups of them that stay
+    count: int  # groups of them that stay, where all layers are alike
     write: Callable[[Any, Tensor], None]  # cuts what writes these columns: of a block, to those kept
 
 
 @torch.no_grad()
 def narrow(model: CausalLM, config: LanguagePrune, windows: Tensor) -> None:
-    """Cut channels and key-value groups of every layer to the shares that `config.keep` names.
+    """Cut channels and key-value groups of every layer to the shares that `config.keep` names; in the global
+    scope the channels of all layers together.
 
     `windows`: (windows, tokens) of calibration text. The dense hidden states (windows, tokens, hidden) are
     held, and moments of one layer at a time.
@@ -47,13 +50,16 @@ def narrow(model: CausalLM, config: LanguagePrune, windows: Tensor) -> None:
     blocks = Blocks(model, windows)
     readers = [cut.reader for cut in found]
     known = information(model, windows, readers) if config.importance is LanguageImportance.fisher else None
+    counts = {cut.reader: [cut.count] * len(blocks) for cut in found}
+    if known and _FFN in counts and config.scope is Scope["global"]:
+        counts[_FFN] = cheapest_widths([each[_FFN] for each in known], config.keep.ffn, config.round_to)
     states = blocks.embed(windows)
     for index, block in enumerate(blocks):
         moments = observe(blocks, block, readers, states)
         for cut in found:
             mine = known[index][cut.reader] if known else None
-            _apply(cut, block, moments[cut.reader], mine, config)
-    note_widths(model, width, heads)
+            _apply(cut, counts[cut.reader][index], block, moments[cut.reader], mine, config)
+    note_heads(model, heads)
 
 
 def targets(model: CausalLM, config: LanguagePrune) -> tuple[int, int]:
@@ -99,7 +105,7 @@ def cuts(model: CausalLM, width: int, heads: int) -> list[Cut]:
 
         found.append(Cut("self_attn.o_proj", size, heads, write_heads))
     if width < model.widths()["ffn"][0]:
-        found.append(Cut("mlp.down_proj", 1, width, _write_channels))
+        found.append(Cut(_FFN, 1, width, _write_channels))
     return found
 
 
@@ -139,13 +145,19 @@ def observe(blocks: Blocks, block: nn.Module, readers: Sequence[str], states: Te
 
 
 def _apply(
-    cut: Cut, block: nn.Module, gram: Tensor, information: Tensor | None, config: LanguagePrune
+    cut: Cut,
+    count: int,
+    block: nn.Module,
+    gram: Tensor,
+    information: Tensor | None,
+    config: LanguagePrune,
 ) -> None:
+    """Leave `count` groups."""
     reader: Any = block.get_submodule(cut.reader)
+    if count * cut.size == reader.in_features:
+        return
     weight = reader.weight.detach()
-    kept = keep_groups(
-        config.importance, weight.double(), gram, cut.size, cut.count, config.damping, information
-    )
+    kept = keep_groups(config.importance, weight.double(), gram, cut.size, count, config.damping, information)
     repaired = refit(weight, gram, kept, config.damping) if config.repair else weight[:, kept].clone()
     reader.weight = nn.Parameter(repaired)
     reader.in_features = len(kept)
@@ -159,11 +171,10 @@ def keep_rows(linear: nn.Linear, kept: Tensor) -> None:
     linear.out_features = len(kept)
 
 
-def note_widths(model: CausalLM, width: int, heads: int) -> None:
+def note_heads(model: CausalLM, heads: int) -> None:
     """Into the config; the size of a head stays what it was, though it no longer divides the hidden size."""
     config = model.config
     shared, size = int(config.num_attention_heads) // model.kv_heads, model.head_dim
-    config.intermediate_size = width
     if heads < model.kv_heads:
         config.head_dim = size
         config.num_key_value_heads, config.num_attention_heads = heads, heads * shared

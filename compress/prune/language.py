@@ -92,9 +92,15 @@ def _tokenized(model: CausalLM, texts: Sequence[str], enough: int) -> Iterator[i
 
 def _step(config: LanguagePrune, before: dict[str, Any], after: dict[str, Any]) -> str:
     parts = [
-        f"{kind} {old[0]} to {after[kind][0]}" for kind, old in before.items() if old[0] != after[kind][0]
+        f"{kind} {old[0]} to {_told(after[kind])}" for kind, old in before.items() if {*old} != {*after[kind]}
     ]
     if len(after["ffn"]) < len(before["ffn"]):
         parts.append(f"layers {len(before['ffn'])} to {len(after['ffn'])}")
     how = f"{config.importance.value}, {'least squares' if config.repair else 'no repair'}"
     return f"pruned ({how}): {', '.join(parts) or 'nothing'}"
+
+
+def _told(widths: Sequence[int]) -> str:
+    """One number, or what they are between and on average."""
+    low, high = min(widths), max(widths)
+    return f"{low}" if low == high else f"{low}-{high} (mean {sum(widths) / len(widths):.0f})"

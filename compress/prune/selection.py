@@ -34,6 +34,34 @@ def select_global(scores: Sequence[Tensor], share: float, multiple: int) -> list
     ]
 
 
+def cheapest_widths(costs: Sequence[Tensor], share: float, multiple: int) -> list[int]:
+    """Width of each layer of a common number of channels, `share` of all of them in sum.
+
+    `costs` of a channel's absence must add up over layers. Of each layer the cheapest go first, `multiple` at
+    a time, down to half of what each would have if all were alike: costs are those of leaving one alone.
+    """
+    width = len(costs[0])
+    alike = rounded_width(width, share, multiple)
+    least = rounded_width(alike, 0.5, multiple)
+    saved = [torch.cat([each.new_zeros(1), each.sort().values.cumsum(0)]) for each in costs]
+    widths = [width] * len(costs)
+
+    def narrower(layer: int) -> int:
+        return (widths[layer] - 1) // multiple * multiple
+
+    def price(layer: int) -> float:
+        now, then = width - widths[layer], width - narrower(layer)
+        return float(saved[layer][then] - saved[layer][now]) / (then - now)
+
+    while True:
+        spare = sum(widths) - alike * len(costs)
+        free = [i for i, each in enumerate(widths) if narrower(i) >= least and each - narrower(i) <= spare]
+        if not free:
+            return widths
+        cheapest = min(free, key=price)
+        widths[cheapest] = narrower(cheapest)
+
+
 def removed(kept: Tensor, width: int) -> list[int]:
     """The other indices, ascending."""
     mask = torch.ones(width, dtype=torch.bool)

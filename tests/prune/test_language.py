@@ -3,12 +3,21 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import transformers
 
-from compress.config import LanguageImportance, LanguageKeep, LanguagePrune, StructuredPrune
+from compress.config import (
+    GenaiExport,
+    LanguageImportance,
+    LanguageKeep,
+    LanguagePrune,
+    Scope,
+    StructuredPrune,
+)
 from compress.errors import ConfigError, GateError, ModelError
+from compress.export import export
 from compress.families import load_causal_lm
 from compress.prune import language, prune
 from compress.prune.blocks import Blocks
@@ -254,6 +263,36 @@ def test_least_squares_comes_nearer_to_dense(language_checkpoints, splits):
         texts = " ".join(splits.test.texts)
         errors[repair] = float((logits(after, texts) - logits(before, texts)).pow(2).mean())
     assert errors[True] < 0.9 * errors[False]
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3"])
+def test_in_the_global_scope_each_layer_has_its_own_width(
+    name, language_checkpoints, splits_folder, tmp_path, no_fresh_process
+):
+    """The layer that writes little gives most channels, and what is exported has as many as are left."""
+    folder, cut, graph = (tmp_path / each for each in ("quiet", "cut", "graph"))
+    for each in (folder, cut, graph):
+        each.mkdir()
+    quiet = load_causal_lm(language_checkpoints[name])
+    with torch.no_grad():
+        quiet.module.model.layers[1].mlp.down_proj.weight *= 0.1
+    quiet.save(folder, quiet.facts)
+    prune(config(ffn=0.625, scope=Scope["global"]), folder, splits_folder, cut)
+    after = load_causal_lm(cut)
+    assert after.widths()["ffn"] == (64, 16)  # 40 each, in sum; none below half of it, in steps of 8
+    assert after.facts.ffn_widths == (64, 16)
+    assert "ffn 64 to 16-64 (mean 40)" in after.facts.lineage[-1]
+    torch.testing.assert_close(stock(cut)(ids_of(after)).logits, logits(after))
+    export(GenaiExport(), cut, splits_folder, graph)
+    fused = onnx.load(graph / "model.onnx").graph
+    reads = {each.name: tuple(each.dims) for each in fused.initializer if "down_proj" in each.name}
+    assert [*reads.values()] == [(64, after.config.hidden_size), (16, after.config.hidden_size)]
+    assert not [each.name for each in fused.value_info if "/mlp/" in each.name]  # of the one width
+
+
+def test_only_fisher_information_compares_layers():
+    with pytest.raises(ConfigError, match=r"prune\.scope=global compares.*\n.*obs\n.*fisher"):
+        config(ffn=0.5, importance="obs", scope=Scope["global"])
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
 """Which channels stay: properties over arbitrary scores."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import ConfigError
-from compress.prune.selection import removed, rounded_width, select_global, select_local
+from compress.prune.selection import (
+    cheapest_widths,
+    removed,
+    rounded_width,
+    select_global,
+    select_local,
+)
 
 shares = st.floats(0.01, 1.0)
 multiples = st.sampled_from([1, 4, 8, 64])
@@ -112,3 +120,41 @@ def test_global_with_layers_of_a_single_group():
 def test_scores_that_are_not_finite(select, value):
     with pytest.raises(ConfigError, match="not finite"):
         select([torch.tensor([1.0, value, 2.0, 3.0])], 0.5, 1)
+
+
+# ---------------------------------------------------------------- widths of their own
+
+
+def costs_of(count, width):
+    rows = st.lists(st.floats(0, 1e3, width=32), min_size=width, max_size=width)
+    return st.lists(rows, min_size=count, max_size=count).map(lambda found: [torch.tensor(x) for x in found])
+
+
+def price_of(costs, widths):
+    return sum(float(x.sort().values[: len(x) - w].sum()) for x, w in zip(costs, widths, strict=True))
+
+
+@given(costs=costs_of(3, 6), share=st.sampled_from([0.5, 0.67, 0.84]))
+def test_no_other_widths_of_that_sum_cost_less(costs, share):
+    found = cheapest_widths(costs, share, 1)
+    alike = rounded_width(6, share, 1)
+    least = rounded_width(alike, 0.5, 1)
+    every = [w for w in itertools.product(range(least, 7), repeat=3) if sum(w) == 3 * alike]
+    assert tuple(found) in every
+    assert price_of(costs, found) == pytest.approx(min(price_of(costs, w) for w in every), rel=1e-5, abs=1e-4)
+
+
+@given(share=st.floats(0.05, 1.0), multiple=st.sampled_from([1, 8, 16, 64]), seed=st.integers(0, 99))
+def test_widths_are_multiples_and_no_more_than_asked_for(share, multiple, seed):
+    random = torch.Generator().manual_seed(seed)
+    costs = [torch.rand(100, generator=random) * 10**i for i in range(4)]
+    found, alike = cheapest_widths(costs, share, multiple), rounded_width(100, share, multiple)
+    assert all(each == 100 or each % multiple == 0 for each in found)
+    assert all(each >= min(alike, multiple) for each in found)
+    assert 4 * alike <= sum(found) < 4 * alike + 4 * multiple
+
+
+def test_channels_leave_where_they_cost_least():
+    dear, cheap = torch.arange(8.0) + 10, torch.arange(8.0)
+    assert cheapest_widths([dear, cheap], 0.75, 2) == [8, 4]  # 12 of 16, none below 4
+    assert cheapest_widths([dear, cheap], 0.5, 2) == [6, 2]  # 2 is half of 4, so the dear one gives too
