@@ -47,6 +47,7 @@ FEWEST_ROUNDS = 3  # of a repeat, even when its share of the time is up
 # Stopping as soon as the interval looks narrow costs coverage: nominal 95 % gives 92 % (simulated, at
 # worst), nominal 98 % gives 96.5 %. So the intervals that say "95 %" are made with this quantile.
 QUANTILE = 0.99
+NO_FLASH_UP_TO = 2048  # tokens of a cache: onnxruntime's flash attention for CPUs is slower there
 MAX_CALLS = 1000  # of one block
 STOLEN = 0.05  # of a block's CPU time; beyond, it is measured again
 ATTEMPTS = 4  # at a block; the one with the least stolen counts
@@ -103,6 +104,9 @@ class Model:
         if "profile" in request:
             options.enable_profiling = True
             options.profile_file_prefix = request["profile"]
+        if self.caches:
+            plain = max(self.capacity.values()) <= NO_FLASH_UP_TO
+            os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] = str(int(plain))
         before = memory()
         start = time.perf_counter()
         self.session = onnxruntime.InferenceSession(

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 CHECK_TEXT = "The quick brown fox jumps over the lazy dog, and then it goes home to sleep for a while."
 _EXAMPLE = """
 # compress generate . --prompt "Once upon a time"
+# ORT_GQA_DISABLE_FLASH_ATTENTION=1 in the environment: onnxruntime 1.31 reads prompts faster.
 import onnxruntime_genai as og  # where genai_config.json is part of the artifact
 
 model = og.Model(".")

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,9 @@ from compress.registry import register
 def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> None:
     """Cut; write the checkpoint, `prune.json` and the gate's numbers, `reload.json`.
 
-    Tokens are counted in the calibration and train texts; scores, least squares and divergences come
-    from the calibration texts. Raises ModelError for a tokenizer or heads that cannot be cut, ConfigError
-    for a share or a vocabulary that leaves too little, GateError where stock transformers opens something
-    else.
+    All that is counted and measured is so on the calibration and train texts. Raises ModelError for a
+    tokenizer or heads that cannot be cut, ConfigError for a share or a vocabulary that leaves too little,
+    GateError where stock transformers opens something else.
     """
     model = load_causal_lm(checkpoint)
     before = model.widths()
@@ -38,9 +37,10 @@ def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> N
     if isinstance(found, ImageSplits):
         raise DataError("language models are pruned by text", found="images", allowed="data of texts")
     calibration, train = found.calibration.texts, found.train.texts
+    corpora = (*found.calibration.domains, *found.train.domains)
     with tempfile.TemporaryDirectory() as folder:
         summary = _vocabulary(model, config, (*calibration, *train), found.select.texts, Path(folder))
-        windows = calibration_windows(model, (*calibration, *train), config.calibration_tokens)
+        windows = calibration_windows(model, (*calibration, *train), config.calibration_tokens, corpora)
         shorter = windows[: max(1, depth.TOKENS // windows.shape[1])]
         # Of the dense model, but for its vocabulary: what the layers that stay have to come near to.
         dense = depth.last_hidden(model, shorter) if left < len(before["ffn"]) else None
@@ -69,25 +69,34 @@ def _vocabulary(
     return {"kept_tokens": kept, "bytes_per_token": {"before": before, "after": after}}
 
 
-def calibration_windows(model: CausalLM, texts: Sequence[str], tokens: int) -> Tensor:
-    """About `tokens` of them, as windows of `CONTEXT` (or one shorter), spread evenly over `texts`."""
-    ids = list(_tokenized(model, texts, 4 * tokens))
-    width = min(CONTEXT, len(ids))
+def calibration_windows(
+    model: CausalLM, texts: Sequence[str], tokens: int, corpora: Sequence[str] = ()
+) -> Tensor:
+    """About `tokens` of them, as windows of `CONTEXT` (or one shorter), spread evenly over `texts`.
+
+    `corpora`: that of each text; all of them have the same part, as far as they have so much text, and take
+    turns, so that the first windows are of all.
+    """
+    found: dict[str, list[int]] = {}
+    for text, corpus in zip(texts, corpora or ("",) * len(texts), strict=True):
+        ids = found.setdefault(corpus, [])
+        if len(ids) < 4 * tokens:
+            ids.extend(model.tokenize(text + "\n"))
+    longest = max(map(len, found.values()), default=0)
+    width = min(CONTEXT, longest)
     if width < 2:
-        raise DataError("too little text to calibrate with", found=f"{len(ids)} tokens", allowed="2 or more")
-    windows = torch.tensor(ids[: len(ids) // width * width]).view(-1, width)
-    count = min(len(windows), max(1, tokens // width))
-    return windows[torch.linspace(0, len(windows) - 1, count).round().long()]
-
-
-def _tokenized(model: CausalLM, texts: Sequence[str], enough: int) -> Iterator[int]:
-    found = 0
-    for text in texts:
-        if found >= enough:
-            return
-        ids = model.tokenize(text + "\n")
-        found += len(ids)
-        yield from ids
+        raise DataError("too little text to calibrate with", found=f"{longest} tokens", allowed="2 or more")
+    windows = [
+        torch.tensor(ids[: len(ids) // width * width], dtype=torch.int64).view(-1, width)
+        for ids in found.values()
+    ]
+    left, chosen = max(1, tokens // width), []  # (how far into its corpus, window)
+    for place, each in enumerate(sorted(windows, key=len)):  # what a small one lacks, the others give
+        count = min(len(each), -(-left // (len(windows) - place)))
+        left -= count
+        rows = torch.linspace(0, max(0, len(each) - 1), count).round().long().tolist()
+        chosen += [((number + 0.5) / count, each[row]) for number, row in enumerate(rows)]
+    return torch.stack([window for _, window in sorted(chosen, key=lambda pair: pair[0])])
 
 
 def _step(config: LanguagePrune, before: dict[str, Any], after: dict[str, Any]) -> str:

@@ -194,6 +194,16 @@ def windows_of(model, splits):
     return calibration_windows(model, splits.calibration.texts, 512)
 
 
+def test_every_corpus_has_the_same_part(language_checkpoints):
+    model = load_causal_lm(language_checkpoints["llama"])
+    texts, corpora = ["q" * 5000, "x" * 60, "z" * 5000, "q" * 5000], ["long", "short", "other", "long"]
+    windows = calibration_windows(model, texts, 512 * 9, corpora)
+    of = [model.tokenizer.decode(window[256:258])[0] for window in windows]
+    assert of == list("zqzqzqzqz")  # less than a window is short: the others give its part
+    assert len(calibration_windows(model, texts[:2], 512 * 9, corpora[:2])) == 9
+    assert calibration_windows(model, texts[1:2], 512).shape == (1, len(model.tokenize(texts[1] + "\n")))
+
+
 @pytest.mark.parametrize("importance", ["fisher", "obs", "wanda", "magnitude"])
 def test_without_repair_channels_are_as_they_were(importance, language_checkpoints, splits):
     """The small layer equals the large one with the other channels silenced."""

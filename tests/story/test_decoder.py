@@ -1,5 +1,7 @@
 """A language model step by step, against numpy."""
 
+import os
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -9,8 +11,10 @@ from compress.errors import ModelError
 
 
 @pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4, 5, 6, 7, 8], [3], [2, 7]])
-def test_pieces_give_what_the_whole_gives(tmp_path, tiny_lm, cuts):
-    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=9)
+@pytest.mark.parametrize("capacity", [9, 4096])  # with onnxruntime's plain and its flash attention
+def test_pieces_give_what_the_whole_gives(tmp_path, tiny_lm, cuts, capacity):
+    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=capacity)
+    assert os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] == ("1" if capacity == 9 else "0")
     assert decoder.fused
     ids = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
     for _ in range(2):  # the second time over what the first one left in the buffers
