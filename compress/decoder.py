@@ -19,6 +19,7 @@ Array = np.ndarray
 # (442 tokens, 9 heads of 64, 2 threads: 9.4 and 4.5 ms a layer; 2,000: 110 and 91), which takes tokens x
 # tokens x heads floats for it.
 _NO_FLASH, _NO_FLASH_UP_TO = "ORT_GQA_DISABLE_FLASH_ATTENTION", 2048
+_WANTED = os.environ.get(_NO_FLASH)  # by the user
 KEEP = "num_logits_to_keep"  # an input of ours that may be left out: of how many last tokens logits are made
 
 
@@ -36,7 +37,7 @@ class Decoder:
         options.log_severity_level = 3
         if not prepack:
             options.add_session_config_entry("session.disable_prepacking", "1")
-        os.environ[_NO_FLASH] = str(int(capacity <= _NO_FLASH_UP_TO))
+        os.environ[_NO_FLASH] = _WANTED or str(int(capacity <= _NO_FLASH_UP_TO))
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         outputs = [each.name for each in self.session.get_outputs()]

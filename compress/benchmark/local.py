@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.benchmark import caches, stats
 from compress.benchmark.machine import cpu_facts, threads_available
+from compress.benchmark.runner import NO_FLASH_UP_TO
 from compress.config import LocalTarget
 from compress.errors import BenchmarkError
 from compress.registry import register
@@ -151,7 +152,10 @@ def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Map
         machine={
             **machine,
             **samples["packages"],
-            "session": {key: processes[baseline][0][key] for key in SESSION_FACTS},
+            "session": {
+                **{key: processes[baseline][0][key] for key in SESSION_FACTS},
+                "ORT_GQA_DISABLE_FLASH_ATTENTION": f"1 up to {NO_FLASH_UP_TO} tokens",
+            },
             "seconds": samples["wall_seconds"],
             "stopped": samples["stopped"],
         },

@@ -16,7 +16,8 @@ class Importance(Enum):
 
 
 # local: the same share from every layer, so that widths are uniform;
-# global (a keyword, hence this form): one ranking over all layers, which ships as ONNX only.
+# global (a keyword, hence this form): one ranking over all layers, which ships as ONNX only, or, of language
+# models, as a checkpoint padded with zeros too.
 Scope = Enum("Scope", {"local": "local", "global": "global"})
 
 
@@ -158,7 +159,7 @@ class LanguagePrune(PruneConfig):
     vocabulary: int | None = None
     keep: LanguageKeep = field(default_factory=LanguageKeep)
     importance: LanguageImportance = LanguageImportance.fisher
-    # of feed-forward channels. global: a width for each layer, to which the checkpoint is padded with zeros
+    # of feed-forward channels. global: each layer has a width of its own, and layers are dropped first
     scope: Scope = Scope["local"]
     round_to: int = 64  # kept channels are a multiple of this: a block of the integer kernels
     repair: bool = True  # least squares of the layer that reads what was cut, to what it gave before
@@ -176,7 +177,7 @@ class LanguagePrune(PruneConfig):
         within(self, 0, 1000, "protect_first", "protect_last")
         if self.scope is Scope["global"] and self.importance is not LanguageImportance.fisher:
             raise ConfigError(
-                "prune.scope=global compares channels of different layers",
-                found=f"prune.importance={self.importance.value}",
-                allowed="fisher, which is about the model's answers",
+                "scope=global compares channels of different layers",
+                found=f"importance={self.importance.value}",
+                allowed="importance=fisher, which is about the model's answers",
             )

@@ -19,7 +19,9 @@ from compress.errors import CompressError
 from compress.export.decoder_parity import check_parity, parity
 from compress.export.last_logits import keep_last
 from compress.export.strip import strip
-from compress.families import load_causal_lm, read_facts
+from compress.families import load_causal_lm
+from compress.families.checkpoint import read_config
+from compress.families.padding import WIDTHS
 from compress.machine import give_back
 from compress.onnx_gates import check_operators
 from compress.registry import register
@@ -41,7 +43,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     path = out / "model.onnx"
     _name_inputs(out / CONFIG, path)
     keep_last(path)
-    if read_facts(checkpoint).ffn_widths is not None:
+    if WIDTHS in read_config(checkpoint):
         _forget_widths(path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
@@ -87,7 +89,7 @@ def _opened(checkpoint: Path) -> nn.Module:
     """
     model = load_causal_lm(checkpoint)
     module: Any = model.module
-    for layer in module.model.layers if model.facts.ffn_widths else ():
+    for layer in module.model.layers if getattr(model.config, WIDTHS, None) else ():
         fused = getattr(layer.mlp, "gate_up_proj", None)
         if fused is not None:
             layer.mlp.gate_up_proj = None

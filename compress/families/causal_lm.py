@@ -21,7 +21,7 @@ from compress.families.checkpoint import (
     write_facts,
 )
 from compress.families.gguf import convert, gguf_of
-from compress.families.padding import cut_padding, padded
+from compress.families.padding import WIDTHS, cut_padding, padded
 from compress.families.summary import Summary, write_summary
 from compress.families.transformer import Architecture, Stack
 from compress.registry import register
@@ -78,8 +78,8 @@ class CausalLM:
         check_heads(described)
         check_weights(folder)
         module = _load_module(folder, attention)
-        if facts.ffn_widths is not None:
-            cut_padding(module, facts.ffn_widths)
+        if (widths := described.get(WIDTHS)) is not None:
+            cut_padding(module, widths)
         return cls(module, _load_tokenizer(folder, module.config.vocab_size), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
@@ -88,10 +88,11 @@ class CausalLM:
         widths = self.widths()["ffn"]
         ragged = len(set(widths)) > 1
         self.config.intermediate_size = max(widths)
+        setattr(self.config, WIDTHS, list(widths) if ragged else None)
         module.save_pretrained(folder, state_dict=padded(module) if ragged else None)
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)
-        write_facts(replace(facts, ffn_widths=widths if ragged else None), folder)
+        write_facts(facts, folder)
         ids = torch.tensor([self.tokenize(CHECK_TEXT)[:16]])
         summary = Summary(
             parameters=self.parameters(),

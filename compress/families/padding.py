@@ -1,7 +1,8 @@
 """Feed-forward layers of different widths in a checkpoint of one width, which stock transformers loads.
 
 Its config knows one width for all layers, so that narrower ones are padded with channels of zeros: they give
-nothing, and get no gradient. What is loaded here, and what is exported, is without them.
+nothing, and get no gradient. What is loaded here, and what is exported, is without them; how wide each layer
+is, config.json says, of which stock transformers keeps what it does not know.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError
 
+WIDTHS = "ffn_widths"  # in config.json
 _Change = Callable[[Tensor, int, int], Tensor]  # of a tensor along a dimension, with a number of equal parts
 
 
@@ -33,17 +35,21 @@ def padded(module: Any) -> dict[str, Tensor]:
 
 
 def cut_padding(module: Any, widths: Sequence[int]) -> None:
-    """Make each feed-forward layer as wide as `widths` say, in place.
+    """Make each feed-forward layer as wide as `widths`, out of a config.json, say, in place.
 
     Raises ModelError where they do not fit the layers, or what would go is not zero.
     """
     layers = module.model.layers
-    common = [layer.mlp.down_proj.in_features for layer in layers]
-    if len(widths) != len(layers) or not all(0 < w <= most for w, most in zip(widths, common, strict=True)):
+    widest = max(layer.mlp.down_proj.in_features for layer in layers)
+    if (
+        not isinstance(widths, Sequence)
+        or len(widths) != len(layers)
+        or not all(isinstance(each, int) and 0 < each <= widest for each in widths)
+    ):
         raise ModelError(
-            "the widths in compress.json are not those of the layers",
+            f"{WIDTHS} in config.json are not those of the layers",
             found=widths,
-            allowed=f"{len(layers)} widths, from 1 to {max(common)}",
+            allowed=f"{len(layers)} whole numbers, from 1 to {widest}",
         )
     for index, (layer, width) in enumerate(zip(layers, widths, strict=True)):
 
@@ -53,7 +59,7 @@ def cut_padding(module: Any, widths: Sequence[int]) -> None:
                 raise ModelError(
                     f"the channels of layer {index} behind its width of {width} are not zero",
                     allowed="zeros, which pad it to the width in config.json",
-                    next="write compress.json and weights anew, both of one pruning",
+                    next="fetch config.json again, of the revision of the weights",
                 )
             return torch.cat([piece.narrow(dim, 0, width) for piece in pieces], dim)
 
@@ -64,6 +70,14 @@ def cut_padding(module: Any, widths: Sequence[int]) -> None:
                 linear, kind, nn.Parameter(value.clone(), requires_grad=getattr(linear, kind).requires_grad)
             )
             linear.out_features, linear.in_features = linear.weight.shape
+        note_width(layer.mlp, width)
+
+
+def note_width(mlp: Any, width: int) -> None:
+    """Where the layer itself remembers it; what computes goes by the weights."""
+    for name in ("intermediate_size", "ffn_dim"):
+        if hasattr(mlp, name):
+            setattr(mlp, name, width)
 
 
 def _changed(mlp: nn.Module, change: _Change) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from compress.config import LanguageImportance, LanguagePrune, Scope
 from compress.errors import ConfigError, ModelError
 from compress.families.causal_lm import CausalLM
+from compress.families.padding import note_width
 from compress.prune.blocks import Blocks
 from compress.prune.information import information
 from compress.prune.removal import keep_groups
@@ -63,8 +64,19 @@ def narrow(model: CausalLM, config: LanguagePrune, windows: Tensor) -> None:
 
 
 def targets(model: CausalLM, config: LanguagePrune) -> tuple[int, int]:
-    """Feed-forward channels and key-value heads that stay of each layer; raises ConfigError where none do."""
-    before = {"ffn": model.widths()["ffn"][0], "kv_heads": model.kv_heads}
+    """Feed-forward channels and key-value heads that stay of each layer.
+
+    Raises ConfigError where none do, ModelError where layers of different widths would be cut.
+    """
+    widths = model.widths()["ffn"]
+    if len(set(widths)) > 1 and config.keep.ffn < 1.0:
+        raise ModelError(
+            "the feed-forward layers have widths of their own already",
+            found=f"{min(widths)} to {max(widths)}",
+            allowed="layers of one width, as in the dense model",
+            next="prune the dense model once, to the share wanted in the end",
+        )
+    before = {"ffn": widths[0], "kv_heads": model.kv_heads}
     for kind, size in before.items():
         share = getattr(config.keep, kind)
         if share * size < 0.5:
@@ -117,9 +129,7 @@ def _write_channels(block: Any, columns: Tensor) -> None:
     else:
         keep_rows(mlp.gate_proj, columns)
         keep_rows(mlp.up_proj, columns)
-    for name in ("intermediate_size", "ffn_dim"):
-        if hasattr(mlp, name):
-            setattr(mlp, name, len(columns))
+    note_width(mlp, len(columns))
 
 
 def observe(blocks: Blocks, block: nn.Module, readers: Sequence[str], states: Tensor) -> dict[str, Tensor]:

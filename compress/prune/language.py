@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.config import LanguagePrune
+from compress.config import LanguagePrune, Scope
 from compress.data import ImageSplits, load_splits
 from compress.errors import DataError
 from compress.families import load_causal_lm
@@ -44,8 +44,11 @@ def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> N
         shorter = windows[: max(1, depth.TOKENS // windows.shape[1])]
         # Of the dense model, but for its vocabulary: what the layers that stay have to come near to.
         dense = depth.last_hidden(model, shorter) if left < len(before["ffn"]) else None
-        narrow(model, config, windows)
+        if config.scope is not Scope["global"]:
+            narrow(model, config, windows)
         dropped = depth.drop_layers(model, config, shorter, dense) if dense is not None else []
+        if config.scope is Scope["global"]:  # one share of the layers that stay: the thinnest leave first
+            narrow(model, config, windows)
         after = model.widths()
         summary |= {"before": before, "after": after, "dropped_layers": dropped}
         summary["calibration_tokens"] = windows.numel()
@@ -105,8 +108,8 @@ def _step(config: LanguagePrune, before: dict[str, Any], after: dict[str, Any]) 
     ]
     if len(after["ffn"]) < len(before["ffn"]):
         parts.append(f"layers {len(before['ffn'])} to {len(after['ffn'])}")
-    how = f"{config.importance.value}, {'least squares' if config.repair else 'no repair'}"
-    return f"pruned ({how}): {', '.join(parts) or 'nothing'}"
+    how = config.importance.value, config.scope.value, "least squares" if config.repair else "no repair"
+    return f"pruned ({', '.join(how)}): {', '.join(parts) or 'nothing'}"
 
 
 def _told(widths: Sequence[int]) -> str:

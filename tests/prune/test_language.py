@@ -1,6 +1,7 @@
 """Language models of every architecture, cut each way: what is left is the model that the config names."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -16,9 +17,11 @@ from compress.config import (
     Scope,
     StructuredPrune,
 )
+from compress.data import load_splits
 from compress.errors import ConfigError, GateError, ModelError
 from compress.export import export
 from compress.families import load_causal_lm
+from compress.families.padding import cut_padding
 from compress.prune import language, prune
 from compress.prune.blocks import Blocks
 from compress.prune.depth import divergences, drop_layer, last_hidden
@@ -290,8 +293,7 @@ def test_in_the_global_scope_each_layer_has_its_own_width(
     prune(config(ffn=0.625, scope=Scope["global"]), folder, splits_folder, cut)
     after = load_causal_lm(cut)
     assert after.widths()["ffn"] == (64, 16)  # 40 each, in sum; none below half of it, in steps of 8
-    assert after.facts.ffn_widths == (64, 16)
-    assert "ffn 64 to 16-64 (mean 40)" in after.facts.lineage[-1]
+    assert "global, least squares): ffn 64 to 16-64 (mean 40)" in after.facts.lineage[-1]
     torch.testing.assert_close(stock(cut)(ids_of(after)).logits, logits(after))
     export(GenaiExport(), cut, splits_folder, graph)
     fused = onnx.load(graph / "model.onnx").graph
@@ -300,8 +302,55 @@ def test_in_the_global_scope_each_layer_has_its_own_width(
     assert not [each.name for each in fused.value_info if "/mlp/" in each.name]  # of the one width
 
 
+def test_in_the_global_scope_the_share_is_of_the_layers_that_stay(
+    language_checkpoints, splits_folder, tmp_path, no_fresh_process
+):
+    chosen = config(ffn=0.5, layers=0.5, scope=Scope["global"])
+    prune(chosen, language_checkpoints["qwen2"], splits_folder, tmp_path)
+    assert load_causal_lm(tmp_path).widths()["ffn"] == (32,)
+
+
+def test_what_has_widths_of_its_own_is_not_cut_again(language_checkpoints, splits_folder, tmp_path):
+    model = load_causal_lm(language_checkpoints["llama"])
+    with torch.no_grad():
+        for linear in model.module.model.layers[0].mlp.children():
+            if isinstance(linear, torch.nn.Linear):
+                linear.weight.zero_()
+    cut_padding(model.module, (24, 64))
+    model.save(tmp_path, model.facts)
+    with pytest.raises(ModelError, match=r"widths of their own already\n.*24 to 64\n"):
+        prune(config(ffn=0.5), tmp_path, splits_folder, tmp_path / "out")
+
+
+def test_the_corpora_of_the_texts_balance_the_calibration(
+    language_checkpoints, splits_folder, tmp_path, monkeypatch, no_fresh_process
+):
+    found = load_splits(splits_folder)
+    named = replace(
+        found,
+        **{
+            name: replace(split, domains=(name,) * len(split.texts))
+            for name in ("calibration", "train")
+            for split in [getattr(found, name)]
+        },
+    )
+    monkeypatch.setattr(language, "load_splits", lambda folder: named)
+    seen = []
+    monkeypatch.setattr(
+        language,
+        "calibration_windows",
+        lambda model, texts, tokens, corpora: (
+            seen.append((texts, corpora)) or calibration_windows(model, texts, tokens, corpora)
+        ),
+    )
+    prune(config(ffn=0.5), language_checkpoints["llama"], splits_folder, tmp_path)
+    texts = (*found.calibration.texts, *found.train.texts)
+    corpora = ("calibration",) * len(found.calibration.texts) + ("train",) * len(found.train.texts)
+    assert seen == [(texts, corpora)]
+
+
 def test_only_fisher_information_compares_layers():
-    with pytest.raises(ConfigError, match=r"prune\.scope=global compares.*\n.*obs\n.*fisher"):
+    with pytest.raises(ConfigError, match=r"^scope=global compares.*\n.*obs\n.*fisher"):
         config(ffn=0.5, importance="obs", scope=Scope["global"])
 
 
