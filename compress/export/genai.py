@@ -43,7 +43,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     path = out / "model.onnx"
     _name_inputs(out / CONFIG, path)
     keep_last(path)
-    if WIDTHS in read_config(checkpoint):
+    if read_config(checkpoint).get(WIDTHS):
         _forget_widths(path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))

@@ -88,7 +88,8 @@ class CausalLM:
         widths = self.widths()["ffn"]
         ragged = len(set(widths)) > 1
         self.config.intermediate_size = max(widths)
-        setattr(self.config, WIDTHS, list(widths) if ragged else None)
+        if ragged or hasattr(self.config, WIDTHS):  # that of a model it was cut from no longer holds
+            setattr(self.config, WIDTHS, list(widths) if ragged else None)
         module.save_pretrained(folder, state_dict=padded(module) if ragged else None)
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)

@@ -87,6 +87,7 @@ def test_padding_gets_no_gradient(ragged, tmp_path):
 
 
 def test_layers_of_one_width_are_left_alone(language_checkpoints):
+    assert "ffn_widths" not in json.loads((language_checkpoints["llama"] / "config.json").read_text())
     module = load_causal_lm(language_checkpoints["llama"]).module
     found = padded(module)
     assert all(torch.equal(value, found[name]) for name, value in module.state_dict().items())
