@@ -23,8 +23,8 @@ import onnxruntime
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ArtifactError
-from compress.onnx_file import inspect_and_try
-from compress.store import sha256_file
+from compress.graph.untrusted import inspect_and_try
+from compress.stages.store import sha256_file
 
 MANIFEST_VERSION = 1
 _SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"

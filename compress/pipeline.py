@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compress import families, looks
-from compress.assemble import Rung, assemble, ship
+from compress import models
 from compress.benchmark import (
     benchmark,
     check_workloads,
@@ -15,24 +14,23 @@ from compress.benchmark import (
     measure_limits,
     profile_operators,
 )
-from compress.config import (
-    ChannelPrune,
-    LocalTarget,
-    NoRecover,
-    RunConfig,
-    TargetConfig,
-)
+from compress.config.prune import ChannelPrune
+from compress.config.recover import NoRecover
+from compress.config.run import RunConfig
+from compress.config.target import LocalTarget, TargetConfig
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate
 from compress.export import export, plain
-from compress.latency import Timed, share_for_latency
+from compress.judge import test_set_uses as looks
+from compress.judge.assemble import Rung, assemble, ship
 from compress.prune import prune
+from compress.prune.latency import Timed, share_for_latency
 from compress.quantize import left_out, quantize, without_exclusion
 from compress.recover import recover
 from compress.report import write_reports
-from compress.result import Report
-from compress.road import Road
-from compress.store import Entry, sha256_model
+from compress.schema.report import Report
+from compress.stages.runner import Road
+from compress.stages.store import Entry, sha256_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +121,8 @@ def at_latency(config: RunConfig, road: Road) -> RunConfig:
 
 def load(config: RunConfig, road: Road) -> Entry:
     """The dense checkpoint."""
-    identity = families.identity(config.model)
-    return road.stage("load", families.import_model, config.model, identity=identity)
+    identity = models.identity(config.model)
+    return road.stage("load", models.import_model, config.model, identity=identity)
 
 
 def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, command: str) -> Entry:

@@ -15,21 +15,14 @@ import transformers
 from onnx import TensorProto
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from compress.config import (
-    CausalLMModel,
-    EncoderModel,
-    ImageClassifierModel,
-    ImageData,
-    ImageFormat,
-    ImageSet,
-    TextData,
-    TextFile,
-)
+from compress.config.data import ImageData, ImageFormat, ImageSet, TextData, TextFile
+from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.data import ImageSplits, Splits, load_images, load_texts, open_splits
-from compress.families import import_model
-from compress.families.checkpoint import Facts
-from compress.families.image_classifier import ImageClassifier, build
+from compress.models import import_model
+from compress.models.checkpoint import Facts
+from compress.models.image_classifier import ImageClassifier, build
 
+pytest_plugins = ["tests.runs"]
 torch.set_num_threads(1)
 
 SPECIAL = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
@@ -193,7 +186,7 @@ def image_checkpoints(tmp_path_factory) -> dict[str, Path]:
     folders = {}
     for seed, (name, kwargs) in enumerate(NETS.items()):
         published, folders[name] = (tmp_path_factory.mktemp(f"{name}{word}") for word in ("-published", ""))
-        builder = f"compress.families.image_nets:{name}"
+        builder = f"compress.models.image_nets:{name}"
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             net = build(builder, kwargs)

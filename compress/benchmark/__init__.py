@@ -9,20 +9,20 @@ import numpy as np
 from compress.benchmark import local as local
 from compress.benchmark.limits import calibrate, floor, load_limits, memory_ms, save_limits
 from compress.benchmark.local import Speed, load_speed
-from compress.benchmark.machine import cpu_facts, threads_available
 from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.stats import verdict
-from compress.config import LocalTarget, TargetConfig, workload_shape
+from compress.config.target import LocalTarget, TargetConfig, workload_shape
 from compress.data import load_splits
 from compress.errors import ConfigError
-from compress.families import Model, load, read_facts
-from compress.families.preprocessing import check_side, read_preprocessing, shape_of
+from compress.models import Model, load, read_facts
+from compress.models.preprocessing import check_side, read_preprocessing, shape_of
 from compress.registry import implementation
+from compress.system.cpu import cpu_facts, threads_available
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from compress.families.causal_lm import CausalLM
+    from compress.models.causal_lm import CausalLM
 
 __all__ = [
     "Speed",

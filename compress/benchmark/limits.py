@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.benchmark.runner import Worker
 from compress.errors import BenchmarkError
-from compress.result import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
+from compress.schema.report import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
 
 ROWS, WIDTH = 512, 1024  # of the products: 1 to 4 MB each, which fits a second-level cache
 WARMUP_SECONDS = 0.3

@@ -15,12 +15,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from compress.benchmark import caches, stats
-from compress.benchmark.machine import cpu_facts, threads_available
 from compress.benchmark.runner import NO_FLASH_UP_TO
-from compress.config import LocalTarget
+from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
 from compress.registry import register
-from compress.result import Estimate, Latency
+from compress.schema.report import Estimate, Latency
+from compress.system.cpu import cpu_facts, threads_available
 
 WARMUP_SECONDS = 2.0  # at most, of one model on one workload
 BLOCK_MS = 50.0

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from compress.benchmark.caches import capacity, is_language_model, shared_cache
 from compress.benchmark.runner import Failure, Worker
 from compress.errors import BenchmarkError
-from compress.result import (
+from compress.schema.report import (
     ACTIVATIONS,
     ATTENTION,
     FLOAT,

@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # its parts load when they are used: scipy.stats takes a second
 
 from compress.benchmark.runner import QUANTILE, repeat_ratios
-from compress.result import Estimate, Latency
+from compress.schema.report import Estimate, Latency
 
 Blocks = Sequence[Mapping[str, Any]]  # {"repeat", "start" in seconds, "ms": [...]}, in order of time
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from compress.config.checks import check_seed, within
+from compress.config.space import Choice, Float
 from compress.config.target import workload_shape
 from compress.errors import ConfigError
-from compress.space import Choice, Float
 
 
 class Importance(Enum):

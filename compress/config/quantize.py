@@ -7,8 +7,8 @@ from enum import Enum
 from typing import ClassVar
 
 from compress.config.checks import check_seed, within
+from compress.config.space import Choice
 from compress.errors import ConfigError
-from compress.space import Choice
 
 
 class WeightType(Enum):

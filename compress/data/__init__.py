@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from compress.config import DataConfig, Documents, ImageData, TextData
+from compress.config.data import DataConfig, Documents, ImageData, TextData
 from compress.data import documents as _documents
 from compress.data import images as _images
 from compress.data import splits as _texts

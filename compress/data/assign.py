@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from compress.config import TextData
+from compress.config.data import TextData
 from compress.data.text import Document, passages, split_sentences, text_key, words
 from compress.errors import DataError
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from compress.config import Documents
+from compress.config.data import Documents
 from compress.data.near_duplicates import near_duplicates
 from compress.data.splits import NAMES, load_texts, save
 from compress.data.text import Document, read_documents, split_sentences, text_key, words

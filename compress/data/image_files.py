@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import ImageFormat, ImageSet, Resize
+from compress.config.data import ImageFormat, ImageSet, Resize
 from compress.data.parquet import read_parquet
 from compress.errors import DataError
 from compress.sources import fetch

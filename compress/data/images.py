@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import ImageData
+from compress.config.data import ImageData
 from compress.data.image_files import read_images
 from compress.errors import DataError
 from compress.registry import register
-from compress.result import Split
+from compress.schema.report import Split
 
 KIND = "images"
 _NAMES = ("test", "select", "calibration", "train")  # the order in which they take

@@ -14,7 +14,7 @@ import scipy
 from numpy.typing import NDArray
 
 from compress.data.text import split_sentences
-from compress.result import NearDuplicates
+from compress.schema.report import NearDuplicates
 
 SHINGLE = 5  # characters, so that languages without spaces count too
 LIMIT = 0.8  # Jaccard similarity from which on a text is a near-duplicate

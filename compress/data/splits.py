@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import PairFile, PairFormat, PairSplit, TextData
+from compress.config.data import PairFile, PairFormat, PairSplit, TextData
 from compress.data.assign import Examples, split_documents
 from compress.data.near_duplicates import near_duplicates
 from compress.data.similarity import Judgements, read_matrix, read_table
 from compress.data.text import Document, read_documents, split_sentences, text_key, words
 from compress.errors import ConfigError, DataError
 from compress.registry import register
-from compress.result import NearDuplicates, Split
+from compress.schema.report import NearDuplicates, Split
 from compress.sources import fetch, identity
 
 NAMES = ("calibration", "train", "select", "test")

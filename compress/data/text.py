@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import mwparserfromhell
 from mwparserfromhell import nodes
 
-from compress.config import TextFormat
+from compress.config.data import TextFormat
 from compress.errors import DataError
 
 

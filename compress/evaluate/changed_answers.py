@@ -6,7 +6,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.result import ChangedAnswer
+from compress.schema.report import ChangedAnswer
 
 SHOWN = 12
 SIDE = 224  # pixels

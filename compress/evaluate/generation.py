@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.decoder import Decoder
+from compress.graph.decoder import Decoder
 
 NGRAM = 4
 

@@ -9,7 +9,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from compress.config import ImageClassification, PairSplit
+from compress.config.data import PairSplit
+from compress.config.evaluate import ImageClassification
 from compress.data import load_images
 from compress.data.images import ImageSplit
 from compress.errors import DataError, GateError, ModelError
@@ -22,10 +23,10 @@ from compress.evaluate.statistics import (
     paired_accuracy_drop,
     paired_mean_drop,
 )
-from compress.families.preprocessing import pixel_values, read_preprocessing
+from compress.models.preprocessing import pixel_values, read_preprocessing
 from compress.registry import register
-from compress.result import ClassDrop, ClassificationDetails, Confusion, Estimate
-from compress.store import sha256_file
+from compress.schema.report import ClassDrop, ClassificationDetails, Confusion, Estimate
+from compress.stages.store import sha256_file
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

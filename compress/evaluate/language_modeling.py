@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import LanguageModeling, PairSplit, language_metrics
+from compress.config.data import PairSplit
+from compress.config.evaluate import LanguageModeling, language_metrics
 from compress.data import TextSplit, load_texts
-from compress.decoder import Decoder
 from compress.errors import ConfigError, DataError, GateError, ModelError, did_you_mean
 from compress.evaluate.dense_states import dense_states
 from compress.evaluate.embedder import load_tokenizer
@@ -25,11 +25,12 @@ from compress.evaluate.language_quality import (
 )
 from compress.evaluate.quality import save_quality
 from compress.evaluate.windows import common_places, cut, read_row, same_text
-from compress.families import read_facts
-from compress.families.checkpoint import read_config
+from compress.graph.decoder import Decoder
+from compress.models import read_facts
+from compress.models.checkpoint import read_config
 from compress.registry import register
-from compress.result import Continuation, LanguageDomain
-from compress.store import sha256_model
+from compress.schema.report import Continuation, LanguageDomain
+from compress.stages.store import sha256_model
 
 
 @register(LanguageModeling)

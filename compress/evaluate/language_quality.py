@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import LanguageModeling
+from compress.config.evaluate import LanguageModeling
 from compress.errors import ConfigError
 from compress.evaluate.quality import Quality
 from compress.evaluate.statistics import mean_interval, paired_mean_drop, paired_ratio_drop, ratio_interval
 from compress.evaluate.windows import Ints, Row, Window
-from compress.result import Continuation, Estimate, LanguageDetails, LanguageDomain, Score
+from compress.schema.report import Continuation, Estimate, LanguageDetails, LanguageDomain, Score
 
 Floats = NDArray[np.float64]
 _ROWS = 64  # of logits at once

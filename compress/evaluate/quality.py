@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import StoreError
-from compress.result import ClassificationDetails, Estimate, LanguageDetails, Score
+from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config import PairSplit, SentenceSimilarity
+from compress.config.data import PairSplit
+from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits, load_texts
 from compress.errors import ConfigError, DataError, did_you_mean
 from compress.evaluate.embedder import embed, load_tokenizer
@@ -23,8 +24,8 @@ from compress.evaluate.statistics import (
     quantile_interval,
 )
 from compress.registry import register
-from compress.result import Estimate, Score
-from compress.store import sha256_file
+from compress.schema.report import Estimate, Score
+from compress.stages.store import sha256_file
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ import scipy  # its parts load when they are used: scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
 
 from compress.errors import DataError
-from compress.result import Estimate, Score
+from compress.schema.report import Estimate, Score
 
 Kind = Literal["spearman", "pearson"]
 Floats = NDArray[np.float64]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from compress.config import ExportConfig, GenaiExport, OptimumExport
+from compress.config.export import ExportConfig, GenaiExport, OptimumExport
 from compress.registry import implementation
 
 

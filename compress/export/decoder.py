@@ -8,12 +8,12 @@ from typing import Any
 
 import onnx
 
-from compress.config import OptimumExport
+from compress.config.export import OptimumExport
 from compress.export.attempt import attempt
 from compress.export.decoder_parity import check_parity, parity
 from compress.export.strip import strip
-from compress.families.causal_lm import CausalLM
-from compress.onnx_gates import check_operators
+from compress.graph.gates import check_operators
+from compress.models.causal_lm import CausalLM
 
 
 def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from compress.data import load_texts
-from compress.decoder import Decoder
 from compress.errors import GateError
-from compress.families.causal_lm import CausalLM
+from compress.graph.decoder import Decoder
+from compress.models.causal_lm import CausalLM
 
 WINDOWS, TOKENS, STEPS = 4, 128, 8
 

@@ -14,17 +14,17 @@ from unittest.mock import patch
 import onnx
 from torch import nn
 
-from compress.config import GenaiExport
+from compress.config.export import GenaiExport
 from compress.errors import CompressError
 from compress.export.decoder_parity import check_parity, parity
 from compress.export.last_logits import keep_last
 from compress.export.strip import strip
-from compress.families import load_causal_lm
-from compress.families.checkpoint import read_config
-from compress.families.padding import WIDTHS
-from compress.machine import give_back
-from compress.onnx_gates import check_operators
+from compress.graph.gates import check_operators
+from compress.models import load_causal_lm
+from compress.models.checkpoint import read_config
+from compress.models.padding import WIDTHS
 from compress.registry import register
+from compress.system.memory import give_back
 
 log = logging.getLogger(__name__)
 CONFIG = "genai_config.json"

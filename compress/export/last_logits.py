@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.decoder import KEEP
 from compress.errors import GateError
+from compress.graph.decoder import KEEP
 
 
 def keep_last(path: Path) -> None:

@@ -10,17 +10,17 @@ from typing import Any
 
 import onnx
 
-from compress.config import OptimumExport
+from compress.config.export import OptimumExport
 from compress.data import load_texts
 from compress.export.attempt import attempt
 from compress.export.decoder import export_decoder
 from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.export.parity import EXAMPLES, check_parity, parity
 from compress.export.strip import strip
-from compress.families import load_causal_lm, load_encoder, read_facts
-from compress.families.causal_lm import FAMILY as CAUSAL_LM
-from compress.families.encoder import Encoder
-from compress.onnx_gates import check_operators
+from compress.graph.gates import check_operators
+from compress.models import load_causal_lm, load_encoder, read_facts
+from compress.models.causal_lm import FAMILY as CAUSAL_LM
+from compress.models.encoder import Encoder
 from compress.registry import register
 
 log = logging.getLogger(__name__)

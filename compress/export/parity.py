@@ -8,8 +8,8 @@ import onnxruntime
 import torch
 
 from compress.errors import GateError
-from compress.families import Model
-from compress.onnx_gates import check_outputs
+from compress.graph.gates import check_outputs
+from compress.models import Model
 
 EXAMPLES = 64
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import onnx
 import torch
 
-from compress.config import TorchExport
+from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.export.attempt import attempt
 from compress.export.parity import EXAMPLES, check_parity, parity
 from compress.export.sizes import fold_sizes
 from compress.export.strip import strip
-from compress.families import load
-from compress.onnx_gates import check_operators
+from compress.graph.gates import check_operators
+from compress.models import load
 from compress.registry import register
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from compress.config import PruneConfig
+from compress.config.prune import PruneConfig
 from compress.registry import implementation
-from compress.result import PruningSensitivity
+from compress.schema.report import PruningSensitivity
 
 _SENSITIVITY = "sensitivity.json"
 _ADAPTER = TypeAdapter(PruningSensitivity)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from compress.families.causal_lm import CausalLM
+from compress.models.causal_lm import CausalLM
 
 _BATCH = 4  # windows
 

@@ -6,8 +6,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compress.config import ChannelImportance
-from compress.families.image_classifier import ImageClassifier
+from compress.config.prune import ChannelImportance
+from compress.models.image_classifier import ImageClassifier
 from compress.prune.examples import Labelled
 from compress.prune.gradients import accumulate
 

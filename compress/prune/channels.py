@@ -12,11 +12,11 @@ import torch
 import torch_pruning as tp
 from torch import Tensor
 
-from compress.config import ChannelPrune, ChannelScope
+from compress.config.prune import ChannelPrune, ChannelScope
 from compress.data import load_images
 from compress.errors import ConfigError, ModelError
-from compress.families import load_image_classifier
-from compress.families.image_classifier import ImageClassifier
+from compress.models import load_image_classifier
+from compress.models.image_classifier import ImageClassifier
 from compress.prune import save_pruning_sensitivity
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_importance import importance, prepare
@@ -27,7 +27,7 @@ from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
 from compress.prune.tracing import own_groups, told
 from compress.registry import register
-from compress.result import PruningSensitivity
+from compress.schema.report import PruningSensitivity
 
 log = logging.getLogger(__name__)
 BISECTIONS = 12

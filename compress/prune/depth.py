@@ -7,9 +7,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from compress.config import LanguagePrune
+from compress.config.prune import LanguagePrune
 from compress.errors import ConfigError
-from compress.families.causal_lm import CausalLM
+from compress.models.causal_lm import CausalLM
 from compress.prune.blocks import Blocks
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.families import Model
+from compress.models import Model
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.config import LanguageImportance, LanguagePrune, Scope
+from compress.config.prune import LanguageImportance, LanguagePrune, Scope
 from compress.errors import ConfigError, ModelError
-from compress.families.causal_lm import CausalLM
-from compress.families.padding import note_width
+from compress.models.causal_lm import CausalLM
+from compress.models.padding import note_width
 from compress.prune.blocks import Blocks
-from compress.prune.information import information
-from compress.prune.removal import keep_groups
-from compress.prune.repair import refit
+from compress.prune.fisher import information
+from compress.prune.least_squares import refit
+from compress.prune.select_columns import keep_groups
 from compress.prune.selection import cheapest_widths, rounded_width
 
 _FFN = "mlp.down_proj"

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ConfigError
-from compress.families import Model
+from compress.models import Model
 from compress.prune.examples import Examples, Labelled, inputs_of
 
 

@@ -6,8 +6,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compress.config import Importance
-from compress.prune.moments import Moments
+from compress.config.prune import Importance
+from compress.prune.activation_stats import Moments
 
 
 class ActivationImportance(tp.importance.Importance):  # type: ignore[misc]

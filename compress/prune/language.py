@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.config import LanguagePrune, Scope
+from compress.config.prune import LanguagePrune, Scope
 from compress.data import ImageSplits, load_splits
 from compress.errors import DataError
-from compress.families import load_causal_lm
-from compress.families.causal_lm import CONTEXT, CausalLM
+from compress.models import load_causal_lm
+from compress.models.causal_lm import CONTEXT, CausalLM
 from compress.prune import depth
 from compress.prune.gated_ffn import narrow, targets
 from compress.prune.reload import check_reload

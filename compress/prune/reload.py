@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from compress.families import Model
+    from compress.models import Model
 
 MAX_ABS_DIFF = 1e-4  # of hidden states, or of logits
 GENERATED = 16  # tokens
@@ -32,7 +32,7 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
     import numpy as np
 
     from compress.errors import GateError
-    from compress.families import read_check_inputs
+    from compress.models import read_check_inputs
 
     inputs = read_check_inputs(checkpoint)
     if model.output_name == "logits" and "input_ids" in inputs:
@@ -60,8 +60,8 @@ def _stock_view(model: "Model", inputs: "Mapping[str, np.ndarray]") -> tuple[str
     """The class of transformers that opens the checkpoint, which of its outputs to compare, and ours."""
     import torch
 
-    from compress.families.causal_lm import CausalLM
-    from compress.families.encoder import Encoder
+    from compress.models.causal_lm import CausalLM
+    from compress.models.encoder import Encoder
 
     tensors = {name: torch.from_numpy(each) for name, each in inputs.items()}
     with torch.no_grad():
@@ -80,7 +80,7 @@ def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tenso
     import torch
 
     from compress.errors import GateError
-    from compress.families import load
+    from compress.models import load
 
     with torch.no_grad():
         expected, found = model.run(inputs), load(checkpoint).run(inputs)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch_pruning as tp
 
-from compress.config import ChannelImportance, ChannelPrune, Fit
+from compress.config.prune import ChannelImportance, ChannelPrune
+from compress.config.recover import Fit
 from compress.data import ImageSplits
-from compress.families.image_classifier import ImageClassifier
+from compress.models.image_classifier import ImageClassifier
 from compress.prune.tracing import own_groups, told
-from compress.training.fit import Fitted, Trainer
+from compress.training.supervised import Fitted, Trainer
 
 
 def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits, out: Path) -> Fitted:

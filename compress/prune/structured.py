@@ -13,18 +13,18 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compress.config import Importance, Keep, Scope, StructuredPrune
+from compress.config.prune import Importance, Keep, Scope, StructuredPrune
 from compress.data import load_images, load_texts
 from compress.errors import ConfigError, ModelError
-from compress.families import Model, load, read_check_inputs
-from compress.families.causal_lm import FAMILY as CAUSAL_LM
-from compress.families.image_classifier import ImageClassifier
+from compress.models import Model, load, read_check_inputs
+from compress.models.causal_lm import FAMILY as CAUSAL_LM
+from compress.models.image_classifier import ImageClassifier
+from compress.prune.activation_stats import Moments, collect
 from compress.prune.examples import Examples, Labelled, inputs_of
 from compress.prune.gradients import accumulate
 from compress.prune.importance import importance
-from compress.prune.moments import Moments, collect
+from compress.prune.least_squares import least_squares
 from compress.prune.reload import check_reload, check_reopened
-from compress.prune.repair import least_squares
 from compress.prune.selection import removed, select_global, select_local
 from compress.prune.tracing import told
 from compress.registry import register

@@ -11,8 +11,8 @@ import transformers
 from torch import nn
 
 from compress.errors import ModelError
-from compress.families.causal_lm import CausalLM
-from compress.families.checkpoint import copy_companions, read_json
+from compress.models.causal_lm import CausalLM
+from compress.models.checkpoint import copy_companions, read_json
 from compress.prune.vocabulary import (
     check_kind,
     choose,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import onnx
 
-from compress.config import Int8Dynamic, Int8Static, QuantizeConfig
-from compress.onnx_gates import check_interface, check_operators
+from compress.config.quantize import Int8Dynamic, Int8Static, QuantizeConfig
+from compress.graph.gates import check_interface, check_operators
 from compress.quantize.coverage import load_coverage
 from compress.quantize.sensitivity import load_sensitivity
 from compress.quantize.sqnr import load_layer_errors

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 
 from compress.data import load_splits
-from compress.families import Model, load
+from compress.models import Model, load
 
 EXAMPLES = 64  # of the calibration split, for means and maxima of activations
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization.quant_utils import QUANT_INPUT_SUFFIX
 
+from compress.graph.weights import Weights
 from compress.quantize.activations import collect
-from compress.quantize.weights import Weights
 
 _INT32 = np.iinfo(np.int32)
 Feeds = Sequence[Mapping[str, np.ndarray]]

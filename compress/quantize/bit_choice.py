@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.config import Clip, MixedBlocks
+from compress.config.quantize import Clip, MixedBlocks
 from compress.errors import ConfigError
 from compress.quantize.blocks import block_bytes, in_blocks
 from compress.quantize.language_layers import HEAD, embedding_of, is_tied

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from compress.errors import ConfigError, GateError
 from compress.quantize.layers import positions_of
-from compress.result import Coverage, SkippedNode
+from compress.schema.report import Coverage, SkippedNode
 
 _PRODUCTS = {"MatMul", "Gemm", "Conv"}
 _INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "MatMulNBits", "QGemm"}

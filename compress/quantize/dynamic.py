@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
 
-from compress.config import Int8Dynamic
+from compress.config.quantize import Int8Dynamic
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.finish import finish

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from compress.errors import ConfigError
-from compress.quantize.weights import Weights
+from compress.graph.weights import Weights
 
 _ROUNDS = 100  # chains of convolutions settle in fewer
 _SETTLED = 1e-3  # factors that near to 1

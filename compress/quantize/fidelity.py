@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from compress.data import Splits
-from compress.decoder import Decoder
 from compress.errors import GateError
-from compress.machine import give_back
+from compress.graph.decoder import Decoder
+from compress.system.memory import give_back
 
 log = logging.getLogger(__name__)
 WINDOWS = 4  # of the select split, for the gate and for the choice of the level

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import onnx
 
-from compress.config import Int8Dynamic, Int8Static
+from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.data import load_splits
-from compress.families import load
+from compress.models import load
 from compress.quantize import coverage, sensitivity, sqnr
 from compress.quantize.activations import EXAMPLES, calibration_feeds, feeds_of
 from compress.quantize.bias import correct_bias

@@ -8,7 +8,7 @@ code does with `act_order`; scales and zero points, those of onnxruntime's MatMu
 import torch
 from torch import Tensor
 
-from compress.config import Clip
+from compress.config.quantize import Clip
 from compress.quantize.blocks import Blocks, block_codes, block_grid, padded
 
 _LAZY = 128  # columns between two updates of all that follow

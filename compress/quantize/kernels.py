@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.quant_utils import get_qmin_qmax_for_qType
 
-from compress.config import WeightType
+from compress.config.quantize import WeightType
 
 # Dot-product instructions that accumulate 8-bit products without saturating.
 _EXACT_X86 = {"avx_vnni", "avx512_vnni", "avx512vnni", "amx_int8"}

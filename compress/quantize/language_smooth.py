@@ -22,10 +22,9 @@ from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
 from torch import Tensor, nn
 
-from compress.config import Int8Smooth, WeightType
+from compress.config.quantize import Int8Smooth, WeightType
 from compress.data import load_texts
-from compress.families import load_causal_lm
-from compress.machine import give_back
+from compress.models import load_causal_lm
 from compress.quantize import coverage
 from compress.quantize.bit_choice import head_divergence
 from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph, computing
@@ -44,6 +43,7 @@ from compress.quantize.layer_inputs import LayerInputs, Reading
 from compress.quantize.quiet import quiet
 from compress.quantize.smooth import factors
 from compress.registry import register
+from compress.system.memory import give_back
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 FACTS = "smooth.json"

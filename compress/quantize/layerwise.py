@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.config import Clip, Rounding
+from compress.config.quantize import Clip, Rounding
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.gptq import gptq
 from compress.quantize.language_layers import HEAD, embedding_of, is_tied
 from compress.quantize.layer_inputs import LayerInputs, Reading, second_moments
 from compress.quantize.sqnr import sqnr_db
-from compress.result import LayerError
+from compress.schema.report import LayerError
 
 _LOOKED_AT = 2  # windows for the error of each layer
 _EVERY = 4  # tokens for that of the head: its outputs are tens of thousands of numbers each

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from compress.config import Int8Qat
+from compress.config.quantize import Int8Qat
 from compress.data import ImageSplits, load_images
 from compress.errors import GateError, ModelError
-from compress.families import load_image_classifier
-from compress.families.image_classifier import ImageClassifier
+from compress.models import load_image_classifier
+from compress.models.image_classifier import ImageClassifier
 from compress.quantize.activations import collect
 from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve, weight_limits
@@ -32,7 +32,7 @@ from compress.quantize.layers import is_convolutional
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, write_back
 from compress.registry import register
-from compress.training.fit import distillation
+from compress.training.supervised import distillation
 
 log = logging.getLogger(__name__)
 _SELECT_BATCH = 250

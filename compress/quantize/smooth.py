@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from compress.graph.weights import Weights
 from compress.quantize.activations import collect
-from compress.quantize.weights import Weights
 
 _LEAST = 1e-5  # a channel that is always zero needs no factor, and must not get an infinite one
 

@@ -14,10 +14,10 @@ import onnx
 from pydantic import TypeAdapter
 
 from compress.errors import GateError
-from compress.onnx_gates import check_outputs
+from compress.graph.gates import check_outputs
 from compress.quantize.activations import collect
 from compress.quantize.layers import ALONE, beside, quantized_layers
-from compress.result import LayerError, LayerErrors
+from compress.schema.report import LayerError, LayerErrors
 
 TEXTS = 16  # of the calibration split
 LIMIT_DB = 150.0  # beyond what float32 can tell apart; stands for "equal"

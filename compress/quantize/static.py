@@ -23,9 +23,9 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from compress.config import Calibrator, Int8Static
+from compress.config.quantize import Calibrator, Int8Static
 from compress.data import load_splits
-from compress.families import Model, load
+from compress.models import Model, load
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.calibrate import Grid, least_squares_ranges

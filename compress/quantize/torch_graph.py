@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from compress.graph.weights import Weights
 from compress.quantize.torch_nodes import cannot_train, check_nodes, run_node
-from compress.quantize.weights import Weights
 
 _OUTERMOST = 127.0  # steps from zero
 _INT32 = (-(2**31), 2**31 - 1)

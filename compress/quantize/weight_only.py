@@ -12,11 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.config import Int4Blocks, Int8Blocks, MixedBlocks
+from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
 from compress.errors import GateError
-from compress.families import load_causal_lm
-from compress.machine import give_back
+from compress.models import load_causal_lm
 from compress.quantize import coverage, sqnr
 from compress.quantize.bit_choice import choose_bits
 from compress.quantize.block_graph import BlockGraph, Product, computing
@@ -34,7 +33,8 @@ from compress.quantize.language_layers import (
 )
 from compress.quantize.layerwise import Recipe, Rounded, round_layers
 from compress.registry import register
-from compress.result import LayerError
+from compress.schema.report import LayerError
+from compress.system.memory import give_back
 
 FACTS = "blocks.json"
 

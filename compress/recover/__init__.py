@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.config import RecoverConfig, TrainConfig
+from compress.config.recover import RecoverConfig, TrainConfig
 from compress.registry import implementation
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compress.config import ImageClassifierModel, Supervised
+from compress.config.model import ImageClassifierModel
+from compress.config.recover import Supervised
 from compress.data import ImageSplits, load_images
-from compress.families import load_image_classifier
-from compress.families.checkpoint import Facts
-from compress.families.image_classifier import FAMILY, ImageClassifier, build, import_image_classifier
+from compress.models import load_image_classifier
+from compress.models.checkpoint import Facts
+from compress.models.image_classifier import FAMILY, ImageClassifier, build, import_image_classifier
 from compress.registry import register
-from compress.training.fit import Trainer, write_fitted
+from compress.training.supervised import Trainer, write_fitted
 
 
 @register(Supervised)

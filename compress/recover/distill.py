@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cosine_similarity
 
-from compress.config import Distill
+from compress.config.recover import Distill
 from compress.data import load_texts
 from compress.errors import DataError
-from compress.families import load_encoder
-from compress.families.encoder import Encoder
-from compress.recover.loop import Trainer
+from compress.models import load_encoder
+from compress.models.encoder import Encoder
 from compress.registry import register
+from compress.training.distillation import Trainer
 from compress.training.precision import wants_bfloat16
 
 COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidden states'

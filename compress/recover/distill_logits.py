@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.config import DistillLogits
+from compress.config.recover import DistillLogits
 from compress.data import load_texts
 from compress.errors import ConfigError, DataError
-from compress.families import load_causal_lm
-from compress.families.causal_lm import CausalLM
-from compress.recover.loop import Trainer
+from compress.models import load_causal_lm
+from compress.models.causal_lm import CausalLM
 from compress.registry import register
-from compress.training.memory import keep_freed_memory
+from compress.system.malloc import keep_freed_memory
+from compress.training.distillation import Trainer
 from compress.training.precision import wants_bfloat16
 
 log = logging.getLogger(__name__)

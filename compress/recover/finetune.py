@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from compress.config import Finetune
+from compress.config.recover import Finetune
 from compress.data import load_images
-from compress.families import load_image_classifier
+from compress.models import load_image_classifier
 from compress.registry import register
-from compress.training.fit import Trainer, write_fitted
+from compress.training.supervised import Trainer, write_fitted
 
 
 @register(Finetune)

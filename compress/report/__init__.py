@@ -5,7 +5,7 @@ from pathlib import Path
 
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
-from compress.result import Report
+from compress.schema.report import Report
 
 __all__ = ["redraw", "write_reports"]
 

@@ -15,7 +15,7 @@ from compress.report.format import interval, megabytes, percent, relevant_flags,
 from compress.report.section import kept
 from compress.report.sections import noise, settings
 from compress.report.table import escape_markdown, markdown_grid, markdown_table
-from compress.result import Report
+from compress.schema.report import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 _FACTS = (

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from compress.report.format import MISSING, interval, number, p_value
 from compress.report.section import Picture, Section, kept
-from compress.result import ChangedAnswer, ClassificationDetails, Report, Variant
+from compress.schema.report import ChangedAnswer, ClassificationDetails, Report, Variant
 
 CLASSES_SHOWN = 20
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from compress.report.format import duration, number
 from compress.report.sections import curve, kind_ms, profiled
 from compress.report.table import direction
-from compress.result import KINDS, Report
+from compress.schema.report import KINDS, Report
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

@@ -2,7 +2,7 @@
 
 import math
 
-from compress.result import Estimate
+from compress.schema.report import Estimate
 
 MISSING = "-"
 DIGITS = 3

@@ -12,7 +12,7 @@ from compress.report.format import bracket, interval, megabytes, number, percent
 from compress.report.section import kept
 from compress.report.sections import sections
 from compress.report.table import mark, table_rows
-from compress.result import Report
+from compress.schema.report import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 

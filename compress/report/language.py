@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from compress.report.format import MISSING, interval, number, percent
 from compress.report.section import Section, kept
-from compress.result import LanguageDetails, Report, Variant
+from compress.schema.report import LanguageDetails, Report, Variant
 
 
 def language_sections(report: Report) -> list[Section]:

@@ -12,7 +12,7 @@ from compress.report.figures import _BUDGET, _GREY, _PALETTE, _STYLE, _WIDTH, _s
 from compress.report.layers import SHOWN, shown_damage
 from compress.report.pruning import by_sensitivity, layer_widths, pruned
 from compress.report.section import kept
-from compress.result import ChannelGroup, PruningSensitivity, Report
+from compress.schema.report import ChannelGroup, PruningSensitivity, Report
 
 _NAMED = 40  # layers, up to which each has its name on the axis
 _LABEL = 44  # characters of a layer's name

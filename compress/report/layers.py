@@ -2,7 +2,7 @@
 
 from compress.report.format import megabytes, number, percent, precise
 from compress.report.section import Section
-from compress.result import LayerDamage, LayerErrors, Report, Sensitivity
+from compress.schema.report import LayerDamage, LayerErrors, Report, Sensitivity
 
 SHOWN = 20
 ERROR_HEADER = ("variant", "layer", "SQNR alone, dB", "SQNR in the whole graph, dB")

@@ -3,7 +3,7 @@
 from compress.report.section import Section
 from compress.report.sections import sections
 from compress.report.table import escape_markdown, markdown_grid, markdown_table
-from compress.result import Report
+from compress.schema.report import Report
 
 
 def report_markdown(report: Report) -> str:

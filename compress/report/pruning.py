@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from compress.report.format import MISSING, number, percent, run_lengths
 from compress.report.section import Section, kept
-from compress.result import ChannelGroup, Report, Variant
+from compress.schema.report import ChannelGroup, Report, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compress.result import Report, Variant
+from compress.schema.report import Report, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

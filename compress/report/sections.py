@@ -21,7 +21,7 @@ from compress.report.language import language_sections
 from compress.report.layers import layer_sections
 from compress.report.pruning import pruning_sections
 from compress.report.section import Section, kept
-from compress.result import KINDS, Report, SkippedNode, Split, Variant
+from compress.schema.report import KINDS, Report, SkippedNode, Split, Variant
 
 _NODES_SHOWN = 3
 _ONE_SIDED = 0.025  # the level that belongs to one end of a 95 % interval

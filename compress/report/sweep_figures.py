@@ -23,7 +23,7 @@ from compress.report.figures import (
 )
 from compress.report.format import MISSING, number
 from compress.report.sweep_table import plain, short_names
-from compress.sweep_result import Front, Kind, Place, Point, Sweep
+from compress.schema.sweep import Front, Kind, Place, Point, Sweep
 
 _FRONT = _PALETTE[0]
 _SHIPS = _PALETTE[2]

@@ -8,7 +8,7 @@ from compress.report.format import interval, number
 from compress.report.html import page_environment
 from compress.report.sweep_table import SweepRow, baseline_cells, headers, rows
 from compress.report.table import Cell, escape_markdown
-from compress.sweep_result import Front, Sweep
+from compress.schema.sweep import Front, Sweep
 
 _TITLES = {
     "pareto_latency": "Quality against latency",

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from compress.report.format import MISSING, bracket, brief, megabytes, number, speed_word
 from compress.report.table import _GAP, _STYLES, Cell, widest
-from compress.result import Estimate
-from compress.sweep_result import Baseline, Kept, Point, Sweep
+from compress.schema.report import Estimate
+from compress.schema.sweep import Baseline, Kept, Point, Sweep
 
 
 @dataclass(frozen=True, kw_only=True)

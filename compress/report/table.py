@@ -11,7 +11,7 @@ from rich.text import Text
 
 from compress.report.format import MISSING, bracket, number, percent, speed_word
 from compress.report.sections import noise_advice
-from compress.result import Estimate, Latency, Report, Score, Variant
+from compress.schema.report import Estimate, Latency, Report, Score, Variant
 
 _LABEL_WIDTHS = (24, 16)  # of the first column, in a wide and in a narrow console
 _GAP = 3  # between columns

@@ -2,7 +2,7 @@
 
 import torch
 
-from compress.config import Precision
+from compress.config.recover import Precision
 
 
 def wants_bfloat16(precision: Precision) -> bool:

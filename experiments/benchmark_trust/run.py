@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.benchmark import cpu_facts, load_speed, verdict
 from compress.benchmark.local import benchmark
 from compress.benchmark.stats import drift, noise_facts
-from compress.config import LocalTarget
+from compress.config.target import LocalTarget
 
 WIDTH, ROWS, LAYERS = 768, 32, 40
 SLOW_DOWN = 0.05  # two layers more on forty: 5 % more work of the same kind

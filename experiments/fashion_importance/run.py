@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from compress import families
-from compress.compose import load_config
-from compress.config import ChannelImportance, ChannelPrune, ChannelScope
+from compress import models
+from compress.config.compose import load_config
+from compress.config.prune import ChannelImportance, ChannelPrune, ChannelScope
 from compress.data import load_images, open_splits
 from compress.prune import prune
 
@@ -30,7 +30,7 @@ def main() -> None:
     assert isinstance(config.prune, ChannelPrune)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        families.import_model(config.model, made(folder / "dense"))
+        models.import_model(config.model, made(folder / "dense"))
         open_splits(config.data, folder / "splits")
         test = load_images(folder / "splits").test
         dense = answers(folder / "dense", test.images)
@@ -59,7 +59,7 @@ def made(folder: Path) -> Path:
 
 @torch.no_grad()
 def answers(checkpoint: Path, images: np.ndarray) -> np.ndarray:
-    model = families.load_image_classifier(checkpoint)
+    model = models.load_image_classifier(checkpoint)
     return np.concatenate([model.run(batch).argmax(1).numpy() for batch in model.batches(images, 250)])
 
 

@@ -132,7 +132,7 @@ def main() -> None:
 
     from compress.benchmark import cpu_facts, local, runner, verdict
     from compress.benchmark.caches import items
-    from compress.config import LocalTarget
+    from compress.config.target import LocalTarget
 
     models = {
         name: Path(folder) / "model.onnx" for name, _, folder in (word.partition("=") for word in args.onnx)

@@ -9,8 +9,8 @@ import pytest
 
 from compress.benchmark import caches, local, runner
 from compress.benchmark.profile import block_bytes, load_profiles, profile_model
-from compress.config import LocalTarget
-from compress.onnx_gates import check_operators
+from compress.config.target import LocalTarget
+from compress.graph.gates import check_operators
 
 SHARED = {f"past_key_values.0.{kind}": f"present.0.{kind}" for kind in ("key", "value")}
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from compress.benchmark import local
-from compress.config import LocalTarget
+from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
 
 

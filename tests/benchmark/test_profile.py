@@ -9,8 +9,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from compress.benchmark import limits, profile
 from compress.benchmark.profile import kind_of, load_profiles, multiply_accumulates, operators, profile_model
 from compress.errors import BenchmarkError
-from compress.explain import explain
-from compress.result import (
+from compress.judge.explain import explain
+from compress.schema.report import (
     ATTENTION,
     FLOAT,
     INTEGER,
@@ -85,7 +85,7 @@ def test_class_and_products_follow_from_the_shapes(op_type, given, made, kind, m
 
 
 def test_the_floor_by_hand():
-    from compress.result import Operator, Profile
+    from compress.schema.report import Operator, Profile
 
     def of(kind, macs, size=0):
         return Operator(op_type="x", kind=kind, nodes=1, ms=1.0, macs=macs, weight_bytes=size)

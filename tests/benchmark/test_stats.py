@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from compress.benchmark import runner, stats
-from compress.result import Estimate
+from compress.schema.report import Estimate
 
 
 def blocks(by_repeat):

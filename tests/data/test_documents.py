@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.config import Documents, TextFile
+from compress.config.data import Documents, TextFile
 from compress.data import input_digests, load_splits, open_splits
 from compress.data.documents import beginning
 from compress.errors import ConfigError, DataError

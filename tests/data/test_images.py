@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.config import ImageData, ImageFormat, ImageSet, Interpolation, Resize
+from compress.config.data import ImageData, ImageFormat, ImageSet, Interpolation, Resize
 from compress.data import input_digests, load_images, load_splits, open_splits
 from compress.data.image_files import read_idx, read_images
 from compress.data.images import fingerprint, split_images

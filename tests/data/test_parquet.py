@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from compress.compose import load_config
-from compress.config import ImageData, ImageFormat, ImageSet, Resize
+from compress.config.compose import load_config
+from compress.config.data import ImageData, ImageFormat, ImageSet, Resize
 from compress.data import load_images, open_splits
 from compress.data.image_files import read_images
 from compress.errors import DataError

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compress.config import PairFile, PairFormat, PairSplit, TextData, TextFile
+from compress.config.data import PairFile, PairFormat, PairSplit, TextData, TextFile
 from compress.data import Splits, input_digests, load_texts, open_splits
 from compress.data.splits import check_disjoint
 from compress.errors import CompressError, ConfigError, DataError, SourceError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.config import TextFormat
+from compress.config.data import TextFormat
 from compress.data.text import is_sentence, passages, read_documents, split_sentences, strip_markup, text_key
 from compress.errors import DataError
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from compress.config import ImageClassification, Resize, TorchExport
+from compress.config.data import Resize
+from compress.config.evaluate import ImageClassification
+from compress.config.export import TorchExport
 from compress.data import open_splits
 from compress.errors import ConfigError, GateError, ModelError
 from compress.evaluate import evaluate, evaluate_select, load_quality
@@ -19,7 +21,7 @@ from compress.evaluate.image_classification import (
     per_class,
 )
 from compress.export import export
-from compress.result import Confusion
+from compress.schema.report import Confusion
 
 CLASSES = ("a", "b", "c")
 

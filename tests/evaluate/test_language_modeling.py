@@ -9,7 +9,9 @@ import pytest
 import torch
 import transformers
 
-from compress.config import Documents, LanguageModeling, OptimumExport, TextFile
+from compress.config.data import Documents, TextFile
+from compress.config.evaluate import LanguageModeling
+from compress.config.export import OptimumExport
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError, ModelError
 from compress.evaluate import evaluate, evaluate_select, load_quality
@@ -17,7 +19,7 @@ from compress.evaluate.generation import repeated, shared_prefix
 from compress.evaluate.language_quality import compare, likelihoods
 from compress.evaluate.statistics import mean_interval, paired_ratio_drop, ratio_interval
 from compress.evaluate.windows import Row, Window, read_row
-from compress.families import load_causal_lm
+from compress.models import load_causal_lm
 from compress.prune.tokens import cut_vocabulary
 
 CONFIG = LanguageModeling(context=48, stride=48, prompts=3, prompt_tokens=8, new_tokens=10, resamples=200)

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compress.config import PairSplit, SentenceSimilarity
+from compress.config.data import PairSplit
+from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits, TextSplit
 from compress.errors import ConfigError, GateError, StoreError
 from compress.evaluate import evaluate, load_quality, sentence_similarity
-from compress.result import Estimate
+from compress.schema.report import Estimate
 
 ZERO = Estimate(value=0.0, ci95=(0.0, 0.0))
 

@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 from compress.errors import DataError
 from compress.evaluate import statistics as ours
-from compress.result import Estimate
+from compress.schema.report import Estimate
 
 KINDS = {"spearman": stats.spearmanr, "pearson": stats.pearsonr}
 

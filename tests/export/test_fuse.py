@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import families
+from compress import models
 from compress.export.attempt import attempt
 from compress.export.fuse import _use_standard_attention, fuse
 from compress.export.optimum import _export
@@ -47,7 +47,7 @@ def check_equal(encoder, plain, fused, texts):
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
 def test_attention_becomes_one_operator(name, checkpoints, splits, tmp_path):
-    encoder = families.load(checkpoints[name])
+    encoder = models.load(checkpoints[name])
     plain, fused, blocks = plain_and_fused(encoder, tmp_path)
     assert blocks == 2
     check_equal(encoder, plain, fused, splits.test.texts)
@@ -62,7 +62,7 @@ def test_attention_becomes_one_operator(name, checkpoints, splits, tmp_path):
 
 
 def test_mpnet_is_left_right_where_the_pattern_is_not_found(checkpoints, splits, tmp_path):
-    encoder = families.load(checkpoints["mpnet"])
+    encoder = models.load(checkpoints["mpnet"])
     plain, fused, blocks = plain_and_fused(encoder, tmp_path)
     assert blocks == 0
     check_equal(encoder, plain, fused, splits.test.texts)
@@ -75,7 +75,7 @@ def test_mpnet_is_left_right_where_the_pattern_is_not_found(checkpoints, splits,
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
 def test_after_pruning_of_heads(name, gone, checkpoints, splits, tmp_path):
     """The inner size is no longer the hidden size, and may differ between layers."""
-    encoder = families.load(checkpoints[name])
+    encoder = models.load(checkpoints[name])
     graph = structured._dependencies(encoder)
     for index, heads in enumerate(gone):
         channels = [head * 8 + i for head in heads for i in range(8)]
@@ -94,7 +94,7 @@ def test_after_pruning_of_heads(name, gone, checkpoints, splits, tmp_path):
 
 
 def test_eager_attention_stays_right_too(checkpoints, splits, tmp_path):
-    encoder = families.load(checkpoints["bert"], attention="eager")
+    encoder = models.load(checkpoints["bert"], attention="eager")
     plain, fused, _ = plain_and_fused(encoder, tmp_path)
     check_equal(encoder, plain, fused, splits.test.texts)
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 import transformers
 
-from compress.config import GenaiExport, OptimumExport
-from compress.decoder import Decoder
+from compress.config.export import GenaiExport, OptimumExport
 from compress.errors import GateError, ModelError
 from compress.export import export, plain
-from compress.families import load_causal_lm
+from compress.graph.decoder import Decoder
+from compress.models import load_causal_lm
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 

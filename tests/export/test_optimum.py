@@ -11,8 +11,9 @@ import onnxruntime
 import pytest
 import torch
 
-from compress import families
-from compress.config import Keep, OptimumExport, StructuredPrune
+from compress import models
+from compress.config.export import OptimumExport
+from compress.config.prune import Keep, StructuredPrune
 from compress.errors import CompressError, GateError
 from compress.export import export, optimum, plain
 from compress.export.parity import parity
@@ -37,7 +38,7 @@ def opset(path):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, splits, splits_folder, tmp_path):
     export(OptimumExport(fuse=False), checkpoints[name], splits_folder, tmp_path)
-    encoder = families.load(checkpoints[name])
+    encoder = models.load(checkpoints[name])
     for texts in (splits.test.texts[:1], splits.test.texts[:9], ["river"], ["the river " * 100]):
         np.testing.assert_allclose(*run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
     numbers = json.loads((tmp_path / "parity.json").read_text())
@@ -74,7 +75,7 @@ def test_the_baseline_is_not_rewritten():
 
 @pytest.mark.parametrize("fuse", [True, False])
 def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     chosen = StructuredPrune(keep=Keep(heads=0.5, ffn=0.5), round_to=8)
     structured.drop_layers(encoder, 0.5, splits.calibration.texts, 32)
     structured.prune_heads(encoder, chosen, splits.calibration.texts)
@@ -118,7 +119,7 @@ def test_each_limit_counts(limits, checkpoints, splits_folder, tmp_path, monkeyp
 def test_parity_is_of_the_worst_text(checkpoints, splits, splits_folder, tmp_path):
     export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
     shift_a_weight(tmp_path / "model.onnx")
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     texts = splits.calibration.texts[:20]
     told = parity(encoder, tmp_path / "model.onnx", texts)
     found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts))
@@ -143,7 +144,7 @@ def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, 
 def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(GateError, match=r"cannot load the exported graph\n  found: .*\n  next"):
-        parity(families.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
+        parity(models.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
 
 
 def test_an_operator_that_cannot_be_exported(checkpoints, splits_folder, tmp_path, monkeypatch):

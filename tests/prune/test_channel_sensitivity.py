@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress import families
-from compress.config import ChannelImportance, ChannelPrune
+from compress import models
+from compress.config.prune import ChannelImportance, ChannelPrune
 from compress.prune import load_pruning_sensitivity, prune
 from compress.prune.channel_sensitivity import KEPT
 from compress.prune.channels import sensitivity
@@ -22,7 +22,7 @@ def config(**changes):
 
 @pytest.fixture
 def model(image_checkpoints):
-    return families.load(image_checkpoints["resnet"])
+    return models.load(image_checkpoints["resnet"])
 
 
 @pytest.fixture
@@ -97,13 +97,13 @@ def test_measuring_does_not_change_what_is_cut(kind, image_checkpoints, image_sp
 
 
 def test_depthwise_layers_go_with_the_one_before(image_checkpoints, some):
-    groups = sensitivity(families.load(image_checkpoints["depthwise"]), config(), some).groups
+    groups = sensitivity(models.load(image_checkpoints["depthwise"]), config(), some).groups
     assert groups[0].layer == "body.0.0"
     assert groups[0].coupled == ("body.2.0",)
 
 
 def test_a_group_that_would_be_left_without_channels_is_passed_over(image_checkpoints, some):
-    model = families.load(image_checkpoints["resnet"])
+    model = models.load(image_checkpoints["resnet"])
     cut_by_hand(model.module.net.body[2], 2)
     groups = sensitivity(model, config(), some).groups
     (group,) = [group for group in groups if group.layer == "body.2.first.0"]

@@ -2,13 +2,13 @@
 
 import torch
 
-from compress import families
+from compress import models
 from compress.prune.examples import Labelled
 from compress.prune.gradients import accumulate, contrastive_loss
 
 
 def test_gradients_of_the_labels(image_checkpoints, image_splits):
-    model, split = families.load(image_checkpoints["vit"]), image_splits.calibration
+    model, split = models.load(image_checkpoints["vit"]), image_splits.calibration
     accumulate(model, Labelled(split.images, split.labels), 7)
     logits = model.run(model.inputs(split.images))
     chosen = logits.log_softmax(1)[torch.arange(len(split.labels)), torch.from_numpy(split.labels)]
@@ -19,7 +19,7 @@ def test_gradients_of_the_labels(image_checkpoints, image_splits):
 
 
 def test_gradients_of_before_do_not_add_up(image_checkpoints, image_splits):
-    model, split = families.load(image_checkpoints["vit"]), image_splits.calibration
+    model, split = models.load(image_checkpoints["vit"]), image_splits.calibration
     weight, found = model.stack.layers()[0].query.weight, []
     for _ in range(2):
         accumulate(model, Labelled(split.images, split.labels), 30)

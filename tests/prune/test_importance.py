@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch_pruning as tp
 
-from compress import families
-from compress.config import Importance, Keep, StructuredPrune
+from compress import models
+from compress.config.prune import Importance, Keep, StructuredPrune
 from compress.prune import structured
-from compress.prune.moments import collect
+from compress.prune.activation_stats import collect
 
 
 def config(kind, **changes):
@@ -22,7 +22,7 @@ def ffn_scores(encoder, kind, texts, repair=False):
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet"])
 def test_magnitude_is_the_coupled_norm(name, checkpoints, splits):
-    encoder = families.load(checkpoints[name])
+    encoder = models.load(checkpoints[name])
     for layer, scores in zip(
         encoder.stack.layers(), ffn_scores(encoder, "magnitude", splits.calibration.texts[:8]), strict=True
     ):
@@ -32,7 +32,7 @@ def test_magnitude_is_the_coupled_norm(name, checkpoints, splits):
 
 @pytest.mark.parametrize("name", ["bert", "mpnet"])
 def test_activation_is_variance_times_squared_norm_of_the_reader(name, checkpoints, splits):
-    encoder, texts = families.load(checkpoints[name]), splits.calibration.texts
+    encoder, texts = models.load(checkpoints[name]), splits.calibration.texts
     scores = ffn_scores(encoder, "activation", texts)
     readers = [layer.ffn_out for layer in encoder.stack.layers()]
     moments = collect(encoder, readers, texts, 16)
@@ -42,7 +42,7 @@ def test_activation_is_variance_times_squared_norm_of_the_reader(name, checkpoin
 
 
 def test_activation_before_repair_is_the_variance_others_cannot_predict(checkpoints, splits):
-    encoder, texts = families.load(checkpoints["bert"]), splits.calibration.texts
+    encoder, texts = models.load(checkpoints["bert"]), splits.calibration.texts
     found = ffn_scores(encoder, "activation", texts, repair=True)[0]
     reader = encoder.stack.layers()[0].ffn_out
     c = collect(encoder, [reader], texts, 16)[reader].covariance()
@@ -56,7 +56,7 @@ def test_activation_before_repair_is_the_variance_others_cannot_predict(checkpoi
 
 
 def test_taylor_is_the_coupled_weight_times_gradient(checkpoints, splits):
-    encoder, texts = families.load(checkpoints["bert"]), splits.calibration.texts[:16]
+    encoder, texts = models.load(checkpoints["bert"]), splits.calibration.texts[:16]
     structured._prepare(encoder, config("taylor"), [], texts)
     layer = encoder.stack.layers()[0]
     parts = layer.ffn_in.weight, layer.ffn_out.weight
@@ -67,7 +67,7 @@ def test_taylor_is_the_coupled_weight_times_gradient(checkpoints, splits):
 
 
 def test_taylor_leaves_nothing_behind(checkpoints, splits):
-    encoder, texts = families.load(checkpoints["bert"]), splits.calibration.texts[:16]
+    encoder, texts = models.load(checkpoints["bert"]), splits.calibration.texts[:16]
     state = torch.random.get_rng_state()
     first = ffn_scores(encoder, "taylor", texts)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -79,19 +79,19 @@ def test_taylor_leaves_nothing_behind(checkpoints, splits):
 
 
 def test_taylor_without_gradients_is_an_error(checkpoints):
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     with pytest.raises(AttributeError):
         structured._scores(encoder, config("taylor"), [encoder.stack.layers()[0].ffn_in], {}, False)
 
 
 def test_activation_of_a_group_nobody_observed(checkpoints):
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     with pytest.raises(LookupError):
         structured._scores(encoder, config("activation"), [encoder.stack.layers()[0].ffn_in], {}, False)
 
 
 def test_importances_speak_torch_pruning_s_protocol(checkpoints, splits):
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     graph = structured._dependencies(encoder)
     layer = encoder.stack.layers()[0]
     group = graph.get_pruning_group(layer.ffn_in, tp.prune_linear_out_channels, idxs=list(range(64)))

@@ -9,19 +9,13 @@ import pytest
 import torch
 import transformers
 
-from compress.config import (
-    GenaiExport,
-    LanguageImportance,
-    LanguageKeep,
-    LanguagePrune,
-    Scope,
-    StructuredPrune,
-)
+from compress.config.export import GenaiExport
+from compress.config.prune import LanguageImportance, LanguageKeep, LanguagePrune, Scope, StructuredPrune
 from compress.data import load_splits
 from compress.errors import ConfigError, GateError, ModelError
 from compress.export import export
-from compress.families import load_causal_lm
-from compress.families.padding import cut_padding
+from compress.models import load_causal_lm
+from compress.models.padding import cut_padding
 from compress.prune import language, prune
 from compress.prune.blocks import Blocks
 from compress.prune.depth import divergences, drop_layer, last_hidden
@@ -136,8 +130,8 @@ def test_logits_of_kept_tokens_are_those_of_before(language_checkpoints, languag
 
 def test_ends_and_marks_are_renumbered_everywhere(language_published, language_texts, copy_of, tmp_path):
     """With the special tokens at the end, as Qwen and LLaMA 3 have them, and two ends."""
-    from compress.config import CausalLMModel
-    from compress.families import import_model
+    from compress.config.model import CausalLMModel
+    from compress.models import import_model
 
     folder = copy_of(language_published["llama"])
     content = json.loads((folder / "tokenizer.json").read_text())

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from compress import families
-from compress.config import Keep, StructuredPrune
+from compress import models
+from compress.config.prune import Keep, StructuredPrune
 from compress.errors import GateError
 from compress.prune import prune
 from compress.prune.reload import check_reload, check_reopened
@@ -25,8 +25,8 @@ def test_a_pruned_classifier_passes(image_checkpoints, image_splits_folder, tmp_
 
 
 def test_a_classifier_opened_again_is_compared(image_checkpoints, copy_of):
-    model, folder = families.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
-    inputs = {name: torch.from_numpy(each) for name, each in families.read_check_inputs(folder).items()}
+    model, folder = models.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
+    inputs = {name: torch.from_numpy(each) for name, each in models.read_check_inputs(folder).items()}
     check_reopened(model, folder, inputs)
     assert json.loads((folder / "reopened.json").read_text())["max_abs_diff"] == 0
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_a_classifier_opened_again_is_compared(image_checkpoints, copy_of):
 
 @pytest.mark.slow
 def test_a_changed_classifier_is_caught(image_checkpoints, copy_of):
-    model, folder = families.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
+    model, folder = models.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
     with torch.no_grad():
         model.module.net.classifier.bias[0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.5\d*; .*\n  allowed: 0\.0001"):
@@ -47,7 +47,7 @@ def test_a_changed_classifier_is_caught(image_checkpoints, copy_of):
 
 @pytest.mark.slow
 def test_a_changed_checkpoint_is_caught(checkpoints, copy_of):
-    encoder, folder = families.load(checkpoints["bert"]), copy_of(checkpoints["bert"])
+    encoder, folder = models.load(checkpoints["bert"]), copy_of(checkpoints["bert"])
     with torch.no_grad():
         encoder.stack.layers()[1].ffn_out.weight[0, 0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.\d+.*\n  allowed: 0\.0001"):
@@ -61,4 +61,4 @@ def test_a_checkpoint_stock_transformers_cannot_load(checkpoints, copy_of):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     with pytest.raises(GateError, match=r"max abs difference inf; .*mismatch"):
-        check_reload(families.load(checkpoints["bert"]), folder)
+        check_reload(models.load(checkpoints["bert"]), folder)

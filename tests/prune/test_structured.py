@@ -7,11 +7,11 @@ import pytest
 import torch
 import transformers
 
-from compress import families
-from compress.config import Importance, Keep, Scope, StructuredPrune
+from compress import models
+from compress.config.prune import Importance, Keep, Scope, StructuredPrune
 from compress.errors import ConfigError, ModelError
 from compress.prune import prune, structured
-from compress.prune.moments import collect
+from compress.prune.activation_stats import collect
 from compress.prune.selection import select_local
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
@@ -44,7 +44,7 @@ def embed(encoder, texts):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, texts, tmp_path):
     prune(config(), checkpoints[name], splits_folder, tmp_path)
-    assert torch.equal(embed(families.load(tmp_path), texts), embed(families.load(checkpoints[name]), texts))
+    assert torch.equal(embed(models.load(tmp_path), texts), embed(models.load(checkpoints[name]), texts))
     summary = json.loads((tmp_path / "prune.json").read_text())
     assert summary["before"] == summary["after"] == {"ffn": [64, 64], "heads": [4, 4]}
 
@@ -53,7 +53,7 @@ def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, tex
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
 def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts):
     """Without repair, the small layer equals the large one with the other channels silenced."""
-    dense, small = families.load(checkpoints[name]), families.load(checkpoints[name])
+    dense, small = models.load(checkpoints[name]), models.load(checkpoints[name])
     structured.prune_ffn(small, config(importance, ffn=0.5, repair=False), texts)
     assert small.widths() == {"ffn": (32, 32), "heads": (4, 4)}
     for before, after in zip(dense.stack.layers(), small.stack.layers(), strict=True):
@@ -73,13 +73,13 @@ def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts)
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
 def test_repair_lowers_the_error_of_the_layer_on_calibration_texts(importance, checkpoints, texts):
-    dense = families.load(checkpoints["bert"])
+    dense = models.load(checkpoints["bert"])
     dense.module.requires_grad_(False)
     reader = dense.stack.layers()[0].ffn_out
     moments = collect(dense, [reader], texts, 32)[reader]
     errors = {}
     for repair in (False, True):
-        small = families.load(checkpoints["bert"])
+        small = models.load(checkpoints["bert"])
         structured.prune_ffn(small, config(importance, ffn=0.5, repair=repair), texts)
         layer = small.stack.layers()[0]
         kept = [
@@ -95,10 +95,10 @@ def test_repair_lowers_the_error_of_the_layer_on_calibration_texts(importance, c
 
 
 def test_repair_keeps_the_embeddings_closer(checkpoints, splits):
-    dense = families.load(checkpoints["bert"])
+    dense = models.load(checkpoints["bert"])
     target, cosines = embed(dense, splits.test.texts), {}
     for repair in (False, True):
-        small = families.load(checkpoints["bert"])
+        small = models.load(checkpoints["bert"])
         structured.prune_ffn(small, config(ffn=0.5, repair=repair), splits.calibration.texts)
         cosines[repair] = float((embed(small, splits.test.texts) * target).sum(1).mean())
     assert cosines[False] < cosines[True] < 1
@@ -107,7 +107,7 @@ def test_repair_keeps_the_embeddings_closer(checkpoints, splits):
 def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
     silent = [3, 40]
     for repair in (False, True):
-        encoder = families.load(checkpoints["bert"])
+        encoder = models.load(checkpoints["bert"])
         with torch.no_grad():
             for layer in encoder.stack.layers():
                 layer.ffn_out.weight[:, silent] = 0
@@ -122,7 +122,7 @@ def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
 @pytest.mark.parametrize("name", HEADED)
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkpoints, texts):
-    encoder = families.load(checkpoints[name])
+    encoder = models.load(checkpoints[name])
     with torch.no_grad():  # for the global scope to cut the layers unequally
         encoder.stack.layers()[0].attention_output.weight[:, :24] *= 0.01
     stock = copy.deepcopy(encoder.module.backbone)
@@ -142,7 +142,7 @@ def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkp
 
 
 def test_the_heads_that_go_are_those_of_the_least_summed_importance(checkpoints, texts):
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     layer = encoder.stack.layers()[1]
     moments = collect(encoder, [layer.attention_output], texts, 32)[layer.attention_output]
     squares = layer.attention_output.weight.detach().double().pow(2).sum(0)
@@ -154,20 +154,20 @@ def test_the_heads_that_go_are_those_of_the_least_summed_importance(checkpoints,
 
 def test_heads_of_mpnet_are_refused(checkpoints, texts):
     with pytest.raises(ModelError, match=r"heads of a mpnet model.*\n  allowed: prune\.keep\.heads=1\.0"):
-        structured.prune_heads(families.load(checkpoints["mpnet"]), config(heads=0.5), texts)
+        structured.prune_heads(models.load(checkpoints["mpnet"]), config(heads=0.5), texts)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, splits_folder, texts, tmp_path):
     heads = 0.75 if name in HEADED else 1.0
     chosen = config(scope="global", ffn=0.6, heads=heads, round_to=1)
-    source = families.load(checkpoints[name])
+    source = models.load(checkpoints[name])
     with torch.no_grad():  # many channels of one layer hardly matter
         source.stack.layers()[0].ffn_out.weight[:, :50] *= 0.01
     source.save(tmp_path / "uneven", source.facts)
     (tmp_path / "out").mkdir()
     prune(chosen, tmp_path / "uneven", splits_folder, tmp_path / "out")
-    small = families.load(tmp_path / "out")
+    small = models.load(tmp_path / "out")
     assert small.facts.ffn_widths == small.widths()["ffn"]
     assert len(set(small.widths()["ffn"])) == 2
     assert sum(small.widths()["ffn"]) == pytest.approx(0.6 * 128, abs=1)
@@ -175,13 +175,13 @@ def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, split
         structured.prune_heads(source, chosen, texts)
     structured.prune_ffn(source, chosen, texts)
     assert torch.equal(embed(source, texts), embed(small, texts))
-    eager = families.load(tmp_path / "out", attention="eager")
+    eager = models.load(tmp_path / "out", attention="eager")
     assert eager.module.config._attn_implementation == "eager"
     torch.testing.assert_close(embed(eager, texts), embed(small, texts), atol=1e-6, rtol=0)
 
 
 def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     dense, cosines = embed(encoder, texts), []
     for index in range(2):
         with encoder.stack.without_layer(index):
@@ -193,17 +193,17 @@ def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
 
 
 def test_at_least_one_layer_stays(checkpoints, texts):
-    encoder = families.load(checkpoints["distilbert"])
+    encoder = models.load(checkpoints["distilbert"])
     assert len(structured.drop_layers(encoder, 0.01, texts, 32)) == 1
     assert len(encoder.stack.layers()) == 1
 
 
 def test_facts_of_a_dropped_layer(checkpoints, splits_folder, tmp_path):
     prune(config(layers=0.5, ffn=0.5), checkpoints["bert"], splits_folder, tmp_path)
-    facts = families.read_facts(tmp_path)
+    facts = models.read_facts(tmp_path)
     (dropped,) = json.loads((tmp_path / "prune.json").read_text())["dropped_layers"]
     assert facts.kept_layers == (1 - dropped,)
-    names = families.read_summary(tmp_path).layer_names
+    names = models.read_summary(tmp_path).layer_names
     assert names == {"ffn": (f"layer {1 - dropped}",), "heads": (f"layer {1 - dropped}",)}
     assert facts.ffn_widths is None
     assert facts.lineage == ("pruned (activation, local): ffn 128 to 32, heads 8 to 4",)
@@ -219,7 +219,7 @@ def test_the_same_call_gives_the_same_bytes(checkpoints, splits_folder, tmp_path
 
 
 def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, texts):
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     chosen = config("taylor", heads=0.5, ffn=0.5)
     structured.prune_heads(encoder, chosen, texts)
     structured.prune_ffn(encoder, chosen, texts)
@@ -230,18 +230,16 @@ def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, t
 
 def test_taylor_needs_more_than_one_text_a_batch(checkpoints, texts):
     with pytest.raises(ConfigError, match="batch_size=1"):
-        structured.prune_ffn(
-            families.load(checkpoints["bert"]), config("taylor", ffn=0.5, batch_size=1), texts
-        )
+        structured.prune_ffn(models.load(checkpoints["bert"]), config("taylor", ffn=0.5, batch_size=1), texts)
 
 
 def test_a_model_with_other_weights_is_not_what_stock_transformers_would_make(checkpoints, tmp_path):
     """`pruned_heads` is all that tells transformers of the narrower layers."""
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     structured.prune_heads(encoder, config(heads=0.5), ["the river runs near the old city ."])
     encoder.module.config.pruned_heads = {}
     encoder.save(tmp_path, encoder.facts)
     with pytest.raises(RuntimeError, match="mismatch"):
         transformers.AutoModel.from_pretrained(tmp_path, local_files_only=True)
     with pytest.raises(ModelError, match="do not fit"):
-        families.load(tmp_path)
+        models.load(tmp_path)

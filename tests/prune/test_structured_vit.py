@@ -9,14 +9,14 @@ import torch
 import transformers
 from scipy.stats import entropy
 
-from compress import families
-from compress.config import Importance, Keep, Scope, StructuredPrune
+from compress import models
+from compress.config.prune import Importance, Keep, Scope, StructuredPrune
 from compress.errors import ConfigError, ModelError
-from compress.families.checkpoint import Facts
-from compress.families.image_classifier import ImageClassifier
+from compress.models.checkpoint import Facts
+from compress.models.image_classifier import ImageClassifier
 from compress.prune import prune, structured
+from compress.prune.activation_stats import collect
 from compress.prune.examples import Labelled
-from compress.prune.moments import collect
 
 CLASSES = {
     "vit": (transformers.ViTConfig, transformers.ViTForImageClassification),
@@ -44,7 +44,7 @@ def some(image_splits):
 
 @pytest.fixture
 def vit(image_checkpoints):
-    return families.load(image_checkpoints["vit"])
+    return models.load(image_checkpoints["vit"])
 
 
 def logits(model, images):
@@ -60,7 +60,7 @@ def stock_logits(folder, inputs):
 
 def test_keeping_everything_changes_no_bit(vit, image_checkpoints, image_splits_folder, some, tmp_path):
     prune(config(), image_checkpoints["vit"], image_splits_folder, tmp_path)
-    assert torch.equal(logits(families.load(tmp_path), some.images), logits(vit, some.images))
+    assert torch.equal(logits(models.load(tmp_path), some.images), logits(vit, some.images))
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
@@ -85,7 +85,7 @@ def test_ffn_is_cut_to_the_channels_chosen(importance, vit, some):
 def test_repair_keeps_the_answers_closer(image_checkpoints, vit, some, image_splits):
     dense, off = logits(vit, image_splits.test.images), {}
     for repair in (False, True):
-        small = families.load(image_checkpoints["vit"])
+        small = models.load(image_checkpoints["vit"])
         structured.prune_ffn(small, config(ffn=0.5, repair=repair), some)
         off[repair] = float((logits(small, image_splits.test.images) - dense).pow(2).mean())
     assert 0 < off[True] < 0.7 * off[False]
@@ -174,18 +174,18 @@ def test_stock_transformers_gives_equal_logits(kind, image_splits_folder, some, 
     ImageClassifier(net, described, prepared, facts, []).save(tmp_path / "dense", facts)
     chosen = config(ffn=0.5, heads=0.5, layers=0.67)
     prune(chosen, tmp_path / "dense", image_splits_folder, tmp_path / "out")
-    small = families.load(tmp_path / "out")
+    small = models.load(tmp_path / "out")
     assert small.widths() == {"ffn": (16, 16), "heads": (2, 2)}
     inputs = small.inputs(some.images)
     torch.testing.assert_close(
         stock_logits(tmp_path / "out", inputs), logits(small, some.images), atol=1e-6, rtol=0
     )
-    assert families.read_summary(tmp_path / "out").keeps_checkpoint
+    assert models.read_summary(tmp_path / "out").keeps_checkpoint
     assert small.facts.lineage == ("pruned (activation, local): ffn 96 to 32, heads 12 to 4",)
     (dropped,) = json.loads((tmp_path / "out" / "prune.json").read_text())["dropped_layers"]
     assert small.facts.kept_layers == tuple(i for i in range(3) if i != dropped)
     names = tuple(f"layer {i}" for i in small.facts.kept_layers)
-    assert families.read_summary(tmp_path / "out").layer_names == {"ffn": names, "heads": names}
+    assert models.read_summary(tmp_path / "out").layer_names == {"ffn": names, "heads": names}
 
 
 def test_a_ragged_checkpoint_reloads_with_equal_logits_and_ships_without(
@@ -198,14 +198,14 @@ def test_a_ragged_checkpoint_reloads_with_equal_logits_and_ships_without(
     vit.save(tmp_path / "uneven", vit.facts)
     chosen = config(scope="global", ffn=0.6, heads=0.75, round_to=1)
     prune(chosen, tmp_path / "uneven", image_splits_folder, tmp_path / "out")
-    small = families.load(tmp_path / "out")
+    small = models.load(tmp_path / "out")
     assert small.facts.ffn_widths == small.widths()["ffn"]
     assert len(set(small.widths()["ffn"])) == 2
     structured.prune_heads(vit, chosen, some)
     structured.prune_ffn(vit, chosen, some)
     assert torch.equal(logits(vit, some.images), logits(small, some.images))
     assert json.loads((tmp_path / "out" / "reopened.json").read_text())["max_abs_diff"] == 0
-    assert not families.read_summary(tmp_path / "out").keeps_checkpoint
+    assert not models.read_summary(tmp_path / "out").keeps_checkpoint
     assert small.facts.lineage[-1].endswith("it ships as ONNX only")
 
 
@@ -215,7 +215,7 @@ def test_a_pruned_checkpoint_is_pruned_again(image_checkpoints, image_splits_fol
     source = image_checkpoints["vit"]
     prune(config(heads=0.75, ffn=0.75), source, image_splits_folder, tmp_path / "once")
     prune(config(heads=0.67, ffn=0.67), tmp_path / "once", image_splits_folder, tmp_path / "twice")
-    small = families.load(tmp_path / "twice")
+    small = models.load(tmp_path / "twice")
     assert small.widths() == {"ffn": (16, 16), "heads": (2, 2)}
     found = stock_logits(tmp_path / "twice", small.inputs(some.images))
     torch.testing.assert_close(found, logits(small, some.images), atol=1e-6, rtol=0)

@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from compress.config import TextFormat
+from compress.config.data import TextFormat
 from compress.data.text import read_documents
 from compress.errors import ConfigError, ModelError
 from compress.prune.vocabulary import (

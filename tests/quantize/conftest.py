@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.config import GenaiExport, OptimumExport, TorchExport
+from compress.config.export import GenaiExport, OptimumExport, TorchExport
 from compress.export import export
 
 
@@ -43,10 +43,10 @@ def cosine(checkpoints, splits):
     import onnxruntime
     import torch
 
-    from compress import families
+    from compress import models
 
     def measure(path: Path, name: str = "bert") -> float:
-        encoder, cosines = families.load(checkpoints[name]), []
+        encoder, cosines = models.load(checkpoints[name]), []
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for batch in encoder.batches(splits.test.texts, 1):
             with torch.no_grad():
@@ -105,14 +105,14 @@ def learned(image_splits_folder, tmp_path_factory) -> tuple[Path, Path]:
     """Checkpoint and graph of a depthwise net that tells stripes apart; the graph is uneven."""
     import onnx
 
-    from compress.config import Supervised
+    from compress.config.recover import Supervised
     from compress.recover import train_baseline
 
     checkpoint, graph, scratch = (tmp_path_factory.mktemp(f"learned-{word}") for word in ("c", "g", "s"))
     config = Supervised(epochs=8, batch_size=16, augment=False, label_smoothing=0.0)
     kwargs = {"widths": [8, 12], "strides": [1, 2], "classes": 3}
     facts = {"source": "made", "base_model": "depthwise", "license": "mit"}
-    builder = "compress.families.image_nets:depthwise"
+    builder = "compress.models.image_nets:depthwise"
     train_baseline(config, builder, kwargs, facts, image_splits_folder, checkpoint, scratch)
     export(TorchExport(), checkpoint, image_splits_folder, graph)
     model = onnx.load(graph / "model.onnx")

@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from compress import families
-from compress.config import Int8Dynamic, Int8Static
+from compress import models
+from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.quantize import quantize
 from compress.quantize.activations import calibration_feeds, collect
 from compress.quantize.bias import correct_bias, product_depths
@@ -227,7 +227,7 @@ def test_an_integer_convolution_without_a_bias_gets_one(
 def test_it_brings_the_answers_of_an_uneven_net_nearer(
     uneven, image_checkpoints, image_splits_folder, image_splits, tmp_path
 ):
-    model = families.load(image_checkpoints["depthwise"])
+    model = models.load(image_checkpoints["depthwise"])
     images = model.inputs(image_splits.test.images)["pixel_values"].numpy()
 
     def logits(path):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 
-from compress.config import Calibrator, Int8Static
-from compress.families import load
+from compress.config.quantize import Calibrator, Int8Static
+from compress.models import load
 from compress.quantize import quantize
 from compress.quantize.calibrate import Grid, Histogram, best_range, histograms, squared_errors
 

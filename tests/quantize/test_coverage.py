@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import ConfigError, GateError
 from compress.quantize import load_coverage
 from compress.quantize.coverage import check, excluded_nodes, measure
-from compress.result import Coverage, SkippedNode
+from compress.schema.report import Coverage, SkippedNode
 
 node = helper.make_node
 

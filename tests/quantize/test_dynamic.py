@@ -6,7 +6,7 @@ import logging
 import onnx
 import pytest
 
-from compress.config import Int8Dynamic, WeightType
+from compress.config.quantize import Int8Dynamic, WeightType
 from compress.errors import ConfigError, GateError
 from compress.quantize import load_coverage
 

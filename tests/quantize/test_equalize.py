@@ -6,12 +6,12 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from compress.config import Int8Static
+from compress.config.quantize import Int8Static
 from compress.errors import ConfigError
-from compress.families import load
+from compress.graph.weights import Weights
+from compress.models import load
 from compress.quantize import quantize
 from compress.quantize.equalize import Kernel, equalize, factors, find_pairs, settle
-from compress.quantize.weights import Weights
 
 X = {"x": np.random.default_rng(5).normal(size=(2, 3, 6, 6)).astype(np.float32)}
 

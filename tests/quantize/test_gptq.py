@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.config import Clip
+from compress.config.quantize import Clip
 from compress.quantize.blocks import in_blocks
 from compress.quantize.gptq import gptq
 

@@ -3,7 +3,7 @@
 import pytest
 from onnxruntime.quantization import QuantType
 
-from compress.config import WeightType
+from compress.config.quantize import WeightType
 from compress.quantize.kernels import Kernel, choose, resolve, weight_limits
 
 AVX2 = {"sse4_2", "avx", "avx2", "fma"}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.config import Int8Smooth
-from compress.decoder import Decoder
-from compress.families import load_causal_lm
+from compress.config.quantize import Int8Smooth
+from compress.graph.decoder import Decoder
+from compress.models import load_causal_lm
 from compress.quantize import load_coverage, quantize
 from compress.quantize.block_graph import BlockGraph, computing
 from compress.quantize.language_layers import weights_of

@@ -11,9 +11,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from compress.config import Int8Qat, Int8Static
+from compress.config.quantize import Int8Qat, Int8Static
 from compress.errors import GateError, ModelError
-from compress.families import load
+from compress.models import load
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity, quantize
 from compress.quantize.activations import calibration_feeds
 from compress.quantize.qat import Trained, check_twins, loss

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from compress import families
-from compress.config import Int8Dynamic, Int8Static
+from compress import models
+from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.quantize import left_out, load_coverage, load_sensitivity, quantize, without_exclusion
 from compress.quantize.activations import feeds_of
 from compress.quantize.layers import Layer, quantized_layers, restored
@@ -51,7 +51,7 @@ def test_cosine_by_hand():
 def pair(graphs, quantized, checkpoints, splits):
     def make(config, fuse=True):
         folder = quantized(config, "bert", fuse)
-        feeds = feeds_of(families.load(checkpoints["bert"]), splits.select.texts[:8])
+        feeds = feeds_of(models.load(checkpoints["bert"]), splits.select.texts[:8])
         reference = onnx.load(graphs("bert", fuse) / "model.onnx")
         return reference, onnx.load(folder / "model.onnx"), feeds
 

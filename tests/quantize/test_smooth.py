@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 
-from compress.config import Int8Dynamic, Int8Static
+from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.quantize import load_coverage
 from compress.quantize.activations import calibration_feeds, collect
 from compress.quantize.smooth import factors, smooth

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from compress.config import Calibrator, Int8Dynamic, Int8Static
+from compress.config.quantize import Calibrator, Int8Dynamic, Int8Static
 from compress.errors import GateError
 from compress.quantize import load_layer_errors
 from compress.quantize.activations import calibration_feeds, collect

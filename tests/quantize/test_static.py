@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from compress import families
-from compress.config import Calibrator, Int8Static
+from compress import models
+from compress.config.quantize import Calibrator, Int8Static
 from compress.errors import ConfigError, GateError
 from compress.quantize import load_coverage
 from compress.quantize.static import FeedReader
@@ -78,7 +78,7 @@ def test_scales_are_those_of_the_calibration_texts(quantized, graphs, checkpoint
     onnx.save(model, tmp_path / "probe.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "probe.onnx", providers=["CPUExecutionProvider"])
     low = high = 0.0
-    for batch in families.load(checkpoints["bert"]).batches(splits.calibration.texts[:9], 1):
+    for batch in models.load(checkpoints["bert"]).batches(splits.calibration.texts[:9], 1):
         (seen,) = session.run([name], {k: v.numpy() for k, v in batch.items()})
         low, high = min(low, seen.min()), max(high, seen.max())
     graph = onnx.load(out / "model.onnx").graph
@@ -153,7 +153,7 @@ def test_it_keeps_quiet(quantized, capfd):
 
 
 def test_the_reader_gives_each_text_once_and_alone(checkpoints, splits):
-    reader = FeedReader(families.load(checkpoints["bert"]), splits.calibration.texts[:6])
+    reader = FeedReader(models.load(checkpoints["bert"]), splits.calibration.texts[:6])
     rows = [batch["input_ids"] for batch in iter(reader.get_next, None)]
     assert len(rows) == len(reader) == 6
     assert {len(row) for row in rows} == {1}

@@ -8,9 +8,9 @@ import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from compress.config import Int8Static
+from compress.config.quantize import Int8Static
 from compress.errors import ModelError
-from compress.families import load
+from compress.models import load
 from compress.quantize.kernels import resolve, weight_limits
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, fake_quantize, write_back
@@ -130,7 +130,7 @@ FLAGS = {
 @pytest.fixture
 def pair(image_graphs, image_checkpoints, image_splits_folder, tmp_path):
     def make(name, flags=("avx512_vnni",), **changes):
-        from compress.config import WeightType
+        from compress.config.quantize import WeightType
 
         if "weight_type" in changes:
             changes["weight_type"] = WeightType[changes["weight_type"]]

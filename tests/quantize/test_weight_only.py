@@ -10,11 +10,12 @@ import pytest
 import torch
 from scipy.special import rel_entr, softmax
 
-from compress.config import Clip, GenaiExport, Int4Blocks, Int8Blocks, MixedBlocks, Rounding
-from compress.decoder import Decoder
+from compress.config.export import GenaiExport
+from compress.config.quantize import Clip, Int4Blocks, Int8Blocks, MixedBlocks, Rounding
 from compress.errors import ConfigError, GateError
 from compress.export import export
-from compress.families import load_causal_lm
+from compress.graph.decoder import Decoder
+from compress.models import load_causal_lm
 from compress.quantize import load_coverage, load_layer_errors, quantize
 from compress.quantize.block_graph import BlockGraph
 from compress.quantize.fidelity import divergence
@@ -117,8 +118,8 @@ def test_a_layer_may_stay_in_float(run):
 
 
 def test_an_untied_model_has_two_tables(language_published, language_texts, splits_folder, tmp_path):
-    from compress.config import CausalLMModel
-    from compress.families import import_model
+    from compress.config.model import CausalLMModel
+    from compress.models import import_model
     from tests.conftest import write_language
 
     folders = [tmp_path / name for name in ("published", "checkpoint", "graph", "small")]

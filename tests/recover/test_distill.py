@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import families
-from compress.config import Distill, Keep, Precision, StructuredPrune
+from compress import models
+from compress.config.prune import Keep, StructuredPrune
+from compress.config.recover import Distill, Precision
 from compress.data import TextSplit
 from compress.errors import DataError, GateError
 from compress.prune import structured
@@ -36,7 +37,7 @@ def config(**changes):
 def pruned(checkpoints, splits, tmp_path_factory):
     """BERT with a fifth of its channels, not repaired."""
     folder = tmp_path_factory.mktemp("pruned")
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     structured.prune_ffn(encoder, chosen, splits.calibration.texts)
     encoder.stack.note_ffn_widths()
@@ -111,10 +112,10 @@ def test_the_student_comes_closer(pruned, run, checkpoints, splits):
     assert told["train_loss"][-1] < 0.6 * told["train_loss"][1]
     assert told["best"] == max(told["select_cosine"])
     assert told["best"] > told["select_cosine"][0] + 0.02
-    teacher = families.load(checkpoints["bert"])
+    teacher = models.load(checkpoints["bert"])
     cosines = []
     for folder in (pruned, out):
-        encoder = families.load(folder)
+        encoder = models.load(folder)
         assert not encoder.module.training
         inputs = encoder.tokenize(splits.select.texts)
         with torch.no_grad():
@@ -135,7 +136,7 @@ def test_only_what_was_pruned_into_is_trained(pruned, run):
 
 def test_facts_tell_of_it(pruned, run):
     out, told = run(pruned)
-    facts = families.read_facts(out)
+    facts = models.read_facts(out)
     assert facts.lineage[0] == "pruned"
     assert facts.lineage[1].startswith("distilled for 24 steps, 0.0 M tokens")
     assert told["tokens"] > 24 * 256
@@ -162,7 +163,7 @@ def test_a_model_that_was_not_changed_stays_as_it_is(checkpoints, run):
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "mpnet"])
 def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp_path):
-    encoder = families.load(checkpoints[name])
+    encoder = models.load(checkpoints[name])
     chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     structured.prune_ffn(encoder, chosen, splits.calibration.texts)
     encoder.stack.note_ffn_widths()
@@ -181,11 +182,11 @@ def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp
 def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits_folder, tmp_path):
     """A dropped layer 0: layer 0 of the student is layer 1 of the teacher, and reproduces its states when
     given what it was given."""
-    encoder = families.load(checkpoints["bert"])
+    encoder = models.load(checkpoints["bert"])
     encoder.stack.drop_layer(0)
     encoder.save(tmp_path, encoder.facts.after("dropped", kept_layers=(1,)))
-    student = families.load(tmp_path, attention="eager")
-    teacher = families.load(checkpoints["bert"], attention="eager")
+    student = models.load(tmp_path, attention="eager")
+    teacher = models.load(checkpoints["bert"], attention="eager")
     trainer = distill._Trainer(
         config(hidden_weight=1.0), student, teacher, splits.train.texts, splits.select.texts
     )
@@ -210,7 +211,7 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
 
 
 def test_without_hidden_weight_only_the_embedding_counts(checkpoints, pruned, splits):
-    student, teacher = families.load(pruned), families.load(checkpoints["bert"])
+    student, teacher = models.load(pruned), models.load(checkpoints["bert"])
     trainer = distill._Trainer(
         config(hidden_weight=0.0), student, teacher, splits.train.texts, splits.select.texts
     )
@@ -307,7 +308,7 @@ def test_a_loss_that_is_not_finite(pruned, run, monkeypatch):
 
 def test_no_text_to_train_on(pruned, checkpoints, splits):
     empty = TextSplit(name="train", texts=(), documents=(), fingerprint="")
-    pair = families.load(pruned), families.load(checkpoints["bert"])
+    pair = models.load(pruned), models.load(checkpoints["bert"])
     with pytest.raises(DataError, match="train split is empty"):
         distill._Trainer(config(), *pair, empty.texts, splits.select.texts)
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from compress import families
-from compress.config import DistillLogits, Documents, Precision, TextFile
+from compress import models
+from compress.config.data import Documents, TextFile
+from compress.config.recover import DistillLogits, Precision
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError
-from compress.families import load_causal_lm
+from compress.models import load_causal_lm
 from compress.prune.tokens import cut_vocabulary
 from compress.recover import distill_logits, recover
 from compress.recover.distill_logits import Lessons, divergence, likeliest
@@ -129,7 +130,7 @@ def test_the_student_comes_closer(pruned, teacher, splits, run):
     out, told = run(pruned, steps=24)
     assert told["steps"] == [0, 4, 8, 12, 16, 20, 24]
     assert told["best"] == min(told["select_loss"]) < 0.8 * told["select_loss"][0]
-    facts = families.read_facts(out)
+    facts = models.read_facts(out)
     assert facts.lineage == ("pruned", "distilled for 24 steps, 0.0 M tokens")
     dense = load_causal_lm(teacher)
     windows = dense.windows(load_splits(splits).select.texts, 32)[:6]
@@ -170,7 +171,7 @@ def test_a_student_of_fewer_tokens(teacher, splits, tmp_path, run):
     model.save(tmp_path / "fewer", dataclasses.replace(model.facts, kept_tokens=kept))
     out, told = run(tmp_path / "fewer", steps=4)
     assert told["select_loss"][0] == pytest.approx(0, abs=1e-4)  # all else is the teacher's
-    assert families.read_facts(out).kept_tokens == kept
+    assert models.read_facts(out).kept_tokens == kept
 
 
 # ---------------------------------------------------------------- resuming

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from compress.result import (
+from compress.schema.report import (
     ATTENTION,
     FLOAT,
     INTEGER,

@@ -13,7 +13,7 @@ from compress.report.classification import CLASSES_SHOWN, answer_sections, summa
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
-from compress.result import ClassDrop, Estimate, Report, Verdict
+from compress.schema.report import ClassDrop, Estimate, Report, Verdict
 
 
 def section(report: Report, anchor: str):

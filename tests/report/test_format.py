@@ -15,7 +15,7 @@ from compress.report.format import (
     run_lengths,
     speed_word,
 )
-from compress.result import Estimate
+from compress.schema.report import Estimate
 
 
 @pytest.mark.parametrize(

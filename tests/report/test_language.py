@@ -7,7 +7,7 @@ import pytest
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
-from compress.result import Continuation, Estimate, LanguageDetails, LanguageDomain, Report, Score
+from compress.schema.report import Continuation, Estimate, LanguageDetails, LanguageDomain, Report, Score
 
 
 def score(value, higher=False):

@@ -5,7 +5,7 @@ import dataclasses
 from compress.report import layer_figures
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
-from compress.result import LayerDamage, LayerError, LayerErrors, Report, Sensitivity
+from compress.schema.report import LayerDamage, LayerError, LayerErrors, Report, Sensitivity
 
 ERRORS = LayerErrors(
     floor_db=5.0,

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-import compress.result
+import compress.schema.report
 from compress.errors import ArtifactError
 from compress.report import figures, layer_figures, redraw, write_reports
 from compress.report.card import model_card
 from compress.report.figures import quality_axis
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
-from compress.result import Gate, Latency, Report, Stage, Verdict
+from compress.schema.report import Gate, Latency, Report, Stage, Verdict
 
 FACTS = {
     "base_model": "sentence-transformers/all-MiniLM-L6-v2",
@@ -137,7 +137,7 @@ def test_redraw_in_another_process_gives_the_same_bytes(report: Report, tmp_path
     code = "import pathlib, sys; from compress.report import redraw; redraw(pathlib.Path(sys.argv[1]))"
     environment = os.environ | {
         "PYTHONHASHSEED": "7",
-        "PYTHONPATH": str(Path(compress.result.__file__).parents[1]),
+        "PYTHONPATH": str(Path(compress.schema.report.__file__).parents[2]),
     }
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files

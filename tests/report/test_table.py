@@ -6,7 +6,7 @@ from rich.console import Console
 
 from compress.report.sections import by_reason, curve, noise_advice, sections
 from compress.report.table import console_summary, escape_markdown, markdown_table, table_rows
-from compress.result import Estimate, Looks, NearDuplicates, Noninferiority, Report, Score, SkippedNode
+from compress.schema.report import Estimate, Looks, NearDuplicates, Noninferiority, Report, Score, SkippedNode
 
 
 def printed(report: Report, width: int = 100) -> str:

@@ -1,0 +1,362 @@
+"""`compress bench`: any ONNX files timed against each other, also ones we did not make.
+
+Inputs are made up from what the graphs declare: every model gets the same arrays.
+"""
+
+import json
+import math
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from compress.config.target import LocalTarget, workload_shape
+from compress.errors import BenchmarkError, ConfigError, did_you_mean
+from compress.graph.untrusted import Graph, Input, inspect, trial
+from compress.report.format import MISSING, interval, megabytes, number, speed_word
+from compress.stages.store import sha256_model
+from compress.system.memory import cores
+
+if TYPE_CHECKING:
+    from compress.benchmark import Speed
+
+BENCH_VERSION = 1
+MAX_FEED_BYTES = 10**9
+Feeds = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for, but for the target."""
+
+    models: tuple[str, ...]  # the first is the baseline
+    out: Path | None = None
+    inputs: tuple[str, ...] = ()  # name=file.npy
+    dims: tuple[str, ...] = ()  # name=number
+
+
+def bench(target: LocalTarget, request: Request, console: Console) -> None:
+    """Check, time and print; writes bench.json and samples.json into `request.out`.
+
+    Raises BenchmarkError naming the model that cannot be timed, ConfigError for a wrong request.
+    """
+    if request.out and (request.out / "bench.json").exists():
+        raise ConfigError(
+            "there is a benchmark already", found=request.out / "bench.json", next="name another folder"
+        )
+    if not request.models:
+        raise ConfigError("no model is named", next="compress bench a.onnx b.onnx")
+    models = find_models(request.models)
+    given, dims = _arrays(request.inputs), _numbers(request.dims)
+    graphs = {name: inspect(path, BenchmarkError) for name, path in models.items()}
+    inputs = common_inputs(graphs)
+    if unknown := set(given) - set(inputs):
+        raise ConfigError(
+            "no model has this input", found=min(unknown), allowed=did_you_mean(min(unknown), inputs)
+        )
+    workloads = make_workloads(list(inputs.values()), target.workloads, dims, given)
+    for asked in target.workloads:
+        if asked not in workloads:
+            console.print(
+                f"[dim]{asked}: these models are timed at {', '.join(workloads)}[/]", highlight=False
+            )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        lightest = min(workloads.values(), key=lambda feeds: sum(array.size for array in feeds.values()))
+        for name, path in models.items():
+            _try(path, {each.name: lightest[each.name] for each in graphs[name].inputs}, folder / "feeds.npz")
+        console.print(f"timing {len(models)} models, about {target.max_seconds:.0f} s ...", highlight=False)
+        from compress.benchmark import local  # loads torch, for which no damaged file shall wait
+
+        with cores(alone=True):
+            local.benchmark(target, models, workloads, folder)
+        speed = local.load_speed(folder)
+        _show(speed, graphs, list(workloads), console)
+        if request.out:
+            request.out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / "samples.json", request.out / "samples.json")
+            told = _record(request, models, graphs, workloads, speed)
+            (request.out / "bench.json").write_text(json.dumps(told, indent=2) + "\n")
+            console.print(f"written: {request.out / 'bench.json'}", soft_wrap=True)
+
+
+# ---- models and inputs --------------------------------------------------------------------------
+
+
+def find_models(words: Sequence[str]) -> dict[str, Path]:
+    """Short, different names -> files; a folder stands for the model.onnx in it."""
+    paths = [Path(word) / "model.onnx" if Path(word).is_dir() else Path(word) for word in words]
+    for word, path in zip(words, paths, strict=True):
+        if not path.is_file():
+            raise BenchmarkError(
+                "no such ONNX file", found=path, allowed="a file, or a folder with model.onnx in it"
+            ) from None
+        if Path(word).suffix in (".pt", ".pth", ".bin", ".safetensors", ".gguf", ".tflite"):
+            raise BenchmarkError("not an ONNX file", found=word, next="compress run exports a checkpoint")
+    short = [Path(word).name or word for word in words]
+    names = short if len(set(short)) == len(short) else list(words)
+    numbers = [names[:i].count(name) + 1 for i, name in enumerate(names)]
+    return {
+        name if number == 1 else f"{name} ({number})": path
+        for name, number, path in zip(names, numbers, paths, strict=True)
+    }
+
+
+def common_inputs(graphs: Mapping[str, Graph]) -> dict[str, Input]:
+    """All inputs of all models by name; those of one name must agree, so that one array fits them all.
+
+    The vocabulary is the smallest one. Raises BenchmarkError naming the input and both models.
+    """
+    owners: dict[str, str] = {}
+    merged: dict[str, Input] = {}
+    for model, graph in graphs.items():
+        for each in graph.inputs:
+            if each.dtype is None or each.name in ("", "file"):  # np.savez keeps "file" for itself
+                raise BenchmarkError(
+                    f"{model}: no array can be made for the input {each.name!r}",
+                    found=f"type {each.dtype or 'unknown to numpy'}",
+                    allowed="a tensor of floats, integers or booleans, not called 'file'",
+                )
+            if each.name not in merged:
+                owners[each.name], merged[each.name] = model, each
+                continue
+            other = merged[each.name]
+            shape = _merge(other.shape, each.shape)
+            if shape is None or other.dtype != each.dtype:
+                raise BenchmarkError(
+                    f"input {each.name} is not the same in {owners[each.name]} and {model}",
+                    found=f"{other.dtype} {list(other.shape)} and {each.dtype} {list(each.shape)}",
+                    next="time them one by one, or export them alike",
+                )
+            known = [rows for rows in (other.vocabulary, each.vocabulary) if rows is not None]
+            merged[each.name] = Input(
+                name=each.name, dtype=each.dtype, shape=shape, vocabulary=min(known, default=None)
+            )
+    return merged
+
+
+def _merge(left: tuple[int | str, ...], right: tuple[int | str, ...]) -> tuple[int | str, ...] | None:
+    """A shape that fits both: a fixed size beats an open one; None where two fixed ones differ."""
+    if len(left) != len(right):
+        return None
+    pairs = list(zip(left, right, strict=True))
+    if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
+        return None
+    return tuple(b if isinstance(a, str) else a for a, b in pairs)
+
+
+def make_workloads(
+    inputs: Sequence[Input], asked: Sequence[str], dims: Mapping[str, int], given: Mapping[str, np.ndarray]
+) -> dict[str, Feeds]:
+    """Feeds of every workload, named by what they are (8x128, or 8 without text); equal ones once."""
+    workloads: dict[str, Feeds] = {}
+    for workload in asked:
+        batch, tokens, past = workload_shape(workload)
+        past = past if any(_is_cache(each) for each in inputs) else 0
+        bound = _bind(inputs, batch, tokens, past, dims)
+        feeds = dict(given)
+        for each in inputs:
+            if each.name not in given:
+                feeds[each.name] = _array(each, _shape(each, batch, tokens, past, bound))
+        feeds = {each.name: feeds[each.name] for each in inputs}
+        # the first axis of the first array is the batch
+        feeds = dict(sorted(feeds.items(), key=lambda item: item[1].ndim == 0))
+        first = next(iter(feeds.values()), None)
+        if first is None or first.ndim == 0:
+            raise BenchmarkError(
+                "these models have no input with a batch", found=", ".join(feeds) or "no inputs"
+            )
+        text = next((a for a in feeds.values() if a.ndim == 2 and a.dtype.kind in "iu"), None)
+        name = str(len(first)) if text is None else f"{len(first)}x{text.shape[1]}"
+        name += f"+{past}" if past else ""
+        workloads.setdefault(name, feeds)
+    return workloads
+
+
+def _is_text(each: Input) -> bool:
+    return len(each.shape) == 2 and np.dtype(each.dtype).kind in "iu"
+
+
+def _is_cache(each: Input) -> bool:
+    """Keys or values of a language model: (batch, heads, cached tokens, size)."""
+    return each.name.startswith("past_key_values.") and len(each.shape) == 4
+
+
+def _sizes(each: Input, batch: int, tokens: int, past: int) -> tuple[int, ...]:
+    """What the open dimensions of an input stand for, in order; a mask also covers what is cached."""
+    if _is_text(each):
+        return batch, tokens + past if "mask" in each.name.lower() else tokens
+    return (batch, 1, past, 1) if _is_cache(each) else (batch, *[1] * len(each.shape))
+
+
+def _bind(
+    inputs: Sequence[Input], batch: int, tokens: int, past: int, dims: Mapping[str, int]
+) -> dict[str, int]:
+    """Named dimensions: the user's word, else what rank-2 integer inputs and caches make them."""
+    bound: dict[str, int] = {}
+    for each in inputs:
+        if _is_text(each) or _is_cache(each):
+            for dim, size in zip(each.shape, _sizes(each, batch, tokens, past), strict=True):
+                if isinstance(dim, str) and dim:
+                    bound.setdefault(dim, size)
+    return {**bound, **dims}
+
+
+def _shape(each: Input, batch: int, tokens: int, past: int, bound: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(
+        dim if isinstance(dim, int) else bound.get(dim, size)
+        for dim, size in zip(each.shape, _sizes(each, batch, tokens, past), strict=False)
+    )
+
+
+def _array(each: Input, shape: tuple[int, ...]) -> np.ndarray:
+    """Ones for a mask, indices below the vocabulary, else a standard normal; the same for the same name."""
+    dtype = np.dtype(each.dtype)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > MAX_FEED_BYTES:
+        raise BenchmarkError(
+            f"an array for the input {each.name} cannot be made",
+            found=f"shape {list(shape)}",
+            allowed=f"at most {MAX_FEED_BYTES / 1e9:.0f} GB",
+        )
+    random = np.random.default_rng(zlib.crc32(each.name.encode()))
+    if dtype.kind == "b" or "mask" in each.name.lower():
+        return np.ones(shape, dtype)
+    if dtype.kind == "f":
+        return random.standard_normal(shape).astype(dtype)
+    return random.integers(0, max(1, each.vocabulary or 2), shape).astype(dtype)
+
+
+def _arrays(words: Sequence[str]) -> Feeds:
+    arrays = {}
+    for name, value in _pairs("--input", words, "name=file.npy").items():
+        try:
+            arrays[name] = np.load(value, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"cannot read the input {name}", found=f"{value}: {error}") from None
+        if not isinstance(arrays[name], np.ndarray):
+            raise ConfigError(f"cannot read the input {name}", found=value, allowed="an .npy with one array")
+    return arrays
+
+
+def _numbers(words: Sequence[str]) -> dict[str, int]:
+    pairs = _pairs("--dim", words, "name=number")
+    for name, value in pairs.items():
+        if not value.isdecimal():
+            raise ConfigError(f"--dim {name} is no number", found=value, allowed="0, 1, 2, ...")
+    return {name: int(value) for name, value in pairs.items()}
+
+
+def _pairs(flag: str, words: Sequence[str], form: str) -> dict[str, str]:
+    for word in words:
+        if not all(word.partition("=")[::2]):
+            raise ConfigError(f"cannot read {flag}", found=word, allowed=f"{flag} {form}")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _try(model: Path, feeds: Feeds, scratch: Path) -> None:
+    """One run within limits, before any that is timed."""
+    np.savez(scratch, **{f"in.{name}": array for name, array in feeds.items()})  # type: ignore[arg-type]
+    for output in trial(model, scratch, BenchmarkError):
+        if output.has_nan:
+            raise BenchmarkError(
+                f"{model.name} computes NaN",
+                found=f"in its output {output.name}, from made-up inputs",
+                next="give it real ones: --input name=file.npy",
+            )
+
+
+# ---- what was found -----------------------------------------------------------------------------
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", overflow="fold")  # no number is cut
+    return table
+
+
+def _show(speed: "Speed", graphs: Mapping[str, Graph], workloads: Sequence[str], console: Console) -> None:
+    names, unit = list(graphs), "tokens/s" if speed.tokens else "a second"
+    for workload in workloads:
+        table = _table("", "p50 [95 %], ms", "p90", "p99", unit, "speed-up [95 %]", title=workload)
+        for name in names:
+            found, ratio = speed.latency_ms[name][workload], speed.speedup.get(name, {}).get(workload)
+            table.add_row(
+                Text(name),
+                interval(found.p50, found.ci95),
+                number(found.p90),
+                number(found.p99),
+                number(speed.throughput_per_second[name][workload]),
+                "baseline" if ratio is None else f"{interval(ratio.value, ratio.ci95)} {speed_word(ratio)}",
+            )
+        console.print(table)
+    energy = "joules a call" if speed.energy_joules else "CPU ms a call"
+    table = _table("", "size, MB", "load, ms", "first run, ms", "peak, MB", "steady, MB", energy)
+    for name in names:
+        spent = speed.energy_joules[name] if speed.energy_joules else speed.cpu_ms.get(name, {})
+        steady = speed.steady_memory_bytes.get(name)
+        table.add_row(
+            Text(name),
+            megabytes(graphs[name].size_bytes),
+            number(speed.load_ms[name]),
+            ", ".join(number(speed.first_run_ms[name][workload]) for workload in workloads),
+            megabytes(speed.peak_memory_bytes[name]),
+            MISSING if steady is None else megabytes(steady),
+            ", ".join(number(spent[workload]) for workload in workloads if workload in spent) or MISSING,
+        )
+    console.print(table)
+    if not speed.energy_joules:
+        console.print("[dim]no energy counter here: CPU time of all threads stands in for it[/]")
+    for reason in speed.noise:
+        console.print(f"[yellow]noise[/]: {reason}", highlight=False, soft_wrap=True)
+    if not speed.noise:
+        console.print("noise: none seen")
+    console.print(_environment(speed), highlight=False, soft_wrap=True, markup=False)
+
+
+def _environment(speed: "Speed") -> str:
+    machine, session = speed.machine, speed.machine["session"]
+    return (
+        f"{machine['model']}, {session['threads']} threads, onnxruntime {machine['onnxruntime']}, "
+        f"{session['optimization_level']}, {', '.join(session['providers'])}; "
+        f"{machine['seconds']:.0f} s, stopped by {'precision' if machine['stopped'] == 'precise' else 'time'}"
+    )
+
+
+def _record(
+    request: Request,
+    models: Mapping[str, Path],
+    graphs: Mapping[str, Graph],
+    workloads: Mapping[str, Feeds],
+    speed: "Speed",
+) -> dict[str, Any]:
+    """The contents of bench.json: what was timed, on which arrays, and what was found."""
+    given = {word.partition("=")[0] for word in request.inputs}
+    return {
+        "bench_version": BENCH_VERSION,
+        "models": {
+            name: {"path": str(path), "sha256": sha256_model(path), **asdict(graphs[name])}
+            for name, path in models.items()
+        },
+        "workloads": {
+            name: {
+                key: {"dtype": a.dtype.name, "shape": list(a.shape), "made_up": key not in given}
+                for key, a in feeds.items()
+            }
+            for name, feeds in workloads.items()
+        },
+        "verdict": {
+            model: {workload: speed_word(ratio) for workload, ratio in ratios.items()}
+            for model, ratios in speed.speedup.items()
+        },
+        "speed": asdict(speed),
+    }

@@ -1,0 +1,205 @@
+"""`compress generate ARTIFACT --prompt ...`: what the shipped language model writes, token by token."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from compress.artifact import check_files
+from compress.errors import ArtifactError, ConfigError
+from compress.graph.decoder import Decoder
+
+PIECE = 512  # tokens of a prompt in one call: their logits are all given, 4 bytes times the vocabulary each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to write. Raises ConfigError for a value out of range."""
+
+    prompt: str
+    max_new_tokens: int = 128
+    temperature: float = 0.0  # 0: always the most likely token
+    top_p: float = 1.0  # sample from the most likely tokens that together have this probability
+    seed: int = 0
+    chat: bool = False  # the prompt is what a user says to an assistant
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise ConfigError("the prompt is empty", next='--prompt "Once upon a time"')
+        for name, low, high in (
+            ("max_new_tokens", 1, 2**31),
+            ("temperature", 0.0, 100.0),
+            ("top_p", 1e-6, 1.0),
+            ("seed", 0, 2**63),
+        ):
+            if not low <= getattr(self, name) <= high:
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{flag} is out of range", found=getattr(self, name), allowed=f"{low:g} to {high:g}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    prompt_tokens: int
+    new_tokens: int
+    first_seconds: float  # from the prompt to the first token
+    rest_seconds: float  # of all tokens after the first
+    full: bool  # whether the context ended it
+
+    def text(self) -> str:
+        said = f"{self.new_tokens} tokens after a prompt of {self.prompt_tokens}; "
+        said += f"time to first token {1e3 * self.first_seconds:.0f} ms"
+        if self.new_tokens > 1:
+            said += f", then {(self.new_tokens - 1) / self.rest_seconds:.1f} tokens/s"
+        return said + ("; the model's context is full" if self.full else "")
+
+
+def generate(artifact: Path, request: Request, write: Callable[[str], object]) -> Timing:
+    """Have the model in `artifact` go on after the prompt; every piece of text goes to `write` at once.
+
+    Raises ArtifactError for a damaged artifact or one of another kind, ConfigError for a prompt that is
+    longer than the model's context.
+    """
+    check_files(artifact)
+    context, ends = context_length(artifact), end_tokens(artifact)
+    tokenizer, ids = _encode(artifact, request)
+    if len(ids) > context:
+        raise ConfigError(
+            "the prompt is longer than the model's context",
+            found=f"{len(ids)} tokens",
+            allowed=f"at most {context}",
+        )
+    fitting = context - len(ids) + 1  # the last token is never read
+    count = min(request.max_new_tokens, fitting)
+    decoder = Decoder(artifact / "model.onnx", capacity=len(ids) + count)
+    text = DecodeStream(ids=ids, skip_special_tokens=True)
+    random = np.random.default_rng(request.seed)
+    clock = [time.perf_counter()]
+    for number in continuation(
+        decoder, ids, count, lambda logits: choose(logits, request.temperature, request.top_p, random)
+    ):
+        clock.append(time.perf_counter())
+        if number in ends:
+            break
+        if piece := text.step(tokenizer, number):
+            write(piece)
+    new = len(clock) - 1
+    return Timing(
+        prompt_tokens=len(ids),
+        new_tokens=new,
+        first_seconds=clock[1] - clock[0],
+        rest_seconds=clock[-1] - clock[1],
+        full=new == fitting < request.max_new_tokens,
+    )
+
+
+def continuation(
+    decoder: Decoder, ids: list[int], count: int, pick: Callable[[np.ndarray], int]
+) -> Iterator[int]:
+    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits."""
+    pieces = [ids[start : start + PIECE] for start in range(0, len(ids), PIECE)]
+    logits = [decoder.run(np.array(piece), last=True)[-1] for piece in pieces][-1]
+    for left in reversed(range(count)):
+        number = pick(logits)
+        yield number
+        if left:
+            logits = decoder.run(np.array([number]))[-1]
+
+
+def choose(logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:
+    """A token by its logits (vocabulary,): the first most likely one, or one of the nucleus.
+
+    Nucleus: the fewest tokens whose probabilities sum to `top_p` (Holtzman et al., The curious case of
+    neural text degeneration, ICLR 2020).
+    """
+    if temperature == 0.0:
+        return int(logits.argmax())
+    scaled = logits.astype(np.float64) / temperature
+    weights = np.exp(scaled - scaled.max())
+    order = np.argsort(-weights, kind="stable")
+    sums = np.cumsum(weights[order])
+    nucleus = int(np.searchsorted(sums, top_p * sums[-1])) + 1
+    return int(order[np.searchsorted(sums, random.random() * sums[nucleus - 1], side="right")])
+
+
+def print_text(artifact: Path, request: Request) -> None:
+    """The text to stdout as it comes, how fast it came to stderr."""
+
+    def write(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    timing = generate(artifact, request, write)
+    write("\n")
+    print(timing.text(), file=sys.stderr)
+
+
+def load_tokenizer(artifact: Path) -> Tokenizer:
+    """Raises ArtifactError where there is none."""
+    path = artifact / "tokenizer.json"
+    if not path.is_file():
+        raise _no_language_model(artifact, "no tokenizer.json")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise ArtifactError("tokenizer.json cannot be read", found=error) from None
+
+
+def _encode(artifact: Path, request: Request) -> tuple[Tokenizer, list[int]]:
+    tokenizer = load_tokenizer(artifact)
+    if request.chat:
+        text = _dialogue(artifact, request.prompt)
+        return tokenizer, list(tokenizer.encode(text, add_special_tokens=False).ids)
+    return tokenizer, list(tokenizer.encode(request.prompt).ids)
+
+
+def _dialogue(artifact: Path, prompt: str) -> str:
+    """The prompt in the model's chat template, which transformers runs in a sandbox."""
+    import transformers  # takes seconds
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(artifact), local_files_only=True)
+    if not tokenizer.chat_template:
+        raise ArtifactError(
+            "the model has no chat template", found=f"none in {artifact}", next="leave --chat out"
+        )
+    said = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+
+
+def context_length(artifact: Path) -> int:
+    """Tokens that the model reads at most; raises ArtifactError where config.json does not tell."""
+    found = read_json(artifact / "config.json").get("max_position_embeddings")
+    if not isinstance(found, int) or found < 1:
+        raise _no_language_model(artifact, f"a context of {found} tokens in config.json")
+    return found
+
+
+def end_tokens(artifact: Path) -> set[int]:
+    """Tokens that end a text."""
+    for name in ("generation_config.json", "config.json"):
+        found = read_json(artifact / name).get("eos_token_id")
+        if found is not None:
+            return set(found) if isinstance(found, list) else {found}
+    return set()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ArtifactError(f"{path.name} is not JSON", found=error) from None
+    return content if isinstance(content, dict) else {}
+
+
+def _no_language_model(artifact: Path, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"{artifact} holds no language model", found=found, next="compress verify tells what it is"
+    )

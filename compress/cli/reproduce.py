@@ -1,0 +1,131 @@
+"""`compress reproduce ARTIFACT`: make it again out of its manifest, from nothing, and compare the files."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from compress.artifact import Manifest, verify
+from compress.config.compose import from_plain
+from compress.config.recover import Distill
+from compress.config.run import RunConfig
+from compress.config.target import LocalTarget
+from compress.errors import ArtifactError
+from compress.judge.assemble import environment, pack
+from compress.pipeline import build
+from compress.stages.runner import Road
+from compress.stages.store import Store, sha256_file
+
+MEASURED = ("README.md", "manifest.json", "SHA256SUMS")  # hold times, which no second run repeats
+_CARD = "Made by `compress reproduce`, to be compared with another artifact; nothing was measured.\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    files: dict[str, str]  # path -> same, differs, missing, new or not compared
+    surroundings: tuple[str, ...]  # what differs between this machine and the first one
+
+    @property
+    def same(self) -> bool:
+        """Whether the model is the same to the last bit."""
+        return all(word == "same" for name, word in self.files.items() if name.startswith("model.onnx"))
+
+
+def config_of(manifest: Manifest) -> RunConfig:
+    """The configuration of the run, for the CPU it was made for. Raises ArtifactError without options."""
+    if not manifest.options:
+        raise ArtifactError(
+            "the manifest does not say which options the run had",
+            next="use the release of the toolkit that wrote the artifact, or its README.md's command",
+        )
+    config = from_plain(manifest.config, manifest.options)
+    if isinstance(config.target, LocalTarget) and config.target.cpu_flags is None:
+        flags = [str(flag) for flag in manifest.environment.get("isa_flags", ())]
+        config.target = replace(config.target, cpu_flags=flags or None)
+    return config
+
+
+def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
+    """Make `artifact` again in `folder / "artifact"` and compare.
+
+    No finished stage is reused, only downloads are. Speed is not measured and test not looked at.
+    Raises ArtifactError for an artifact that is damaged or whose run makes another variant today.
+    """
+    manifest = verify(artifact)
+    config = config_of(manifest)
+    threads = manifest.environment.get("torch_threads")
+    torch.set_num_threads(threads or torch.get_num_threads())
+    surroundings = tuple(differences(manifest.environment, environment()))
+    for line in surroundings:
+        console.print(f"[yellow]not as before:[/] {line}", highlight=False)
+    if isinstance(config.recover, Distill) and config.recover.max_minutes is not None:
+        console.print("[yellow]recover.max_minutes[/] ends training by the clock, which no run repeats")
+
+    store = folder / "store"
+    try:
+        ladder = build(config, Road(Store(store), console))
+        wanted = manifest.headline["variant"]
+        rung = next((rung for rung in ladder.rungs if rung.name == wanted), None)
+        if rung is None:
+            raise ArtifactError(
+                "the run makes no variant of that name any more",
+                found=", ".join(rung.name for rung in ladder.rungs),
+                allowed=wanted,
+            )
+        again = replace(manifest, environment=environment(), headline={"variant": wanted}, files={})
+        pack(rung, folder / "artifact", _CARD, again)
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+    return Comparison(files=compare(manifest.files, folder / "artifact"), surroundings=surroundings)
+
+
+def compare(expected: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """A word for every file of either: of `expected`, path -> sha256, and of `folder`."""
+    found = {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
+    words = {}
+    for name in sorted({*expected, *found}):
+        if name in MEASURED:
+            words[name] = "not compared"
+        elif name not in found:
+            words[name] = "missing"
+        elif name not in expected:
+            words[name] = "new"
+        else:
+            words[name] = "same" if expected[name] == found[name] else "differs"
+    return words
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What of a run's environment is another one now, a line each."""
+    for name in ("cpu", "python", "system"):
+        if then.get(name) != now.get(name):
+            yield f"{name}: {then.get(name)}, now {now.get(name)}"
+    before, after = set(then.get("isa_flags") or ()), set(now.get("isa_flags") or ())
+    for word, flags in (("missing now", before - after), ("new", after - before)):
+        if flags:
+            yield f"CPU flags {word}: {' '.join(sorted(flags))}"
+    packages, installed = then.get("packages") or {}, now.get("packages") or {}
+    for name in sorted({*packages, *installed}):
+        if packages.get(name) != installed.get(name):
+            yield f"{name}: {packages.get(name)}, now {installed.get(name)}"
+    source, ours = then.get("git") or {}, now.get("git") or {}
+    if source.get("commit") != ours.get("commit"):
+        yield f"commit of compress: {source.get('commit')}, now {ours.get('commit')}"
+    for word, git in (("it was made", source), ("this is", ours)):
+        if git.get("dirty"):
+            yield f"{word} with changes to compress that are in no commit"
+
+
+_STYLES = {"same": "green", "differs": "red", "missing": "red", "new": "red", "not compared": "dim"}
+
+
+def table(comparison: Comparison) -> Table:
+    drawn = Table("file", "sha256", caption="not compared: holds measured times")
+    for name, word in comparison.files.items():
+        drawn.add_row(name, f"[{_STYLES[word]}]{word}[/]")
+    return drawn

@@ -1,0 +1,275 @@
+"""Every option of every config group: typed, range-checked, registered with Hydra.
+
+A group is a base dataclass without fields, one dataclass per option, one YAML per option in `conf/`.
+The base has no fields so that a key of another option is an error and never silently ignored.
+Nothing heavy is imported here: a wrong configuration has to fail before torch is loaded.
+"""
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from compress.config.data import (
+    DataConfig,
+    Documents,
+    ImageData,
+    ImageFormat,
+    ImageSet,
+    Interpolation,
+    PairFile,
+    PairFormat,
+    PairSplit,
+    Resize,
+    TextData,
+    TextFile,
+    TextFormat,
+)
+from compress.config.evaluate import (
+    EvaluateConfig,
+    ImageClassification,
+    LanguageModeling,
+    SentenceSimilarity,
+    language_metrics,
+)
+from compress.config.export import ExportConfig, GenaiExport, OptimumExport, TorchExport
+from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel, ModelConfig
+from compress.config.prune import (
+    ChannelImportance,
+    ChannelPrune,
+    ChannelScope,
+    Importance,
+    Keep,
+    LanguageImportance,
+    LanguageKeep,
+    LanguagePrune,
+    NoPrune,
+    PruneConfig,
+    Scope,
+    StructuredPrune,
+)
+from compress.config.quantize import (
+    Calibrator,
+    Clip,
+    Int4Blocks,
+    Int8Blocks,
+    Int8Dynamic,
+    Int8Qat,
+    Int8Smooth,
+    Int8Static,
+    MixedBlocks,
+    NoQuantize,
+    QuantizeConfig,
+    Rounding,
+    WeightType,
+)
+from compress.config.recover import (
+    Distill,
+    DistillLogits,
+    Finetune,
+    Fit,
+    NoRecover,
+    NoTrain,
+    Optimizer,
+    Precision,
+    RecoverConfig,
+    Supervised,
+    TrainConfig,
+)
+from compress.config.search import OBJECTIVES, SAMPLERS, SearchConfig
+from compress.config.space import Choice
+from compress.config.target import BudgetConfig, LocalTarget, TargetConfig, workload_shape
+from compress.errors import ConfigError, did_you_mean
+
+__all__ = [
+    "OBJECTIVES",
+    "OPTIONS",
+    "SAMPLERS",
+    "SKIPS",
+    "BudgetConfig",
+    "Calibrator",
+    "CausalLMModel",
+    "ChannelImportance",
+    "ChannelPrune",
+    "ChannelScope",
+    "Clip",
+    "DataConfig",
+    "Distill",
+    "DistillLogits",
+    "Documents",
+    "EncoderModel",
+    "EvaluateConfig",
+    "ExportConfig",
+    "Finetune",
+    "Fit",
+    "GenaiExport",
+    "ImageClassification",
+    "ImageClassifierModel",
+    "ImageData",
+    "ImageFormat",
+    "ImageSet",
+    "Importance",
+    "Int4Blocks",
+    "Int8Blocks",
+    "Int8Dynamic",
+    "Int8Qat",
+    "Int8Smooth",
+    "Int8Static",
+    "Interpolation",
+    "Keep",
+    "LanguageImportance",
+    "LanguageKeep",
+    "LanguageModeling",
+    "LanguagePrune",
+    "LocalTarget",
+    "MixedBlocks",
+    "ModelConfig",
+    "NoPrune",
+    "NoQuantize",
+    "NoRecover",
+    "NoTrain",
+    "Optimizer",
+    "OptimumExport",
+    "PairFile",
+    "PairFormat",
+    "PairSplit",
+    "Precision",
+    "PruneConfig",
+    "QuantizeConfig",
+    "RecoverConfig",
+    "Resize",
+    "Rounding",
+    "RunConfig",
+    "Scope",
+    "SearchConfig",
+    "SentenceSimilarity",
+    "StructuredPrune",
+    "Supervised",
+    "TargetConfig",
+    "TextData",
+    "TextFile",
+    "TextFormat",
+    "TorchExport",
+    "TrainConfig",
+    "WeightType",
+    "conf_dir",
+    "language_metrics",
+    "leaves",
+    "register_schemas",
+    "workload_shape",
+]
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside an installed wheel, else beside the package in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise ConfigError("the configuration folder is missing", next="reinstall the package")
+
+
+SKIPS = (NoPrune, NoRecover, NoQuantize, NoTrain)  # a stage of this type hands on what it was given
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    name: str = MISSING  # of the experiment; results go to outputs/<name>/
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    prune: PruneConfig = MISSING
+    recover: RecoverConfig = MISSING
+    export: ExportConfig = MISSING
+    quantize: QuantizeConfig = field(
+        default=MISSING, metadata={"search": Choice(("int8_dynamic", "int8_static", "none"))}
+    )
+    evaluate: EvaluateConfig = MISSING
+    target: TargetConfig = MISSING
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    train: TrainConfig = MISSING  # of a baseline, by `compress train` alone
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise ConfigError(
+                "name is no plain folder name", found=self.name, allowed="letters, digits, - _ and ."
+            )
+        if isinstance(self.evaluate, SentenceSimilarity) and isinstance(self.data, TextData):
+            _check_primary(self.evaluate.primary, _metrics_of_pairs(self.data))
+        if isinstance(self.evaluate, LanguageModeling) and isinstance(self.data, Documents):
+            _check_primary(self.evaluate.primary or "kl", language_metrics(self.data.test))
+
+
+def _metrics_of_pairs(data: TextData) -> set[str]:
+    judged = [name for name, file in data.pairs.items() if file.split is PairSplit.test]
+    return {
+        "cosine",
+        "cosine_p5",
+        *(f"{name}_{kind}" for name in judged for kind in ("spearman", "pearson")),
+    }
+
+
+def _check_primary(primary: str, metrics: Collection[str]) -> None:
+    """The metrics that `evaluate` will report are known now, not after an hour of training."""
+    if primary not in metrics:
+        raise ConfigError(
+            "evaluate.primary names no metric", found=primary, allowed=did_you_mean(primary, metrics)
+        )
+
+
+OPTIONS: dict[str, dict[str, type]] = {
+    "model": {
+        "encoder": EncoderModel,
+        "image_classifier": ImageClassifierModel,
+        "causal_lm": CausalLMModel,
+    },
+    "data": {"text": TextData, "documents": Documents, "images": ImageData},
+    "prune": {
+        "none": NoPrune,
+        "structured": StructuredPrune,
+        "channels": ChannelPrune,
+        "language": LanguagePrune,
+    },
+    "recover": {"none": NoRecover, "distill": Distill, "distill_logits": DistillLogits, "finetune": Finetune},
+    "train": {"none": NoTrain, "supervised": Supervised},
+    "export": {"optimum": OptimumExport, "torch": TorchExport, "genai": GenaiExport},
+    "quantize": {
+        "none": NoQuantize,
+        "int8_dynamic": Int8Dynamic,
+        "int8_static": Int8Static,
+        "int8_qat": Int8Qat,
+        "int8_blocks": Int8Blocks,
+        "int4_blocks": Int4Blocks,
+        "mixed_blocks": MixedBlocks,
+        "int8_smooth": Int8Smooth,
+    },
+    "evaluate": {
+        "sentence_similarity": SentenceSimilarity,
+        "image_classification": ImageClassification,
+        "language_modeling": LanguageModeling,
+    },
+    "target": {"local": LocalTarget},
+}
+
+
+def register_schemas() -> None:
+    """Tell Hydra the schema of the run and of every option; `conf/` refers to them by name."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig)
+    for group, options in OPTIONS.items():
+        for name, node in options.items():
+            store.store(group=group, name=f"{name}_schema", node=node)
+
+
+def leaves(config: object, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted name and value of every setting in a dataclass tree."""
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value

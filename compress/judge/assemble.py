@@ -1,0 +1,268 @@
+"""From what the stages measured to one report and one artifact."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compress import models
+from compress.artifact import Manifest, write_artifact
+from compress.benchmark import Speed, cpu_facts, floor, load_limits, load_profiles, load_speed, memory_ms
+from compress.config.compose import options_of, to_plain
+from compress.config.run import RunConfig
+from compress.config.target import workload_shape
+from compress.data import ImageSplits, Splits, load_splits
+from compress.evaluate import Quality, load_quality
+from compress.judge import test_set_uses as looks
+from compress.judge.explain import explain
+from compress.judge.verdict import judge
+from compress.prune import load_pruning_sensitivity
+from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
+from compress.report.card import model_card
+from compress.schema.report import Estimate, Gate, Latency, Limits, Profile, Report, Split, Variant
+from compress.stages.runner import Road
+from compress.stages.store import LIBRARIES, Entry, sha256_file
+
+_PACKAGES = (*LIBRARIES, "numpy")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder from the dense model to what ships: an ONNX graph and its torch ancestor."""
+
+    name: str
+    stage: str
+    graph: Entry
+    checkpoint: Entry
+
+
+def assemble(
+    config: RunConfig,
+    ladder: Sequence[Rung],
+    quality: Sequence[Entry],
+    speed: Entry,
+    profiles: Sequence[Entry],
+    limits: Entry,
+    splits: Entry,
+    pruned: Entry,
+    road: Road,
+    command: str,
+) -> Report:
+    """One report out of the folders that the stages left on `road`."""
+    measured = [load_quality(entry.path) for entry in quality]
+    timed, machine = load_speed(speed.path), load_limits(limits.path)
+    rungs = zip(ladder, measured, map(load_profiles, (entry.path for entry in profiles)), strict=True)
+    variants = _explained([_variant(rung, q, timed, p, machine) for rung, q, p in rungs], timed, machine)
+    primary = measured[0].primary
+    verdict = judge(variants, primary, config.budget)
+    student = ladder[-1].checkpoint.path
+    facts = models.read_facts(student)
+    return Report(
+        experiment=config.name,
+        config=to_plain(config),
+        options=options_of(config),
+        environment={
+            **environment(),
+            "threads": timed.machine["session"]["threads"],
+            "torch_threads": _read_json(student / "entry.json").get("torch_threads"),
+        },
+        splits=_splits(load_splits(splits.path), road.store.root.parent),
+        primary_metric=primary,
+        variants=tuple(_with_pictures_of(verdict.best, variant) for variant in variants),
+        verdict=verdict,
+        stages=tuple(road.stages),
+        gates=tuple(_gates(ladder, pruned)),
+        limits=machine,
+        pruning_sensitivity=load_pruning_sensitivity(pruned.path),
+        notes={
+            "noise": list(timed.noise),
+            "command": command,
+            "lineage": list(facts.lineage),
+            "recover": _read_json(student / "recover.json"),
+            "prune": _read_json(pruned.path / "prune.json"),
+        },
+    )
+
+
+def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
+    """Write the variant that the verdict names, whether it meets the budget or not."""
+    rung = next(rung for rung in ladder if rung.name == report.verdict.best)
+    variant = next(variant for variant in report.variants if variant.name == rung.name)
+    facts, summary = models.read_facts(rung.checkpoint.path), models.read_summary(rung.checkpoint.path)
+    of_source = {"base_model": facts.base_model, "license": facts.license, "source": facts.source}
+    card = model_card(report, {**of_source, **summary.card})
+    manifest = Manifest(
+        name=report.experiment,
+        base_model=facts.base_model,
+        source=facts.source,
+        license=facts.license,
+        lineage=facts.lineage,
+        config=report.config,
+        environment=report.environment,
+        splits={name: split.fingerprint for name, split in report.splits.items()},
+        headline={
+            "variant": variant.name,
+            "ships": report.verdict.ships,
+            "reasons": list(report.verdict.reasons),
+            "size_bytes": variant.size_bytes,
+        },
+        opset=_opset(rung.graph.path / "model.onnx"),
+        options=report.options,
+    )
+    pack(rung, folder, card, manifest)
+
+
+def pack(rung: Rung, folder: Path, card: str, manifest: Manifest) -> None:
+    """The artifact of one rung."""
+    checkpoint = rung.checkpoint.path
+    write_artifact(
+        folder,
+        graph=rung.graph.path,
+        checkpoint=checkpoint,
+        inputs=models.read_check_inputs(checkpoint),
+        card=card,
+        manifest=manifest,
+        keep_checkpoint=models.read_summary(checkpoint).keeps_checkpoint,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What of this machine and its software may change a number or a file."""
+    machine = cpu_facts()
+    return {
+        "cpu": machine["model"],
+        "isa_flags": machine["flags"],
+        "physical_cores": machine["physical_cores"],
+        "memory_bytes": machine["memory_bytes"],
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "git": _git(),
+    }
+
+
+def _variant(
+    rung: Rung, quality: Quality, speed: Speed, profiles: dict[str, Profile], machine: Limits
+) -> Variant:
+    summary = models.read_summary(rung.checkpoint.path)
+    path = rung.graph.path / "model.onnx"
+    quantized = (rung.graph.path / "coverage.json").is_file()
+    return Variant(
+        name=rung.name,
+        stage=rung.stage,
+        path=f"{rung.graph.digest}/model.onnx",
+        sha256=sha256_file(path),
+        size_bytes=sum(p.stat().st_size for p in rung.graph.path.glob("model.onnx*")),
+        parameters=summary.parameters,
+        macs=summary.macs,
+        quality=quality.quality,
+        fidelity=quality.fidelity,
+        drop_from_dense=quality.drop_from_dense,
+        latency_ms=speed.latency_ms[rung.name],
+        speedup=speed.speedup.get(rung.name, {}),
+        tokens_per_second={
+            workload: _tokens_per_second(tokens, speed.latency_ms[rung.name][workload])
+            for workload, tokens in speed.tokens.items()
+        },
+        bandwidth_share={
+            workload: memory_ms(profiles[workload], machine) / speed.latency_ms[rung.name][workload].p50
+            for workload in speed.tokens
+            if workload_shape(workload)[2] and workload in profiles
+        },
+        load_ms=speed.load_ms[rung.name],
+        peak_memory_bytes=speed.peak_memory_bytes[rung.name],
+        quantization=load_coverage(rung.graph.path) if quantized else None,
+        layer_errors=load_layer_errors(rung.graph.path),
+        sensitivity=load_sensitivity(rung.graph.path),
+        classification=quality.classification,
+        language=quality.language,
+        widths=summary.widths,
+        layer_names=summary.layer_names,
+        profile=profiles,
+        floor={workload: floor(each, machine) for workload, each in profiles.items()},
+        seconds=rung.graph.seconds,
+    )
+
+
+def _tokens_per_second(tokens: int, latency: Latency) -> Estimate:
+    fastest, slowest = latency.ci95
+    return Estimate(value=1e3 * tokens / latency.p50, ci95=(1e3 * tokens / slowest, 1e3 * tokens / fastest))
+
+
+def _with_pictures_of(kept: str, variant: Variant) -> Variant:
+    """Pictures of changed answers stay with the variant that is kept: they are most of report.json."""
+    found = variant.classification
+    if found is None or variant.name == kept:
+        return variant
+    return replace(variant, classification=replace(found, changed=()))
+
+
+def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tuple[Variant, ...]:
+    dense, *others = variants
+    explained = [dense]
+    for variant in others:
+        sentences = {
+            workload: explain(dense, variant, workload, machine, speed.machine.get("flags", ()), speed.noise)
+            for workload in variant.speedup
+        }
+        explained.append(
+            replace(variant, not_faster={name: each for name, each in sentences.items() if each})
+        )
+    return tuple(explained)
+
+
+def _splits(opened: Splits | ImageSplits, cache: Path) -> dict[str, Split]:
+    facts = opened.facts()
+    for name, fingerprint in opened.test_sets.items():
+        facts[name] = replace(facts[name], looks=looks.count(cache, fingerprint))
+    return facts
+
+
+def _gates(ladder: Sequence[Rung], pruned: Entry) -> list[Gate]:
+    """Every gate that the stages passed, with the numbers they stored; a failed one ended the run."""
+    checks = [
+        (pruned, "reload.json", "pruned: stock transformers reloads the checkpoint"),
+        (pruned, "reopened.json", "pruned: the checkpoint opened again computes the same"),
+    ]
+    for rung in ladder:
+        checks.append((rung.graph, "parity.json", f"{rung.name}: ONNX equals torch"))
+        checks.append((rung.graph, "coverage.json", f"{rung.name}: integer coverage"))
+        checks.append((rung.graph, "sqnr.json", f"{rung.name}: every layer alone near its float twin"))
+    gates = []
+    for entry, file, name in checks:
+        content = _read_json(entry.path / file)
+        numbers = {k: float(v) for k, v in content.items() if isinstance(v, int | float)}
+        if numbers:
+            gates.append(Gate(name=name, passed=True, numbers=numbers))
+    return gates
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _opset(path: Path) -> int:
+    model = onnx.load(path, load_external_data=False)
+    return int(next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")))
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the checkout this package lies in; None for an installed wheel."""
+
+    def ask(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {
+            "commit": ask("rev-parse", "HEAD").strip(),
+            "dirty": bool(ask("status", "--porcelain").strip()),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None

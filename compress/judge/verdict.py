@@ -1,0 +1,93 @@
+"""Does it ship: the budget against intervals, never against point estimates."""
+
+from collections.abc import Sequence
+
+from compress.config.target import BudgetConfig
+from compress.evaluate import holm, noninferiority_p
+from compress.schema.report import Noninferiority, Variant, Verdict
+
+
+def judge(variants: Sequence[Variant], primary: str, budget: BudgetConfig) -> Verdict:
+    """The last variant that meets the budget ships; when none does, the last is kept and named.
+
+    Quality counts by the upper end of the paired interval of its drop, speed by the lower end of the
+    interval of the speed-up. `variants[0]` is the dense model.
+    """
+    dense = variants[0]
+    candidates = variants[1:] or variants
+    fitting = [each for each in candidates if not misses(each, dense, primary, budget)]
+    best = (fitting or candidates)[-1]
+    return Verdict(
+        ships=bool(fitting),
+        best=best.name,
+        reasons=(*misses(best, dense, primary, budget), *_facts(best, dense, primary)),
+        noninferiority=noninferiority(best, dense, primary, budget),
+    )
+
+
+def noninferiority(
+    variant: Variant, dense: Variant, primary: str, budget: BudgetConfig
+) -> tuple[Noninferiority, ...]:
+    """Every quality metric against the same relative budget, with Holm's correction over all of them.
+
+    The verdict rests on the primary metric alone, which was named beforehand; the others show whether
+    it was a lucky one.
+    """
+    metrics = [m for m in dict.fromkeys([primary, *dense.quality]) if m in variant.drop_from_dense]
+    if budget.max_quality_drop is None or variant is dense or not metrics:
+        return ()
+    drops = [variant.drop_from_dense[metric] for metric in metrics]
+    margins = [budget.max_quality_drop * abs(score_of(dense, metric)) for metric in metrics]
+    p_values = [noninferiority_p(drop, margin) for drop, margin in zip(drops, margins, strict=True)]
+    return tuple(
+        Noninferiority(metric=metric, drop=drop, margin=margin, p_value=p, p_holm=adjusted)
+        for metric, drop, margin, p, adjusted in zip(
+            metrics, drops, margins, p_values, holm(p_values), strict=True
+        )
+    )
+
+
+def misses(variant: Variant, dense: Variant, primary: str, budget: BudgetConfig) -> list[str]:
+    """What of the budget the variant does not meet, each with its numbers; NaN meets nothing."""
+    found = []
+    if budget.max_quality_drop is not None:
+        drop, scale = variant.drop_from_dense[primary], abs(score_of(dense, primary))
+        if not scale > 0:
+            found.append(f"{primary} of the dense model is {scale:g}: no relative drop can be told")
+        elif not drop.ci95[1] / scale <= budget.max_quality_drop:
+            found.append(
+                f"{primary} may have dropped by up to {drop.ci95[1] / scale:.1%} "
+                f"(budget {budget.max_quality_drop:.1%}; measured {drop.value / scale:+.1%})"
+            )
+    if budget.min_speedup is not None:
+        if not variant.speedup and not budget.min_speedup <= 1:  # the dense model is as fast as itself
+            found.append(f"speed-up 1x: it is the dense model (budget {budget.min_speedup:g}x)")
+        for workload, speedup in variant.speedup.items():
+            if not speedup.ci95[0] >= budget.min_speedup:
+                found.append(
+                    f"speed-up at {workload} may be as low as {speedup.ci95[0]:.2f}x "
+                    f"(budget {budget.min_speedup:g}x)"
+                )
+    if budget.max_size_mb is not None and variant.size_bytes > budget.max_size_mb * 1e6:
+        found.append(f"{variant.size_bytes / 1e6:.1f} MB (budget {budget.max_size_mb:g} MB)")
+    return found
+
+
+def score_of(variant: Variant, metric: str) -> float:
+    return (variant.quality.get(metric) or variant.fidelity[metric]).value
+
+
+def _facts(variant: Variant, dense: Variant, primary: str) -> list[str]:
+    facts = []
+    for workload, speedup in variant.speedup.items():
+        low, high = speedup.ci95
+        word = "faster" if low > 1 else "slower" if high < 1 else "not faster"
+        facts.append(f"{word} at {workload}: {speedup.value:.2f}x [{low:.2f}, {high:.2f}]")
+    if primary in variant.drop_from_dense:
+        drop = variant.drop_from_dense[primary]
+        score = variant.quality.get(primary) or variant.fidelity[primary]
+        sign = -1 if score.higher_is_better else 1  # a drop is positive where it got worse
+        low, high = sorted(sign * end for end in drop.ci95)
+        facts.append(f"{primary} changed by {sign * drop.value:+.4f} [{low:+.4f}, {high:+.4f}]")
+    facts.append(f"{variant.size_bytes / 1e6:.1f} MB instead of {dense.size_bytes / 1e6:.1f} MB")
+    return facts

@@ -1,0 +1,152 @@
+"""Reading and writing of checkpoint folders, common to all models. Nothing is ever unpickled."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
+from compress.errors import ModelError
+from compress.sources import describe, fetch
+
+# Everything a tokenizer or a sentence-transformers folder consists of, weights and config aside.
+_FORMER_PACKAGE = "compress.families."
+_COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "sentencepiece.bpe.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "1_Pooling/config.json",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a checkpoint's config.json does not tell; lies beside it as compress.json."""
+
+    family: str
+    source: str
+    base_model: str
+    license: str
+    lineage: tuple[str, ...] = ()  # what was done to it, in words
+    ffn_widths: tuple[int, ...] | None = None  # set where they differ between layers
+    kept_layers: tuple[int, ...] | None = None  # their numbers in the dense model, where some were dropped
+    kept_tokens: tuple[int, ...] | None = None  # likewise of tokens: the old number by the new one
+
+    def after(self, step: str, **changes: Any) -> "Facts":
+        return replace(self, lineage=(*self.lineage, step), **changes)
+
+
+_FACTS = TypeAdapter(Facts)
+
+
+def fetch_published(
+    config: EncoderModel | ImageClassifierModel | CausalLMModel, family: str
+) -> tuple[Path, Facts]:
+    """The folder that `config` names, and what is known of it; raises SourceError where it cannot be had."""
+    described = describe(config.source, config.sha256)
+    facts = Facts(
+        family=family,
+        source=config.source,
+        base_model=config.base_model or config.source.partition(":")[2],
+        license=config.license or described.get("license") or "unknown",
+    )
+    return fetch(config.source, config.sha256), facts
+
+
+def read_facts(checkpoint: Path) -> Facts:
+    """compress.json; raises ModelError where the folder is not a checkpoint of ours."""
+    path = checkpoint / "compress.json"
+    try:
+        return _FACTS.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelError(
+            f"{checkpoint} is not a checkpoint",
+            found=str(error).splitlines()[0],
+            allowed="a folder with compress.json, as the stages write it",
+            next="import the model first: model.source=path:FOLDER",
+        ) from None
+
+
+def write_facts(facts: Facts, checkpoint: Path) -> None:
+    (checkpoint / "compress.json").write_bytes(_FACTS.dump_json(facts, indent=2) + b"\n")
+
+
+def copy_companions(source: Path, checkpoint: Path) -> None:
+    """Copy tokenizer and pooling files."""
+    for name in _COMPANIONS:
+        if (source / name).is_file():
+            (checkpoint / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, checkpoint / name)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a file; raises ModelError where it is not JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON", found=error, next="fetch the model again") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json; raises ModelError where the folder is not a model."""
+    path = folder / "config.json"
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        raise ModelError(
+            f"no model in {folder}",
+            found=", ".join(sorted(p.name for p in folder.glob("*"))[:8]) or "nothing",
+            allowed="a folder with config.json, model.safetensors and a tokenizer",
+        ) from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a model's config", found=type(content).__name__, allowed="an object")
+    if str(content.get("builder")).startswith(_FORMER_PACKAGE):  # written before the package was renamed
+        content["builder"] = content["builder"].replace(_FORMER_PACKAGE, "compress.models.")
+    return content
+
+
+def check_weights(folder: Path) -> None:
+    """Raise ModelError unless every safetensors file is whole and every number in it finite."""
+    import torch  # takes seconds, and the rest of this file works without
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern)]
+        raise ModelError(
+            f"no safetensors weights in {folder}",
+            found=f"pickles, which can run code when opened: {', '.join(pickles)}" if pickles else "none",
+            allowed="model.safetensors",
+            next="convert them once where you trust them: model.save_pretrained(folder)",
+        )
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118
+                    tensor = tensors.get_tensor(name)
+                    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                        raise ModelError(
+                            f"{path.name} holds numbers that are not finite",
+                            found=f"NaN or infinity in {name}",
+                            next="fetch the weights again; if they are like that at the source, "
+                            "the model is broken",
+                        )
+        except SafetensorError as error:
+            raise ModelError(
+                f"{path.name} is damaged or not safetensors",
+                found=f"{path.stat().st_size} bytes; {error}",
+                next="fetch it again: delete the file, or compress cache for a download",
+            ) from None

@@ -1,0 +1,332 @@
+"""BERT-like sentence encoders: tokens -> one normalised vector a text.
+
+Pooling and normalisation are part of the module, so that they are part of the exported graph and
+what ships is the whole encoder.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from compress.config.model import EncoderModel
+from compress.errors import ModelError, did_you_mean
+from compress.models.checkpoint import (
+    Facts,
+    check_weights,
+    copy_companions,
+    fetch_published,
+    read_config,
+    read_json,
+    write_facts,
+)
+from compress.models.encoder_card import CHECK_TEXTS, card_facts
+from compress.models.summary import Summary, write_summary
+from compress.models.transformer import Architecture, Stack
+from compress.registry import register
+
+FAMILY = "encoder"
+OUTPUT = "sentence_embedding"
+REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+_BERT = Architecture(
+    layers="encoder.layer",
+    attention="attention.self",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    ffn_in="intermediate.dense",
+    ffn_out="output.dense",
+)
+_ARCHITECTURES = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "camembert": _BERT,
+    "distilbert": Architecture(
+        layers="transformer.layer",
+        attention="attention",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        ffn_in="ffn.lin1",
+        ffn_out="ffn.lin2",
+        ffn_width="hidden_dim",
+        num_layers="n_layers",
+        num_heads_attribute="n_heads",
+        inner_size_attribute="dim",
+    ),
+    "mpnet": Architecture(
+        layers="encoder.layer",
+        attention="attention.attn",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        attention_output="attention.attn.o",
+        ffn_in="intermediate.dense",
+        ffn_out="output.dense",
+        prunable_heads=False,  # one table of relative positions, a column a head, serves all layers
+        fused_attention=False,
+    ),
+}
+
+
+class SentenceEncoder(nn.Module):
+    """input_ids, attention_mask[, token_type_ids] (batch, tokens) -> (batch, hidden)."""
+
+    def __init__(self, backbone: nn.Module, pooling: str, normalize: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.normalize = normalize
+        self.config = cast(Any, backbone.config)  # optimum reads and writes it
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
+        return {OUTPUT: self.pool(states.last_hidden_state, attention_mask)}
+
+    def pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, tokens, hidden) -> (batch, hidden); padding does not count."""
+        if self.pooling == "cls":
+            pooled = tokens[:, 0]
+        else:
+            mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
+            pooled = (tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
+
+
+class Encoder:
+    """A sentence encoder with its tokenizer, as opened from a checkpoint folder."""
+
+    def __init__(self, module: SentenceEncoder, tokenizer: Any, folder: Path, facts: Facts) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.facts = facts
+        self.architecture = _ARCHITECTURES[module.config.model_type]
+
+    @classmethod
+    def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
+        """Open a folder; raises ModelError for an unknown architecture or damaged weights.
+
+        `attention` is transformers' attn_implementation: sdpa, or eager for plain products.
+        """
+        model_type = read_config(folder).get("model_type", "none")
+        if model_type not in _ARCHITECTURES:
+            raise ModelError(
+                "unknown encoder architecture",
+                found=model_type,
+                allowed=did_you_mean(str(model_type), _ARCHITECTURES),
+            )
+        check_weights(folder)
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, TypeError) as error:  # the last where a vocabulary is missing
+            raise ModelError(
+                f"no usable tokenizer in {folder}",
+                found=str(error).splitlines()[0],
+                allowed="tokenizer.json with tokenizer_config.json, or a vocabulary transformers knows",
+            ) from None
+        if tokenizer.pad_token_id is None:
+            raise ModelError(
+                f"the tokenizer in {folder} cannot pad",
+                found="no pad token",
+                next="name one in tokenizer_config.json",
+            )
+        architecture = _ARCHITECTURES[model_type]
+        if not architecture.fused_attention:
+            attention = "eager"
+        backbone = _load_backbone(folder, architecture, facts.ffn_widths, attention)
+        module = SentenceEncoder(backbone, *_read_pooling(folder))
+        return cls(module.eval(), tokenizer, folder, facts)
+
+    def save(self, folder: Path, facts: Facts) -> None:
+        """Write a checkpoint that stock transformers loads (where widths are uniform)."""
+        self.module.backbone.save_pretrained(folder)  # type: ignore[operator]
+        copy_companions(self.folder, folder)
+        write_facts(facts, folder)
+        summary = Summary(
+            parameters=self.parameters(),
+            macs=self.macs(REFERENCE_TOKENS),
+            widths=self.widths(),
+            layer_names=self.stack.layer_names(facts.kept_layers),
+            keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
+            card=card_facts(self.input_names, self.max_length),
+        )
+        write_summary(summary, {n: t.numpy() for n, t in self.tokenize(CHECK_TEXTS).items()}, folder)
+
+    # -- structure
+
+    @property
+    def stack(self) -> Stack:
+        return Stack(self.module.backbone, self.architecture)
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Kind -> width of each layer."""
+        return self.stack.widths()
+
+    def parameters(self) -> int:
+        """What the graph holds: a pooler that BERT brings along is not part of it."""
+        return sum(p.numel() for name, p in self.module.named_parameters() if "pooler." not in name)
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates for one text: products with weights and the two of attention."""
+        total = 0
+        for layer in self.stack.layers():
+            linears = (
+                layer.query,
+                layer.key,
+                layer.value,
+                layer.attention_output,
+                layer.ffn_in,
+                layer.ffn_out,
+            )
+            total += tokens * sum(linear.weight.numel() for linear in linears)
+            total += 2 * tokens * tokens * layer.query.out_features
+        return total
+
+    # -- inputs
+
+    output_name = OUTPUT
+
+    def example(self) -> dict[str, Tensor]:
+        """Two texts, for tracing."""
+        return self.tokenize(["one short text", "and a second one"])
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings (batch, hidden)."""
+        return cast(Tensor, self.module(**inputs)[OUTPUT])
+
+    @property
+    def max_length(self) -> int:
+        """Tokens; what sentence-transformers would cut at, else what the positions allow."""
+        path = self.folder / "sentence_bert_config.json"
+        declared = read_json(path).get("max_seq_length") if path.is_file() else None
+        config = self.module.config
+        # RoBERTa and its kin count positions from behind the padding's number.
+        offset = 0 if config.model_type in ("bert", "distilbert") else config.pad_token_id + 1
+        positions = int(config.max_position_embeddings) - offset
+        return min(int(declared or self.tokenizer.model_max_length), positions)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        typed = getattr(self.module.config, "type_vocab_size", 0) or 0
+        return ("input_ids", "attention_mask") + (("token_type_ids",) if typed > 1 else ())
+
+    def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
+        """Padded to the longest text: name -> (batch, tokens) int64."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=min(max_length or self.max_length, self.max_length),
+            return_tensors="pt",
+        )
+        filled = {"token_type_ids": torch.zeros_like(encoded["input_ids"]), **encoded}
+        return {name: filled[name] for name in self.input_names}
+
+    def batches(self, texts: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of similar length, so that little is padding; order is not kept."""
+        ordered = sorted(texts, key=len)
+        for start in range(0, len(ordered), size):
+            yield self.tokenize(ordered[start : start + size])
+
+    def workload(self, texts: Sequence[str], batch: int, tokens: int) -> dict[str, Tensor]:
+        """Inputs of exactly (batch, tokens) made of real text, without padding."""
+        words = " ".join(texts).split()
+        need = 2 * tokens  # words are tokens at least, but for a few that a tokenizer knows nothing of
+        words *= -(-batch * need // len(words))
+        rows = self.tokenizer(
+            [" ".join(words[row * need : (row + 1) * need]) for row in range(batch)],
+            truncation=True,
+            max_length=tokens,
+        )["input_ids"]
+        ids = torch.tensor(rows, dtype=torch.int64)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "token_type_ids": torch.zeros_like(ids),
+        }
+        return {name: inputs[name] for name in self.input_names}
+
+
+@register(EncoderModel)
+def import_encoder(config: EncoderModel, out: Path) -> None:
+    """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
+    folder, facts = fetch_published(config, FAMILY)
+    Encoder.load(folder, facts).save(out, facts)
+
+
+def _read_pooling(folder: Path) -> tuple[str, bool]:
+    """Pooling and whether to normalise; mean and yes for a plain transformers folder."""
+    modules = folder / "modules.json"
+    kinds = [m["type"].rsplit(".", 1)[-1] for m in read_json(modules)] if modules.is_file() else []
+    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
+    if unknown:
+        raise ModelError(
+            "the encoder has modules this family does not export",
+            found=", ".join(sorted(unknown)),
+            allowed="Transformer, Pooling, Normalize",
+        )
+    pooling = folder / "1_Pooling" / "config.json"
+    settings = read_json(pooling) if pooling.is_file() else {"pooling_mode_mean_tokens": True}
+    modes = sorted(key for key, on in settings.items() if key.startswith("pooling_mode_") and on is True)
+    if modes not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
+        raise ModelError(
+            "the encoder pools in a way this family does not export",
+            found=", ".join(modes) or "none",
+            allowed="mean or cls",
+        )
+    return ("cls" if "cls" in modes[0] else "mean"), ("Normalize" in kinds or not kinds)
+
+
+def _load_backbone(
+    folder: Path, architecture: Architecture, ffn_widths: tuple[int, ...] | None, attention: str
+) -> nn.Module:
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, attn_implementation=attention
+        )
+        if ffn_widths is not None:
+            ragged = transformers.AutoModel.from_config(config)
+            Stack(ragged, architecture).fill_ragged(ragged, ffn_widths, folder / "model.safetensors")
+            return cast(nn.Module, ragged.eval())
+        backbone, info = transformers.AutoModel.from_pretrained(
+            str(folder),
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the weights in {folder} do not fit their config.json",
+            found=" ".join(str(error).split())[:300],
+            allowed="tensors of the sizes that config.json names",
+            next="fetch the model again, config.json and weights of one revision",
+        ) from None
+    missing = [key for key in info["missing_keys"] if "pooler" not in key]
+    surplus = [key for key in info["unexpected_keys"] if f"{architecture.layers}." in key]
+    if missing or surplus:
+        raise ModelError(
+            f"weights are missing in {folder}" if missing else f"{folder} has layers its config.json lacks",
+            found=f"{len(missing or surplus)} tensors, e.g. {(missing or surplus)[0]}",
+            allowed="every tensor of the model that config.json describes, and no other layer",
+            next="fetch the model again, config.json and weights of one revision",
+        )
+    for name, parameter in backbone.named_parameters():
+        if name in info["missing_keys"]:  # a pooler that nothing reads; random, it would change digests
+            nn.init.zeros_(parameter)
+    return cast(nn.Module, backbone)

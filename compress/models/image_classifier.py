@@ -1,0 +1,354 @@
+"""Classifiers of images: pixels -> logits, from transformers or from a function that builds the net.
+
+A checkpoint is config.json, model.safetensors and preprocessor_config.json (sizes, mean and standard
+deviation, as transformers writes them). Where config.json has `builder` ("package.module:function") and
+`builder_kwargs`, the net is made by that function and `pruning.json` replayed on it; else it is one of
+transformers' image classifiers. A checkpoint of timm gets a builder when it is imported.
+"""
+
+import importlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress.config.model import ImageClassifierModel
+from compress.errors import ModelError
+from compress.models import timm_checkpoint
+from compress.models.checkpoint import (
+    Facts,
+    check_weights,
+    fetch_published,
+    read_config,
+    read_json,
+    write_facts,
+)
+from compress.models.image_card import card_facts
+from compress.models.preprocessing import check_side, pixel_values, read_preprocessing, shape_of
+from compress.models.summary import Summary, write_summary
+from compress.models.transformer import Architecture, Stack
+from compress.registry import register
+
+FAMILY = "image_classifier"
+OUTPUT = "logits"
+OUR_NETS = "compress.models.image_nets:"
+Images = NDArray[np.uint8]  # [images, height, width, channels]
+
+_VIT = Architecture(
+    layers="encoder.layer",
+    attention="attention.attention",
+    query="attention.attention.query",
+    key="attention.attention.key",
+    value="attention.attention.value",
+    attention_output="attention.output.dense",
+    ffn_in="intermediate.dense",
+    ffn_out="output.dense",
+)
+_TRANSFORMERS = {"vit": _VIT, "deit": _VIT}
+
+
+class Classifier(nn.Module):
+    """pixel_values (batch, channels, height, width), normalised -> logits (batch, classes)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        found = self.net(pixel_values)
+        return cast(Tensor, found if isinstance(found, Tensor) else found.logits)
+
+
+class ImageClassifier:
+    """A classifier with its preprocessing, as opened from a checkpoint folder."""
+
+    input_names = ("pixel_values",)
+    output_name = OUTPUT
+
+    def __init__(
+        self,
+        net: nn.Module,
+        config: Mapping[str, Any],
+        preprocessing: Mapping[str, Any],
+        facts: Facts,
+        history: list[Any],
+    ) -> None:
+        self.module = Classifier(net).eval()
+        self.config, self.preprocessing, self.facts = dict(config), dict(preprocessing), facts
+        self.history = history  # of pruning, as torch-pruning tells it
+        self.shape = shape_of(preprocessing)
+        self.architecture = None if "builder" in config else _TRANSFORMERS.get(config.get("model_type", ""))
+
+    @classmethod
+    def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":
+        """Open a folder; raises ModelError for a net that cannot be built or weights that do not fit."""
+        return cls.described(read_config(folder), read_preprocessing(folder), folder, facts, attention)
+
+    @classmethod
+    def described(
+        cls,
+        config: Mapping[str, Any],
+        preprocessing: Mapping[str, Any],
+        folder: Path,
+        facts: Facts,
+        attention: str = "sdpa",
+    ) -> "ImageClassifier":
+        """The net that `config` describes with the weights that lie in `folder`."""
+        check_weights(folder)
+        path = folder / "pruning.json"
+        history = read_json(path) if path.is_file() else []
+        height, width, channels = shape_of(preprocessing)
+        example = torch.zeros(1, channels, height, width)
+        if "builder" in config:
+            net = build(config["builder"], config.get("builder_kwargs") or {})
+            replay(net, history, example)
+            _fill(net, load_file(folder / "model.safetensors"), folder)
+        elif history:
+            net = _load_pruned(folder, history, example)
+        else:
+            net = _load_transformers(folder, config, facts.ffn_widths, attention)
+        return cls(net, config, preprocessing, facts, history)
+
+    def save(self, folder: Path, facts: Facts) -> None:
+        """Write a checkpoint; one of transformers' stays loadable by stock transformers, if its widths are
+        uniform."""
+        net = self.module.net
+        if "builder" in self.config:
+            (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+            save_file(
+                {name: t.contiguous() for name, t in net.state_dict().items()}, folder / "model.safetensors"
+            )
+        else:
+            net.save_pretrained(folder)  # type: ignore[operator]
+        if self.history:
+            (folder / "pruning.json").write_text(json.dumps(self.history) + "\n")
+        (folder / "preprocessor_config.json").write_text(json.dumps(self.preprocessing, indent=2) + "\n")
+        write_facts(facts, folder)
+        height, width, channels = self.shape
+        summary = Summary(
+            parameters=self.parameters(),
+            macs=self.macs(),
+            widths=self.widths(),
+            layer_names=self.layer_names(facts),
+            # Stock transformers has one width for all layers of a ViT, and those of the config for a CNN.
+            keeps_checkpoint=facts.ffn_widths is None and ("builder" in self.config or not self.history),
+            card=card_facts(self.shape, self.preprocessing, self.classes),
+        )
+        ramp = np.arange(2 * height * width * channels, dtype=np.uint32) * 37 % 256
+        check = ramp.astype(np.uint8).reshape(2, height, width, channels)
+        write_summary(summary, {n: t.numpy() for n, t in self.inputs(check).items()}, folder)
+
+    # -- structure
+
+    @property
+    def classes(self) -> list[str]:
+        count = _width(self.last_layer())
+        names = self.config.get("id2label") or {str(number): number for number in range(count)}
+        return [str(names[key]) for key in sorted(names, key=int)]
+
+    @property
+    def stack(self) -> Stack:
+        """The layers of a ViT; raises ModelError for any other net."""
+        if self.architecture is None:
+            kind = self.config.get("builder") or self.config.get("model_type")
+            raise ModelError(
+                "an option of the configuration does not work on this kind of model",
+                found=f"{kind}, a net without transformer layers that are known here",
+                allowed=f"an encoder, or a classifier of model_type {', '.join(_TRANSFORMERS)}",
+                next="prune=channels cuts convolutional nets",
+            )
+        return Stack(cast(nn.Module, self.module.net.base_model), self.architecture)
+
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    def layers(self) -> dict[str, nn.Conv2d | nn.Linear]:
+        """Name -> layer with weights, in the order of the net."""
+        named = self.module.net.named_modules()
+        return {name: each for name, each in named if isinstance(each, nn.Conv2d | nn.Linear)}
+
+    def last_layer(self) -> nn.Conv2d | nn.Linear:
+        """The one that gives the logits."""
+        return list(self.layers().values())[-1]
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Of a ViT feed-forward widths and heads of each layer, else output channels of what has weights."""
+        if self.architecture is not None:
+            return self.stack.widths()
+        layers = self.layers().values()
+        return {
+            kind.__name__.lower(): tuple(_width(layer) for layer in layers if isinstance(layer, kind))
+            for kind in (nn.Conv2d, nn.Linear)
+            if any(isinstance(layer, kind) for layer in layers)
+        }
+
+    def layer_names(self, facts: Facts) -> dict[str, tuple[str, ...]]:
+        """Kind -> names, of the same layers as `widths`."""
+        if self.architecture is not None:
+            return self.stack.layer_names(facts.kept_layers)
+        layers = self.layers().items()
+        return {
+            kind: tuple(name for name, layer in layers if type(layer).__name__.lower() == kind)
+            for kind in self.widths()
+        }
+
+    def macs(self) -> int:
+        """Multiply-accumulates for one image: products with weights, and the two of attention."""
+        plain = sdpa_kernel(SDPBackend.MATH)  # whose products are counted; those of the fused kernels are not
+        with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+            self.module(self.example())
+        return int(counter.get_total_flops()) // 2
+
+    def example(self) -> Tensor:
+        """One image, for tracing."""
+        height, width, channels = self.shape
+        return torch.zeros(1, channels, height, width)
+
+    # -- inputs
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (batch, classes)."""
+        return cast(Tensor, self.module(**inputs))
+
+    def inputs(self, images: Images) -> dict[str, Tensor]:
+        """uint8 [batch, height, width, channels] -> normalised float32 [batch, channels, height, width]."""
+        return {"pixel_values": torch.from_numpy(pixel_values(images, self.preprocessing))}
+
+    def batches(self, images: Images, size: int) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(images), size):
+            yield self.inputs(images[start : start + size])
+
+    def workload(self, images: Images, batch: int, side: int) -> dict[str, Tensor]:
+        """Inputs of exactly `batch` images; raises ModelError where `side` is not the model's."""
+        check_side(self.shape[0], batch, side)
+        return self.inputs(images[np.arange(batch) % len(images)])
+
+
+@register(ImageClassifierModel)
+def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
+    """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
+    folder, facts = fetch_published(config, FAMILY)
+    described, preprocessing = _published(folder, config)
+    ImageClassifier.described(described, preprocessing, folder, facts).save(out, facts)
+
+
+def _published(folder: Path, config: ImageClassifierModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json and preprocessor_config.json are to say, where the net is one we may build."""
+    if config.builder is not None and not (folder / "config.json").is_file():  # nothing but weights
+        described = {"builder": config.builder, "builder_kwargs": dict(config.builder_kwargs)}
+        return described, read_preprocessing(folder)
+    described = read_config(folder)
+    if timm_checkpoint.is_timm(described):
+        return timm_checkpoint.converted(described)
+    builder = described.get("builder")
+    known = (None, config.builder, timm_checkpoint.BUILDER)
+    if builder not in known and not str(builder).startswith(OUR_NETS):
+        raise ModelError(
+            "the checkpoint wants to run a function that the configuration does not name",
+            found=builder,
+            allowed=f"{OUR_NETS}..., or what model.builder names",
+            next=f"if you trust it: model.builder={builder}",
+        )
+    return described, read_preprocessing(folder)
+
+
+def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The net that `package.module:function` makes; raises ModelError where it makes none."""
+    module, colon, name = builder.partition(":")
+    try:
+        if not colon:
+            raise AttributeError("no colon between module and function")
+        net = getattr(importlib.import_module(module), name)(**kwargs)
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        advice = "install the package it is in"
+        if isinstance(error, ImportError) and error.name in ("timm", "torchvision"):
+            advice = "pip install '.[vision]', in an environment of its own"
+        elif "torchvision::" in str(error):
+            advice = "torch and torchvision are of different builds: pip install '.[vision]' 'torch<2.13'"
+        raise ModelError(
+            f"cannot build the net {builder}",
+            found=" ".join(str(error).split()),
+            allowed="package.module:function, with keyword arguments it takes",
+            next=advice,
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"{builder} makes no torch module", found=type(net).__name__)
+    return net
+
+
+def replay(net: nn.Module, history: list[Any], example: Tensor) -> None:
+    """Cut the channels that pruning cut, so that the weights fit."""
+    if history:
+        import torch_pruning as tp
+
+        with torch.enable_grad(), warnings.catch_warnings():  # torch-pruning traces by gradients
+            warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)  # see prune/tracing.py
+            graph = tp.DependencyGraph().build_dependency(net.eval(), example_inputs=example)
+        graph.load_pruning_history([(name, bool(out), list(indices)) for name, out, indices in history])
+
+
+def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    try:
+        net.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {folder} do not fit the net its config.json names",
+            found=" ".join(str(error).split())[:300],
+            next="fetch the model again, config.json, pruning.json and weights of one revision",
+        ) from None
+
+
+def _load_pruned(folder: Path, history: list[Any], example: Tensor) -> nn.Module:
+    """A net of transformers with fewer channels than its config says."""
+    config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    net: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
+    replay(net, history, example)
+    _fill(net, load_file(folder / "model.safetensors"), folder)
+    return net
+
+
+def _load_transformers(
+    folder: Path, described: Mapping[str, Any], ffn_widths: tuple[int, ...] | None, attention: str
+) -> nn.Module:
+    auto = transformers.AutoModelForImageClassification
+    try:
+        wanted = None if attention == "sdpa" else attention  # None: sdpa, where the net has it
+        config = transformers.AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, attn_implementation=wanted
+        )
+        if ffn_widths is not None:
+            ragged = auto.from_config(config)
+            stack = Stack(ragged.base_model, _TRANSFORMERS[described["model_type"]])
+            stack.fill_ragged(ragged, ffn_widths, folder / "model.safetensors")
+            return cast(nn.Module, ragged)
+        net, info = auto.from_pretrained(
+            str(folder),
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"transformers cannot open {folder} as a classifier of images",
+            found=" ".join(str(error).split())[:300],
+            allowed="a model with AutoModelForImageClassification, or config.json with a builder",
+        ) from None
+    if missing := info["missing_keys"]:
+        raise ModelError(f"weights are missing in {folder}", found=f"{len(missing)}, e.g. {missing[0]}")
+    return cast(nn.Module, net)
+
+
+def _width(layer: nn.Conv2d | nn.Linear) -> int:
+    return layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features

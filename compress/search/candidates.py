@@ -1,0 +1,89 @@
+"""The candidates of a search: built by the stages of a run, measured on select."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from compress import models, pipeline
+from compress.benchmark import load_speed
+from compress.config.prune import StructuredPrune
+from compress.config.recover import NoRecover
+from compress.config.run import RunConfig
+from compress.config.target import LocalTarget
+from compress.evaluate import evaluate_select, load_quality
+from compress.prune.selection import rounded_width
+from compress.schema.report import Report
+from compress.search.space import Measured, Widths, geometric_mean, relative, settle
+from compress.stages.runner import Road
+
+GLANCE_SAMPLES = 100  # sentences, and pairs of each set
+GLANCE_SECONDS = 10.0
+
+
+@dataclass
+class Workbench:
+    """Candidates that are really built and measured; what they share is made once."""
+
+    road: Road
+    _widths: Widths | None = None
+
+    def settle(self, config: RunConfig) -> RunConfig:
+        if not isinstance(config.prune, StructuredPrune):
+            return config
+        if self._widths is None:
+            widths = models.load(pipeline.load(config, self._quiet()).path).stack.widths()
+            self._widths = Widths(
+                ffn=max(widths["ffn"]), heads=max(widths["heads"]), layers=len(widths["ffn"])
+            )
+        return settle(config, self._widths, rounded_width)
+
+    def glance(self, config: RunConfig) -> Measured:
+        target = config.target
+        if isinstance(target, LocalTarget):
+            target = replace(target, max_seconds=min(GLANCE_SECONDS, target.max_seconds))
+        return self._look(replace(config, recover=NoRecover(), target=target), GLANCE_SAMPLES)
+
+    def measure(self, config: RunConfig) -> Measured:
+        return self._look(config, None)
+
+    def confirm(self, config: RunConfig, folder: Path, command: str) -> Report:
+        report = pipeline.run(config, folder, replace(self.road, stages=[]), command)
+        assert report is not None  # it is no dry run
+        return report
+
+    def _look(self, config: RunConfig, samples: int | None) -> Measured:
+        road = self._quiet()
+        ladder = pipeline.build(config, road)
+        dense, small = ladder.rungs[0], ladder.rungs[-1]
+        evaluated = road.stage(
+            "evaluate",
+            evaluate_select,
+            config.evaluate,
+            small.graph,
+            dense.graph,
+            small.checkpoint,
+            ladder.dense,
+            ladder.splits,
+            extra=(samples,),
+            identity="select",
+        )
+        pair = (dense,) if small is dense else (dense, small)
+        speed = load_speed(pipeline.measure_speed(config.target, ladder, pair, road).path)
+        quality = load_quality(evaluated.path)
+        metric = quality.primary
+        score = quality.quality.get(metric) or quality.fidelity[metric]
+        drop = quality.drop_from_dense[metric]
+        dense_score = score.value + drop.value if score.higher_is_better else score.value - drop.value
+        speedups = speed.speedup.get(small.name, {}).values()
+        return Measured(
+            metric=metric,
+            drop=relative(drop, dense_score),
+            speedup=geometric_mean(speedups),
+            slowest=min((each.ci95[0] for each in speedups), default=1.0),
+            size_mb=sum(path.stat().st_size for path in small.graph.path.glob("model.onnx*")) / 1e6,
+            memory_mb=speed.peak_memory_bytes[small.name] / 1e6,
+        )
+
+    def _quiet(self) -> Road:
+        return replace(self.road, console=Console(quiet=True), stages=[])

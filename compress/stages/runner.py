@@ -1,0 +1,102 @@
+"""Runs stages: each is a function from folders to a folder, kept in the store under what it was made from."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from compress.config.run import SKIPS
+from compress.schema.report import Stage
+from compress.stages.store import Entry, Store, code_version, entry_digest
+from compress.system.memory import cores
+
+log = logging.getLogger(__name__)
+_WIDTH = len("evaluate recovered")  # of the column of labels
+
+
+@dataclass
+class Road:
+    """One walk through the pipeline; with `dry_run` it only says what it would do."""
+
+    store: Store
+    console: Console
+    dry_run: bool = False
+    stages: list[Stage] = field(default_factory=list)
+    point: str = ""  # its number where several print at the same time
+
+    def stage(
+        self,
+        name: str,
+        function: Callable[..., None],
+        config: Any,
+        *inputs: Entry,
+        extra: tuple[Any, ...] = (),
+        identity: Any = None,
+        scratch: bool = False,
+        alone: bool = False,
+        label: str = "",
+    ) -> Entry:
+        """The result of `function(config, *extra, *input folders, out[, scratch])`.
+
+        Its key is the config, the inputs' digests, `extra`, `identity` (what the outside world adds, such
+        as the digest of a download) and the version of the code. An option that skips the stage
+        returns its first input. With `alone` nothing else of ours computes on this machine meanwhile.
+        `label` is what a reader sees in place of `name`.
+        """
+        if isinstance(config, SKIPS):
+            return inputs[0]
+        package = function.__module__.split(".")[1]
+        key = {
+            "config": [type(config).__name__, dataclasses.asdict(config)],
+            "inputs": [entry.digest for entry in inputs],
+            "extra": [extra, identity],
+            "code": code_version(package),
+        }
+        label = label or name
+        if self.dry_run:
+            return self._preview(name, label, key)
+        if self.console.is_terminal and not self.point:
+            self._say(label, "...", end="\r")
+        folders = [entry.path for entry in inputs]
+
+        def build(out: Path, scratch_folder: Path) -> None:
+            function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
+
+        start = time.perf_counter()
+        entry = self.store.make(name, key, build, turn=lambda: cores(alone), label=label)
+        took = f"[dim]reused ({entry.seconds:.1f} s saved)[/]" if entry.reused else f"{entry.seconds:.1f} s"
+        self._say(label, took)
+        made = "reused" if entry.reused else "made"
+        log.info("%s %s: %s, %.1f s", label, entry.digest, made, entry.seconds)
+        # computed: without the wait for the machine; reused: the look-up
+        seconds = time.perf_counter() - start if entry.reused else entry.seconds
+        self.stages.append(
+            Stage(
+                name=label,
+                digest=entry.digest,
+                reused=entry.reused,
+                seconds=seconds,
+                peak_memory_bytes=entry.peak_memory_bytes,
+            )
+        )
+        return entry
+
+    def _say(self, label: str, text: str, end: str = "\n") -> None:
+        point = f"#{self.point} " if self.point else ""
+        self.console.print(f"{point}[bold]{label:<{_WIDTH}}[/] {text}", highlight=False, end=end)
+
+    def _preview(self, name: str, label: str, key: Any) -> Entry:
+        digest = entry_digest(name, key)
+        if entry := self.store.find(digest):
+            self._say(label, "would be reused")
+            return entry
+        typical = self.store.typical_seconds(name)
+        estimate = f"about {typical:.0f} s" if typical is not None else "no earlier run to estimate from"
+        self._say(label, f"would run, {estimate}")
+        self.stages.append(Stage(name=label, digest=digest, reused=False, seconds=typical or 0.0))
+        return Entry(Path(), digest, reused=False, seconds=typical or 0.0)

@@ -1,0 +1,156 @@
+"""The same seed gives the same model, in another process and from nothing; no path or time is in it."""
+
+import getpass
+import json
+import re
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from compress.artifact import verify
+from compress.cli.reproduce import Comparison, compare, config_of, differences
+from compress.config.compose import from_plain, load_config, options_of, to_plain
+from compress.errors import ArtifactError, ConfigError
+from compress.schema.report import Report
+from compress.stages.store import sha256_file
+
+
+@pytest.fixture(scope="session")
+def reproduced(finished):
+    """`compress reproduce` of the finished run, in a process of its own; its folder and what it printed."""
+    done = finished.run("reproduce", str(finished.folder / "artifact"))
+    (folder,) = (finished.home / "outputs" / "tiny").glob("reproduced-*")
+    return folder, done
+
+
+@pytest.mark.slow
+def test_another_process_makes_the_same_files_from_nothing(finished, reproduced):
+    folder, done = reproduced
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reused" not in done.stdout
+    assert "benchmark" not in done.stdout
+    assert "evaluate" not in done.stdout
+    names = {"README.md", "manifest.json", "SHA256SUMS"}
+    first = {p.relative_to(finished.folder / "artifact") for p in (finished.folder / "artifact").rglob("*")}
+    assert first == {p.relative_to(folder / "artifact") for p in (folder / "artifact").rglob("*")}
+    for path in first:
+        old, new = finished.folder / "artifact" / path, folder / "artifact" / path
+        assert old.is_dir() or str(path) in names or old.read_bytes() == new.read_bytes(), path
+    words = re.findall(r"(\S+) +│ (same|differs|missing|new|not compared)", done.stdout)
+    assert {name for name, word in words if word == "not compared"} == names
+    assert {word for _, word in words} == {"same", "not compared"}
+    verify(folder / "artifact")
+    assert [path.name for path in folder.iterdir()] == ["artifact"]
+    curve = Report.load(finished.folder / "report.json").notes["recover"]
+    assert curve["best"] > curve["select_cosine"][0]  # else what training did would not have been compared
+
+
+@pytest.mark.slow
+def test_another_model_is_told(finished, tmp_path):
+    """The manifest of a run with other quantization."""
+    artifact = Path(shutil.copytree(finished.folder / "artifact", tmp_path / "artifact"))
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest["config"]["quantize"]["embeddings"] = False
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    sums = {**manifest["files"], "manifest.json": sha256_file(artifact / "manifest.json")}
+    (artifact / "SHA256SUMS").write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+    done = finished.run("reproduce", str(artifact), cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"model\.onnx +│ differs", done.stdout)
+    assert re.search(r"tokenizer\.json +│ same", done.stdout)
+    assert "another model" in done.stdout
+
+
+def test_no_path_host_or_time_is_in_what_ships(finished):
+    home = str(Path.home())
+    forbidden = [str(finished.home), str(finished.cache), tempfile.gettempdir(), f"{home}/", socket.getfqdn()]
+    forbidden += [f"/{getpass.getuser()}/", "site-packages", str(Path(__file__).parents[2])]
+    files = [p for p in (finished.folder / "artifact").rglob("*") if p.suffix in (".onnx", ".safetensors")]
+    assert len(files) == 2
+    for path in files:
+        content = path.read_bytes()
+        assert [word for word in forbidden if word.encode() in content] == []
+        assert re.findall(rb"20\d\d-[01]\d-[0-3]\d|[0-2]\d:[0-5]\d:[0-5]\d", content) == []
+
+
+def test_the_manifest_holds_the_whole_configuration(finished):
+    manifest = verify(finished.folder / "artifact")
+    config = load_config(finished.overrides)
+    assert from_plain(manifest.config, manifest.options) == config
+    assert manifest.options["prune"] == "structured"
+    assert manifest.environment["torch_threads"] == 1
+    made_for = config_of(manifest)
+    assert made_for.target.cpu_flags == manifest.environment["isa_flags"]
+    assert made_for.recover == config.recover
+
+
+@pytest.mark.parametrize("overrides", [[], ["prune=none", "recover=none", "quantize=int8_static"]])
+def test_a_configuration_survives_being_written_down(overrides):
+    config = load_config(["experiment=minilm", *overrides])
+    written = json.loads(json.dumps([to_plain(config), options_of(config)]))
+    assert from_plain(*written) == config
+
+
+def test_a_configuration_that_is_none():
+    config = load_config(["experiment=minilm"])
+    plain, chosen = to_plain(config), options_of(config)
+    with pytest.raises(ConfigError, match=r"quantize(.|\n)*int7(.|\n)*int8_dynamic"):
+        from_plain(plain, {**chosen, "quantize": "int7"})
+    with pytest.raises(ConfigError, match="exclued"):
+        from_plain({**plain, "quantize": {"exclued": []}}, chosen)
+    with pytest.raises(ConfigError, match="out of range"):
+        from_plain({**plain, "recover": {**plain["recover"], "steps": 0}}, chosen)
+
+
+def test_an_artifact_of_an_older_release(finished):
+    import dataclasses
+
+    manifest = dataclasses.replace(verify(finished.folder / "artifact"), options={})
+    with pytest.raises(ArtifactError, match="options"):
+        config_of(manifest)
+
+
+def test_a_word_for_every_file(tmp_path):
+    for name in ("model.onnx", "config.json", "more.json", "README.md"):
+        (tmp_path / name).write_text(name)
+    same = sha256_file(tmp_path / "model.onnx")
+    expected = {"model.onnx": same, "config.json": "0" * 64, "gone.txt": "0" * 64, "README.md": "0" * 64}
+    words = compare(expected, tmp_path)
+    assert words == {
+        "README.md": "not compared",
+        "config.json": "differs",
+        "gone.txt": "missing",
+        "model.onnx": "same",
+        "more.json": "new",
+    }
+    assert Comparison(files=words, surroundings=()).same
+    for word in ("differs", "missing", "new"):
+        assert not Comparison(files={**words, "model.onnx_data": word}, surroundings=()).same
+
+
+def test_what_is_not_as_before_is_named():
+    then = {
+        "cpu": "A",
+        "isa_flags": ["avx2", "avx512f"],
+        "python": "3.11.0",
+        "packages": {"torch": "2.9", "onnx": "1.19"},
+        "git": {"commit": "abc", "dirty": False},
+        "torch_threads": 4,
+    }
+    now = {
+        "cpu": "A",
+        "isa_flags": ["avx2", "neon"],
+        "python": "3.11.0",
+        "packages": {"torch": "2.10", "onnx": "1.19"},
+        "git": None,
+    }
+    assert list(differences(then, then)) == []
+    assert list(differences(then, now)) == [
+        "CPU flags missing now: avx512f",
+        "CPU flags new: neon",
+        "torch: 2.9, now 2.10",
+        "commit of compress: abc, now None",
+    ]

@@ -1,0 +1,48 @@
+"""A language model step by step, against numpy."""
+
+import os
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from compress.errors import ModelError
+from compress.graph.decoder import Decoder
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4, 5, 6, 7, 8], [3], [2, 7]])
+@pytest.mark.parametrize("capacity", [9, 4096])  # with onnxruntime's plain and its flash attention
+def test_pieces_give_what_the_whole_gives(tmp_path, tiny_lm, cuts, capacity):
+    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=capacity)
+    assert os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] == ("1" if capacity == 9 else "0")
+    assert decoder.fused
+    ids = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
+    for _ in range(2):  # the second time over what the first one left in the buffers
+        found = np.concatenate([decoder.run(piece) for piece in np.split(ids, cuts)])
+        np.testing.assert_allclose(found, tiny_lm.logits(ids), rtol=1e-4, atol=1e-4)
+        decoder.reset()
+
+
+def test_another_continuation_of_the_same_beginning(tmp_path, tiny_lm):
+    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=7)
+    decoder.run(np.array([3, 1, 4, 9, 9, 9, 9]))
+    decoder.rewind(3)
+    found = decoder.run(np.array([1, 5]))
+    np.testing.assert_allclose(found, tiny_lm.logits(np.array([3, 1, 4, 1, 5]))[3:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_full_cache_is_an_error(tmp_path, tiny_lm):
+    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=4)
+    decoder.run(np.arange(4))
+    with pytest.raises(ModelError, match="5 tokens"):
+        decoder.run(np.arange(1))
+
+
+def test_a_graph_without_a_cache_is_no_language_model(tmp_path):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "logits")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["logits"])], "g", values[:1], values[1:])
+    opsets = [helper.make_opsetid("", 18)]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+    with pytest.raises(ModelError, match="no language model"):
+        Decoder(path)

@@ -1,0 +1,213 @@
+"""Language models: opened, fed, saved; and what is wrong with a folder is said."""
+
+import json
+
+import gguf
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from compress import models
+from compress.config.model import CausalLMModel
+from compress.errors import DataError, ModelError
+from compress.models import import_model, load_causal_lm
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_checkpoint_is_what_stock_transformers_loads(name, language_published, language_checkpoints):
+    model = load_causal_lm(language_checkpoints[name])
+    stock = transformers.AutoModelForCausalLM.from_pretrained(language_published[name]).eval()
+    again = transformers.AutoModelForCausalLM.from_pretrained(language_checkpoints[name]).eval()
+    ids = torch.tensor([model.tokenize("The old river runs slowly under the city.")])
+    with torch.no_grad():
+        expected = stock(ids).logits
+        assert torch.equal(model.run({"input_ids": ids}), expected)
+        assert torch.equal(again(ids).logits, expected)
+    assert model.parameters() == sum(p.numel() for p in stock.parameters())
+
+
+def test_products_and_widths_are_counted(language_checkpoints):
+    model = load_causal_lm(language_checkpoints["llama"])
+    vocabulary = model.config.vocab_size
+    attention = 32 * 64 + 2 * 32 * 32 + 64 * 32  # query, key and value, output
+    assert model.macs() == 2 * (attention + 3 * 32 * 64) + 32 * vocabulary
+    assert model.widths() == {"ffn": (64, 64), "kv_heads": (2, 2), "vocabulary": (vocabulary,)}
+
+
+def test_feeds_have_a_cache(language_checkpoints):
+    model = load_causal_lm(language_checkpoints["qwen3"])
+    feeds = model.workload(["the river runs"], 2, 5, past=3)
+    assert set(feeds) == set(model.input_names)
+    assert feeds["input_ids"].shape == (2, 5)
+    assert feeds["attention_mask"].shape == (2, 8)
+    assert feeds["position_ids"].tolist() == [[3, 4, 5, 6, 7]] * 2
+    assert feeds["past_key_values.1.value"].shape == (2, 2, 3, 16)
+
+
+def test_windows_are_the_text_in_a_row(language_checkpoints, language_texts):
+    model = load_causal_lm(language_checkpoints["llama"])
+    windows = model.windows(language_texts[:10], 50)
+    assert "\n".join(language_texts[:10]).startswith(model.tokenizer.decode(windows.flatten()))
+    with pytest.raises(DataError, match="too little text"):
+        model.windows(["one"], 50)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "bloom"}, "unknown architecture"),
+        ({"num_key_value_heads": 3}, "do not divide"),
+        ({"intermediate_size": 65}, "do not fit"),
+        ({"num_hidden_layers": 3}, "missing"),
+        ({"num_hidden_layers": 1}, "unexpected"),
+    ],
+)
+def test_a_config_that_disagrees_is_refused(change, said, language_published, copy_of, tmp_path):
+    folder = copy_of(language_published["llama"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=said):
+        import_model(CausalLMModel(source=f"path:{folder}"), made(tmp_path))
+
+
+def made(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def test_a_truncated_shard_is_refused(language_published, copy_of, tmp_path):
+    folder = copy_of(language_published["llama"])
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(ModelError, match="damaged"):
+        import_model(CausalLMModel(source=f"path:{folder}"), made(tmp_path))
+
+
+def test_a_missing_shard_is_refused(language_published, copy_of, tmp_path):
+    folder = copy_of(language_published["llama"])
+    tensors = load_file(folder / "model.safetensors")
+    half = dict(list(tensors.items())[: len(tensors) // 2])
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="missing"):
+        import_model(CausalLMModel(source=f"path:{folder}"), made(tmp_path))
+
+
+def test_a_tokenizer_of_another_model_is_refused(language_published, copy_of, tmp_path):
+    folder = copy_of(language_published["llama"])
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["zzz"] = 5000
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="tokens that the model does not know"):
+        import_model(CausalLMModel(source=f"path:{folder}"), made(tmp_path))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="tokenizer"):
+        import_model(CausalLMModel(source=f"path:{folder}"), tmp_path / "out")
+
+
+def test_another_familys_option_is_refused(language_checkpoints):
+    with pytest.raises(ModelError, match="does not work"):
+        models.load_encoder(language_checkpoints["llama"])
+
+
+# ---------------------------------------------------------------- GGUF
+
+
+def write_gguf(path, model, architecture="llama"):
+    """As llama.cpp's converter writes a Llama: query and key rows in its order of the rotation."""
+    config, weights = model.config, model.module.state_dict()
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(256)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(float(config.rope_theta))
+    writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
+    writer.add_vocab_size(config.vocab_size)
+    words = sorted(model.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    described = json.loads((model.folder / "tokenizer.json").read_text())["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([word for word, _ in words])
+    writer.add_token_types([3 if number < 2 else 1 for _, number in words])
+    writer.add_token_merges([" ".join(pair) for pair in described])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(0)
+    writer.add_add_bos_token(False)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for name, tensor in weights.items():
+        if name == "lm_head.weight":
+            continue
+        data = tensor.numpy()
+        for kind, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
+            if kind in name:
+                half = data.shape[0] // heads // 2
+                data = data.reshape(heads, 2, half, -1).swapaxes(1, 2).reshape(data.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), np.ascontiguousarray(data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def packed(language_checkpoints, tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, load_causal_lm(language_checkpoints["llama"]))
+    return path
+
+
+def test_gguf_becomes_the_same_model(packed, language_checkpoints, tmp_path):
+    import_model(CausalLMModel(source=f"path:{packed}"), made(tmp_path))
+    found, expected = load_causal_lm(tmp_path / "out"), load_causal_lm(language_checkpoints["llama"])
+    text = "The old river runs slowly under the city."
+    assert found.tokenize(text) == expected.tokenize(text)
+    assert found.tokenizer.decode(found.tokenize(text)) == text
+    described = json.loads((found.folder / "tokenizer.json").read_text())
+    assert described["decoder"]["type"] == "ByteLevel"
+    assert not described["model"]["byte_fallback"]
+    named = transformers.AutoTokenizer.from_pretrained(found.folder)
+    assert (named.bos_token_id, named.eos_token_id) == (1, 0)
+    assert named(text)["input_ids"] == expected.tokenize(text)  # no token in front that the file forbids
+    ids = torch.tensor([expected.tokenize(text)])
+    with torch.no_grad():
+        assert torch.allclose(found.run({"input_ids": ids}), expected.run({"input_ids": ids}), atol=1e-5)
+
+
+def test_a_gguf_of_an_unknown_architecture_is_refused(language_checkpoints, tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, load_causal_lm(language_checkpoints["llama"]), "falcon")
+    with pytest.raises(ModelError, match="unknown architecture"):
+        import_model(CausalLMModel(source=f"path:{path}"), made(tmp_path))
+
+
+def test_a_damaged_gguf_is_refused(packed, tmp_path):
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"damaged|cut short"):
+        import_model(CausalLMModel(source=f"path:{packed}"), made(tmp_path))
+    packed.write_bytes(b"PK" + whole[2:])
+    with pytest.raises(ModelError, match="no GGUF"):
+        import_model(CausalLMModel(source=f"path:{packed}"), tmp_path / "out")
+
+
+def test_a_gguf_of_unknown_blocks_is_refused(packed, tmp_path):
+    whole = bytearray(packed.read_bytes())
+    name = b"blk.0.ffn_down.weight"
+    at = whole.index(name) + len(name) + 4 + 2 * 8  # dimensions, then the type
+    whole[at : at + 4] = (250).to_bytes(4, "little")
+    packed.write_bytes(whole)
+    with pytest.raises(ModelError, match="unknown type"):
+        import_model(CausalLMModel(source=f"path:{packed}"), made(tmp_path))
+
+
+def test_two_ggufs_in_a_folder_have_to_be_chosen_from(packed, tmp_path):
+    (packed.parent / "other.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="2 GGUF files"):
+        import_model(CausalLMModel(source=f"path:{packed.parent}"), made(tmp_path))

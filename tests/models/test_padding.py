@@ -1,0 +1,109 @@
+"""Layers of different widths in a checkpoint of one: what is padded gives what it gave, and is cut again."""
+
+import json
+
+import pytest
+import torch
+import transformers
+
+from compress.config.model import CausalLMModel
+from compress.errors import ModelError
+from compress.models import import_model, load_causal_lm
+from compress.models.padding import cut_padding, padded
+
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
+
+
+@pytest.fixture
+def ragged(language_checkpoints, copy_of, request):
+    """A model of two layers, 24 and 40 channels of 64, of which the others are left out."""
+    folder = language_checkpoints[request.param]
+    model = load_causal_lm(with_biases(folder, copy_of(folder)) if request.param == "mistral" else folder)
+    with torch.no_grad():
+        for layer, width in zip(model.module.model.layers, (24, 40), strict=True):
+            layer.mlp.down_proj.weight[:, width:] = 0
+            rows = [*range(width, 64)]
+            if layer.mlp.down_proj.bias is not None:
+                layer.mlp.gate_proj.bias[rows] = layer.mlp.up_proj.bias[rows] = 0
+            if request.param == "phi3":
+                layer.mlp.gate_up_proj.weight[rows + [64 + row for row in rows]] = 0
+            else:
+                layer.mlp.gate_proj.weight[rows] = 0
+                layer.mlp.up_proj.weight[rows] = 0
+        wanted = model.run({"input_ids": IDS})
+    cut_padding(model.module, (24, 40))
+    return model, wanted
+
+
+def with_biases(source, folder):
+    """A Llama whose products all have biases, and a head of its own."""
+    config = transformers.AutoConfig.from_pretrained(source)
+    described = {**config.to_dict(), "mlp_bias": True, "attention_bias": True, "tie_word_embeddings": False}
+    for name in ("model_type", "architectures", "layer_types"):
+        described.pop(name, None)
+    module = transformers.LlamaForCausalLM(transformers.LlamaConfig(**described))
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    module.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("ragged", ["llama", "mistral", "gemma3_text", "phi3"], indirect=True)
+@torch.no_grad()
+def test_stock_transformers_opens_what_was_saved(ragged, tmp_path):
+    model, wanted = ragged
+    assert model.widths()["ffn"] == (24, 40)
+    torch.testing.assert_close(model.run({"input_ids": IDS}), wanted)
+    model.save(tmp_path, model.facts)
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert (described["intermediate_size"], described["ffn_widths"]) == (40, [24, 40])
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True).eval()
+    torch.testing.assert_close(stock(IDS).logits, wanted)
+    again = tmp_path / "again"  # as a published folder, with nothing of ours
+    (tmp_path / "compress.json").unlink()
+    again.mkdir()
+    import_model(CausalLMModel(source=f"path:{tmp_path}"), again)
+    opened = load_causal_lm(again)
+    assert opened.widths()["ffn"] == (24, 40)
+    assert getattr(opened.module.model.layers[0].mlp, "intermediate_size", 24) == 24
+    assert opened.parameters() == model.parameters() < sum(p.numel() for p in stock.parameters())
+    assert all(
+        torch.equal(a, b) for a, b in zip(*(m.module.parameters() for m in (model, opened)), strict=True)
+    )
+
+
+@pytest.mark.parametrize("ragged", ["qwen2"], indirect=True)
+def test_padding_gets_no_gradient(ragged, tmp_path):
+    """So that training the padded checkpoint elsewhere leaves it a model of ours."""
+    model, _ = ragged
+    model.save(tmp_path, model.facts)
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True)
+    stock(IDS, labels=IDS).loss.backward()
+    mlp = stock.model.layers[0].mlp
+    assert not mlp.down_proj.weight.grad[:, 24:].any()
+    assert not mlp.gate_proj.weight.grad[24:].any()
+    assert not mlp.up_proj.weight.grad[24:].any()
+    assert mlp.up_proj.weight.grad[:24].any()
+
+
+def test_layers_of_one_width_are_left_alone(language_checkpoints):
+    assert "ffn_widths" not in json.loads((language_checkpoints["llama"] / "config.json").read_text())
+    module = load_causal_lm(language_checkpoints["llama"]).module
+    found = padded(module)
+    assert all(torch.equal(value, found[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("widths", "said"),
+    [
+        ((24,), "not those of the layers"),
+        ((24, 100), "not those of the layers"),
+        ((24, 0), "not those of the layers"),
+        ((24, "40"), "not those of the layers"),
+        (24, "not those of the layers"),
+        ((24, 64), "layer 0 behind its width of 24 are not zero"),
+    ],
+)
+def test_widths_that_do_not_fit_the_weights(widths, said, language_checkpoints):
+    with pytest.raises(ModelError, match=said):
+        cut_padding(load_causal_lm(language_checkpoints["llama"]).module, widths)

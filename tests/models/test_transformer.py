@@ -1,0 +1,78 @@
+"""Layers left out, dropped and noted, in text encoders and in classifiers of images."""
+
+import numpy as np
+import pytest
+import torch
+
+from compress import models
+from compress.config.prune import Keep, StructuredPrune
+from compress.errors import ModelError
+from compress.prune import structured
+
+
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
+
+
+@pytest.fixture(params=["bert", "distilbert", "vit"])
+def opened(request, checkpoints, image_checkpoints, splits):
+    """A model and something to run it on."""
+    model = models.load((checkpoints | image_checkpoints)[request.param])
+    examples = images() if request.param == "vit" else splits.test.texts[:6]
+    return model, next(model.batches(examples, 6))
+
+
+def outputs(opened):
+    model, inputs = opened
+    with torch.no_grad():
+        return model.run(inputs)
+
+
+def test_widths(opened):
+    model, _ = opened
+    ffn = 32 if model.facts.family == "image_classifier" else 64
+    assert model.widths() == model.stack.widths() == {"ffn": (ffn, ffn), "heads": (4, 4)}
+
+
+def test_a_layer_is_left_out_only_within_the_context(opened):
+    model, _ = opened
+    before = outputs(opened)
+    with model.stack.without_layer(0):
+        assert len(model.stack.layers()) == 1
+        assert not torch.allclose(outputs(opened), before)
+    assert torch.equal(outputs(opened), before)
+
+
+def test_a_dropped_layer_is_dropped_from_the_config(opened, tmp_path):
+    model, _ = opened
+    with model.stack.without_layer(0):
+        expected = outputs(opened)
+    model.stack.drop_layer(0)
+    (tmp_path / "small").mkdir()
+    model.save(tmp_path / "small", model.facts)
+    small = models.load(tmp_path / "small")
+    assert len(small.stack.layers()) == 1
+    assert torch.equal(outputs((small, opened[1])), expected)
+
+
+def test_heads_pruned_twice_keep_their_first_numbers(opened):
+    model, _ = opened
+    model.stack.note_pruned_heads(0, [1])
+    model.stack.note_pruned_heads(0, [0, 1])  # of 0, 2, 3, which are left
+    assert model.stack.config.pruned_heads == {0: [0, 1, 2]}
+
+
+def test_pruned_heads_follow_their_layer_when_another_is_dropped(checkpoints, splits, tmp_path):
+    encoder, texts = models.load(checkpoints["bert"]), splits.test.texts[:6]
+    structured.prune_heads(encoder, StructuredPrune(keep=Keep(heads=0.5)), texts)
+    of_second = encoder.stack.config.pruned_heads[1]
+    encoder.stack.drop_layer(0)
+    assert encoder.stack.config.pruned_heads == {0: of_second}
+    encoder.save(tmp_path / "small", encoder.facts)
+    small, inputs = models.load(tmp_path / "small"), encoder.tokenize(texts)
+    torch.testing.assert_close(outputs((small, inputs)), outputs((encoder, inputs)), atol=1e-6, rtol=0)
+
+
+def test_a_net_that_is_no_transformer_has_no_stack(image_checkpoints):
+    with pytest.raises(ModelError, match=r"image_nets:resnet, a net without.*\n.*\n  next: +prune=channels"):
+        _ = models.load(image_checkpoints["resnet"]).stack

@@ -1,0 +1,67 @@
+"""report.json: what is saved is what is loaded, and nothing else is taken for a report."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.errors import ArtifactError
+from compress.schema.report import SCHEMA_VERSION, Report
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def report(value=1.0, name="dense"):
+    from compress.schema.report import Estimate, Gate, Score, Split, Stage, Variant, Verdict
+
+    variant = Variant(
+        name=name,
+        stage="export",
+        path="x/model.onnx",
+        sha256="0" * 64,
+        size_bytes=1,
+        parameters=2,
+        macs=None,
+        quality={"m": Score(value=value, ci95=(value, value), n=3, higher_is_better=True)},
+        drop_from_dense={"m": Estimate(value=value, ci95=(value, value))},
+        widths={"ffn": (1, 2)},
+    )
+    return Report(
+        experiment="e",
+        config={"a": [1, None]},
+        environment={"cpu": "c"},
+        splits={"test": Split(examples=1, fingerprint="f")},
+        primary_metric="m",
+        variants=(variant,),
+        verdict=Verdict(ships=True, best=name, reasons=("r",)),
+        stages=(Stage(name="load", digest="d", reused=False, seconds=0.5),),
+        gates=(Gate(name="g", passed=True, numbers={"x": value}),),
+    )
+
+
+@given(value=finite, name=st.text(st.characters(exclude_categories=["Cs"])))
+def test_what_is_saved_is_what_is_loaded(tmp_path_factory, value, name):
+    path = tmp_path_factory.mktemp("report") / "report.json"
+    report(value, name).save(path)
+    assert Report.load(path) == report(value, name)
+
+
+def test_another_schema_version_is_refused(tmp_path):
+    path = tmp_path / "report.json"
+    report().save(path)
+    content = json.loads(path.read_text())
+    assert content["schema_version"] == SCHEMA_VERSION
+    path.write_text(json.dumps({**content, "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(ArtifactError, match="another schema version"):
+        Report.load(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"experiment": 3}', "\x00"])
+def test_what_is_no_report(tmp_path, content):
+    path = tmp_path / "report.json"
+    path.write_text(content)
+    with pytest.raises(ArtifactError, match="cannot read the report"):
+        Report.load(path)
+    with pytest.raises(ArtifactError, match="cannot read the report"):
+        Report.load(tmp_path / "missing.json")

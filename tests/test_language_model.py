@@ -1,0 +1,168 @@
+"""A two-layer LLaMA, exported both ways: as fused by onnxruntime-genai's builder, and plain by optimum."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from compress import artifact
+from compress.cli.generate import Request, generate
+from compress.cli.main import bench
+from compress.errors import BenchmarkError
+from compress.graph.decoder import Decoder
+from compress.graph.gates import check_operators
+from compress.graph.untrusted import inspect
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+CONTEXT = 64
+TEXT = "the river runs under the old bridge and the quiet city sleeps before the long winter comes again"
+
+
+def write_checkpoint(folder: Path) -> transformers.LlamaForCausalLM:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([TEXT], trainer)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    fast.chat_template = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}"
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,  # fused rotary attention wants multiples of 16
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.25,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """`model` in torch, its `checkpoint`, and the folders of the graphs `fused` and `plain`."""
+    from onnxruntime_genai.models.builder import create_model
+    from optimum.exporters.onnx import main_export
+
+    folder = tmp_path_factory.mktemp("llama")
+    checkpoint, fused, plain = (folder / name for name in ("checkpoint", "fused", "plain"))
+    model = write_checkpoint(checkpoint)
+    create_model(None, str(checkpoint), str(fused), "fp32", "cpu", str(folder / "cache"))
+    main_export(str(checkpoint), plain, task="text-generation-with-past", do_validation=False)
+    return SimpleNamespace(model=model, checkpoint=checkpoint, fused=fused, plain=plain)
+
+
+@pytest.fixture(scope="module")
+def shipped(made, tmp_path_factory):
+    ids = np.array([[5, 9, 2, 6]])
+    zeros = np.zeros((1, 2, 0, 16), np.float32)
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "position_ids": np.arange(4)[None],
+        **{f"past_key_values.{i}.{kind}": zeros for i in range(2) for kind in ("key", "value")},
+    }
+    names = ("name", "base_model", "source", "license")
+    empty = ("config", "environment", "splits", "headline")
+    manifest = artifact.Manifest(
+        **dict.fromkeys(names, "m"), lineage=(), **{key: {} for key in empty}, opset=14
+    )
+    folder = tmp_path_factory.mktemp("shipped") / "artifact"
+    artifact.write_artifact(
+        folder,
+        graph=made.fused,
+        checkpoint=made.checkpoint,
+        inputs=inputs,
+        card="",
+        manifest=manifest,
+        keep_checkpoint=True,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["fused", "plain"])
+def test_step_by_step_equals_the_whole_equals_torch(made, kind):
+    decoder = Decoder(getattr(made, kind) / "model.onnx", threads=1, capacity=32)
+    assert decoder.fused == (kind == "fused")
+    ids = np.random.default_rng(0).integers(0, 300, 20)
+    with torch.no_grad():
+        wanted = made.model(torch.tensor(ids)[None]).logits[0].numpy()
+    for cuts in ([], range(1, 20), [7, 8, 15]):
+        decoder.reset()
+        found = np.concatenate([decoder.run(piece) for piece in np.split(ids, list(cuts))])
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def greedy(model, ids, count):
+    with torch.no_grad():
+        for _ in range(count):
+            ids = [*ids, int(model(torch.tensor([ids])).logits[0, -1].argmax())]
+    return ids[-count:]
+
+
+def test_what_ships_is_checked_and_writes_what_torch_writes(made, shipped):
+    artifact.verify(shipped)
+    assert {"genai_config.json", "chat_template.jinja"} <= {path.name for path in shipped.iterdir()}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shipped)
+    for chat in (False, True):
+        pieces: list[str] = []
+        prompt = "the old city"
+        generate(shipped, Request(prompt=prompt, max_new_tokens=6, chat=chat), pieces.append)
+        text = f"<s>{prompt}</s>" if chat else prompt
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        wanted = greedy(made.model, ids, 6)
+        wanted = wanted[: wanted.index(1)] if 1 in wanted else wanted
+        whole = tokenizer.decode([*ids, *wanted], skip_special_tokens=True)
+        before = tokenizer.decode(ids, skip_special_tokens=True)
+        assert "".join(pieces).rstrip("\ufffd") == whole.removeprefix(before).rstrip("\ufffd")
+
+
+def test_the_artifact_opens_in_genai_and_in_transformers(made, shipped):
+    import onnxruntime_genai as og
+
+    ids = [5, 9, 2, 6]
+    model = og.Model(str(shipped))
+    params = og.GeneratorParams(model)
+    params.set_search_options(max_length=12, do_sample=False)
+    generator = og.Generator(model, params)
+    generator.append_tokens(ids)
+    while not generator.is_done():
+        generator.generate_next_token()
+    found = list(generator.get_sequence(0))[4:]
+    assert found == greedy(made.model, ids, 8)[: len(found)]
+    assert len(found) == 8 or found[-1] == 1
+    again = transformers.AutoModelForCausalLM.from_pretrained(shipped / "checkpoint")
+    with torch.no_grad():
+        torch.testing.assert_close(*(each(torch.tensor([ids])).logits for each in (again, made.model)))
+
+
+def test_both_graphs_can_be_timed_on_the_same_arrays(made):
+    graphs = {}
+    for kind in ("fused", "plain"):
+        path = getattr(made, kind) / "model.onnx"
+        check_operators(onnx.load(path, load_external_data=False))
+        graphs[kind] = inspect(path, BenchmarkError)
+    assert graphs["fused"].size_bytes > 4 * 300 * 32  # with the weights beside it
+    inputs = bench.common_inputs(graphs)
+    assert inputs["input_ids"].vocabulary == 300
+    [feeds] = bench.make_workloads(list(inputs.values()), ["1x1+30"], {}, {}).values()
+    assert feeds["attention_mask"].shape == (1, 31)
+    assert feeds["past_key_values.1.value"].shape == (1, 2, 30, 16)

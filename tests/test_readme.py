@@ -1,0 +1,96 @@
+"""Every command that README.md tells to type exists and composes."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from compress.cli.main import main as cli
+from compress.config.compose import expand, load_config, options
+
+ROOT = Path(__file__).resolve().parents[1]
+# Under `make test`, a make of ours would otherwise take itself for a part of that one.
+ENV = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+
+def commands(text):
+    """Lines of the ```sh blocks, continued ones joined, comments and prompts removed."""
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.strip().removeprefix("$ "), comments=True)
+            if words and words[0] in ("compress", "make"):
+                yield words
+
+
+README = ROOT / "README.md"
+FOUND = list(commands(README.read_text())) if README.exists() else []
+
+
+def check_run(words):
+    flags = [word for word in words if word.startswith("-")]
+    assert set(flags) <= set(cli._RUN_FLAGS)
+    for overrides in expand(
+        [w for w in words if w not in flags], sweep=bool({"-m", "--multirun"} & {*flags})
+    ):
+        load_config(overrides)
+
+
+def targets():
+    makefile = (ROOT / "Makefile").read_text()
+    return set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split())
+
+
+def test_the_readme_has_commands():
+    assert any(words[:2] == ["compress", "run"] for words in FOUND)
+
+
+@pytest.mark.parametrize("words", FOUND, ids=[shlex.join(words)[:60] for words in FOUND])
+def test_a_command_of_the_readme(words):
+    program, *rest = words
+    if program == "make":
+        assert {word for word in rest if "=" not in word} <= targets()
+        given = dict(word.split("=", 1) for word in rest if "=" in word)
+        assert set(given) <= {"PYTHON", "EXPERIMENT", "ARGS"}
+        if "experiment" in rest:
+            check_run(
+                [f"experiment={given.get('EXPERIMENT', 'minilm')}", *shlex.split(given.get("ARGS", ""))]
+            )
+    elif rest[0] == "run":
+        check_run(rest[1:])
+    else:
+        args, unknown = cli._parser().parse_known_args(rest)
+        if args.command in ("search", "train"):
+            check_run([word for word in unknown if not word.startswith("objective=")])
+        else:
+            assert not unknown
+        assert getattr(args, "group", None) in {None, *options()}
+
+
+def test_what_the_check_reads():
+    text = (
+        "```sh\n$ compress run a=1 \\\n  b=2  # why\nls\nmake test\n```\n```python\ncompress run no=1\n```\n"
+    )
+    assert list(commands(text)) == [["compress", "run", "a=1", "b=2"], ["make", "test"]]
+
+
+def test_make_help_lists_every_target():
+    done = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        env=ENV,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listed = {line.split()[0] for line in done.stdout.splitlines()}
+    assert listed == targets()
+
+
+@pytest.mark.parametrize("experiment", options()["experiment"])
+def test_make_knows_every_experiment(experiment):
+    command = ["make", "--dry-run", "experiment", f"EXPERIMENT={experiment}", "ARGS=prune=none"]
+    done = subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=True)
+    assert f"compress run experiment={experiment} prune=none" in done.stdout
