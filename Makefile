@@ -27,8 +27,9 @@ test: setup ## run the tests; ARGS="-m slow" for the long ones
 sweep: setup ## run the grid of experiment minilm_sweep, draw the Pareto fronts
 	$(BIN)/compress run -m experiment=minilm_sweep $(ARGS)
 
-lint: setup ## check style
+lint: setup ## check style, and who imports whom
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 type: setup ## check types
 	$(BIN)/mypy

@@ -16,11 +16,11 @@ from rich.console import Console
 from compress import models, pipeline
 from compress.artifact import verify
 from compress.benchmark import load_speed
+from compress.cli.candidates import Workbench
 from compress.cli.train import train
 from compress.config.compose import load_config
 from compress.errors import ConfigError, DataError, ModelError, SourceError
 from compress.schema.report import INTEGER, Report
-from compress.search.candidates import Workbench
 from compress.stages.runner import Road
 from compress.stages.store import Store
 

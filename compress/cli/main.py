@@ -96,7 +96,7 @@ def search(args: argparse.Namespace, rest: Sequence[str]) -> None:
     )
     config = load_config(overrides)
     _look_for_sources(config)
-    from compress.search.candidates import Workbench
+    from compress.cli.candidates import Workbench
     from compress.search.search import search as run_search
 
     command = shlex.join(["compress", "search", *args.given])
