@@ -1,31 +1,68 @@
-"""Config type -> function. A new algorithm registers itself; nothing else has to know it."""
+"""The options of the configuration, each declared once, above its dataclass, with the function that does it.
 
-from collections.abc import Callable
+Declaring one imports nothing: the function's module takes torch along, and waits until a stage calls it.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from compress.errors import ConfigError
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-_functions: dict[type, Callable[..., Any]] = {}
+Config = TypeVar("Config")
+OPTIONS: dict[str, dict[str, type]] = {}  # group -> name -> dataclass, filled by importing compress.config
+_declared: dict[type, "Option"] = {}
 
 
-def register(config_type: type) -> Callable[[Function], Function]:
-    """Make the decorated function what `run` calls for configs of `config_type`."""
+@dataclass(frozen=True)
+class Option:
+    """One option of a group, such as `int8_dynamic` of `quantize`."""
 
-    def remember(function: Function) -> Function:
-        if config_type in _functions:
-            raise ValueError(f"{config_type.__name__} is already registered")
-        _functions[config_type] = function
-        return function
+    group: str
+    name: str
+    implementation: str | None  # "package.module:function"; None: the stage hands on what it was given
+    works_on: tuple[str, ...]  # names of tasks; empty: all
 
-    return remember
+
+def option(
+    group: str, name: str, implementation: str | None, works_on: Sequence[str] = ()
+) -> Callable[[type[Config]], type[Config]]:
+    """Declare the decorated dataclass as the option `name` of `group`.
+
+    `implementation` names the function that its stage calls, "package.module:function". `works_on` names the
+    tasks whose models it works on; without it, all.
+    """
+
+    def declare(config_type: type[Config]) -> type[Config]:
+        if name in OPTIONS.setdefault(group, {}):
+            raise ValueError(f"{group}={name} is already declared")
+        OPTIONS[group][name] = config_type
+        _declared[config_type] = Option(group, name, implementation, tuple(works_on))
+        return config_type
+
+    return declare
+
+
+def declared(config: object) -> Option:
+    """How the type of `config` was declared; raises ConfigError where it was not."""
+    if type(config) not in _declared:
+        raise ConfigError(
+            f"{type(config).__name__} is no option of a group",
+            allowed=", ".join(sorted(known.__name__ for known in _declared)),
+        )
+    return _declared[type(config)]
 
 
 def implementation(config: object) -> Callable[..., Any]:
-    """The function registered for the type of `config`."""
-    if type(config) not in _functions:
-        raise ConfigError(
-            f"no implementation for {type(config).__name__}",
-            allowed=", ".join(sorted(known.__name__ for known in _functions)),
-        )
-    return _functions[type(config)]
+    """The function that does what `config` asks for; imports its module."""
+    chosen = declared(config)
+    if chosen.implementation is None:
+        raise ConfigError(f"{chosen.group}={chosen.name} does nothing", next="leave its stage out")
+    module, _, function = chosen.implementation.partition(":")
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+
+
+def skips(config: object) -> bool:
+    """Whether the stage of `config` hands on what it was given."""
+    return type(config) in _declared and _declared[type(config)].implementation is None

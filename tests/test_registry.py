@@ -1,46 +1,75 @@
-import importlib
-import pkgutil
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import pytest
 
-import compress
 from compress import registry
-from compress.config.run import OPTIONS, SKIPS
+from compress.config.data import ImageData
+from compress.config.prune import NoPrune
+from compress.config.quantize import Int8Static
 from compress.errors import ConfigError
-
-for module in pkgutil.walk_packages(compress.__path__, "compress."):  # most are imported when needed
-    if not module.name.endswith(("__main__", ".harness")):  # harness needs an extra
-        importlib.import_module(module.name)
+from compress.registry import OPTIONS, declared, implementation, option, skips
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_registry(monkeypatch):
-    monkeypatch.setattr(registry, "_functions", dict(registry._functions))
+    monkeypatch.setattr(registry, "OPTIONS", {group: dict(known) for group, known in OPTIONS.items()})
+    monkeypatch.setattr(registry, "_declared", dict(registry._declared))
 
 
-class Known: ...
+class Child(Int8Static): ...
 
 
-class Child(Known): ...
+def test_an_option_is_found_by_its_exact_type(own_registry):
+    @option("prune", "mine", "compress.errors:did_you_mean", works_on=("language_modeling",))
+    @dataclass(kw_only=True)
+    class Mine:
+        share: float = 0.5
+
+    assert registry.OPTIONS["prune"]["mine"] is Mine
+    assert Mine().share == 0.5
+    assert implementation(Mine()).__name__ == "did_you_mean"
+    assert declared(Mine()).works_on == ("language_modeling",)
+    assert not skips(Mine())
+    with pytest.raises(ConfigError, match=r"Child is no option of a group\n  allowed: .*Int8Static"):
+        implementation(Child())
 
 
-def test_a_function_is_found_by_the_exact_type():
-    @registry.register(Known)
-    def function(config):
-        return 3
-
-    assert registry.implementation(Known())(Known()) == 3
-    with pytest.raises(ConfigError, match=r"no implementation for Child\n  allowed: .*Known"):
-        registry.implementation(Child())
+def test_a_name_of_a_group_is_declared_once(own_registry):
+    with pytest.raises(ValueError, match="prune=none is already declared"):
+        option("prune", "none", None)(Child)
 
 
-def test_a_type_is_registered_once():
-    registry.register(Known)(print)
-    with pytest.raises(ValueError, match="already registered"):
-        registry.register(Known)(repr)
+def test_an_option_without_an_implementation_skips_its_stage():
+    assert skips(NoPrune())
+    assert not skips(Int8Static())
+    assert not skips("a value that is no option")
+    with pytest.raises(ConfigError, match="prune=none does nothing"):
+        implementation(NoPrune())
 
 
-def test_every_option_that_does_something_is_registered():
-    for options in OPTIONS.values():
-        for option in options.values():
-            assert option in SKIPS or option in registry._functions, option
+ALL = [kind for known in OPTIONS.values() for kind in known.values()]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_the_function_of_every_option_exists(kind):
+    declaration = registry._declared[kind]
+    assert OPTIONS[declaration.group][declaration.name] is kind
+    if declaration.implementation is not None:
+        assert callable(implementation(kind.__new__(kind)))
+
+
+def test_an_implementation_is_imported_when_it_is_asked_for():
+    lines = [
+        "import sys",
+        "import compress.config.run",
+        "from compress.config.data import ImageData",
+        "from compress.registry import implementation",
+        "assert 'compress.data.images' not in sys.modules",
+        "print(implementation(ImageData()).__module__)",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == implementation(ImageData()).__module__ == "compress.data.images"

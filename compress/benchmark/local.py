@@ -18,7 +18,6 @@ from compress.benchmark import caches, stats
 from compress.benchmark.runner import NO_FLASH_UP_TO
 from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
-from compress.registry import register
 from compress.schema.report import Estimate, Latency
 from compress.system.cpu import cpu_facts, threads_available
 
@@ -55,7 +54,6 @@ class Speed:
 _ADAPTER = TypeAdapter(Speed)
 
 
-@register(LocalTarget)
 def benchmark(
     config: LocalTarget,
     models: Mapping[str, Path],

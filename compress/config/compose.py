@@ -23,8 +23,9 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from compress.config.run import OPTIONS, RunConfig, conf_dir, register_schemas
+from compress.config.run import RunConfig, conf_dir, register_schemas
 from compress.errors import ConfigError, did_you_mean
+from compress.registry import OPTIONS
 
 
 def load_config(overrides: Sequence[str]) -> RunConfig:

@@ -7,6 +7,7 @@ from omegaconf import MISSING
 
 from compress.config.checks import check_seed, within
 from compress.errors import ConfigError
+from compress.registry import option
 
 
 class TextFormat(Enum):
@@ -51,6 +52,7 @@ class DataConfig:
     pass
 
 
+@option("data", "text", "compress.data.splits:open_splits", works_on=("sentence_embedding",))
 @dataclass(kw_only=True)
 class TextData(DataConfig):
     """Sentences for calibration, selection and test; passages for training; pairs for judging."""
@@ -79,6 +81,7 @@ class TextData(DataConfig):
             )
 
 
+@option("data", "documents", "compress.data.documents:open_documents", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class Documents(DataConfig):
     """Whole documents for language models: each goes to one split, by corpus as many as are named."""
@@ -155,6 +158,7 @@ class Resize:
         within(self, 0.0, 1.0, "crop", open_low=True)
 
 
+@option("data", "images", "compress.data.images:open_images", works_on=("image_classification",))
 @dataclass(kw_only=True)
 class ImageData(DataConfig):
     """Labelled images; calibration, select and train are cut from one set, test is the other as a whole."""

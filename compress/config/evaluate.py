@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from compress.config.checks import check_seed, within
 from compress.errors import ConfigError, did_you_mean
+from compress.registry import option
 
 
 @dataclass(kw_only=True)
@@ -12,6 +13,12 @@ class EvaluateConfig:
     pass
 
 
+@option(
+    "evaluate",
+    "sentence_similarity",
+    "compress.evaluate.sentence_similarity:evaluate",
+    works_on=("sentence_embedding",),
+)
 @dataclass(kw_only=True)
 class SentenceSimilarity(EvaluateConfig):
     primary: str = "lee_spearman"
@@ -26,6 +33,12 @@ class SentenceSimilarity(EvaluateConfig):
 IMAGE_METRICS = ("accuracy", "top5_accuracy", "nll", "agreement", "kl")
 
 
+@option(
+    "evaluate",
+    "image_classification",
+    "compress.evaluate.image_classification:evaluate",
+    works_on=("image_classification",),
+)
 @dataclass(kw_only=True)
 class ImageClassification(EvaluateConfig):
     primary: str = "accuracy"
@@ -43,6 +56,12 @@ class ImageClassification(EvaluateConfig):
             )
 
 
+@option(
+    "evaluate",
+    "language_modeling",
+    "compress.evaluate.language_modeling:evaluate",
+    works_on=("language_modeling",),
+)
 @dataclass(kw_only=True)
 class LanguageModeling(EvaluateConfig):
     """Likelihood of held-out documents, and what the model writes by itself, beside the dense model."""

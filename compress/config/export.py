@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from compress.config.checks import within
+from compress.registry import option
 
 
 @dataclass(kw_only=True)
@@ -10,6 +11,12 @@ class ExportConfig:
     pass
 
 
+@option(
+    "export",
+    "optimum",
+    "compress.export.optimum:export",
+    works_on=("sentence_embedding", "language_modeling"),
+)
 @dataclass(kw_only=True)
 class OptimumExport(ExportConfig):
     opset: int = 18
@@ -22,6 +29,7 @@ class OptimumExport(ExportConfig):
         within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
 
 
+@option("export", "torch", "compress.export.torch_onnx:export")
 @dataclass(kw_only=True)
 class TorchExport(ExportConfig):
     """By torch's own exporter."""
@@ -35,6 +43,7 @@ class TorchExport(ExportConfig):
         within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
 
 
+@option("export", "genai", "compress.export.genai:export", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class GenaiExport(ExportConfig):
     """By onnxruntime-genai's model builder: language models."""

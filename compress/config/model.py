@@ -5,12 +5,15 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from compress.registry import option
+
 
 @dataclass(kw_only=True)
 class ModelConfig:
     pass
 
 
+@option("model", "encoder", "compress.models.encoder:import_encoder", works_on=("sentence_embedding",))
 @dataclass(kw_only=True)
 class EncoderModel(ModelConfig):
     """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
@@ -21,6 +24,12 @@ class EncoderModel(ModelConfig):
     license: str | None = None
 
 
+@option(
+    "model",
+    "image_classifier",
+    "compress.models.image_classifier:import_image_classifier",
+    works_on=("image_classification",),
+)
 @dataclass(kw_only=True)
 class ImageClassifierModel(ModelConfig):
     """A classifier of images: config.json, model.safetensors and preprocessor_config.json in a folder.
@@ -38,6 +47,7 @@ class ImageClassifierModel(ModelConfig):
     builder_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
+@option("model", "causal_lm", "compress.models.causal_lm:import_causal_lm", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class CausalLMModel(ModelConfig):
     """A language model of the LLaMA family: a folder in Hugging Face layout, or a GGUF file."""

@@ -7,6 +7,7 @@ from compress.config.checks import check_seed, within
 from compress.config.space import Choice, Float
 from compress.config.target import workload_shape
 from compress.errors import ConfigError
+from compress.registry import option
 
 
 class Importance(Enum):
@@ -41,11 +42,18 @@ class PruneConfig:
     pass
 
 
+@option("prune", "none", None)
 @dataclass(kw_only=True)
 class NoPrune(PruneConfig):
     pass
 
 
+@option(
+    "prune",
+    "structured",
+    "compress.prune.structured:prune",
+    works_on=("sentence_embedding", "image_classification"),
+)
 @dataclass(kw_only=True)
 class StructuredPrune(PruneConfig):
     """Physically smaller layers: feed-forward channels, attention heads, layers."""
@@ -81,6 +89,7 @@ class ChannelImportance(Enum):
 ChannelScope = Enum("ChannelScope", {"local": "local", "global": "global", "isomorphic": "isomorphic"})
 
 
+@option("prune", "channels", "compress.prune.channels:prune", works_on=("image_classification",))
 @dataclass(kw_only=True)
 class ChannelPrune(PruneConfig):
     """Physically fewer channels of a convolutional classifier, coupled layers together."""
@@ -151,6 +160,7 @@ class LanguageKeep:
         within(self, 0.0, 1.0, "ffn", "kv_heads", "layers", open_low=True)
 
 
+@option("prune", "language", "compress.prune.language:prune", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class LanguagePrune(PruneConfig):
     """A smaller language model that stock transformers loads: fewer tokens, then narrower, then shallower."""

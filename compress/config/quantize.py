@@ -9,6 +9,7 @@ from typing import ClassVar
 from compress.config.checks import check_seed, within
 from compress.config.space import Choice
 from compress.errors import ConfigError
+from compress.registry import option
 
 
 class WeightType(Enum):
@@ -40,6 +41,7 @@ class QuantizeConfig:
     rung: ClassVar[str] = "int8"  # what a report calls the result
 
 
+@option("quantize", "none", None)
 @dataclass(kw_only=True)
 class NoQuantize(QuantizeConfig):
     pass
@@ -68,6 +70,7 @@ def _patterns(patterns: Sequence[str]) -> None:
             ) from None
 
 
+@option("quantize", "int8_dynamic", "compress.quantize.dynamic:quantize")
 @dataclass(kw_only=True)
 class Int8Dynamic(QuantizeConfig):
     """8-bit weights and activations; the activations' scales are found at run time."""
@@ -92,6 +95,7 @@ class Int8Dynamic(QuantizeConfig):
         _patterns(self.exclude)
 
 
+@option("quantize", "int8_static", "compress.quantize.static:quantize")
 @dataclass(kw_only=True)
 class Int8Static(QuantizeConfig):
     """8-bit weights and activations in QDQ format; scales come from the calibration split."""
@@ -123,6 +127,7 @@ class Int8Static(QuantizeConfig):
         within(self, 1, 100_000, "examples")
 
 
+@option("quantize", "int8_qat", "compress.quantize.qat:quantize", works_on=("image_classification",))
 @dataclass(kw_only=True)
 class Int8Qat(Int8Static):
     """Int8Static, then trained for a while with its rounding in place: convolutional classifiers only."""
@@ -161,6 +166,7 @@ def _allowed(config: object, allowed: tuple[int, ...], *names: str) -> None:
             raise ConfigError(f"{name} has no such value", found=found, allowed=", ".join(map(str, allowed)))
 
 
+@option("quantize", "int8_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class Int8Blocks(QuantizeConfig):
     """Language models: 8-bit weights, a scale and a zero point a block; embedding and head stored once."""
@@ -183,6 +189,7 @@ class Int8Blocks(QuantizeConfig):
         _patterns(self.exclude)
 
 
+@option("quantize", "int4_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class Int4Blocks(Int8Blocks):
     """Language models: 4-bit weights in blocks; embedding and head in `head_bits`."""
@@ -204,6 +211,12 @@ class Int4Blocks(Int8Blocks):
         _allowed(self, (4, 8), "head_bits")
 
 
+@option(
+    "quantize",
+    "mixed_blocks",
+    "compress.quantize.weight_only:quantize_mixed",
+    works_on=("language_modeling",),
+)
 @dataclass(kw_only=True)
 class MixedBlocks(QuantizeConfig):
     """Language models: 4 or 8 bits a layer, as its sensitivity and a budget say; head and embedding too.
@@ -245,6 +258,9 @@ class MixedBlocks(QuantizeConfig):
                 within(self, 0.0, float("inf"), name, open_low=True)
 
 
+@option(
+    "quantize", "int8_smooth", "compress.quantize.language_smooth:quantize", works_on=("language_modeling",)
+)
 @dataclass(kw_only=True)
 class Int8Smooth(QuantizeConfig):
     """Language models: 8-bit weights and activations after SmoothQuant, its alpha searched layer by layer."""

@@ -5,6 +5,7 @@ from enum import Enum
 
 from compress.config.checks import check_seed, within
 from compress.errors import ConfigError
+from compress.registry import option
 
 
 @dataclass(kw_only=True)
@@ -12,6 +13,7 @@ class RecoverConfig:
     pass
 
 
+@option("recover", "none", None)
 @dataclass(kw_only=True)
 class NoRecover(RecoverConfig):
     pass
@@ -23,6 +25,7 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
+@option("recover", "distill", "compress.recover.distill:recover", works_on=("sentence_embedding",))
 @dataclass(kw_only=True)
 class Distill(RecoverConfig):
     """Distillation of embeddings and hidden states from the dense teacher on unlabelled text."""
@@ -53,6 +56,9 @@ class Distill(RecoverConfig):
         check_seed(self)
 
 
+@option(
+    "recover", "distill_logits", "compress.recover.distill_logits:recover", works_on=("language_modeling",)
+)
 @dataclass(kw_only=True)
 class DistillLogits(RecoverConfig):
     """Distillation of a language model from the dense one's likeliest next tokens, on unlabelled text."""
@@ -123,6 +129,7 @@ class Fit:
         check_seed(self)
 
 
+@option("recover", "finetune", "compress.recover.finetune:finetune", works_on=("image_classification",))
 @dataclass(kw_only=True)
 class Finetune(Fit, RecoverConfig):
     """Training of the pruned classifier on labels and on the dense model's answers."""
@@ -137,11 +144,13 @@ class TrainConfig:
     pass
 
 
+@option("train", "none", None)
 @dataclass(kw_only=True)
 class NoTrain(TrainConfig):
     pass
 
 
+@option("train", "supervised", "compress.recover.baseline:fit_baseline", works_on=("image_classification",))
 @dataclass(kw_only=True)
 class Supervised(Fit, TrainConfig):
     """`compress train`: a baseline from nothing."""

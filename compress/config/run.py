@@ -1,4 +1,4 @@
-"""Every option of every config group: typed, range-checked, registered with Hydra.
+"""What one run is asked for: an option of every group.
 
 A group is a base dataclass without fields, one dataclass per option, one YAML per option in `conf/`.
 The base has no fields so that a key of another option is an error and never silently ignored.
@@ -15,154 +15,17 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from compress.config.data import (
-    DataConfig,
-    Documents,
-    ImageData,
-    ImageFormat,
-    ImageSet,
-    Interpolation,
-    PairFile,
-    PairFormat,
-    PairSplit,
-    Resize,
-    TextData,
-    TextFile,
-    TextFormat,
-)
-from compress.config.evaluate import (
-    EvaluateConfig,
-    ImageClassification,
-    LanguageModeling,
-    SentenceSimilarity,
-    language_metrics,
-)
-from compress.config.export import ExportConfig, GenaiExport, OptimumExport, TorchExport
-from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel, ModelConfig
-from compress.config.prune import (
-    ChannelImportance,
-    ChannelPrune,
-    ChannelScope,
-    Importance,
-    Keep,
-    LanguageImportance,
-    LanguageKeep,
-    LanguagePrune,
-    NoPrune,
-    PruneConfig,
-    Scope,
-    StructuredPrune,
-)
-from compress.config.quantize import (
-    Calibrator,
-    Clip,
-    Int4Blocks,
-    Int8Blocks,
-    Int8Dynamic,
-    Int8Qat,
-    Int8Smooth,
-    Int8Static,
-    MixedBlocks,
-    NoQuantize,
-    QuantizeConfig,
-    Rounding,
-    WeightType,
-)
-from compress.config.recover import (
-    Distill,
-    DistillLogits,
-    Finetune,
-    Fit,
-    NoRecover,
-    NoTrain,
-    Optimizer,
-    Precision,
-    RecoverConfig,
-    Supervised,
-    TrainConfig,
-)
-from compress.config.search import OBJECTIVES, SAMPLERS, SearchConfig
+from compress.config.data import DataConfig, Documents, PairSplit, TextData
+from compress.config.evaluate import EvaluateConfig, LanguageModeling, SentenceSimilarity, language_metrics
+from compress.config.export import ExportConfig
+from compress.config.model import ModelConfig
+from compress.config.prune import PruneConfig
+from compress.config.quantize import QuantizeConfig
+from compress.config.recover import RecoverConfig, TrainConfig
 from compress.config.space import Choice
-from compress.config.target import BudgetConfig, LocalTarget, TargetConfig, workload_shape
+from compress.config.target import BudgetConfig, TargetConfig
 from compress.errors import ConfigError, did_you_mean
-
-__all__ = [
-    "OBJECTIVES",
-    "OPTIONS",
-    "SAMPLERS",
-    "SKIPS",
-    "BudgetConfig",
-    "Calibrator",
-    "CausalLMModel",
-    "ChannelImportance",
-    "ChannelPrune",
-    "ChannelScope",
-    "Clip",
-    "DataConfig",
-    "Distill",
-    "DistillLogits",
-    "Documents",
-    "EncoderModel",
-    "EvaluateConfig",
-    "ExportConfig",
-    "Finetune",
-    "Fit",
-    "GenaiExport",
-    "ImageClassification",
-    "ImageClassifierModel",
-    "ImageData",
-    "ImageFormat",
-    "ImageSet",
-    "Importance",
-    "Int4Blocks",
-    "Int8Blocks",
-    "Int8Dynamic",
-    "Int8Qat",
-    "Int8Smooth",
-    "Int8Static",
-    "Interpolation",
-    "Keep",
-    "LanguageImportance",
-    "LanguageKeep",
-    "LanguageModeling",
-    "LanguagePrune",
-    "LocalTarget",
-    "MixedBlocks",
-    "ModelConfig",
-    "NoPrune",
-    "NoQuantize",
-    "NoRecover",
-    "NoTrain",
-    "Optimizer",
-    "OptimumExport",
-    "PairFile",
-    "PairFormat",
-    "PairSplit",
-    "Precision",
-    "PruneConfig",
-    "QuantizeConfig",
-    "RecoverConfig",
-    "Resize",
-    "Rounding",
-    "RunConfig",
-    "Scope",
-    "SearchConfig",
-    "SentenceSimilarity",
-    "StructuredPrune",
-    "Supervised",
-    "TargetConfig",
-    "TextData",
-    "TextFile",
-    "TextFormat",
-    "TorchExport",
-    "TrainConfig",
-    "WeightType",
-    "conf_dir",
-    "language_metrics",
-    "leaves",
-    "register_schemas",
-    "workload_shape",
-]
+from compress.registry import OPTIONS
 
 
 def conf_dir() -> Path:
@@ -172,9 +35,6 @@ def conf_dir() -> Path:
         if (folder / "config.yaml").is_file():
             return folder
     raise ConfigError("the configuration folder is missing", next="reinstall the package")
-
-
-SKIPS = (NoPrune, NoRecover, NoQuantize, NoTrain)  # a stage of this type hands on what it was given
 
 
 @dataclass(kw_only=True)
@@ -219,41 +79,6 @@ def _check_primary(primary: str, metrics: Collection[str]) -> None:
         raise ConfigError(
             "evaluate.primary names no metric", found=primary, allowed=did_you_mean(primary, metrics)
         )
-
-
-OPTIONS: dict[str, dict[str, type]] = {
-    "model": {
-        "encoder": EncoderModel,
-        "image_classifier": ImageClassifierModel,
-        "causal_lm": CausalLMModel,
-    },
-    "data": {"text": TextData, "documents": Documents, "images": ImageData},
-    "prune": {
-        "none": NoPrune,
-        "structured": StructuredPrune,
-        "channels": ChannelPrune,
-        "language": LanguagePrune,
-    },
-    "recover": {"none": NoRecover, "distill": Distill, "distill_logits": DistillLogits, "finetune": Finetune},
-    "train": {"none": NoTrain, "supervised": Supervised},
-    "export": {"optimum": OptimumExport, "torch": TorchExport, "genai": GenaiExport},
-    "quantize": {
-        "none": NoQuantize,
-        "int8_dynamic": Int8Dynamic,
-        "int8_static": Int8Static,
-        "int8_qat": Int8Qat,
-        "int8_blocks": Int8Blocks,
-        "int4_blocks": Int4Blocks,
-        "mixed_blocks": MixedBlocks,
-        "int8_smooth": Int8Smooth,
-    },
-    "evaluate": {
-        "sentence_similarity": SentenceSimilarity,
-        "image_classification": ImageClassification,
-        "language_modeling": LanguageModeling,
-    },
-    "target": {"local": LocalTarget},
-}
 
 
 def register_schemas() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from compress.config.checks import check_seed, within
 from compress.errors import ConfigError
+from compress.registry import option
 
 
 @dataclass(kw_only=True)
@@ -11,6 +12,7 @@ class TargetConfig:
     pass
 
 
+@option("target", "local", "compress.benchmark.local:benchmark")
 @dataclass(kw_only=True)
 class LocalTarget(TargetConfig):
     """This machine."""

@@ -15,13 +15,11 @@ from compress.data.near_duplicates import near_duplicates
 from compress.data.splits import NAMES, load_texts, save
 from compress.data.text import Document, read_documents, split_sentences, text_key, words
 from compress.errors import DataError
-from compress.registry import register
 from compress.sources import fetch, identity
 
 Chosen = list[tuple[str, int, str]]  # text, number of its document, corpus
 
 
-@register(Documents)
 def open_documents(config: Documents, out: Path) -> None:
     """Read the corpora, share their documents out, write them into `out`. The same config, the same bytes.
 

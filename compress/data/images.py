@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from compress.config.data import ImageData
 from compress.data.image_files import read_images
 from compress.errors import DataError
-from compress.registry import register
 from compress.schema.report import Split
 
 KIND = "images"
@@ -65,7 +64,6 @@ class ImageSplits:
         }
 
 
-@register(ImageData)
 def open_images(config: ImageData, out: Path) -> None:
     """Read both sets, split, write into `out`. The same config, the same bytes.
 

@@ -24,7 +24,6 @@ from compress.data.near_duplicates import near_duplicates
 from compress.data.similarity import Judgements, read_matrix, read_table
 from compress.data.text import Document, read_documents, split_sentences, text_key, words
 from compress.errors import ConfigError, DataError
-from compress.registry import register
 from compress.schema.report import NearDuplicates, Split
 from compress.sources import fetch, identity
 
@@ -101,7 +100,6 @@ class Splits:
         return facts
 
 
-@register(TextData)
 def open_splits(config: TextData, out: Path) -> None:
     """Read corpora and judgements, split them, write them into `out`. The same config, the same bytes.
 

@@ -4,9 +4,6 @@ from pathlib import Path
 
 from compress.config.data import PairSplit
 from compress.config.evaluate import EvaluateConfig, LanguageModeling
-from compress.evaluate import image_classification as _images  # noqa: F401  registers itself
-from compress.evaluate import language_modeling as _language  # noqa: F401  likewise
-from compress.evaluate import sentence_similarity as _similarity  # noqa: F401  likewise
 from compress.evaluate.quality import Quality, load_quality
 from compress.evaluate.statistics import holm, noninferior, noninferiority_p
 from compress.registry import implementation

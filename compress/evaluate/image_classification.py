@@ -24,7 +24,6 @@ from compress.evaluate.statistics import (
     paired_mean_drop,
 )
 from compress.models.preprocessing import pixel_values, read_preprocessing
-from compress.registry import register
 from compress.schema.report import ClassDrop, ClassificationDetails, Confusion, Estimate
 from compress.stages.store import sha256_file
 
@@ -35,7 +34,6 @@ ECE_BINS = 15
 _MANY_CLASSES = 10  # from which on the five likeliest are of interest
 
 
-@register(ImageClassification)
 def evaluate(
     config: ImageClassification,
     model: Path,

@@ -28,12 +28,10 @@ from compress.evaluate.windows import common_places, cut, read_row, same_text
 from compress.graph.decoder import Decoder
 from compress.models import read_facts
 from compress.models.checkpoint import read_config
-from compress.registry import register
 from compress.schema.report import Continuation, LanguageDomain
 from compress.stages.store import sha256_model
 
 
-@register(LanguageModeling)
 def evaluate(
     config: LanguageModeling,
     model: Path,

@@ -23,7 +23,6 @@ from compress.evaluate.statistics import (
     paired_mean_drop,
     quantile_interval,
 )
-from compress.registry import register
 from compress.schema.report import Estimate, Score
 from compress.stages.store import sha256_file
 
@@ -33,7 +32,6 @@ Embeddings = dict[str, Floats]  # text -> unit vector [hidden]
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")
 
 
-@register(SentenceSimilarity)
 def evaluate(
     config: SentenceSimilarity,
     model: Path,

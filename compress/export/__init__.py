@@ -16,6 +16,4 @@ def plain(config: ExportConfig) -> ExportConfig:
 
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:
     """Export `checkpoint` to `out/model.onnx`, proven equal on texts of the calibration split."""
-    from compress.export import genai, optimum, torch_onnx  # noqa: F401  register themselves; take torch along
-
     implementation(config)(config, checkpoint, splits, out)

@@ -23,7 +23,6 @@ from compress.graph.gates import check_operators
 from compress.models import load_causal_lm
 from compress.models.checkpoint import read_config
 from compress.models.padding import WIDTHS
-from compress.registry import register
 from compress.system.memory import give_back
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ CONFIG = "genai_config.json"
 DATA = "model.onnx.data"
 
 
-@register(GenaiExport)
 def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> None:
     """Write `out/model.onnx`, its weights in `model.onnx_data`, `genai_config.json` and `parity.json`.
 

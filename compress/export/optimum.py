@@ -21,12 +21,10 @@ from compress.graph.gates import check_operators
 from compress.models import load_causal_lm, load_encoder, read_facts
 from compress.models.causal_lm import FAMILY as CAUSAL_LM
 from compress.models.encoder import Encoder
-from compress.registry import register
 
 log = logging.getLogger(__name__)
 
 
-@register(OptimumExport)
 def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> None:
     """Write `out/model.onnx` and `out/parity.json`.
 

@@ -15,10 +15,8 @@ from compress.export.sizes import fold_sizes
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.models import load
-from compress.registry import register
 
 
-@register(TorchExport)
 def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:
     """Write `out/model.onnx`, whose batch is open, and `out/parity.json`.
 

@@ -79,8 +79,6 @@ class Model(Protocol):
 
 def import_model(config: ModelConfig, out: Path) -> None:
     """Fetch the model that `config` names and write it as a checkpoint; raises ModelError, SourceError."""
-    from compress.models import causal_lm, encoder, image_classifier  # noqa: F401  register themselves
-
     implementation(config)(config, out)
 
 

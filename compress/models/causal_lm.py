@@ -24,7 +24,6 @@ from compress.models.gguf import convert, gguf_of
 from compress.models.padding import WIDTHS, cut_padding, padded
 from compress.models.summary import Summary, write_summary
 from compress.models.transformer import Architecture, Stack
-from compress.registry import register
 
 FAMILY = "causal_lm"
 OUTPUT = "logits"
@@ -215,7 +214,6 @@ class CausalLM:
         return {"input_ids": torch.tensor([self.tokenize(CHECK_TEXT)[:8]])}
 
 
-@register(CausalLMModel)
 def import_causal_lm(config: CausalLMModel, out: Path) -> None:
     """Turn a published folder, or a GGUF file, into a checkpoint of ours; pickled weights are refused."""
     folder, facts = fetch_published(config, FAMILY)

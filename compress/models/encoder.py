@@ -26,7 +26,6 @@ from compress.models.checkpoint import (
 from compress.models.encoder_card import CHECK_TEXTS, card_facts
 from compress.models.summary import Summary, write_summary
 from compress.models.transformer import Architecture, Stack
-from compress.registry import register
 
 FAMILY = "encoder"
 OUTPUT = "sentence_embedding"
@@ -261,7 +260,6 @@ class Encoder:
         return {name: inputs[name] for name in self.input_names}
 
 
-@register(EncoderModel)
 def import_encoder(config: EncoderModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
     folder, facts = fetch_published(config, FAMILY)

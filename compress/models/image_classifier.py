@@ -37,7 +37,6 @@ from compress.models.image_card import card_facts
 from compress.models.preprocessing import check_side, pixel_values, read_preprocessing, shape_of
 from compress.models.summary import Summary, write_summary
 from compress.models.transformer import Architecture, Stack
-from compress.registry import register
 
 FAMILY = "image_classifier"
 OUTPUT = "logits"
@@ -234,7 +233,6 @@ class ImageClassifier:
         return self.inputs(images[np.arange(batch) % len(images)])
 
 
-@register(ImageClassifierModel)
 def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
     folder, facts = fetch_published(config, FAMILY)

@@ -14,8 +14,6 @@ _ADAPTER = TypeAdapter(PruningSensitivity)
 
 def prune(config: PruneConfig, checkpoint: Path, splits: Path, out: Path) -> None:
     """Write a smaller checkpoint and `prune.json`; statistics come from the calibration split."""
-    from compress.prune import channels, language, structured  # noqa: F401  register themselves; take torch along
-
     implementation(config)(config, checkpoint, splits, out)
 
 

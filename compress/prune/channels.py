@@ -26,7 +26,6 @@ from compress.prune.pruner import Pruner, check_traced
 from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
 from compress.prune.tracing import own_groups, told
-from compress.registry import register
 from compress.schema.report import PruningSensitivity
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,6 @@ _BATCH = 128
 History = list[tuple[str, bool, list[int]]]
 
 
-@register(ChannelPrune)
 def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> None:
     """Cut channels, estimate batch normalisation anew, write the checkpoint, `prune.json`, `reopened.json`.
 

@@ -18,10 +18,8 @@ from compress.prune import depth
 from compress.prune.gated_ffn import narrow, targets
 from compress.prune.reload import check_reload
 from compress.prune.tokens import bytes_per_token, cut_vocabulary
-from compress.registry import register
 
 
-@register(LanguagePrune)
 def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> None:
     """Cut; write the checkpoint, `prune.json` and the gate's numbers, `reload.json`.
 

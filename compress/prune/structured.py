@@ -27,12 +27,10 @@ from compress.prune.least_squares import least_squares
 from compress.prune.reload import check_reload, check_reopened
 from compress.prune.selection import removed, select_global, select_local
 from compress.prune.tracing import told
-from compress.registry import register
 
 log = logging.getLogger(__name__)
 
 
-@register(StructuredPrune)
 def prune(config: StructuredPrune, checkpoint: Path, splits: Path, out: Path) -> None:
     """Cut; write the checkpoint, `prune.json` and the gate's numbers: `reload.json`, or `reopened.json` where
     widths differ by layer, which stock transformers cannot load.

@@ -32,9 +32,6 @@ def quantize(
     less of the model became integer than the config asks for, a layer broke, inputs or outputs changed, or
     the installed onnxruntime lacks an operator.
     """
-    # They register themselves, and take torch along.
-    from compress.quantize import dynamic, language_smooth, qat, static, weight_only  # noqa: F401
-
     implementation(config)(config, cpu_flags, graph, checkpoint, splits, out)
     before, after = (onnx.load(folder / "model.onnx", load_external_data=False) for folder in (graph, out))
     check_interface(before.graph, after.graph)

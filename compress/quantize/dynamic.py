@@ -14,10 +14,8 @@ from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve
 from compress.quantize.quiet import quiet
 from compress.quantize.smooth import smooth
-from compress.registry import register
 
 
-@register(Int8Dynamic)
 def quantize(
     config: Int8Dynamic, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:

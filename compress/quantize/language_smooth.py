@@ -42,7 +42,6 @@ from compress.quantize.language_layers import (
 from compress.quantize.layer_inputs import LayerInputs, Reading
 from compress.quantize.quiet import quiet
 from compress.quantize.smooth import factors
-from compress.registry import register
 from compress.system.memory import give_back
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -81,7 +80,6 @@ class Prepared:
     checked: Tensor  # windows (windows, tokens) for the gate
 
 
-@register(Int8Smooth)
 def quantize(
     config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:

@@ -31,7 +31,6 @@ from compress.quantize.kernels import resolve, weight_limits
 from compress.quantize.layers import is_convolutional
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, write_back
-from compress.registry import register
 from compress.training.supervised import distillation
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,6 @@ class Trained:
     steps_apart: float = 0.0
 
 
-@register(Int8Qat)
 def quantize(
     config: Int8Qat, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:

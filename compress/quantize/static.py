@@ -35,7 +35,6 @@ from compress.quantize.kernels import Kernel, resolve
 from compress.quantize.layers import is_convolutional
 from compress.quantize.quiet import quiet
 from compress.quantize.smooth import smooth
-from compress.registry import register
 
 _METHODS = {
     Calibrator.minmax: CalibrationMethod.MinMax,
@@ -72,7 +71,6 @@ class FeedReader(CalibrationDataReader):  # type: ignore[misc]
         return None if batch is None else {name: tensor.numpy() for name, tensor in batch.items()}
 
 
-@register(Int8Static)
 def quantize(
     config: Int8Static, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:

@@ -32,7 +32,6 @@ from compress.quantize.language_layers import (
     weights_of,
 )
 from compress.quantize.layerwise import Recipe, Rounded, round_layers
-from compress.registry import register
 from compress.schema.report import LayerError
 from compress.system.memory import give_back
 
@@ -42,8 +41,6 @@ FACTS = "blocks.json"
 Plan = tuple[Recipe, dict[str, Any]]  # and what blocks.json says of how it was chosen
 
 
-@register(Int8Blocks)
-@register(Int4Blocks)
 def quantize(
     config: Int8Blocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
@@ -61,7 +58,6 @@ def _recipe(config: Int8Blocks, model: Any) -> Recipe:
     return Recipe(bits=dict.fromkeys(names, 8), size=config.block_size)
 
 
-@register(MixedBlocks)
 def quantize_mixed(
     config: MixedBlocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:

@@ -15,11 +15,9 @@ from compress.data import ImageSplits, load_images
 from compress.models import load_image_classifier
 from compress.models.checkpoint import Facts
 from compress.models.image_classifier import FAMILY, ImageClassifier, build, import_image_classifier
-from compress.registry import register
 from compress.training.supervised import Trainer, write_fitted
 
 
-@register(Supervised)
 def fit_baseline(
     config: Supervised,
     builder: str,

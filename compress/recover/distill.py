@@ -22,14 +22,12 @@ from compress.data import load_texts
 from compress.errors import DataError
 from compress.models import load_encoder
 from compress.models.encoder import Encoder
-from compress.registry import register
 from compress.training.distillation import Trainer
 from compress.training.precision import wants_bfloat16
 
 COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidden states'
 
 
-@register(Distill)
 def recover(
     config: Distill, student_folder: Path, teacher_folder: Path, splits: Path, out: Path, scratch: Path
 ) -> None:

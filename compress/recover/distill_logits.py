@@ -21,7 +21,6 @@ from compress.data import load_texts
 from compress.errors import ConfigError, DataError
 from compress.models import load_causal_lm
 from compress.models.causal_lm import CausalLM
-from compress.registry import register
 from compress.system.malloc import keep_freed_memory
 from compress.training.distillation import Trainer
 from compress.training.precision import wants_bfloat16
@@ -29,7 +28,6 @@ from compress.training.precision import wants_bfloat16
 log = logging.getLogger(__name__)
 
 
-@register(DistillLogits)
 def recover(
     config: DistillLogits, student_folder: Path, teacher_folder: Path, splits: Path, out: Path, scratch: Path
 ) -> None:

@@ -5,11 +5,9 @@ from pathlib import Path
 from compress.config.recover import Finetune
 from compress.data import load_images
 from compress.models import load_image_classifier
-from compress.registry import register
 from compress.training.supervised import Trainer, write_fitted
 
 
-@register(Finetune)
 def finetune(config: Finetune, student: Path, teacher: Path, splits: Path, out: Path, scratch: Path) -> None:
     """Train `student` on the train split; the epoch that does best on select is kept."""
     model = load_image_classifier(student)

@@ -9,9 +9,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from compress.config.prune import NoPrune, Scope, StructuredPrune
 from compress.config.recover import NoRecover
-from compress.config.run import OPTIONS, RunConfig, leaves
+from compress.config.run import RunConfig, leaves
 from compress.config.space import Choice, Range
 from compress.config.target import BudgetConfig
+from compress.registry import OPTIONS
 from compress.schema.report import Estimate
 
 MIN_PAST = 3  # finished trials, until the gain of recovery is taken as known

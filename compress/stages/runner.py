@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from compress.config.run import SKIPS
+from compress.registry import skips
 from compress.schema.report import Stage
 from compress.stages.store import Entry, Store, code_version, entry_digest
 from compress.system.memory import cores
@@ -48,7 +48,7 @@ class Road:
         returns its first input. With `alone` nothing else of ours computes on this machine meanwhile.
         `label` is what a reader sees in place of `name`.
         """
-        if isinstance(config, SKIPS):
+        if skips(config):
             return inputs[0]
         package = function.__module__.split(".")[1]
         key = {

@@ -102,7 +102,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from compress.benchmark.local import benchmark
-from compress.config import LocalTarget
+from compress.config.target import LocalTarget
 model = Path(sys.argv[1], "a.onnx")
 feeds = {"w": {"x": np.ones((1, 32), np.float32)}}
 benchmark(LocalTarget(max_seconds=600.0, ratio_ci=0.001), {"a": model, "b": model}, feeds, Path(sys.argv[1]))

@@ -11,8 +11,9 @@ from compress.config.compose import expand, load_config, options, to_plain, to_y
 from compress.config.data import TextData
 from compress.config.prune import NoPrune, Scope
 from compress.config.quantize import NoQuantize
-from compress.config.run import OPTIONS, conf_dir
+from compress.config.run import conf_dir
 from compress.errors import ConfigError
+from compress.registry import OPTIONS
 
 GROUPS = {group: sorted(found) for group, found in options().items()}
 EXPERIMENTS = GROUPS["experiment"]
