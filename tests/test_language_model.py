@@ -11,8 +11,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from compress import artifact
+from compress.cli import bench
 from compress.cli.generate import Request, generate
-from compress.cli.main import bench
 from compress.errors import BenchmarkError
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_operators

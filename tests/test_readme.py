@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.cli.main import main as cli
+from compress.cli import main as cli
 from compress.config.compose import expand, load_config, options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,8 @@ FOUND = list(commands(README.read_text())) if README.exists() else []
 
 def check_run(words):
     flags = [word for word in words if word.startswith("-")]
-    assert set(flags) <= set(cli._RUN_FLAGS)
+    _, unknown = cli.parser("run").parse_known_args(["run", *flags])
+    assert not unknown
     for overrides in expand(
         [w for w in words if w not in flags], sweep=bool({"-m", "--multirun"} & {*flags})
     ):
@@ -61,7 +62,7 @@ def test_a_command_of_the_readme(words):
     elif rest[0] == "run":
         check_run(rest[1:])
     else:
-        args, unknown = cli._parser().parse_known_args(rest)
+        args, unknown = cli.parser(rest[0]).parse_known_args(rest)
         if args.command in ("search", "train"):
             check_run([word for word in unknown if not word.startswith("objective=")])
         else:

@@ -3,6 +3,7 @@
 Inputs are made up from what the graphs declare: every model gets the same arrays.
 """
 
+import argparse
 import json
 import math
 import shutil
@@ -19,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compress.cli.console import console
+from compress.config.compose import expand, load_config
 from compress.config.target import LocalTarget, workload_shape
 from compress.errors import BenchmarkError, ConfigError, did_you_mean
 from compress.graph.untrusted import Graph, Input, inspect, trial
@@ -42,6 +45,34 @@ class Request:
     out: Path | None = None
     inputs: tuple[str, ...] = ()  # name=file.npy
     dims: tuple[str, ...] = ()  # name=number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Each MODEL is a file or a folder with model.onnx in it; the first is the baseline. "
+        "Words that begin with target. are Hydra overrides: target.threads, .workloads, .max_seconds, "
+        ".ratio_ci. Inputs are made up from the graph."
+    )
+    parser.add_argument("words", nargs="+", metavar="MODEL", help="or target.key=value")
+    parser.add_argument("--out", type=Path, help="folder for bench.json and samples.json")
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="a real input")
+    parser.add_argument(
+        "--dim", action="append", default=[], metavar="NAME=SIZE", help="of an open dimension; 1 without"
+    )
+
+
+def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Time ONNX files; words that begin with `target` are Hydra's."""
+    words = [*args.words, *rest]
+    overrides = [word for word in words if word.startswith(("target=", "target."))]
+    [job] = expand(overrides, sweep=False)
+    # a configuration is whole or none, and a benchmark needs no checkpoint
+    target = load_config([*job, "model.source=path:."]).target
+    if not isinstance(target, LocalTarget):
+        raise ConfigError("compress bench times on this machine only", found=type(target).__name__)
+    models = tuple(word for word in words if word not in overrides)
+    request = Request(models=models, out=args.out, inputs=tuple(args.input), dims=tuple(args.dim))
+    bench(target, request, console)
 
 
 def bench(target: LocalTarget, request: Request, console: Console) -> None:

@@ -1,10 +1,11 @@
 """`compress generate ARTIFACT --prompt ...`: what the shipped language model writes, token by token."""
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,25 @@ class Request:
                 raise ConfigError(
                     f"{flag} is out of range", found=getattr(self, name), allowed=f"{low:g} to {high:g}"
                 )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Text goes to stdout as it is made, tokens a second to stderr."
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--max-new-tokens", type=int, default=Request.max_new_tokens)
+    parser.add_argument(
+        "--temperature", type=float, default=Request.temperature, help="0: always the most likely token"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=Request.top_p, help="probability of the tokens to sample from"
+    )
+    parser.add_argument("--seed", type=int, default=Request.seed)
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
+
+
+def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    print_text(args.artifact, Request(**{item.name: getattr(args, item.name) for item in fields(Request)}))
 
 
 @dataclass(frozen=True, kw_only=True)

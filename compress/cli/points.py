@@ -46,25 +46,25 @@ def alive(folder: Path) -> Iterator[None]:
         yield
 
 
-def settle(sweep: Path, jobs: Sequence[Sequence[str]] = ()) -> list[int]:
+def record_vanished(sweep: Path, jobs: Sequence[Sequence[str]] = ()) -> list[int]:
     """Record as failed the points whose process is gone and those of `jobs` that never began; their numbers.
 
     `jobs` holds the overrides of every point by number.
     """
-    settled = []
+    recorded = []
     for number, overrides in enumerate(jobs):
         folder = sweep / str(number)
         if not (folder / "point.json").exists():
             folder.mkdir(exist_ok=True)
             _write(folder, [word for word in overrides if not word.startswith("hydra")], "failed", _ABSENT)
-            settled.append(number)
+            recorded.append(number)
     for path in sweep.glob("[0-9]*/point.json"):
         with suppress(Timeout), FileLock(path.parent / _ALIVE, blocking=False):
-            found = _read(path.parent)
-            if found.get("status") == "running":
-                _write(path.parent, found["overrides"], "failed", _VANISHED)
-                settled.append(int(path.parent.name))
-    return sorted(settled)
+            record = _read(path.parent)
+            if record.get("status") == "running":
+                _write(path.parent, record["overrides"], "failed", _VANISHED)
+                recorded.append(int(path.parent.name))
+    return sorted(recorded)
 
 
 def failed(sweep: Path) -> list[str]:
@@ -76,10 +76,10 @@ def failed(sweep: Path) -> list[str]:
 def _read(folder: Path) -> dict[str, Any]:
     """What is recorded; nothing where the record is missing or damaged."""
     try:
-        found = json.loads((folder / "point.json").read_bytes())
+        record = json.loads((folder / "point.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _write(folder: Path, overrides: Sequence[str], status: str, error: str | None = None) -> None:

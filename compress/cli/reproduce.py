@@ -1,28 +1,45 @@
 """`compress reproduce ARTIFACT`: make it again out of its manifest, from nothing, and compare the files."""
 
+import argparse
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from compress.artifact import Manifest, verify
+from compress.cli.console import console
+from compress.cli.preflight import check_sources
 from compress.config.compose import from_plain
 from compress.config.recover import Distill
 from compress.config.run import RunConfig
 from compress.config.target import LocalTarget
 from compress.errors import ArtifactError
-from compress.judge.assemble import environment, pack
-from compress.pipeline import build
 from compress.stages.runner import Road
 from compress.stages.store import Store, sha256_file
 
 MEASURED = ("README.md", "manifest.json", "SHA256SUMS")  # hold times, which no second run repeats
 _CARD = "Made by `compress reproduce`, to be compared with another artifact; nothing was measured.\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", type=Path)
+
+
+def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Make an artifact again and compare; 0 where model.onnx is the same to the last bit."""
+    manifest = verify(args.artifact)
+    check_sources(config_of(manifest))
+    folder = Path(f"outputs/{manifest.name}/reproduced-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
+    comparison = reproduce(args.artifact, folder, console)
+    console.print(table(comparison))
+    word = "[green]the same model[/]" if comparison.same else "[red]another model[/]"
+    console.print(f"{word}: {folder / 'artifact'}", soft_wrap=True)
+    return 0 if comparison.same else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +73,11 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
     No finished stage is reused, only downloads are. Speed is not measured and test not looked at.
     Raises ArtifactError for an artifact that is damaged or whose run makes another variant today.
     """
+    import torch  # takes seconds
+
+    from compress.judge.assemble import environment, pack
+    from compress.pipeline import build
+
     manifest = verify(artifact)
     config = config_of(manifest)
     threads = manifest.environment.get("torch_threads")

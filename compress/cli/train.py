@@ -1,17 +1,35 @@
 """`compress train`: the baseline that an experiment starts from, made by this toolkit."""
 
+import argparse
+import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from compress.cli.console import console
+from compress.cli.job import new_road
+from compress.config.compose import expand, load_config
 from compress.config.model import ImageClassifierModel
 from compress.config.recover import NoTrain
 from compress.config.run import RunConfig
-from compress.data import input_digests, open_splits
 from compress.errors import ConfigError
-from compress.models import identity
-from compress.recover import train_baseline
 from compress.stages.runner import Road
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Arguments are Hydra overrides as for `run`. The checkpoint appears in the folder that "
+        "model.source names; an interrupted training goes on after its last epoch."
+    )
+
+
+def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    [overrides] = expand(rest, sweep=False)
+    config = load_config(overrides)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("compress").setLevel(logging.INFO)  # an epoch takes minutes
+    console.print(f"checkpoint: {train(config, new_road())}", soft_wrap=True)
 
 
 def train(config: RunConfig, road: Road) -> Path:
@@ -36,9 +54,13 @@ def train(config: RunConfig, road: Road) -> Path:
         "base_model": model.base_model or config.name,
         "license": model.license or "unknown",
     }
+    from compress.data import input_digests, open_splits  # takes seconds
+    from compress.models import identity
+    from compress.recover import train_baseline
+
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
     teacher = getattr(config.train, "teacher", None)
-    made = road.stage(
+    checkpoint = road.stage(
         "train",
         train_baseline,
         config.train,
@@ -47,15 +69,15 @@ def train(config: RunConfig, road: Road) -> Path:
         identity=identity(ImageClassifierModel(source=teacher)) if teacher else None,
         scratch=True,
     )
-    return publish(made.path, Path(name))
+    return publish(checkpoint.path, Path(name))
 
 
-def publish(made: Path, folder: Path) -> Path:
-    """Copy a checkpoint to `folder`, which is replaced in one step."""
+def publish(checkpoint: Path, folder: Path) -> Path:
+    """Copy `checkpoint` to `folder`, which is replaced in one step."""
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    for each in (new, old):
-        shutil.rmtree(each, ignore_errors=True)
-    shutil.copytree(made, new, ignore=shutil.ignore_patterns("entry.json"))
+    for rest in (new, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    shutil.copytree(checkpoint, new, ignore=shutil.ignore_patterns("entry.json"))
     if folder.exists():
         os.replace(folder, old)
     os.replace(new, folder)

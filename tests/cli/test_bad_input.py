@@ -95,7 +95,7 @@ GRIDS = {
 
 @pytest.mark.parametrize("case", GRIDS)
 def test_a_wrong_grid_fails_before_its_first_point_runs(tmp_path, monkeypatch, capsys, case):
-    from compress.cli.main import main as cli
+    from compress.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     words, *patterns = GRIDS[case]
@@ -113,7 +113,7 @@ def here(monkeypatch, tmp_path, capsys):
     """Run the command line in this process, in `tmp_path`; compare what it left before and after."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from compress.cli.main import main as cli
+    from compress.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
@@ -280,7 +280,7 @@ def environment(cache):
 def test_a_folder_that_cannot_be_written(here, tiny, tmp_path):
     shutil.rmtree(tmp_path / "outputs")
     (tmp_path / "outputs").write_text("a file where a folder should be")
-    from compress.cli.main import main as cli
+    from compress.cli import main as cli
 
     assert cli.main(["run", *tiny]) == 1
 

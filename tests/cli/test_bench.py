@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.cli.main import bench
+from compress.cli import bench
 from compress.errors import BenchmarkError, ConfigError
 from compress.graph.untrusted import Graph, Input, inspect
 

@@ -74,7 +74,7 @@ def test_a_text_of_as_many_tokens_as_the_context_holds(shipped, tiny_lm):
 
 
 def test_an_end_token_ends_it(shipped, tiny_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.cli.main.generate.check_files", lambda folder: None)
+    monkeypatch.setattr("compress.cli.generate.check_files", lambda folder: None)
     other = shutil.copytree(shipped, tmp_path / "other")
     numbers = greedy(tiny_lm, [5, 3, 9], 4)
     end = numbers[2]
@@ -131,7 +131,7 @@ def test_what_is_no_language_model(shipped, tmp_path, monkeypatch):
     (other / "model.onnx_data").write_bytes(b"")
     with pytest.raises(ArtifactError, match="not the file that was shipped"):
         write(other, prompt="x")
-    monkeypatch.setattr("compress.cli.main.generate.check_files", lambda folder: None)
+    monkeypatch.setattr("compress.cli.generate.check_files", lambda folder: None)
     (other / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="holds no language model"):
         write(other, prompt="x")

@@ -18,8 +18,8 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from compress.cli.points import alive, point, settle
-from compress.cli.run import _quoted, _refuse_another_sweep, _run_points, _sweep_folder
+from compress.cli.points import alive, point, record_vanished
+from compress.cli.sweep import _quoted, _refuse_another_sweep, _run_points, _sweep_folder
 from compress.config.compose import load_config
 from compress.errors import ConfigError
 
@@ -91,8 +91,8 @@ def serial(tmp_path_factory, tiny) -> Path:
 
 def test_the_folder_of_a_sweep_may_have_any_name(tmp_path):
     folder = tmp_path / "it's a (new) folder, [or] not"
-    assert _sweep_folder(["a=1,2", f"hydra.sweep.dir={_quoted(folder)}"]) == folder
-    assert _sweep_folder(["hydra.sweep.dir=a", "hydra.sweep.dir=b/c"]) == Path("b/c")
+    assert _sweep_folder(["a=1,2", f"hydra.sweep.dir={_quoted(folder)}"], "tiny") == folder
+    assert _sweep_folder(["hydra.sweep.dir=a", "hydra.sweep.dir=b/c"], "tiny") == Path("b/c")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
@@ -122,7 +122,7 @@ def test_a_misspelt_launcher():
         load_config(["experiment=minilm", "hydra/launcher=joblob"])
 
 
-def test_settle_names_the_vanished_and_the_absent_and_leaves_the_rest(tmp_path):
+def test_the_vanished_and_the_absent_are_recorded_and_the_rest_is_left(tmp_path):
     for number in (0, 1, 2):
         (tmp_path / str(number)).mkdir()
     with point(tmp_path / "0", ["a=0"]):
@@ -140,12 +140,12 @@ def test_settle_names_the_vanished_and_the_absent_and_leaves_the_rest(tmp_path):
         assert other.stdout is not None
         other.stdout.readline()
         jobs = [[f"a={number}", "hydra/launcher=x"] for number in range(4)]
-        assert settle(tmp_path, jobs) == [1, 3]
+        assert record_vanished(tmp_path, jobs) == [1, 3]
         other.kill()
     records = [json.loads((tmp_path / str(number) / "point.json").read_text()) for number in range(4)]
     assert [record["status"] for record in records] == ["done", "failed", "running", "failed"]
     assert [record["overrides"] for record in records] == [[f"a={number}"] for number in range(4)]
-    assert settle(tmp_path, jobs) == [2]  # killed by now
+    assert record_vanished(tmp_path, jobs) == [2]  # killed by now
 
 
 def test_alive_lets_go_at_the_end(tmp_path):

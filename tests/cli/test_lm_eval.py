@@ -37,7 +37,7 @@ def test_without_the_extra(tmp_path, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.split(".")[0] == "lm_eval"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    monkeypatch.delitem(sys.modules, "compress.cli.main.lm_eval", raising=False)
+    monkeypatch.delitem(sys.modules, "compress.cli.lm_eval_tasks", raising=False)
     assert main(["lm-eval", str(tmp_path), "--tasks", "arc_easy"]) == 1
     assert "pip install '.[lm-eval]'" in capsys.readouterr().err
 
@@ -45,7 +45,7 @@ def test_without_the_extra(tmp_path, monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def harness():
     pytest.importorskip("lm_eval")
-    from compress.cli.main import lm_eval as harness
+    from compress.cli import lm_eval_tasks as harness
 
     return harness
 
@@ -242,13 +242,13 @@ def test_what_it_refuses(harness, made, tasks, tmp_path, monkeypatch, capsys):
     with pytest.raises(DataError, match="continuation is longer"):
         ours.loglikelihood(requests(("a", " the" * (CONTEXT + 1))))
     with pytest.raises(ConfigError, match="--limit"):
-        harness.run(made.artifact, ["choices"], 0, tasks, None)
+        harness.run_tasks(made.artifact, ["choices"], 0, tasks, None)
     with pytest.raises(ConfigError, match="--include"):
-        harness.run(made.artifact, ["choices"], None, tmp_path / "none", None)
+        harness.run_tasks(made.artifact, ["choices"], None, tmp_path / "none", None)
     with pytest.raises(ConfigError, match="--out"):
-        harness.run(made.artifact, ["choices"], None, tasks, tmp_path / "none" / "tasks.json")
+        harness.run_tasks(made.artifact, ["choices"], None, tasks, tmp_path / "none" / "tasks.json")
     with pytest.raises(ArtifactError, match="no artifact"):
-        harness.run(tmp_path, ["choices"], None, tasks, None)
+        harness.run_tasks(tmp_path, ["choices"], None, tasks, None)
     (tmp_path / "lost.yaml").write_text((tasks / "prose.yaml").read_text().replace("prose", "lost"))
     assert main(["lm-eval", str(made.artifact), "--tasks", "lost", "--include", str(tmp_path)]) == 1
     said = capsys.readouterr().err

@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from compress.cli.main import main as cli
-from compress.cli.main import run as launch
+from compress.cli import job
+from compress.cli import list as list_command
+from compress.cli import main as cli
 from compress.config.compose import options
 from compress.schema.report import Report
 
@@ -53,7 +56,7 @@ def test_ctrl_c_anywhere(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "options", interrupt)
+    monkeypatch.setattr(list_command, "options", interrupt)
     assert cli.main(["list"]) == 130
     assert capsys.readouterr().err.count("\n") == 2
 
@@ -130,7 +133,7 @@ def test_a_dry_run_from_another_folder_writes_nothing(finished, tmp_path):
 def test_latest_points_to_the_newest(tmp_path):
     for run in ("1", "2"):
         (tmp_path / run).mkdir()
-        launch.point_latest(tmp_path / run)
+        job.point_latest(tmp_path / run)
         assert (tmp_path / "latest").resolve() == tmp_path / run
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "latest"]
 
@@ -138,7 +141,7 @@ def test_latest_points_to_the_newest(tmp_path):
 def test_latest_does_not_replace_what_is_no_link(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "latest").write_text("mine")
-    launch.point_latest(tmp_path / "1")
+    job.point_latest(tmp_path / "1")
     assert (tmp_path / "latest").read_text() == "mine"
 
 
@@ -169,3 +172,25 @@ def test_a_sweep_goes_on_after_a_job_that_fails(finished, tmp_path):
     again = finished.run("report", str(sweep))
     assert again.returncode == 1
     assert {path.name: path.read_bytes() for path in sweep.iterdir() if path.is_file()} == reports
+
+
+def test_help_names_every_command_and_imports_none():
+    script = (
+        "import compress, sys\nbefore = set(sys.modules)\nfrom compress.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'rich', 'pydantic', 'numpy', 'compress.cli.run'}\n"
+        "print(sorted(heavy & set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    help_text, _, heavy = done.stdout.rstrip().rpartition("\n")
+    assert heavy == "[]"
+    listed = set(re.findall(r"^    ([a-z-]+)", help_text, re.MULTILINE))
+    assert listed == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_a_command_declares_its_arguments(command, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main([command, "--help"])
+    assert raised.value.code == 0
+    assert "--debug" in capsys.readouterr().out

@@ -1,0 +1,43 @@
+"""What must exist before the seconds are spent in which torch is loaded."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+from compress.config.model import ImageClassifierModel
+from compress.config.recover import Supervised
+from compress.config.run import RunConfig
+from compress.errors import SourceError
+from compress.sources import fetch
+
+
+def check_sources(config: RunConfig) -> None:
+    """Raises SourceError for a path that does not exist, in the model or in the data."""
+    _check_baseline(config)
+    _check_paths(config)
+
+
+def _check_paths(config: object) -> None:
+    if isinstance(config, dict):
+        for value in config.values():
+            _check_paths(value)
+    if not is_dataclass(config):
+        return
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name not in ("source", "texts") or not isinstance(value, str):
+            _check_paths(value)
+        elif not value.startswith(("hf:", "package:", "debian:")):
+            fetch(value)
+
+
+def _check_baseline(config: RunConfig) -> None:
+    """Raises SourceError where the model is what `compress train` would make, and has not made yet."""
+    if not isinstance(config.train, Supervised) or not isinstance(config.model, ImageClassifierModel):
+        return
+    scheme, _, name = config.model.source.partition(":")
+    if scheme == "path" and not Path(name).expanduser().exists():
+        raise SourceError(
+            "the baseline of this experiment is not trained yet",
+            found=f"no folder {Path(name).expanduser().absolute()}",
+            next=f"compress train experiment={config.name}",
+        )

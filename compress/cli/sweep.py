@@ -1,0 +1,106 @@
+"""A sweep: a folder for each point, which Hydra's launcher runs, and one report over all of them.
+
+Points may run in other processes (hydra/launcher=joblib, ray, submitit_slurm), so that what they measured is
+read from their folders and never from memory.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+from rich.markup import escape
+
+from compress.cli.console import console
+from compress.cli.job import job
+from compress.cli.points import failed, record_vanished
+from compress.config.compose import expand
+from compress.errors import CompressError, ConfigError
+from compress.sources import cache_dir
+
+Entry = Callable[[Callable[[DictConfig], None], Sequence[str]], Callable[[], None]]
+
+
+def run_sweep(overrides: Sequence[str], experiment: str, entry: Entry) -> int:
+    """Run every point; a failed one is recorded in its folder and the others go on: the exit code is then 1.
+
+    `entry(job, words)` is the job as Hydra starts it.
+    """
+    words = list(overrides)
+    folder = _sweep_folder(words, experiment)
+    # A worker may have another working folder and another environment.
+    shared = f"++hydra.job.env_set.COMPRESS_CACHE={_quoted(cache_dir())}"
+    if "hydra/launcher=ray" in words:  # its plugin asks for 75 MB, which a running cluster refuses
+        words = [*words, "++hydra.launcher.ray.init.object_store_memory=null"]
+    start = entry(job, ["--multirun", shared, *words, f"hydra.sweep.dir={_quoted(folder.absolute())}"])
+    points = expand(overrides, True)
+    _refuse_another_sweep(folder, len(points))
+    for number, point in enumerate(points):
+        own = [word for word in point if any(word not in other for other in points)]
+        console.print(f"[bold]#{number}[/] {escape(' '.join(own))}", highlight=False, soft_wrap=True)
+    return _run_points(start, folder, points)
+
+
+def _run_points(start: Callable[[], None], folder: Path, points: Sequence[Sequence[str]]) -> int:
+    """Run a sweep; where its launcher breaks, report what had finished and name the rest."""
+    try:
+        start()
+    except CompressError:
+        raise
+    except Exception as error:  # each launcher has exceptions of its own for a worker that is gone
+        cause = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        if next(folder.glob("*/point.json"), None) is None:
+            raise ConfigError(
+                "the launcher of the sweep failed before any point began",
+                found=cause,
+                next="see the settings of hydra.launcher, or leave out hydra/launcher= to run in order here",
+            ) from error
+        vanished = record_vanished(folder, points)
+        finish_sweep(folder)
+        if not vanished:  # a bug in a point, recorded there
+            raise
+        console.print(f"[red]a worker vanished[/]: {escape(cause)}", highlight=False)
+        again = f"hydra.sweep.dir={folder}"
+        console.print(f"finished stages are kept: the same command with {again} takes up", soft_wrap=True)
+        return 1
+    record_vanished(folder, points)
+    return finish_sweep(folder)
+
+
+def finish_sweep(folder: Path) -> int:
+    """Write the sweep's reports from its points' folders, print the table; 1 where a point failed."""
+    from compress.judge.sweep import write_sweep
+    from compress.report.sweep_table import sweep_table
+
+    console.print(sweep_table(write_sweep(folder), console.width))
+    console.print(f"report:   {folder / 'report.html'}", soft_wrap=True)
+    missing = failed(folder)
+    if missing:
+        console.print(f"[red]{len(missing)} failed[/]: {', '.join(f'{folder}/{name}' for name in missing)}")
+    return 1 if missing else 0
+
+
+def _sweep_folder(words: Sequence[str], experiment: str) -> Path:
+    """`hydra.sweep.dir`, else a new folder that the time names."""
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    given = [override.value() for override in parsed if override.get_key_element() == "hydra.sweep.dir"]
+    if given:
+        return Path(str(given[-1]))
+    return Path(f"outputs/{experiment}/sweep-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
+
+
+def _refuse_another_sweep(folder: Path, points: int) -> None:
+    """A report of this sweep must not hold the points of a larger one that ran in the same folder."""
+    older = [path.parent.name for path in folder.glob("[0-9]*/point.json")]
+    if surplus := sorted((name for name in older if int(name) >= points), key=int):
+        raise ConfigError(
+            "hydra.sweep.dir holds another sweep",
+            found=f"{folder} with a point {surplus[0]}, where this one has {points} points",
+            next="name a new folder, or leave hydra.sweep.dir out",
+        )
+
+
+def _quoted(path: Path) -> str:
+    """As a value in Hydra's grammar."""
+    return "'" + str(path).replace("'", r"\'") + "'"
