@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ArtifactError
+from compress.graph.session import open_session
 from compress.graph.untrusted import inspect_and_try
 from compress.stages.store import sha256_file
 
@@ -175,9 +175,7 @@ def _compared(outputs: Iterable[str]) -> list[str]:
 
 def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`inputs` may hold more than this graph takes."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # that an input has a default is no news
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     names = _compared(output.name for output in session.get_outputs())
     taken = {each.name for each in session.get_inputs()}
     feeds = {name: value for name, value in inputs.items() if name in taken}

@@ -1,6 +1,7 @@
 """Speed, memory and energy of ONNX models on a target."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,12 +12,13 @@ from compress.benchmark.limits import calibrate, floor, load_limits, memory_ms, 
 from compress.benchmark.local import Speed, load_speed
 from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.stats import verdict
-from compress.config.target import LocalTarget, TargetConfig, workload_shape
+from compress.config.target import LocalTarget, TargetConfig
 from compress.data import load_splits
 from compress.errors import ConfigError
 from compress.models import Model, load, read_facts
 from compress.models.preprocessing import check_side, read_preprocessing, shape_of
 from compress.registry import implementation
+from compress.schema.workload import Workload
 from compress.system.cpu import cpu_facts, threads_available
 
 if TYPE_CHECKING:
@@ -70,12 +72,11 @@ def check_workloads(config: TargetConfig, checkpoint: Path) -> None:
     """Raise at once what `benchmark` would say of the target's workloads hours later; opens no model."""
     assert isinstance(config, LocalTarget)
     family = read_facts(checkpoint).family
-    for workload in config.workloads:
-        batch, size, past = workload_shape(workload)
-        if past and family != "causal_lm":
+    for workload in map(Workload.parse, config.workloads):
+        if workload.past and family != "causal_lm":
             raise _no_cache(workload)
         if family == "image_classifier":
-            check_side(shape_of(read_preprocessing(checkpoint))[0], batch, size)
+            check_side(shape_of(read_preprocessing(checkpoint))[0], workload.batch, workload.size)
 
 
 def profile_operators(
@@ -94,23 +95,22 @@ def measure_limits(config: LocalTarget, out: Path) -> None:
 def _inputs(config: LocalTarget, checkpoint: Path, splits: Path) -> dict[str, dict[str, np.ndarray]]:
     model, examples = load(checkpoint), load_splits(splits).test.examples
     return {
-        workload: {name: tensor.numpy() for name, tensor in _feeds(model, examples, workload).items()}
-        for workload in config.workloads
+        text: {name: tensor.numpy() for name, tensor in _feeds(model, examples, Workload.parse(text)).items()}
+        for text in config.workloads
     }
 
 
-def _feeds(model: Model, examples: Any, workload: str) -> Mapping[str, "Tensor"]:
-    batch, size, past = workload_shape(workload)
-    if not past:
-        return model.workload(examples, batch, size)
+def _feeds(model: Model, examples: Any, workload: Workload) -> Mapping[str, "Tensor"]:
+    if not workload.past:
+        return model.workload(examples, workload.batch, workload.size)
     if model.facts.family != "causal_lm":
         raise _no_cache(workload)
-    return cast("CausalLM", model).workload(examples, batch, size, past)
+    return cast("CausalLM", model).workload(examples, workload.batch, workload.size, workload.past)
 
 
-def _no_cache(workload: str) -> ConfigError:
+def _no_cache(workload: Workload) -> ConfigError:
     return ConfigError(
         "only language models have cached tokens",
         found=f"the workload {workload}",
-        allowed=f"{workload.partition('+')[0]} for this model",
+        allowed=f"{replace(workload, past=0)} for this model",
     )

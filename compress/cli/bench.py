@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,11 @@ from rich.text import Text
 
 from compress.cli.console import console
 from compress.config.compose import expand, load_config
-from compress.config.target import LocalTarget, workload_shape
+from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError, ConfigError, did_you_mean
 from compress.graph.untrusted import Graph, Input, inspect, trial
 from compress.report.format import MISSING, interval, megabytes, number, speed_word
+from compress.schema.workload import Workload
 from compress.stages.store import sha256_model
 from compress.system.memory import cores
 
@@ -190,14 +191,14 @@ def make_workloads(
 ) -> dict[str, Feeds]:
     """Feeds of every workload, named by what they are (8x128, or 8 without text); equal ones once."""
     workloads: dict[str, Feeds] = {}
-    for workload in asked:
-        batch, tokens, past = workload_shape(workload)
-        past = past if any(_is_cache(each) for each in inputs) else 0
-        bound = _bind(inputs, batch, tokens, past, dims)
+    for wanted in map(Workload.parse, asked):
+        if not any(_is_cache(each) for each in inputs):
+            wanted = replace(wanted, past=0)
+        bound = _bind(inputs, wanted, dims)
         feeds = dict(given)
         for each in inputs:
             if each.name not in given:
-                feeds[each.name] = _array(each, _shape(each, batch, tokens, past, bound))
+                feeds[each.name] = _array(each, _shape(each, wanted, bound))
         feeds = {each.name: feeds[each.name] for each in inputs}
         # the first axis of the first array is the batch
         feeds = dict(sorted(feeds.items(), key=lambda item: item[1].ndim == 0))
@@ -207,9 +208,8 @@ def make_workloads(
                 "these models have no input with a batch", found=", ".join(feeds) or "no inputs"
             )
         text = next((a for a in feeds.values() if a.ndim == 2 and a.dtype.kind in "iu"), None)
-        name = str(len(first)) if text is None else f"{len(first)}x{text.shape[1]}"
-        name += f"+{past}" if past else ""
-        workloads.setdefault(name, feeds)
+        name = len(first) if text is None else Workload(len(first), text.shape[1], wanted.past)
+        workloads.setdefault(str(name), feeds)
     return workloads
 
 
@@ -222,30 +222,29 @@ def _is_cache(each: Input) -> bool:
     return each.name.startswith("past_key_values.") and len(each.shape) == 4
 
 
-def _sizes(each: Input, batch: int, tokens: int, past: int) -> tuple[int, ...]:
+def _sizes(each: Input, workload: Workload) -> tuple[int, ...]:
     """What the open dimensions of an input stand for, in order; a mask also covers what is cached."""
+    batch, tokens = workload.batch, workload.size
     if _is_text(each):
-        return batch, tokens + past if "mask" in each.name.lower() else tokens
-    return (batch, 1, past, 1) if _is_cache(each) else (batch, *[1] * len(each.shape))
+        return batch, tokens + workload.past if "mask" in each.name.lower() else tokens
+    return (batch, 1, workload.past, 1) if _is_cache(each) else (batch, *[1] * len(each.shape))
 
 
-def _bind(
-    inputs: Sequence[Input], batch: int, tokens: int, past: int, dims: Mapping[str, int]
-) -> dict[str, int]:
+def _bind(inputs: Sequence[Input], workload: Workload, dims: Mapping[str, int]) -> dict[str, int]:
     """Named dimensions: the user's word, else what rank-2 integer inputs and caches make them."""
     bound: dict[str, int] = {}
     for each in inputs:
         if _is_text(each) or _is_cache(each):
-            for dim, size in zip(each.shape, _sizes(each, batch, tokens, past), strict=True):
+            for dim, size in zip(each.shape, _sizes(each, workload), strict=True):
                 if isinstance(dim, str) and dim:
                     bound.setdefault(dim, size)
     return {**bound, **dims}
 
 
-def _shape(each: Input, batch: int, tokens: int, past: int, bound: Mapping[str, int]) -> tuple[int, ...]:
+def _shape(each: Input, workload: Workload, bound: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(
         dim if isinstance(dim, int) else bound.get(dim, size)
-        for dim, size in zip(each.shape, _sizes(each, batch, tokens, past), strict=False)
+        for dim, size in zip(each.shape, _sizes(each, workload), strict=False)
     )
 
 

@@ -5,9 +5,9 @@ from enum import Enum
 
 from compress.config.checks import check_seed, within
 from compress.config.space import Choice, Float
-from compress.config.target import workload_shape
 from compress.errors import ConfigError
 from compress.registry import option
+from compress.schema.workload import Workload
 
 
 class Importance(Enum):
@@ -123,7 +123,7 @@ class ChannelPrune(PruneConfig):
         if self.latency_ms is not None:
             within(self, 0.0, float("inf"), "latency_ms", open_low=True)
         if self.latency_workload is not None:
-            workload_shape(self.latency_workload)
+            Workload.parse(self.latency_workload)
         goals = [name for name in ("macs", "latency_ms") if getattr(self, name) is not None]
         if len(goals) > 1:
             raise ConfigError(

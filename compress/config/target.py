@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from compress.config.checks import check_seed, within
 from compress.errors import ConfigError
 from compress.registry import option
+from compress.schema.workload import ALLOWED, Workload
 
 
 @dataclass(kw_only=True)
@@ -18,7 +19,7 @@ class LocalTarget(TargetConfig):
     """This machine."""
 
     threads: int = 0  # 0: every physical core this process may use
-    workloads: list[str] = field(default_factory=lambda: ["1x128", "8x128"])  # see workload_shape
+    workloads: list[str] = field(default_factory=lambda: ["1x128", "8x128"])  # see Workload
     ratio_ci: float = 0.03  # stop when the interval of every speed-up is this narrow
     max_seconds: float = 60.0
     seed: int = 0
@@ -33,29 +34,10 @@ class LocalTarget(TargetConfig):
             raise ConfigError(
                 "workloads needs one entry or several different ones",
                 found=", ".join(self.workloads) or "an empty list",
-                allowed=_WORKLOADS,
+                allowed=ALLOWED,
             )
         for workload in self.workloads:
-            workload_shape(workload)
-
-
-_WORKLOADS = (
-    "batch x tokens, both at least 1, such as [1x128,8x128]; of images batch x pixels a side; of language "
-    "models also batch x tokens + cached tokens, such as 1x1+442"
-)
-
-
-def workload_shape(workload: str) -> tuple[int, int, int]:
-    """Batch, tokens (or pixels a side) and cached tokens: `"8x128"` -> 8, 128, 0; `"1x1+442"` -> 1, 1, 442.
-
-    Raises ConfigError where it cannot be read.
-    """
-    sizes, plus, past = workload.partition("+")
-    numbers = [*sizes.split("x"), *([past] if plus else [])]
-    if len(numbers) != 2 + bool(plus) or not all(n.isdecimal() and int(n) > 0 for n in numbers):
-        raise ConfigError("workloads has an entry that cannot be read", found=workload, allowed=_WORKLOADS)
-    batch, tokens, *cached = map(int, numbers)
-    return batch, tokens, sum(cached)
+            Workload.parse(workload)
 
 
 @dataclass(kw_only=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 
 from compress.errors import ModelError
+from compress.graph.session import Runtime, open_session
 
 Array = NDArray[np.float32]
 
@@ -48,21 +49,15 @@ def dense_states(model: Path, sha256: str, windows: tuple[tuple[int, ...], ...])
     head = numpy_helper.to_array(weights[last.input[1]], base_dir=str(model.parent)).astype(np.float32)
     del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_prepacking", "1")  # weights in memory once
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(model.parent)
-    )
     packed = proto.SerializeToString()
     del proto, graph, weights, last
-    session = onnxruntime.InferenceSession(packed, options, providers=["CPUExecutionProvider"])
+    session = open_session(packed, Runtime(prepack=False, weights_folder=model.parent))
     del packed
     found = [session.run(None, _feeds(session, window))[0][0] for window in windows]
     return DenseStates(tuple(found), head)
 
 
-def _feeds(session: onnxruntime.InferenceSession, window: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _feeds(session: InferenceSession, window: tuple[int, ...]) -> dict[str, np.ndarray]:
     tokens = {
         "input_ids": np.array([window], np.int64),
         "attention_mask": np.ones((1, len(window)), np.int64),

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from compress.errors import GateError, ModelError
+from compress.graph.gates import ADVICE, check_answers
+from compress.graph.session import Runtime, open_session
 
 if TYPE_CHECKING:  # takes seconds
     from transformers import PreTrainedTokenizerBase
 
 OUTPUT = "sentence_embedding"
 DEFAULT_MAX_LENGTH = 128  # tokens
-SPREAD_FLOOR = 1e-4  # of embeddings around their mean, relative to it: below, the output is constant
 
 
 def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
@@ -82,14 +83,8 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _session(model_path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _usable_cores()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class but this
-        raise ModelError(f"onnxruntime cannot load {model_path.name}", found=str(error)) from None
+def _session(model_path: Path, threads: int) -> InferenceSession:
+    session = open_session(model_path, Runtime(threads=threads or _usable_cores()))
     known = ("input_ids", "attention_mask", "token_type_ids")
     inputs = {node.name for node in session.get_inputs()}
     outputs = [node.name for node in session.get_outputs()]
@@ -103,21 +98,11 @@ def _session(model_path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 
 def _check(embeddings: NDArray[np.float32], texts: Sequence[str], model_path: Path) -> None:
-    broken = int((~np.isfinite(embeddings).all(axis=1) | ~embeddings.any(axis=1)).sum())
-    if broken:
+    of_texts = dict(zip(texts, embeddings, strict=True))  # equal texts may have equal embeddings
+    check_answers(list(of_texts.values()), model_path.name, "embedding", "text")
+    if zeros := int((~embeddings.any(axis=1)).sum()):
         raise GateError(
-            f"{model_path.name} gives embeddings that are not finite or zero",
-            found=f"{broken} of {len(texts)} texts",
-            next="quantize fewer layers, or prune less",
-        )
-    if len(set(texts)) < 2:
-        return
-    mean = embeddings.mean(axis=0)
-    spread = float(np.linalg.norm(embeddings - mean, axis=1).max() / np.linalg.norm(mean))
-    if spread < SPREAD_FLOOR:
-        raise GateError(
-            f"{model_path.name} gives the same embedding for every text",
-            found=f"relative spread {spread:.1e} over {len(texts)} texts",
-            allowed=f"at least {SPREAD_FLOOR:g}",
-            next="quantize fewer layers, or prune less",
+            f"{model_path.name} gives embeddings of zeros",
+            found=f"{zeros} of {len(texts)} texts",
+            next=ADVICE,
         )

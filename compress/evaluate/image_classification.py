@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from compress.config.data import PairSplit
 from compress.config.evaluate import ImageClassification
 from compress.data import load_images
 from compress.data.images import ImageSplit
-from compress.errors import DataError, GateError, ModelError
+from compress.errors import DataError, ModelError
 from compress.evaluate.changed_answers import changed_answers
 from compress.evaluate.quality import Quality, save_quality
 from compress.evaluate.statistics import (
@@ -23,6 +23,8 @@ from compress.evaluate.statistics import (
     paired_accuracy_drop,
     paired_mean_drop,
 )
+from compress.graph.gates import check_answers
+from compress.graph.session import open_session
 from compress.models.preprocessing import pixel_values, read_preprocessing
 from compress.schema.report import ClassDrop, ClassificationDetails, Confusion, Estimate
 from compress.stages.store import sha256_file
@@ -193,11 +195,7 @@ def check_logits(found: Floats, classes: int, name: str) -> None:
         raise ModelError(
             f"{name} does not give one logit a class", found=f"shape {found.shape}", allowed=f"(n, {classes})"
         )
-    broken = int((~np.isfinite(found).all(1)).sum())
-    if broken:
-        raise GateError(f"{name} gives logits that are not finite", found=f"{broken} of {len(found)} images")
-    if len(found) > 1 and np.ptp(found, axis=0).max() < 1e-6:
-        raise GateError(f"{name} gives the same logits for every image", next="quantize or prune less")
+    check_answers(found, name, "logits", "image")
 
 
 def _among_top(log_probabilities: Floats, labels: Labels, count: int) -> NDArray[np.bool_]:
@@ -216,13 +214,8 @@ def _scales_by_batch(model: Path) -> bool:
     return any(node.op_type == "DynamicQuantizeLinear" for node in graph.node)
 
 
-def _session(model: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class but this
-        raise ModelError(f"onnxruntime cannot load {model.name}", found=str(error)) from None
+def _session(model: Path) -> InferenceSession:
+    session = open_session(model)
     names = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
     if names != (["pixel_values"], ["logits"]):
         raise ModelError(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from compress.config.data import PairSplit
 from compress.config.evaluate import LanguageModeling, language_metrics
 from compress.data import TextSplit, load_texts
-from compress.errors import ConfigError, DataError, GateError, ModelError, did_you_mean
+from compress.errors import ConfigError, DataError, ModelError, did_you_mean
 from compress.evaluate.dense_states import dense_states
 from compress.evaluate.embedder import load_tokenizer
 from compress.evaluate.generation import beginning, dense_continuations, greedy, repeated, shared_prefix
@@ -26,6 +26,7 @@ from compress.evaluate.language_quality import (
 from compress.evaluate.quality import save_quality
 from compress.evaluate.windows import common_places, cut, read_row, same_text
 from compress.graph.decoder import Decoder
+from compress.graph.gates import check_answers
 from compress.models import read_facts
 from compress.models.checkpoint import read_config
 from compress.schema.report import Continuation, LanguageDomain
@@ -254,10 +255,7 @@ def _check(logits: NDArray[np.float32], vocabulary: int, name: str) -> None:
             found=f"{logits.shape[1]} tokens",
             allowed=str(vocabulary),
         )
-    if not np.isfinite(logits).all():
-        raise GateError(f"{name} gives logits that are not finite", next="quantize or prune less")
-    if len(logits) > 1 and np.ptp(logits, axis=0).max() < 1e-6:
-        raise GateError(f"{name} gives the same logits whatever it reads", next="quantize or prune less")
+    check_answers(logits, name, "logits", "token")
 
 
 def _primary(wanted: str | None, tested: Sequence[str], here: Sequence[str]) -> str:

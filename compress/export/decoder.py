@@ -9,8 +9,9 @@ from typing import Any
 import onnx
 
 from compress.config.export import OptimumExport
+from compress.data import load_texts
 from compress.export.attempt import attempt
-from compress.export.decoder_parity import check_parity, parity
+from compress.export.parity import check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.models.causal_lm import CausalLM
@@ -23,7 +24,7 @@ def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: P
         _export(model, config.opset, path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
-    numbers = parity(model, path, splits)
+    numbers = decoder_parity(model, path, load_texts(splits).calibration.texts)
     (path.parent / "parity.json").write_text(json.dumps(numbers, indent=2))
     check_parity(
         numbers, config.max_abs_diff, config.min_cosine, "another opset: export.opset=17; or export=genai"

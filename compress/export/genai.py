@@ -15,9 +15,10 @@ import onnx
 from torch import nn
 
 from compress.config.export import GenaiExport
+from compress.data import load_texts
 from compress.errors import CompressError
-from compress.export.decoder_parity import check_parity, parity
 from compress.export.last_logits import keep_last
+from compress.export.parity import check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.models import load_causal_lm
@@ -45,7 +46,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
         _forget_widths(path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
-    numbers = parity(load_causal_lm(checkpoint), path, splits)
+    numbers = decoder_parity(load_causal_lm(checkpoint), path, load_texts(splits).calibration.texts)
     (out / "parity.json").write_text(json.dumps(numbers, indent=2))
     check_parity(numbers, config.max_abs_diff, config.min_cosine, "try export=optimum")
 

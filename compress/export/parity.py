@@ -1,17 +1,25 @@
-"""Whether an ONNX file computes what the torch model computes, on real inputs."""
+"""Whether an ONNX file computes what the torch model computes, on real inputs.
 
+Encoders and classifiers are compared answer by answer; the logits of a language model token by token, once
+for whole windows and once with a cache.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 
-from compress.errors import GateError
+from compress.errors import GateError, ModelError
+from compress.graph.decoder import Decoder
 from compress.graph.gates import check_outputs
+from compress.graph.session import open_session
 from compress.models import Model
+from compress.models.causal_lm import CausalLM
 
 EXAMPLES = 64
+WINDOWS, TOKENS, STEPS = 4, 128, 8  # of a language model: STEPS tokens of each window go one by one
 
 
 def parity(model: Model, path: Path, examples: Any) -> dict[str, float]:
@@ -21,13 +29,9 @@ def parity(model: Model, path: Path, examples: Any) -> dict[str, float]:
     what it gives is not finite or the same for all examples.
     """
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class but this
-        raise GateError(
-            "onnxruntime cannot load the exported graph",
-            found=error,
-            next="try another opset: export.opset=17",
-        ) from None
+        session = open_session(path)
+    except ModelError as error:
+        raise _not_loaded(error, "try another opset: export.opset=17") from None
     names = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
     wanted = list(model.input_names), [model.output_name]
     if names != wanted:
@@ -36,32 +40,88 @@ def parity(model: Model, path: Path, examples: Any) -> dict[str, float]:
             found=" -> ".join(map(", ".join, names)),
             allowed=" -> ".join(map(", ".join, wanted)),
         )
+    answers: list[np.ndarray] = []
+
+    def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in model.batches(examples, 8):
+            with torch.no_grad():
+                ours = model.run(batch).numpy()
+            feeds = {name: tensor.numpy() for name, tensor in batch.items()}
+            [theirs] = session.run([model.output_name], feeds)
+            answers.extend(theirs)
+            yield ours, theirs
+
+    numbers = {**distances(both()), "examples": len(examples)}
+    check_outputs([{model.output_name: answer} for answer in answers], "the exported graph")
+    return numbers
+
+
+def decoder_parity(model: CausalLM, path: Path, texts: Sequence[str]) -> dict[str, float]:
+    """Largest difference of logits, smallest cosine of a token's, and share of tokens with the same answer.
+
+    Each window is run whole, and again with its last `STEPS` tokens one by one after the cached others.
+    Raises GateError where onnxruntime cannot load the graph or what it gives is not finite.
+    """
+    try:
+        decoder = Decoder(path, capacity=TOKENS, prepack=False)
+    except ModelError as error:
+        raise _not_loaded(error, "try export=optimum") from None
+    tokens = min(TOKENS, int(model.config.max_position_embeddings))
+    windows = model.windows(texts, tokens)[:WINDOWS]
+    agreement: list[float] = []
+
+    def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for ids in windows:
+            with torch.no_grad():
+                ours = model.run({"input_ids": ids[None]})[0].numpy()
+            for theirs in (whole(decoder, ids.numpy()), stepwise(decoder, ids.numpy(), STEPS)):
+                if not np.isfinite(theirs).all():
+                    raise GateError("the exported graph gives NaN or infinity", next="try export=optimum")
+                agreement.append(float((ours.argmax(1) == theirs.argmax(1)).mean()))
+                yield ours, theirs
+
+    numbers = distances(both())
+    return {**numbers, "top1_agreement": float(np.mean(agreement)), "tokens": len(agreement) * tokens}
+
+
+def distances(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Over pairs of equal arrays (rows, width): the largest difference and the smallest cosine of a row."""
     diffs, cosines = [], []
-    outputs: list[dict[str, np.ndarray]] = []
-    for batch in model.batches(examples, 8):
-        with torch.no_grad():
-            ours = model.run(batch).numpy()
-        feeds = {name: tensor.numpy() for name, tensor in batch.items()}
-        theirs = session.run([model.output_name], feeds)[0]
-        outputs += [{model.output_name: row} for row in theirs]
+    for ours, theirs in pairs:
         diffs.append(float(np.abs(ours - theirs).max()))
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         cosines.append(float(((ours * theirs).sum(1) / norms).min()))
-    check_outputs(outputs, "the exported graph")
-    return {
-        "max_abs_diff": float(np.max(diffs)),  # unlike max() never passes over NaN
-        "min_cosine": float(np.min(cosines)),
-        "examples": len(examples),
-    }
+    # unlike max() and min(), numpy's never pass over NaN
+    return {"max_abs_diff": float(np.max(diffs)), "min_cosine": float(np.min(cosines))}
+
+
+def whole(decoder: Decoder, ids: np.ndarray) -> np.ndarray:
+    """Logits (tokens, vocabulary) of all tokens at once."""
+    decoder.reset()
+    return decoder.run(ids)
+
+
+def stepwise(decoder: Decoder, ids: np.ndarray, steps: int) -> np.ndarray:
+    """The same, the last `steps` tokens one by one."""
+    decoder.reset()
+    first = len(ids) - steps
+    rows = [decoder.run(ids[:first]), *(decoder.run(ids[i : i + 1]) for i in range(first, len(ids)))]
+    return np.concatenate(rows)
 
 
 def check_parity(numbers: dict[str, float], max_abs_diff: float, min_cosine: float, advice: str) -> None:
     """Raise GateError when ONNX and torch differ by more than is allowed."""
     near = numbers["max_abs_diff"] <= max_abs_diff and numbers["min_cosine"] >= min_cosine
-    if not near:  # put so that NaN fails
-        raise GateError(
-            "the exported graph does not compute what the torch model computes",
-            found=f"max abs {numbers['max_abs_diff']:.2e}, cosine {numbers['min_cosine']:.6f}",
-            allowed=f"max abs {max_abs_diff:.0e}, cosine {min_cosine}",
-            next=advice,
-        )
+    if near:  # NaN is not
+        return
+    same = f", same answer for {numbers['top1_agreement']:.1%}" if "top1_agreement" in numbers else ""
+    raise GateError(
+        "the exported graph does not compute what the torch model computes",
+        found=f"max abs {numbers['max_abs_diff']:.2e}, cosine {numbers['min_cosine']:.6f}{same}",
+        allowed=f"max abs {max_abs_diff:.0e}, cosine {min_cosine}",
+        next=advice,
+    )
+
+
+def _not_loaded(error: ModelError, advice: str) -> GateError:
+    return GateError("onnxruntime cannot load the exported graph", found=error, next=advice)

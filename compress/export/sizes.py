@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
+
+from compress.graph.session import open_session
 
 
 def fold_sizes(path: Path, example: Mapping[str, np.ndarray]) -> None:
@@ -27,7 +28,7 @@ def fold_sizes(path: Path, example: Mapping[str, np.ndarray]) -> None:
     opened.CopyFrom(model)
     del opened.graph.output[:]
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = onnxruntime.InferenceSession(opened.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(opened.SerializeToString())
     for_two, for_three = (
         session.run(names, {name: np.repeat(array[:1], batch, 0) for name, array in example.items()})
         for batch in (2, 3)

@@ -1,0 +1,24 @@
+"""Everything that opens, checks or edits an ONNX file."""
+
+from pathlib import Path
+
+MODEL = "model"  # the name of the graph of a variant that has one
+SUFFIX = ".onnx"
+
+
+def graph_path(folder: Path, name: str = MODEL) -> Path:
+    """Where the graph of this name lies in a variant's folder; external weights lie beside it."""
+    return folder / f"{name}{SUFFIX}"
+
+
+def named_graphs(folder: Path) -> dict[str, Path]:
+    """Name -> ONNX file of every graph of a variant, in the order of the names.
+
+    Most variants have one, `model`; an encoder and a decoder, or an image and a text tower, have their own.
+    """
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def graph_files(folder: Path) -> list[Path]:
+    """The ONNX files of a variant and the external weights beside them, sorted."""
+    return sorted(path for graph in named_graphs(folder).values() for path in folder.glob(f"{graph.name}*"))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from compress.errors import ModelError
+from compress.graph.session import Runtime, open_session
 
 Array = np.ndarray
 # Read when a session is made. onnxruntime 1.31's flash attention for CPUs is half as fast as its plain one
@@ -32,13 +32,8 @@ class Decoder:
         """
         graph = onnx.load(path, load_external_data=False).graph
         self.fused = any(node.op_type == "GroupQueryAttention" for node in graph.node)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        if not prepack:
-            options.add_session_config_entry("session.disable_prepacking", "1")
         os.environ[_NO_FLASH] = _WANTED or str(int(capacity <= _NO_FLASH_UP_TO))
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.session = open_session(path, Runtime(threads=threads, prepack=prepack))
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         outputs = [each.name for each in self.session.get_outputs()]
         self.cached = [name for name in self.inputs if name.startswith("past_key_values.")]

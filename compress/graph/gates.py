@@ -10,6 +10,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
 from compress.errors import GateError
 
+ADVICE = "quantize fewer layers, or prune less"
 SPREAD_FLOOR = 1e-4  # of outputs around their mean, relative to it: below, the output is constant
 
 
@@ -72,23 +73,36 @@ def check_outputs(runs: Sequence[Mapping[str, np.ndarray]], what: str) -> None:
     against NaN and infinity.
     """
     for name in runs[0] if runs else ():
-        values = [np.asarray(run[name], np.float64) for run in runs]
-        broken = sum(not np.isfinite(value).all() for value in values)
-        if broken:
-            raise GateError(
-                f"{what} gives NaN or infinity", found=f"{name} for {broken} of {len(runs)} inputs"
-            )
-        if len(runs) < 2 or len({value.shape for value in values}) > 1:
-            continue
-        rows = np.stack(values).reshape(len(runs), -1)
-        mean = rows.mean(0)
-        spread = float(np.linalg.norm(rows - mean, axis=1).max() / max(float(np.linalg.norm(mean)), 1e-30))
-        if spread < SPREAD_FLOOR or not rows.any():
-            raise GateError(
-                f"{what} gives the same output for every input",
-                found=f"{name}: relative spread {spread:.1e} over {len(runs)} inputs",
-                allowed=f"at least {SPREAD_FLOOR:g}",
-            )
+        check_answers([np.asarray(run[name], np.float64) for run in runs], what, f"output {name}", "input")
+
+
+def check_answers(
+    answers: Sequence[np.ndarray] | np.ndarray, what: str, output: str, example: str, next: str = ADVICE
+) -> None:
+    """The answers to different examples are finite and not all the same; else GateError.
+
+    `what` gives the `output`, one for each `example`. Answers of different shapes are only held against NaN
+    and infinity.
+    """
+    broken = sum(not np.isfinite(answer).all() for answer in answers)
+    if broken:
+        raise GateError(
+            f"{what} gives NaN or infinity",
+            found=f"{output} not finite for {broken} of {len(answers)} {example}s",
+            next=next,
+        )
+    if len(answers) < 2 or len({answer.shape for answer in answers}) > 1:
+        return
+    rows = np.asarray(answers).reshape(len(answers), -1)
+    mean = rows.mean(0)
+    spread = float(np.linalg.norm(rows - mean, axis=1).max() / max(float(np.linalg.norm(mean)), 1e-30))
+    if spread < SPREAD_FLOOR or not rows.any():
+        raise GateError(
+            f"{what} gives the same {output} for every {example}",
+            found=f"relative spread {spread:.1e} over {len(answers)} {example}s",
+            allowed=f"at least {SPREAD_FLOOR:g}",
+            next=next,
+        )
 
 
 def _values(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

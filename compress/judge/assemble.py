@@ -16,7 +16,6 @@ from compress.artifact import Manifest, write_artifact
 from compress.benchmark import Speed, cpu_facts, floor, load_limits, load_profiles, load_speed, memory_ms
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
-from compress.config.target import workload_shape
 from compress.data import ImageSplits, Splits, load_splits
 from compress.evaluate import Quality, load_quality
 from compress.judge import test_set_uses as looks
@@ -26,6 +25,7 @@ from compress.prune import load_pruning_sensitivity
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
 from compress.report.card import model_card
 from compress.schema.report import Estimate, Gate, Latency, Limits, Profile, Report, Split, Variant
+from compress.schema.workload import Workload
 from compress.stages.runner import Road
 from compress.stages.store import LIBRARIES, Entry, sha256_file
 
@@ -173,7 +173,7 @@ def _variant(
         bandwidth_share={
             workload: memory_ms(profiles[workload], machine) / speed.latency_ms[rung.name][workload].p50
             for workload in speed.tokens
-            if workload_shape(workload)[2] and workload in profiles
+            if Workload.parse(workload).past and workload in profiles
         },
         load_ms=speed.load_ms[rung.name],
         peak_memory_bytes=speed.peak_memory_bytes[rung.name],

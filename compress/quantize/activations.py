@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+from onnxruntime import InferenceSession
 
 from compress.data import load_splits
+from compress.graph.session import Runtime, open_session
 from compress.models import Model, load
 
 EXAMPLES = 64  # of the calibration split, for means and maxima of activations
@@ -40,7 +41,7 @@ def collect(
         yield dict(zip(tensors, session.run(list(tensors), dict(feed)), strict=True))
 
 
-def _session(model: onnx.ModelProto | Path, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
+def _session(model: onnx.ModelProto | Path, tensors: Sequence[str]) -> InferenceSession:
     source = onnx.load(model) if isinstance(model, Path) else model
     made = {output for node in source.graph.node for output in node.output}
     if missing := [name for name in tensors if name not in made]:
@@ -49,9 +50,5 @@ def _session(model: onnx.ModelProto | Path, tensors: Sequence[str]) -> onnxrunti
     opened.CopyFrom(source)
     del opened.graph.output[:]
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the same numbers on every machine, and no spinning beside others
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    # one thread: the same numbers on every machine, and no spinning beside others
+    return open_session(opened.SerializeToString(), Runtime(threads=1))

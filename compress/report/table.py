@@ -12,6 +12,7 @@ from rich.text import Text
 from compress.report.format import MISSING, bracket, number, percent, speed_word
 from compress.report.sections import noise_advice
 from compress.schema.report import Estimate, Latency, Report, Score, Variant
+from compress.schema.workload import Workload
 
 _LABEL_WIDTHS = (24, 16)  # of the first column, in a wide and in a narrow console
 _GAP = 3  # between columns
@@ -113,7 +114,9 @@ def _quality_rows(report: Report) -> list[Row]:
 
 def latency_label(report: Report, workload: str) -> str:
     """What the p50 of a workload is: a prompt's is the time to the first token."""
-    prompt = "+" not in workload and any(workload in v.tokens_per_second for v in report.variants)
+    prompt = not Workload.parse(workload).past and any(
+        workload in v.tokens_per_second for v in report.variants
+    )
     return f"{'time to first token' if prompt else 'p50'} at {workload}, ms"
 
 

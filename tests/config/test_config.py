@@ -23,7 +23,7 @@ from compress.config.quantize import (
 )
 from compress.config.recover import Distill, NoRecover
 from compress.config.run import RunConfig, leaves
-from compress.config.target import BudgetConfig, LocalTarget, workload_shape
+from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import ConfigError
 from compress.registry import OPTIONS
 
@@ -135,11 +135,6 @@ def test_a_pair_set_for_selection_gives_no_primary_metric():
     pairs = {"lee": PairFile(source="path:p", split=PairSplit.select)}
     with pytest.raises(ConfigError, match="names no metric"):
         run_config(data=TextData(**TEXT, pairs=pairs))
-
-
-def test_workload_shape():
-    assert workload_shape("8x128") == (8, 128, 0)
-    assert workload_shape("1x1+442") == (1, 1, 442)
 
 
 @pytest.mark.parametrize("wrong", ["1x1+", "1x1+0", "1+442", "1x1+4+4", "1x1x4", "+4", "1x1+-4", "x1"])

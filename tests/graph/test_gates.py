@@ -60,10 +60,10 @@ def runs(*rows):
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        (([1, np.nan], [1, 2]), "gives NaN or infinity\n  found:   y for 1 of 2"),
-        (([1, np.inf], [np.inf, 2], [1, 2]), "y for 2 of 3"),
-        (([1, 2], [1, 2.00001]), "the same output for every input"),
-        (([0, 0], [0, 0]), "the same output for every input"),
+        (([1, np.nan], [1, 2]), "gives NaN or infinity\n  found:   output y not finite for 1 of 2"),
+        (([1, np.inf], [np.inf, 2], [1, 2]), "output y not finite for 2 of 3"),
+        (([1, 2], [1, 2.00001]), "the same output y for every input"),
+        (([0, 0], [0, 0]), "the same output y for every input"),
     ],
 )
 def test_outputs_that_are_broken(rows, what):

@@ -1,0 +1,74 @@
+"""The one place that opens an ONNX file with onnxruntime in this process.
+
+Two files that run without the package open theirs alone: benchmark/runner.py and graph/probe.py.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from compress.errors import ConfigError, ModelError, did_you_mean
+
+CPU = "CPUExecutionProvider"
+_ERRORS_ONLY = 3  # as onnxruntime counts severities; that an input has a default is no news
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """With what a graph is run."""
+
+    provider: str = CPU  # operators that it lacks run on the CPU
+    threads: int = 0  # of one operator; 0: as many as onnxruntime chooses, the machine's physical cores
+    prepack: bool = True  # without, float weights are in memory once, and are multiplied more slowly
+    weights_folder: Path | None = None  # of the external weights of a graph that is given as bytes
+
+
+def open_session(model: Path | bytes, runtime: Runtime = Runtime()) -> onnxruntime.InferenceSession:
+    """A session of an ONNX file, or of a serialised graph.
+
+    Raises ModelError where onnxruntime cannot load it, ConfigError for a provider that is not installed.
+    """
+    check_provider(runtime.provider)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime.threads
+    options.log_severity_level = _ERRORS_ONLY
+    if not runtime.prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if runtime.weights_folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(runtime.weights_folder)
+        )
+    providers = list(dict.fromkeys([runtime.provider, CPU]))
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        name = model.name if isinstance(model, Path) else "the graph"
+        raise ModelError(f"onnxruntime cannot load {name}", found=str(error)) from None
+
+
+def check_provider(provider: str) -> None:
+    """Raise ConfigError unless the installed onnxruntime has this execution provider."""
+    installed = onnxruntime.get_available_providers()
+    if provider in installed:
+        return
+    known = onnxruntime.get_all_providers()
+    if provider not in known:
+        raise ConfigError(
+            "onnxruntime knows no such execution provider",
+            found=provider,
+            allowed=did_you_mean(provider, known),
+        )
+    raise ConfigError(
+        "the installed onnxruntime lacks an execution provider",
+        found=provider,
+        allowed=", ".join(installed),
+        next=f"install the build of onnxruntime that has it, in place of {distribution()}",
+    )
+
+
+def distribution() -> str:
+    """Name of the installed distribution that the module onnxruntime comes from, as pip knows it."""
+    from importlib.metadata import packages_distributions
+
+    return packages_distributions().get("onnxruntime", ["onnxruntime"])[0]
