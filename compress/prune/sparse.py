@@ -10,10 +10,11 @@ from compress.config.recover import Fit
 from compress.data import ImageSplits
 from compress.models.image_classifier import ImageClassifier
 from compress.prune.tracing import own_groups, told
-from compress.training.supervised import Fitted, Trainer
+from compress.training.loop import History
+from compress.training.supervised import ClassifierTraining
 
 
-def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits, out: Path) -> Fitted:
+def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits, out: Path) -> History:
     """Train `model` on labels with a pull of coupled weights towards zero, the weaker the stronger.
 
     The pull is 2^(4 (largest - norm) / (largest - smallest)) of `sparse_strength` times each weight (group
@@ -27,7 +28,7 @@ def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits
         label_smoothing=0.0,
         seed=config.seed,
     )
-    trainer = Trainer(fit, model, None, data)
+    trainer = ClassifierTraining(fit, model, None, data, keep_last=True)
     net = model.module.net
     by_factor = config.importance is ChannelImportance.bn_scale
     with told():
@@ -43,4 +44,4 @@ def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits
         )
     trainer.regularize = lambda: pruner.regularize(net)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        return trainer.run(Path(scratch), best=False)
+        return trainer.run(Path(scratch))

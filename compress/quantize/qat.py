@@ -7,10 +7,10 @@ al. 2015, https://arxiv.org/abs/1503.02531). The start counts as an epoch: train
 """
 
 import json
-import logging
 import math
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,25 +31,25 @@ from compress.quantize.kernels import resolve, weight_limits
 from compress.quantize.layers import is_convolutional
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, write_back
+from compress.training.loop import Plan, Trainer
 from compress.training.supervised import distillation
 
-log = logging.getLogger(__name__)
 _SELECT_BATCH = 250
 GATE_IMAGES = 64
 MIN_AGREEMENT = 0.95  # of the top-1 answers of torch and onnxruntime
 MAX_STEPS = 8.0  # between their logits, in steps of the logits' grid
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """How training went, an entry an epoch, the start first; and how near the file is to torch."""
 
-    train_loss: list[float] = field(default_factory=list)  # none of the start
-    select_loss: list[float] = field(default_factory=list)  # by which the best is chosen
-    select_accuracy: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    agreement: float = 0.0
-    steps_apart: float = 0.0
+    train_loss: list[float | None]  # none of the start
+    select_loss: list[float]  # by which the best is chosen
+    select_accuracy: list[float]
+    best_epoch: int
+    agreement: float
+    steps_apart: float
 
 
 def quantize(
@@ -67,17 +67,29 @@ def quantize(
         )
     limits = weight_limits(resolve(cpu_flags, config.weight_type, config.reduce_range))
     net, teacher = TorchGraph(quantized, reference, limits), TorchGraph(reference, reference)
-    trained = Training(config, net, teacher, model, data).run()
+    training = RoundedTraining(config, net, teacher, model, data)
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        history = training.run(Path(scratch))
     quantized, reference = write_back(net, quantized, reference)
     images = model.inputs(data.calibration.images[:GATE_IMAGES])["pixel_values"]
-    trained.agreement, trained.steps_apart = compare(net, quantized, images)
-    check_twins(trained)
+    agreement, steps_apart = compare(net, quantized, images)
+    check_twins(agreement, steps_apart)
+    trained = Trained(
+        train_loss=history.train_loss[1:],
+        select_loss=history.select,
+        select_accuracy=training.accuracies,
+        best_epoch=history.best_look,
+        agreement=agreement,
+        steps_apart=steps_apart,
+    )
     (out / "qat.json").write_text(json.dumps(asdict(trained), indent=1) + "\n")
     finish(config, quantized, reference, checkpoint, splits, out)
 
 
-class Training:
+class RoundedTraining(Trainer):
     """Changes `net` in place; the epoch with the least loss on select is what stays."""
+
+    score_name, higher_is_better = "loss", False
 
     def __init__(
         self,
@@ -88,62 +100,36 @@ class Training:
         data: ImageSplits,
     ) -> None:
         self.config, self.net, self.teacher, self.model, self.data = config, net, teacher, model, data
-        self.images = min(config.images or len(data.train.labels), len(data.train.labels))
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
-        steps = config.epochs * math.ceil(self.images / config.batch_size)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
-        )
-        self.trained = Trained()
+        epoch = len(self.epoch(0))
+        plan = Plan(steps=config.epochs * epoch, look_every=epoch, seed=config.seed)
+        optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
+        super().__init__(net, optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / plan.steps)), plan)
+        self.teachers_answers = self._answers(teacher)
+        self.accuracies: list[float] = []  # of each look at select
 
-    def run(self) -> Trained:
-        wanted = self._answers(self.teacher)
-        lowest = self._look(wanted)
-        best = self._state()
-        for epoch in range(self.config.epochs):
-            self.trained.train_loss.append(self._epoch(epoch))
-            found = self._look(wanted)
-            if found < lowest:
-                lowest, best, self.trained.best_epoch = found, self._state(), epoch + 1
-        self.net.load_state_dict(best)
-        return self.trained
+    def epoch(self, seed: int) -> list[list[int]]:
+        random, rows = torch.Generator().manual_seed(seed), len(self.data.train.labels)
+        order = torch.randperm(rows, generator=random)[: self.config.images or rows]
+        return [batch.tolist() for batch in order.split(self.config.batch_size)]
 
-    def _epoch(self, epoch: int) -> float:
-        """Mean loss; the same images in the same order for the same seed and epoch."""
-        random = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
-        order = torch.randperm(len(self.data.train.labels), generator=random)[: self.images].numpy()
-        losses = []
-        for start in range(0, self.images, self.config.batch_size):
-            rows = order[start : start + self.config.batch_size]
-            pixels = self.model.inputs(self.data.train.images[rows])["pixel_values"]
-            with torch.no_grad():
-                wanted = self.teacher(pixels)
-            found = loss(self.config, self.net(pixels), wanted, self.data.train.labels[rows])
-            self.optimizer.zero_grad(set_to_none=True)
-            found.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self.schedule.step()
-            losses.append(float(found.detach()))
-        return float(np.mean(losses))
+    def learn(self, rows: list[int]) -> tuple[float, int]:
+        pixels = self.model.inputs(self.data.train.images[rows])["pixel_values"]
+        with torch.no_grad():
+            wanted = self.teacher(pixels)
+        error = loss(self.config, self.net(pixels), wanted, self.data.train.labels[rows])
+        error.backward()  # type: ignore[no-untyped-call]
+        return float(error.detach()), len(rows)
 
-    def _look(self, wanted: Tensor) -> float:
-        """Loss on select."""
-        labels, trained = self.data.select.labels, self.trained
-        found = self._answers(self.net)
-        trained.select_loss.append(float(loss(self.config, found, wanted, labels)))
-        trained.select_accuracy.append(float((found.argmax(1).numpy() == labels).mean()))
-        told = len(trained.train_loss), trained.select_loss[-1], trained.select_accuracy[-1]
-        log.info("epoch %d: select loss %.5f, accuracy %.4f", *told)
-        return trained.select_loss[-1]
+    def score(self) -> float:
+        labels, answers = self.data.select.labels, self._answers(self.net)
+        self.accuracies.append(float((answers.argmax(1).numpy() == labels).mean()))
+        return float(loss(self.config, answers, self.teachers_answers, labels))
 
     @torch.no_grad()
     def _answers(self, net: TorchGraph) -> Tensor:
         """Logits on select, (images, classes)."""
         batches = self.model.batches(self.data.select.images, _SELECT_BATCH)
         return torch.cat([net(batch["pixel_values"]) for batch in batches])
-
-    def _state(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self.net.state_dict().items()}
 
 
 def loss(config: Int8Qat, student: Tensor, teacher: Tensor, labels: NDArray[np.int64]) -> Tensor:
@@ -166,12 +152,12 @@ def compare(net: TorchGraph, quantized: onnx.ModelProto, images: Tensor) -> tupl
     return float((chosen >= theirs.max(1)).mean()), apart
 
 
-def check_twins(trained: Trained) -> None:
+def check_twins(agreement: float, steps_apart: float) -> None:
     """Raise GateError where the file does not answer as torch did."""
-    if not (trained.agreement >= MIN_AGREEMENT and trained.steps_apart <= MAX_STEPS):  # NaN fails
+    if not (agreement >= MIN_AGREEMENT and steps_apart <= MAX_STEPS):  # NaN fails
         raise GateError(
             "the quantized graph does not compute what was trained",
-            found=f"{trained.agreement:.1%} equal answers, logits {trained.steps_apart:.1f} steps apart",
+            found=f"{agreement:.1%} equal answers, logits {steps_apart:.1f} steps apart",
             allowed=f"at least {MIN_AGREEMENT:.0%}, at most {MAX_STEPS:g} steps",
             next="quantize=int8_static needs no training; quantize.reduce_range=true where products saturate",
         )

@@ -15,7 +15,7 @@ from compress.data import ImageSplits, load_images
 from compress.models import load_image_classifier
 from compress.models.checkpoint import Facts
 from compress.models.image_classifier import FAMILY, ImageClassifier, build, import_image_classifier
-from compress.training.supervised import Trainer, write_fitted
+from compress.training.supervised import ClassifierTraining, write_history
 
 
 def fit_baseline(
@@ -52,12 +52,12 @@ def fit_baseline(
         ),
         [],
     )
-    fitted = Trainer(config, model, teacher, data).run(scratch)
-    step = f"trained on {len(data.train.labels)} images for {len(fitted.steps)} epochs"
+    history = ClassifierTraining(config, model, teacher, data).run(scratch)
+    step = f"trained on {len(data.train.labels)} images for {len(history.steps)} epochs"
     if teacher is not None:
         step += f", {config.distill:.0%} of the loss from the answers of {config.teacher}"
     model.save(out, model.facts.after(step))
-    write_fitted(fitted, out)
+    write_history(history, out)
 
 
 def preprocessing_of(data: ImageSplits) -> dict[str, Any]:

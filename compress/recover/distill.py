@@ -22,7 +22,7 @@ from compress.data import load_texts
 from compress.errors import DataError
 from compress.models import load_encoder
 from compress.models.encoder import Encoder
-from compress.training.distillation import Trainer
+from compress.training.distillation import Distillation
 from compress.training.precision import wants_bfloat16
 
 COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidden states'
@@ -40,10 +40,10 @@ def recover(
     student, teacher = (
         load_encoder(folder, attention="eager") for folder in (student_folder, teacher_folder)
     )
-    trainer = _Trainer(config, student, teacher, data.train.texts, data.select.texts)
-    cosines = trainer.run(scratch).select
-    losses = [COSINE_WEIGHT * (1 - cosine) for cosine in cosines]
-    trainer.write(out, select_cosine=cosines, select_loss=losses)
+    trainer = EncoderDistillation(config, student, teacher, data.train.texts, data.select.texts)
+    history = trainer.run(scratch)
+    losses = [COSINE_WEIGHT * (1 - cosine) for cosine in history.select]
+    trainer.write(student, out, select_cosine=history.select, select_loss=losses)
 
 
 def bucketed(lengths: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:
@@ -72,10 +72,8 @@ class Outputs:
     real: Tensor  # (batch, tokens) bool: not padding
 
 
-class _Trainer(Trainer):
-    config: Distill
-    student: Encoder
-    measure, higher_is_better = "cosine", True  # of the student's embeddings to the teacher's, mean
+class EncoderDistillation(Distillation):
+    score_name, higher_is_better = "cosine", True  # of the student's embeddings to the teacher's, mean
 
     def __init__(
         self,
@@ -85,7 +83,7 @@ class _Trainer(Trainer):
         train: Sequence[str],
         select: Sequence[str],
     ) -> None:
-        self.teacher = teacher
+        self.config, self.student, self.teacher = config, student, teacher
         self.dtype = torch.bfloat16 if wants_bfloat16(config.precision) else torch.float32
         teacher.module.to(self.dtype)
         if not train:
@@ -109,10 +107,10 @@ class _Trainer(Trainer):
                 self.trained[name] = parameter
         super().__init__(config, student, self.trained.values(), beta2=0.99)
 
-    def _epoch(self, seed: int) -> list[list[int]]:
+    def epoch(self, seed: int) -> list[list[int]]:
         return bucketed([len(ids) for ids in self.ids], self.config.batch_tokens, seed)
 
-    def _learn(self, rows: list[int]) -> tuple[float, int]:
+    def learn(self, rows: list[int]) -> tuple[float, int]:
         batch = self.student.tokenizer.pad({"input_ids": [self.ids[i] for i in rows]}, return_tensors="pt")
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         seen = self._study(inputs)
@@ -126,9 +124,9 @@ class _Trainer(Trainer):
                 error = states[seen.real].float() - taught.hidden[layer][seen.real].float()
                 relative = error.pow(2).sum(-1).mean() / self.scale[layer]
                 loss = loss + self.config.hidden_weight * relative / len(self.layers)
-        return self._backward(loss), int(seen.real.sum())
+        return self.backward(loss), int(seen.real.sum())
 
-    def _judge(self) -> float:
+    def score(self) -> float:
         cosines = [
             cosine_similarity(self._study(batch).embedding, target)
             for batch, target in zip(self.select, self.select_targets, strict=True)
@@ -161,11 +159,11 @@ class _Trainer(Trainer):
         pooled = encoder.module.pool(states.last_hidden_state.float(), mask)
         return Outputs(pooled, states.hidden_states[1:], mask.bool())
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         # Computed again, in other batches, the targets would differ in the last bit.
         targets = {"known": list(self.targets), "targets": torch.stack(list(self.targets.values()))}
-        return {**super()._state(), **targets}
+        return {**super().state(), **targets}
 
-    def _restore(self, saved: dict[str, Any]) -> None:
-        super()._restore(saved)
+    def restore(self, saved: dict[str, Any]) -> None:
+        super().restore(saved)
         self.targets = dict(zip(saved["known"], saved["targets"], strict=True))

@@ -22,7 +22,7 @@ from compress.errors import ConfigError, DataError
 from compress.models import load_causal_lm
 from compress.models.causal_lm import CausalLM
 from compress.system.malloc import keep_freed_memory
-from compress.training.distillation import Trainer
+from compress.training.distillation import Distillation
 from compress.training.precision import wants_bfloat16
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,9 @@ def recover(
     # The backward pass of the fused attention takes longer on a CPU than that of plain products.
     student = load_causal_lm(student_folder, attention="eager")
     teacher = load_causal_lm(teacher_folder)
-    trainer = _Trainer(config, student, teacher, data.train.texts, data.select.texts, scratch)
-    trainer.write(out, select_loss=trainer.run(scratch).select)
+    trainer = LogitsDistillation(config, student, teacher, data.train.texts, data.select.texts, scratch)
+    history = trainer.run(scratch)
+    trainer.write(student, out, select_loss=history.select)
 
 
 # ---------------------------------------------------------------- what the teacher says
@@ -107,10 +108,8 @@ def _opened(path: Path, kind: Any, shape: tuple[int, ...]) -> Any:
 # ---------------------------------------------------------------- training
 
 
-class _Trainer(Trainer):
-    config: DistillLogits
-    student: CausalLM
-    measure, higher_is_better = "loss", False  # mean KL to the teacher, nats
+class LogitsDistillation(Distillation):
+    score_name, higher_is_better = "loss", False  # mean KL to the teacher, nats
 
     def __init__(
         self,
@@ -130,11 +129,12 @@ class _Trainer(Trainer):
                 found=config.context,
                 allowed=f"at most {longest}",
             )
+        self.config, self.student = config, student
         self.bfloat16 = wants_bfloat16(config.precision)
         keep_freed_memory()
         self.windows = student.windows(train, config.context)
         self.select = student.windows(select, config.context)[: config.select_windows]
-        kept: tuple[int, ...] | None = getattr(student.facts, "kept_tokens", None)
+        kept = student.facts.kept_tokens
         self.kept = None if kept is None else torch.tensor(kept)
         self.teacher: Any = teacher.module.to(torch.bfloat16 if self.bfloat16 else torch.float32)
         top_k = min(config.top_k, int(student.config.vocab_size))
@@ -143,20 +143,20 @@ class _Trainer(Trainer):
         trained = [p for p in student.module.parameters() if p.requires_grad]
         super().__init__(config, student, trained, beta2=0.95)
 
-    def _epoch(self, seed: int) -> list[list[int]]:
+    def epoch(self, seed: int) -> list[list[int]]:
         order, size = list(range(len(self.windows))), self.config.batch_windows
         random.Random(seed).shuffle(order)
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def _learn(self, rows: list[int]) -> tuple[float, int]:
+    def learn(self, rows: list[int]) -> tuple[float, int]:
         """A window at a time: the logits of one are 100 MB, and as much again backwards."""
         self.student.module.train()
         total = 0.0
         for row in rows:
-            total += self._backward(self._loss(self.windows[row], row, self.lessons), len(rows))
+            total += self.backward(self._loss(self.windows[row], row, self.lessons), len(rows))
         return total / len(rows), len(rows) * self.config.context
 
-    def _judge(self) -> float:
+    def score(self) -> float:
         self.student.module.eval()
         losses = [float(self._loss(ids, row, self.select_lessons)) for row, ids in enumerate(self.select)]
         return sum(losses) / len(losses)

@@ -16,7 +16,7 @@ from compress.errors import GateError, ModelError
 from compress.models import load
 from compress.quantize import load_coverage, load_layer_errors, load_sensitivity, quantize
 from compress.quantize.activations import calibration_feeds
-from compress.quantize.qat import Trained, check_twins, loss
+from compress.quantize.qat import check_twins, loss
 from compress.quantize.sqnr import measure
 
 FLAGS = ("avx512_vnni",)
@@ -138,7 +138,7 @@ def test_the_loss_by_hand():
 )
 def test_a_file_that_does_not_answer_as_torch_did(agreement, apart):
     with pytest.raises(GateError, match=r"does not compute what was trained\n  found: .*equal answers"):
-        check_twins(Trained(agreement=agreement, steps_apart=apart))
+        check_twins(agreement, apart)
 
 
 def test_a_wrong_scale_in_the_file_is_seen(made, monkeypatch):

@@ -187,7 +187,7 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
     encoder.save(tmp_path, encoder.facts.after("dropped", kept_layers=(1,)))
     student = models.load(tmp_path, attention="eager")
     teacher = models.load(checkpoints["bert"], attention="eager")
-    trainer = distill._Trainer(
+    trainer = distill.EncoderDistillation(
         config(hidden_weight=1.0), student, teacher, splits.train.texts, splits.select.texts
     )
     assert trainer.layers == (1,)
@@ -207,19 +207,19 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
     with torch.no_grad():
         states = teacher.module.backbone(**select).last_hidden_state[select["attention_mask"].bool()]
     expected = 10 * (1 - cosine).mean() + error / states.var(0).sum()
-    assert trainer._step(rows) == pytest.approx(float(expected), rel=1e-4)
+    assert trainer.learn(rows)[0] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_without_hidden_weight_only_the_embedding_counts(checkpoints, pruned, splits):
     student, teacher = models.load(pruned), models.load(checkpoints["bert"])
-    trainer = distill._Trainer(
+    trainer = distill.EncoderDistillation(
         config(hidden_weight=0.0), student, teacher, splits.train.texts, splits.select.texts
     )
     batch = student.tokenize([splits.train.texts[0]], 64)
     with torch.no_grad():
         pair = [e.module(**batch)["sentence_embedding"] for e in (student, teacher)]
     cosine = float(torch.nn.functional.cosine_similarity(*pair).mean())
-    assert trainer._step([0]) == pytest.approx(10 * (1 - cosine), rel=1e-4)
+    assert trainer.learn([0])[0] == pytest.approx(10 * (1 - cosine), rel=1e-4)
 
 
 # ---------------------------------------------------------------- stopping and resuming
@@ -236,15 +236,15 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(steps_before, changes, pruned, run, monkeypatch):
     """40 steps are more than one epoch."""
     whole, told = run(pruned, name="whole", scratch="undisturbed", steps=40, **changes)
-    step, left = distill._Trainer._step, [steps_before]
+    learn, left = distill.EncoderDistillation.learn, [steps_before]
 
     def die(self, rows):
         if left[0] == 0:
             raise Killed
         left[0] -= 1
-        return step(self, rows)
+        return learn(self, rows)
 
-    monkeypatch.setattr(distill._Trainer, "_step", die)
+    monkeypatch.setattr(distill.EncoderDistillation, "learn", die)
     with pytest.raises(Killed):
         run(pruned, steps=40, **changes)
     left[0] = 1000
@@ -257,7 +257,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(steps_before, changes, 
 
 def test_a_run_killed_after_its_last_step_only_writes(pruned, run, monkeypatch):
     whole, _ = run(pruned, name="whole")
-    monkeypatch.setattr(distill._Trainer, "_step", lambda self, rows: pytest.fail("trained again"))
+    monkeypatch.setattr(distill.EncoderDistillation, "learn", lambda self, rows: pytest.fail("trained again"))
     again, _ = run(pruned, name="again")
     assert weights(again) == weights(whole)
 
@@ -292,14 +292,14 @@ def test_it_stops_in_time(pruned, run):
 
 
 def test_a_loss_that_is_not_finite(pruned, run, monkeypatch):
-    study = distill._Trainer._study
+    study = distill.EncoderDistillation._study
 
     def broken(self, inputs):
         seen = study(self, inputs)
         poison = float("nan") if torch.is_grad_enabled() else 1.0
         return dataclasses.replace(seen, embedding=seen.embedding * poison)
 
-    monkeypatch.setattr(distill._Trainer, "_study", broken)
+    monkeypatch.setattr(distill.EncoderDistillation, "_study", broken)
     with pytest.raises(
         GateError, match=r"not finite\n  found:   nan at step 0\n  next: .*learning_rate.*0\.003"
     ):
@@ -310,7 +310,7 @@ def test_no_text_to_train_on(pruned, checkpoints, splits):
     empty = TextSplit(name="train", texts=(), documents=(), fingerprint="")
     pair = models.load(pruned), models.load(checkpoints["bert"])
     with pytest.raises(DataError, match="train split is empty"):
-        distill._Trainer(config(), *pair, empty.texts, splits.select.texts)
+        distill.EncoderDistillation(config(), *pair, empty.texts, splits.select.texts)
 
 
 def test_texts_longer_than_the_model_are_cut(pruned, run):

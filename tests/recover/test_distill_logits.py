@@ -179,25 +179,25 @@ def test_a_student_of_fewer_tokens(teacher, splits, tmp_path, run):
 
 def test_a_killed_run_goes_on_where_it_was(pruned, run, tmp_path, monkeypatch):
     whole, told = run(pruned, name="whole", scratch="one")
-    step = distill_logits._Trainer._step
+    learn = distill_logits.LogitsDistillation.learn
 
     def killed(self, rows):
-        if self.progressed.step == 6:
+        if self.history.step == 6:
             raise KeyboardInterrupt
-        return step(self, rows)
+        return learn(self, rows)
 
-    monkeypatch.setattr(distill_logits._Trainer, "_step", killed)
+    monkeypatch.setattr(distill_logits.LogitsDistillation, "learn", killed)
     with pytest.raises(KeyboardInterrupt):
         run(pruned, scratch="two")
-    monkeypatch.setattr(distill_logits._Trainer, "_step", step)
+    monkeypatch.setattr(distill_logits.LogitsDistillation, "learn", learn)
     asked = []
-    teach = distill_logits._Trainer._teach
+    teach = distill_logits.LogitsDistillation._teach
 
     def counted(self, ids):
         asked.append(ids)
         return teach(self, ids)
 
-    monkeypatch.setattr(distill_logits._Trainer, "_teach", counted)
+    monkeypatch.setattr(distill_logits.LogitsDistillation, "_teach", counted)
     out, again = run(pruned, scratch="two")
     assert weights(out) == weights(whole)
     assert again["select_loss"] == told["select_loss"]

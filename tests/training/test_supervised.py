@@ -12,7 +12,7 @@ from compress.errors import ConfigError
 from compress.recover import recover, train_baseline
 from compress.recover.baseline import preprocessing_of
 from compress.training.augment import augment, shifted, squares
-from compress.training.supervised import Trainer, distillation, one_cycle
+from compress.training.supervised import ClassifierTraining, distillation, one_cycle
 
 KWARGS = {"widths": [8, 12], "blocks": 1, "classes": 3}
 FACTS = {"source": "path:x", "base_model": "x", "license": "mit"}
@@ -86,20 +86,23 @@ class Killed(Exception):
 
 def test_an_interrupted_training_goes_on(train, monkeypatch):
     whole = weights(train("whole", "undisturbed", augment=True, ema=0.5))
-    epoch = Trainer._epoch
+    learn, learned = ClassifierTraining.learn, []
 
-    def die(self, number):
-        if number == 3:
+    def die(self, rows):
+        if self.history.step == 33:  # of ten an epoch
             raise Killed
-        return epoch(self, number)
+        return learn(self, rows)
 
-    monkeypatch.setattr(Trainer, "_epoch", die)
+    def note(self, rows):
+        learned.append(self.history.step)
+        return learn(self, rows)
+
+    monkeypatch.setattr(ClassifierTraining, "learn", die)
     with pytest.raises(Killed):
         train(augment=True, ema=0.5)
-    walked = []
-    monkeypatch.setattr(Trainer, "_epoch", lambda self, number: walked.append(number) or epoch(self, number))
+    monkeypatch.setattr(ClassifierTraining, "learn", note)
     assert weights(train(augment=True, ema=0.5)) == whole
-    assert walked == [3, 4, 5]
+    assert learned == list(range(30, 60))
 
 
 def test_damaged_progress_starts_again(train, tmp_path):
@@ -109,7 +112,7 @@ def test_damaged_progress_starts_again(train, tmp_path):
 
 
 def test_it_stops_without_progress(train, monkeypatch):
-    monkeypatch.setattr(Trainer, "accuracy", lambda self: 0.5)
+    monkeypatch.setattr(ClassifierTraining, "score", lambda self: 0.5)
     import json
 
     told = json.loads((train(epochs=50, patience=3) / "recover.json").read_text())
