@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch and transformers take seconds: not before a model has
     from compress.models.causal_lm import CausalLM
     from compress.models.encoder import Encoder
     from compress.models.image_classifier import ImageClassifier
-    from compress.models.transformer import Stack
+    from compress.models.layers import Stack
 
 __all__ = [
     "Facts",

@@ -1,7 +1,6 @@
 """Language models of the LLaMA family: tokens -> logits of the next one, with a cache of keys and values."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,39 +20,15 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.gguf import convert, gguf_of
+from compress.models.layers import LANGUAGE_MODELS, Stack
 from compress.models.padding import WIDTHS, cut_padding, padded
 from compress.models.summary import Summary, write_summary
-from compress.models.transformer import Architecture, Stack
 
 FAMILY = "causal_lm"
 OUTPUT = "logits"
 CONTEXT = 512  # tokens of a window, for calibration and evaluation
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-_LLAMA = Architecture(
-    layers="layers",
-    attention="self_attn",
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    attention_output="self_attn.o_proj",
-    ffn_in="mlp.up_proj",
-    ffn_out="mlp.down_proj",
-)
-# Phi-3 keeps query, key and value in one matrix, gate and up in another: quantized and exported, not pruned.
-_PHI3 = replace(
-    _LLAMA,
-    query="self_attn.qkv_proj",
-    key="self_attn.qkv_proj",
-    value="self_attn.qkv_proj",
-    ffn_in="mlp.gate_up_proj",
-    prunable_heads=False,
-)
-ARCHITECTURES = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma3_text"), _LLAMA),
-    "phi3": _PHI3,
-}
 
 
 class CausalLM:
@@ -67,7 +42,7 @@ class CausalLM:
         self.module = cast(nn.Module, module)
         self.config: Any = module.config
         self.tokenizer, self.folder, self.facts = tokenizer, folder, facts
-        self.architecture = ARCHITECTURES[self.config.model_type]
+        self.architecture = LANGUAGE_MODELS[self.config.model_type]
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
@@ -78,7 +53,7 @@ class CausalLM:
         check_weights(folder)
         module = _load_module(folder, attention)
         if (widths := described.get(WIDTHS)) is not None:
-            cut_padding(module, widths)
+            cut_padding(Stack(module.model, LANGUAGE_MODELS[module.config.model_type]), widths)
         return cls(module, _load_tokenizer(folder, module.config.vocab_size), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
@@ -89,7 +64,7 @@ class CausalLM:
         self.config.intermediate_size = max(widths)
         if ragged or hasattr(self.config, WIDTHS):  # that of a model it was cut from no longer holds
             setattr(self.config, WIDTHS, list(widths) if ragged else None)
-        module.save_pretrained(folder, state_dict=padded(module) if ragged else None)
+        module.save_pretrained(folder, state_dict=padded(module, self.stack) if ragged else None)
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)
         write_facts(facts, folder)
@@ -112,18 +87,17 @@ class CausalLM:
 
     @property
     def kv_heads(self) -> int:
-        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+        return self.stack.kv_heads
 
     @property
     def head_dim(self) -> int:
-        config = self.config
-        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        return self.stack.head_size
 
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Kind -> width of each layer; heads are those of keys and values, which attention shares."""
         layers = self.stack.layers()
         return {
-            "ffn": tuple(layer.ffn_out.in_features for layer in layers),
+            "ffn": tuple(layer.ffn_width for layer in layers),
             "kv_heads": (self.kv_heads,) * len(layers),
             "vocabulary": (int(self.config.vocab_size),),
         }
@@ -219,7 +193,7 @@ def import_causal_lm(config: CausalLMModel, out: Path) -> None:
     folder, facts = fetch_published(config, FAMILY)
     if (packed := gguf_of(folder)) is not None:
         unpacked = out / "unpacked"
-        convert(packed, unpacked, ARCHITECTURES)
+        convert(packed, unpacked, LANGUAGE_MODELS)
         CausalLM.load(unpacked, facts).save(out, facts)
         for path in unpacked.iterdir():
             path.unlink()
@@ -229,11 +203,11 @@ def import_causal_lm(config: CausalLMModel, out: Path) -> None:
 
 
 def check_architecture(model_type: str) -> None:
-    if model_type not in ARCHITECTURES:
+    if model_type not in LANGUAGE_MODELS:
         raise ModelError(
             "unknown architecture of a language model",
             found=model_type,
-            allowed=did_you_mean(model_type, ARCHITECTURES),
+            allowed=did_you_mean(model_type, LANGUAGE_MODELS),
         )
 
 

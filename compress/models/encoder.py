@@ -24,58 +24,14 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.encoder_card import CHECK_TEXTS, card_facts
+from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
 from compress.models.summary import Summary, write_summary
-from compress.models.transformer import Architecture, Stack
 
 FAMILY = "encoder"
 OUTPUT = "sentence_embedding"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-
-_BERT = Architecture(
-    layers="encoder.layer",
-    attention="attention.self",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    ffn_in="intermediate.dense",
-    ffn_out="output.dense",
-)
-_ARCHITECTURES = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "camembert": _BERT,
-    "distilbert": Architecture(
-        layers="transformer.layer",
-        attention="attention",
-        query="attention.q_lin",
-        key="attention.k_lin",
-        value="attention.v_lin",
-        attention_output="attention.out_lin",
-        ffn_in="ffn.lin1",
-        ffn_out="ffn.lin2",
-        ffn_width="hidden_dim",
-        num_layers="n_layers",
-        num_heads_attribute="n_heads",
-        inner_size_attribute="dim",
-    ),
-    "mpnet": Architecture(
-        layers="encoder.layer",
-        attention="attention.attn",
-        query="attention.attn.q",
-        key="attention.attn.k",
-        value="attention.attn.v",
-        attention_output="attention.attn.o",
-        ffn_in="intermediate.dense",
-        ffn_out="output.dense",
-        prunable_heads=False,  # one table of relative positions, a column a head, serves all layers
-        fused_attention=False,
-    ),
-}
 
 
 class SentenceEncoder(nn.Module):
@@ -113,7 +69,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.folder = folder
         self.facts = facts
-        self.architecture = _ARCHITECTURES[module.config.model_type]
+        self.architecture = TEXT_ENCODERS[module.config.model_type]
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
@@ -122,11 +78,11 @@ class Encoder:
         `attention` is transformers' attn_implementation: sdpa, or eager for plain products.
         """
         model_type = read_config(folder).get("model_type", "none")
-        if model_type not in _ARCHITECTURES:
+        if model_type not in TEXT_ENCODERS:
             raise ModelError(
                 "unknown encoder architecture",
                 found=model_type,
-                allowed=did_you_mean(str(model_type), _ARCHITECTURES),
+                allowed=did_you_mean(str(model_type), TEXT_ENCODERS),
             )
         check_weights(folder)
         try:
@@ -143,7 +99,7 @@ class Encoder:
                 found="no pad token",
                 next="name one in tokenizer_config.json",
             )
-        architecture = _ARCHITECTURES[model_type]
+        architecture = TEXT_ENCODERS[model_type]
         if not architecture.fused_attention:
             attention = "eager"
         backbone = _load_backbone(folder, architecture, facts.ffn_widths, attention)

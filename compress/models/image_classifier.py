@@ -34,26 +34,14 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.image_card import card_facts
+from compress.models.layers import IMAGE_TRANSFORMERS, Stack
 from compress.models.preprocessing import check_side, pixel_values, read_preprocessing, shape_of
 from compress.models.summary import Summary, write_summary
-from compress.models.transformer import Architecture, Stack
 
 FAMILY = "image_classifier"
 OUTPUT = "logits"
 OUR_NETS = "compress.models.image_nets:"
 Images = NDArray[np.uint8]  # [images, height, width, channels]
-
-_VIT = Architecture(
-    layers="encoder.layer",
-    attention="attention.attention",
-    query="attention.attention.query",
-    key="attention.attention.key",
-    value="attention.attention.value",
-    attention_output="attention.output.dense",
-    ffn_in="intermediate.dense",
-    ffn_out="output.dense",
-)
-_TRANSFORMERS = {"vit": _VIT, "deit": _VIT}
 
 
 class Classifier(nn.Module):
@@ -86,7 +74,8 @@ class ImageClassifier:
         self.config, self.preprocessing, self.facts = dict(config), dict(preprocessing), facts
         self.history = history  # of pruning, as torch-pruning tells it
         self.shape = shape_of(preprocessing)
-        self.architecture = None if "builder" in config else _TRANSFORMERS.get(config.get("model_type", ""))
+        model_type = None if "builder" in config else config.get("model_type")
+        self.architecture = IMAGE_TRANSFORMERS.get(str(model_type))
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":
@@ -163,7 +152,7 @@ class ImageClassifier:
             raise ModelError(
                 "an option of the configuration does not work on this kind of model",
                 found=f"{kind}, a net without transformer layers that are known here",
-                allowed=f"an encoder, or a classifier of model_type {', '.join(_TRANSFORMERS)}",
+                allowed=f"an encoder, or a classifier of model_type {', '.join(IMAGE_TRANSFORMERS)}",
                 next="prune=channels cuts convolutional nets",
             )
         return Stack(cast(nn.Module, self.module.net.base_model), self.architecture)
@@ -326,7 +315,7 @@ def _load_transformers(
         )
         if ffn_widths is not None:
             ragged = auto.from_config(config)
-            stack = Stack(ragged.base_model, _TRANSFORMERS[described["model_type"]])
+            stack = Stack(ragged.base_model, IMAGE_TRANSFORMERS[described["model_type"]])
             stack.fill_ragged(ragged, ffn_widths, folder / "model.safetensors")
             return cast(nn.Module, ragged)
         net, info = auto.from_pretrained(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from compress.config.prune import LanguagePrune
 from compress.errors import ConfigError
 from compress.models.causal_lm import CausalLM
-from compress.prune.blocks import Blocks
+from compress.models.walk import Walk
 
 log = logging.getLogger(__name__)
 SHORTLIST = 6  # candidates of each round whose divergence is measured
@@ -35,12 +34,11 @@ def layers_left(model: CausalLM, config: LanguagePrune) -> int:
 @torch.no_grad()
 def last_hidden(model: CausalLM, windows: Tensor) -> Tensor:
     """What leaves the last layer, before the final norm: (windows, tokens, hidden)."""
-    blocks = Blocks(model, windows)
-    hidden = blocks.embed(windows)
-    for block in blocks:
-        for i in range(len(hidden)):
-            hidden[i] = blocks.run(block, hidden[i])
-    return hidden
+    walk = Walk(model, windows)
+    for index in range(len(walk)):
+        for window in torch.split(walk.states, 1):
+            window.copy_(walk.run(index, window))
+    return walk.states
 
 
 @torch.no_grad()
@@ -54,62 +52,42 @@ def drop_layers(model: CausalLM, config: LanguagePrune, windows: Tensor, dense: 
     target = layers_left(model, config)
     numbers = list(range(int(model.config.num_hidden_layers)))
     dropped: list[int] = []
-    blocks = Blocks(model, windows)
-    while len(blocks) > target:
-        free = range(config.protect_first, len(blocks) - config.protect_last)
-        influence = block_influence(blocks, windows)
+    walk = Walk(model, windows)
+    while len(walk) > target:
+        free = range(config.protect_first, len(walk) - config.protect_last)
+        influence = block_influence(walk)
         tried = sorted(sorted(free, key=influence.__getitem__)[:SHORTLIST])
-        found = divergences(blocks, windows, dense, tried)
+        found = divergences(walk, dense, tried)
         best = min(tried, key=found.__getitem__)
         log.info("dropped layer %d: KL to dense %.4f nats", numbers[best], found[best])
-        drop_layer(model, best)
+        model.stack.drop_layer(best)
         dropped.append(numbers.pop(best))
     return dropped
 
 
-def block_influence(blocks: Blocks, windows: Tensor) -> list[float]:
-    total = [0.0] * len(blocks)
-    for window in windows:
-        hidden = blocks.embed(window[None])[0]
-        for i, block in enumerate(blocks):
-            after = blocks.run(block, hidden)
-            total[i] += float(1 - nn.functional.cosine_similarity(hidden, after).mean())
-            hidden = after
-    return [each / len(windows) for each in total]
+def block_influence(walk: Walk) -> list[float]:
+    """Of every layer, a mean over the tokens of a walk that has not set out."""
+    total = [0.0] * len(walk)
+    for states in torch.split(walk.states, 1):
+        for i in range(len(walk)):
+            after = walk.run(i, states)
+            total[i] += float(1 - nn.functional.cosine_similarity(states[0], after[0]).mean())
+            states = after
+    return [influence / len(walk.states) for influence in total]
 
 
-def divergences(
-    blocks: Blocks, windows: Tensor, dense: Tensor, candidates: Sequence[int]
-) -> dict[int, float]:
-    """Candidate -> mean KL(dense || without that layer) in nats a token."""
+def divergences(walk: Walk, dense: Tensor, candidates: Sequence[int]) -> dict[int, float]:
+    """Candidate -> mean KL(dense || without that layer) in nats a token; the walk has not set out."""
     total = dict.fromkeys(candidates, 0.0)
-    every = list(blocks)
-    for window, wanted in zip(windows, dense, strict=True):
-        target = blocks.logits(wanted).log_softmax(-1)
-        hidden = blocks.embed(window[None])[0]
-        for i, block in enumerate(every[: max(candidates) + 1]):
+    for states, wanted in zip(torch.split(walk.states, 1), dense, strict=True):
+        target = walk.logits(wanted).log_softmax(-1)
+        for i in range(max(candidates) + 1):
             if i in total:
-                without = hidden
-                for later in every[i + 1 :]:
-                    without = blocks.run(later, without)
-                answers = blocks.logits(without).log_softmax(-1)
+                without = states
+                for later in range(i + 1, len(walk)):
+                    without = walk.run(later, without)
+                answers = walk.logits(without[0]).log_softmax(-1)
                 kl = nn.functional.kl_div(answers, target, log_target=True, reduction="none").sum(-1)
-                total[i] += float(kl.mean()) / len(windows)
-            hidden = blocks.run(block, hidden)
+                total[i] += float(kl.mean()) / len(walk.states)
+            states = walk.run(i, states)
     return total
-
-
-def drop_layer(model: CausalLM, index: int) -> None:
-    """Remove one layer; the others are numbered anew, which the cache of keys and values goes by."""
-    config, module = model.config, cast(Any, model.module)
-    layers = module.model.layers
-    del layers[index]
-    for number, layer in enumerate(layers):
-        for part in layer.modules():
-            if hasattr(part, "layer_idx"):
-                part.layer_idx = number
-    config.num_hidden_layers = len(layers)
-    for name in ("layer_types", "no_rope_layers"):  # one entry a layer
-        each: Any = getattr(config, name, None)
-        if each:
-            setattr(config, name, [value for i, value in enumerate(each) if i != index])

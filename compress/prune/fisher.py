@@ -22,8 +22,7 @@ def information(model: CausalLM, windows: Tensor, readers: Sequence[str]) -> lis
 
     `windows`: (windows, tokens). One window's activations are held.
     """
-    module: Any = model.module
-    layers = module.model.layers
+    layers = model.stack.blocks
     read: dict[tuple[int, str], Tensor] = {}
     found: list[dict[str, Tensor]] = [{} for _ in layers]
     handles = []
@@ -33,7 +32,7 @@ def information(model: CausalLM, windows: Tensor, readers: Sequence[str]) -> lis
             def note(module: nn.Module, args: tuple[Any, ...], key: tuple[int, str] = (index, name)) -> None:
                 read[key] = args[0]
 
-            linear = layer.get_submodule(name)
+            linear: Any = layer.get_submodule(name)
             handles.append(linear.register_forward_pre_hook(note))
             found[index][name] = torch.zeros(linear.in_features, dtype=torch.float64)
     random = torch.Generator().manual_seed(0)

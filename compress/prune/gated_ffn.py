@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from compress.config.prune import LanguageImportance, LanguagePrune, Scope
 from compress.errors import ConfigError, ModelError
 from compress.models.causal_lm import CausalLM
+from compress.models.layers import Layer
 from compress.models.padding import note_width
-from compress.prune.blocks import Blocks
+from compress.models.walk import Walk
 from compress.prune.fisher import information
 from compress.prune.least_squares import refit
 from compress.prune.select_columns import keep_groups
@@ -32,7 +33,7 @@ class Cut:
     reader: str  # its path within a block
     size: int  # neighbouring columns of it that go together
     count: int  # groups of them that stay, where all layers are alike
-    write: Callable[[Any, Tensor], None]  # cuts what writes these columns: of a block, to those kept
+    write: Callable[[Layer, Tensor], None]  # cuts what writes these columns, to those kept
 
 
 @torch.no_grad()
@@ -48,18 +49,17 @@ def narrow(model: CausalLM, config: LanguagePrune, windows: Tensor) -> None:
     found = cuts(model, width, heads)
     if not found:
         return
-    blocks = Blocks(model, windows)
     readers = [cut.reader for cut in found]
     known = information(model, windows, readers) if config.importance is LanguageImportance.fisher else None
-    counts = {cut.reader: [cut.count] * len(blocks) for cut in found}
+    counts = {cut.reader: [cut.count] * len(model.stack.blocks) for cut in found}
     if known and _FFN in counts and config.scope is Scope["global"]:
         counts[_FFN] = cheapest_widths([each[_FFN] for each in known], config.keep.ffn, config.round_to)
-    states = blocks.embed(windows)
-    for index, block in enumerate(blocks):
-        moments = observe(blocks, block, readers, states)
+    walk = Walk(model, windows)
+    for index, layer in enumerate(model.stack.layers()):
+        moments = observe(walk, index, readers)
         for cut in found:
             mine = known[index][cut.reader] if known else None
-            _apply(cut, counts[cut.reader][index], block, moments[cut.reader], mine, config)
+            _apply(cut, counts[cut.reader][index], layer, moments[cut.reader], mine, config)
     note_heads(model, heads)
 
 
@@ -104,16 +104,12 @@ def cuts(model: CausalLM, width: int, heads: int) -> list[Cut]:
         shared = int(model.config.num_attention_heads) // model.kv_heads
         size = shared * model.head_dim
 
-        def write_heads(block: Any, columns: Tensor) -> None:
+        def write_heads(layer: Layer, columns: Tensor) -> None:
             groups = columns[::size] // size
             rows = (groups[:, None] * model.head_dim + torch.arange(model.head_dim)).flatten()
-            attention = block.self_attn
-            for linear, kept in (
-                (attention.q_proj, columns),
-                (attention.k_proj, rows),
-                (attention.v_proj, rows),
-            ):
-                keep_rows(linear, kept)
+            keep_rows(layer.query, columns)
+            keep_rows(layer.key, rows)
+            keep_rows(layer.value, rows)
 
         found.append(Cut("self_attn.o_proj", size, heads, write_heads))
     if width < model.widths()["ffn"][0]:
@@ -121,20 +117,17 @@ def cuts(model: CausalLM, width: int, heads: int) -> list[Cut]:
     return found
 
 
-def _write_channels(block: Any, columns: Tensor) -> None:
-    mlp = block.mlp
-    if hasattr(mlp, "gate_up_proj"):  # Phi-3: the gates' rows, then the channels'
-        fused = mlp.gate_up_proj
-        keep_rows(fused, torch.cat([columns, columns + fused.out_features // 2]))
-    else:
-        keep_rows(mlp.gate_proj, columns)
-        keep_rows(mlp.up_proj, columns)
-    note_width(mlp, len(columns))
+def _write_channels(layer: Layer, columns: Tensor) -> None:
+    for linear, parts in layer.channel_writers():
+        width = linear.out_features // parts
+        keep_rows(linear, torch.cat([columns + part * width for part in range(parts)]))
+    note_width(layer)
 
 
-def observe(blocks: Blocks, block: nn.Module, readers: Sequence[str], states: Tensor) -> dict[str, Tensor]:
-    """Reader -> mean over all tokens of h h^T (width, width), float64, h being what it reads; `states`
-    (windows, tokens, hidden) then stand behind `block`."""
+def observe(walk: Walk, index: int, readers: Sequence[str]) -> dict[str, Tensor]:
+    """Reader -> mean over all tokens of h h^T (width, width), float64, h being what it reads; the walk then
+    stands behind layer `index`."""
+    block = walk.blocks[index]
     found: dict[str, Tensor] = {}
     handles = []
     for name in readers:
@@ -147,23 +140,23 @@ def observe(blocks: Blocks, block: nn.Module, readers: Sequence[str], states: Te
 
         handles.append(linear.register_forward_pre_hook(note))
     try:
-        blocks.advance(block, states)
+        walk.advance(index)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: gram / (states.shape[0] * states.shape[1]) for name, gram in found.items()}
+    return {name: gram / (walk.states.shape[0] * walk.states.shape[1]) for name, gram in found.items()}
 
 
 def _apply(
     cut: Cut,
     count: int,
-    block: nn.Module,
+    layer: Layer,
     gram: Tensor,
     information: Tensor | None,
     config: LanguagePrune,
 ) -> None:
     """Leave `count` groups."""
-    reader: Any = block.get_submodule(cut.reader)
+    reader: Any = layer.block.get_submodule(cut.reader)
     if count * cut.size == reader.in_features:
         return
     weight = reader.weight.detach()
@@ -171,7 +164,7 @@ def _apply(
     repaired = refit(weight, gram, kept, config.damping) if config.repair else weight[:, kept].clone()
     reader.weight = nn.Parameter(repaired)
     reader.in_features = len(kept)
-    cut.write(block, kept)
+    cut.write(layer, kept)
 
 
 def keep_rows(linear: nn.Linear, kept: Tensor) -> None:

@@ -31,7 +31,7 @@ def ragged(language_checkpoints, copy_of, request):
                 layer.mlp.gate_proj.weight[rows] = 0
                 layer.mlp.up_proj.weight[rows] = 0
         wanted = model.run({"input_ids": IDS})
-    cut_padding(model.module, (24, 40))
+    cut_padding(model.stack, (24, 40))
     return model, wanted
 
 
@@ -88,9 +88,9 @@ def test_padding_gets_no_gradient(ragged, tmp_path):
 
 def test_layers_of_one_width_are_left_alone(language_checkpoints):
     assert "ffn_widths" not in json.loads((language_checkpoints["llama"] / "config.json").read_text())
-    module = load_causal_lm(language_checkpoints["llama"]).module
-    found = padded(module)
-    assert all(torch.equal(value, found[name]) for name, value in module.state_dict().items())
+    model = load_causal_lm(language_checkpoints["llama"])
+    found = padded(model.module, model.stack)
+    assert all(torch.equal(value, found[name]) for name, value in model.module.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_layers_of_one_width_are_left_alone(language_checkpoints):
 )
 def test_widths_that_do_not_fit_the_weights(widths, said, language_checkpoints):
     with pytest.raises(ModelError, match=said):
-        cut_padding(load_causal_lm(language_checkpoints["llama"]).module, widths)
+        cut_padding(load_causal_lm(language_checkpoints["llama"]).stack, widths)

@@ -16,9 +16,9 @@ from compress.errors import ConfigError, GateError, ModelError
 from compress.export import export
 from compress.models import load_causal_lm
 from compress.models.padding import cut_padding
+from compress.models.walk import Walk
 from compress.prune import language, prune
-from compress.prune.blocks import Blocks
-from compress.prune.depth import divergences, drop_layer, last_hidden
+from compress.prune.depth import divergences, last_hidden
 from compress.prune.gated_ffn import narrow
 from compress.prune.language import calibration_windows
 from compress.prune.reload import check_reload
@@ -310,7 +310,7 @@ def test_what_has_widths_of_its_own_is_not_cut_again(language_checkpoints, split
         for linear in model.module.model.layers[0].mlp.children():
             if isinstance(linear, torch.nn.Linear):
                 linear.weight.zero_()
-    cut_padding(model.module, (24, 64))
+    cut_padding(model.stack, (24, 64))
     model.save(tmp_path, model.facts)
     with pytest.raises(ModelError, match=r"widths of their own already\n.*24 to 64\n"):
         prune(config(ffn=0.5), tmp_path, splits_folder, tmp_path / "out")
@@ -380,7 +380,7 @@ def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
     wanted = {}
     for index in (0, 1):  # by whole models, and torch's own distributions
         other = load_causal_lm(language_checkpoints["gemma3_text"])
-        drop_layer(other, index)
+        other.stack.drop_layer(index)
         with torch.no_grad():
             kl = [
                 torch.distributions.kl_divergence(
@@ -393,7 +393,7 @@ def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
             ]
         wanted[index] = float(torch.stack(kl).mean())
     with torch.no_grad():
-        found = divergences(Blocks(dense, windows), windows, last_hidden(dense, windows), [0, 1])
+        found = divergences(Walk(dense, windows), last_hidden(dense, windows), [0, 1])
     assert found == pytest.approx(wanted, rel=1e-3)
     prune(config(layers=0.5), language_checkpoints["gemma3_text"], splits_folder, tmp_path)
     (dropped,) = json.loads((tmp_path / "prune.json").read_text())["dropped_layers"]
@@ -403,7 +403,7 @@ def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
 def test_what_is_kept_for_each_layer_follows_it(language_checkpoints):
     model = load_causal_lm(language_checkpoints["smollm3"])
     model.config.no_rope_layers, model.config.layer_types = [1, 0], ["sliding_attention", "full_attention"]
-    drop_layer(model, 0)
+    model.stack.drop_layer(0)
     assert model.config.num_hidden_layers == 1
     assert model.config.no_rope_layers == [0]
     assert model.config.layer_types == ["full_attention"]

@@ -1,5 +1,7 @@
 """Layers left out, dropped and noted, in text encoders and in classifiers of images."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -76,3 +78,52 @@ def test_pruned_heads_follow_their_layer_when_another_is_dropped(checkpoints, sp
 def test_a_net_that_is_no_transformer_has_no_stack(image_checkpoints):
     with pytest.raises(ModelError, match=r"image_nets:resnet, a net without.*\n.*\n  next: +prune=channels"):
         _ = models.load(image_checkpoints["resnet"]).stack
+
+
+# ---------------------------------------------------------------- the table
+
+NAMES = ("bert", "roberta", "distilbert", "mpnet", "vit")
+LANGUAGE = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
+
+
+@pytest.fixture(params=NAMES + LANGUAGE)
+def seen(request, checkpoints, image_checkpoints, language_checkpoints, splits):
+    """A model and what each of its modules last read and gave."""
+    model = models.load((checkpoints | image_checkpoints | language_checkpoints)[request.param])
+    examples = images() if request.param == "vit" else splits.test.texts[:6]
+    read, given = {}, {}
+
+    def note(module, args, output):
+        read[module], given[module] = args[0] if args else None, output
+
+    hooks = [module.register_forward_hook(note) for module in model.module.modules()]
+    with torch.no_grad():
+        model.run(next(model.batches(examples, 6)))
+    for hook in hooks:
+        hook.remove()
+    return model, read, given
+
+
+def test_the_table_names_the_parts(seen):
+    """Which reads what which gives, in every layer."""
+    model, read, given = seen
+    a = model.stack.architecture
+    for layer in model.stack.layers():
+        if a.attention_norm is not None:
+            assert torch.equal(read[layer.query], given[layer.block.get_submodule(a.attention_norm)])
+        assert torch.equal(read[layer.query], read[layer.key])
+        assert torch.equal(read[layer.query], read[layer.value])
+        assert torch.equal(read[layer.ffn_in], given[layer.block.get_submodule(a.ffn_norm)])
+        parts = [part for w, count in layer.channel_writers() for part in given[w].chunk(count, -1)]
+        assert {part.shape[-1] for part in parts} == {layer.ffn_width}
+        activation = torch.nn.functional.gelu if layer.gate is None else torch.nn.functional.silu
+        if model.stack.config.model_type == "gemma3_text":
+            activation = functools.partial(torch.nn.functional.gelu, approximate="tanh")
+        product = activation(parts[0]) if layer.gate is None else activation(parts[0]) * parts[1]
+        torch.testing.assert_close(read[layer.ffn_out], product)
+        assert layer.attention_output.in_features == model.stack.widths()["heads"][0] * model.stack.head_size
+    last = given[model.stack.blocks[-1]]
+    norm = model.stack.final_norm
+    assert isinstance(norm, torch.nn.Identity) or torch.equal(
+        read[norm], last[0] if isinstance(last, tuple) else last
+    )

@@ -1,0 +1,273 @@
+"""Where every kind of transformer keeps its layers and their parts, and what its config calls their sizes.
+
+The one table for pruning and quantization: whoever cuts, rounds or watches a layer asks here for its parts.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Paths of one model type's parts; a matrix that several parts share is named for each of them."""
+
+    layers: str  # within the backbone, as the next
+    final_norm: str | None = None  # of what leaves the last layer; None: each layer normalises what it gives
+    attention: str  # the module that splits heads, within a layer, as all that follow
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str | None  # what gives query, key and value their input; None: the layer before
+    gate: str | None = None  # rows that multiply those of ffn_in
+    ffn_in: str
+    ffn_out: str
+    ffn_norm: str  # what gives ffn_in its input
+    ffn_width: str = "intermediate_size"  # within the config, as the next
+    num_layers: str = "num_hidden_layers"
+    num_heads_attribute: str = "num_attention_heads"  # of the attention module, as the next
+    inner_size_attribute: str = "all_head_size"
+    prunable_heads: bool = True
+    fused_attention: bool = True  # whether transformers has its scaled_dot_product_attention
+    causal: bool = False  # a language model, whose heads share keys and values
+
+
+_BERT = Architecture(
+    layers="encoder.layer",
+    attention="attention.self",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    attention_norm=None,
+    ffn_in="intermediate.dense",
+    ffn_out="output.dense",
+    ffn_norm="attention.output.LayerNorm",
+)
+_DISTILBERT = Architecture(
+    layers="transformer.layer",
+    attention="attention",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    attention_output="attention.out_lin",
+    attention_norm=None,
+    ffn_in="ffn.lin1",
+    ffn_out="ffn.lin2",
+    ffn_norm="sa_layer_norm",
+    ffn_width="hidden_dim",
+    num_layers="n_layers",
+    num_heads_attribute="n_heads",
+    inner_size_attribute="dim",
+)
+_MPNET = replace(
+    _BERT,
+    attention="attention.attn",
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    attention_output="attention.attn.o",
+    ffn_norm="attention.LayerNorm",
+    prunable_heads=False,  # one table of relative positions, a column a head, serves all layers
+    fused_attention=False,
+)
+_VIT = replace(
+    _BERT,
+    attention="attention.attention",
+    query="attention.attention.query",
+    key="attention.attention.key",
+    value="attention.attention.value",
+    attention_norm="layernorm_before",
+    ffn_norm="layernorm_after",
+    final_norm="layernorm",
+)
+_LLAMA = Architecture(
+    layers="layers",
+    final_norm="norm",
+    attention="self_attn",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    attention_output="self_attn.o_proj",
+    attention_norm="input_layernorm",
+    gate="mlp.gate_proj",
+    ffn_in="mlp.up_proj",
+    ffn_out="mlp.down_proj",
+    ffn_norm="post_attention_layernorm",
+    causal=True,
+)
+_PHI3 = replace(
+    _LLAMA,
+    query="self_attn.qkv_proj",
+    key="self_attn.qkv_proj",
+    value="self_attn.qkv_proj",
+    gate="mlp.gate_up_proj",
+    ffn_in="mlp.gate_up_proj",
+    prunable_heads=False,
+)
+TEXT_ENCODERS = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), _BERT),
+    "distilbert": _DISTILBERT,
+    "mpnet": _MPNET,
+}
+IMAGE_TRANSFORMERS = dict.fromkeys(("vit", "deit"), _VIT)
+LANGUAGE_MODELS = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), _LLAMA),
+    "gemma3_text": replace(_LLAMA, ffn_norm="pre_feedforward_layernorm"),
+    "phi3": _PHI3,
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The parts of one transformer layer; where a matrix is shared, it is several of them."""
+
+    name: str
+    block: nn.Module
+    attention: nn.Module
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    attention_output: nn.Linear
+    ffn_in: nn.Linear
+    ffn_out: nn.Linear
+    gate: nn.Linear | None
+
+    @property
+    def ffn_width(self) -> int:
+        return self.ffn_out.in_features
+
+    def channel_writers(self) -> list[tuple[nn.Linear, int]]:
+        """Every matrix that gives feed-forward channels, and how many times: Phi-3's gives gates, then the
+        channels."""
+        if self.gate is None or self.gate is self.ffn_in:
+            return [(self.ffn_in, 1 if self.gate is None else 2)]
+        return [(self.gate, 1), (self.ffn_in, 1)]
+
+
+class Stack:
+    """The layers of `backbone`, a model of transformers without its head."""
+
+    def __init__(self, backbone: nn.Module, architecture: Architecture) -> None:
+        self.backbone, self.architecture = backbone, architecture
+        self.config: Any = backbone.config
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        found: nn.ModuleList = _get(self.backbone, self.architecture.layers)
+        return found
+
+    def layers(self) -> list[Layer]:
+        names = [field.name for field in fields(Layer) if field.name not in ("name", "block")]
+        paths = {name: getattr(self.architecture, name) for name in names}
+        layers = []
+        for index, block in enumerate(self.blocks):
+            parts: dict[str, Any] = {}
+            for name, path in paths.items():
+                parts[name] = None if path is None else _get(block, path)
+            layers.append(Layer(name=f"layer {index}", block=block, **parts))
+        return layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What follows the last layer."""
+        path = self.architecture.final_norm
+        return nn.Identity() if path is None else _get(self.backbone, path)
+
+    @property
+    def head_size(self) -> int:
+        config = self.config
+        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+    @property
+    def kv_heads(self) -> int:
+        """Of a layer that was not cut; as many as heads, where they do not share keys and values."""
+        return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+
+    @contextmanager
+    def without_layer(self, index: int) -> Iterator[None]:
+        """The module with one transformer layer left out, for as long as the context lasts."""
+        blocks = self.blocks
+        block = blocks[index]
+        del blocks[index]
+        try:
+            yield
+        finally:
+            blocks.insert(index, block)
+
+    def drop_layer(self, index: int) -> None:
+        """Remove one transformer layer, in the module and in the config; the others are numbered anew, which
+        the cache of keys and values goes by."""
+        config: Any = self.config
+        blocks = self.blocks
+        del blocks[index]
+        for number, block in enumerate(blocks):
+            for part in block.modules():
+                if hasattr(part, "layer_idx"):
+                    part.layer_idx = number  # type: ignore[assignment]
+        setattr(config, self.architecture.num_layers, len(blocks))
+        for name in ("layer_types", "no_rope_layers"):  # one entry a layer
+            if values := getattr(config, name, None):
+                setattr(config, name, [value for i, value in enumerate(values) if i != index])
+        config.pruned_heads = {
+            layer - (layer > index): heads
+            for layer, heads in (config.pruned_heads or {}).items()
+            if layer != index
+        }
+
+    def note_pruned_heads(self, index: int, removed: Sequence[int]) -> None:
+        """Tell the attention module and the config that these heads (of those left) are gone."""
+        layer, a = self.layers()[index], self.architecture
+        setattr(layer.attention, a.num_heads_attribute, layer.query.out_features // self.head_size)
+        setattr(layer.attention, a.inner_size_attribute, layer.query.out_features)
+        before = set((self.config.pruned_heads or {}).get(index, []))
+        total = int(self.config.num_attention_heads)
+        left = [head for head in range(total) if head not in before]
+        gone = sorted(before | {left[head] for head in removed})
+        self.config.pruned_heads = {**(self.config.pruned_heads or {}), index: gone}
+
+    def note_ffn_widths(self) -> tuple[int, ...] | None:
+        """Write a uniform width into the config; return the widths where they are not uniform."""
+        widths = self.widths()["ffn"]
+        setattr(self.config, self.architecture.ffn_width, max(widths))
+        return None if len(set(widths)) == 1 else widths
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Kind -> width of each layer."""
+        layers = self.layers()
+        return {
+            "ffn": tuple(layer.ffn_width for layer in layers),
+            "heads": tuple(layer.attention_output.in_features // self.head_size for layer in layers),
+        }
+
+    def layer_names(self, kept: Sequence[int] | None) -> dict[str, tuple[str, ...]]:
+        """Kind -> name of each layer; `kept`: their numbers in the dense model, where some were dropped."""
+        widths = self.widths()
+        numbers = kept or range(len(widths["ffn"]))
+        return {kind: tuple(f"layer {number}" for number in numbers) for kind in widths}
+
+    def fill_ragged(self, model: nn.Module, ffn_widths: Sequence[int], weights: Path) -> None:
+        """Load `weights` into `model`, which holds this stack, after giving each layer its own width.
+
+        For checkpoints of ours that stock transformers cannot load: its config knows one width for all.
+        """
+        for block, layer, width in zip(self.blocks, self.layers(), ffn_widths, strict=True):
+            _set(block, self.architecture.ffn_in, nn.Linear(layer.ffn_in.in_features, width))
+            _set(block, self.architecture.ffn_out, nn.Linear(width, layer.ffn_out.out_features))
+        model.load_state_dict(load_file(weights))
+
+
+def _get(module: nn.Module, path: str) -> Any:
+    return reduce(getattr, path.split("."), module)
+
+
+def _set(module: nn.Module, path: str, value: nn.Module) -> None:
+    *parents, name = path.split(".")
+    setattr(reduce(getattr, parents, module), name, value)
