@@ -110,7 +110,7 @@ class Walk:
         ]
 
     def visit(self, index: int, see: Callable[[SharedInput, Tensor], None]) -> None:
-        """Call `see` with every input of layer `index` (windows, tokens, channels), some windows at a time."""
+        """Call `see` with the inputs of layer `index` (windows, tokens, channels), some windows at a time."""
         shared = {one.linears[0]: one for one in self.inputs(index)}
         with _before(shared, lambda linear, args, _: see(shared[cast(nn.Linear, linear)], args[0])):
             for states in torch.split(self.states, _BATCH):
