@@ -22,7 +22,7 @@ experiment: setup ## run EXPERIMENT (minilm) with ARGS, print the table, name th
 	$(BIN)/compress run experiment=$(EXPERIMENT) $(ARGS)
 
 test: setup ## run the tests; ARGS="-m slow" for the long ones
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not slow" $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not slow" $(ARGS)
 
 sweep: setup ## run the grid of experiment minilm_sweep, draw the Pareto fronts
 	$(BIN)/compress run -m experiment=minilm_sweep $(ARGS)

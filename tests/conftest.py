@@ -1,6 +1,7 @@
 """Two-layer models of every architecture and a small folder of splits, built once for all tests."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierMo
 from compress.data import ImageSplits, Splits, load_images, load_texts, open_splits
 from compress.models import import_model
 from compress.models.checkpoint import Facts
-from compress.models.image_classifier import ImageClassifier, build
+from compress.models.image_classifier import ImageClassifier
+from compress.models.image_classifier import build as build_net
+from tests.once import Folders, Once, shared_folder
 
 pytest_plugins = ["tests.runs"]
 torch.set_num_threads(1)
@@ -79,19 +82,31 @@ def sentence(rng: random.Random) -> str:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory) -> dict[str, Path]:
-    """Architecture -> folder in Hugging Face layout, not to be written to."""
-    return {name: write_published(tmp_path_factory.mktemp(name), name) for name in ARCHITECTURES}
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, build)`: the folder that `build(folder)` fills, the same for all tests of a session."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers; its name is new in each session
+    return lambda name, build: shared_folder(root, name, build)
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory, published) -> dict[str, Path]:
+def published(once: Once) -> Folders:
+    """Architecture -> folder in Hugging Face layout, not to be written to."""
+    return Folders(
+        ARCHITECTURES, lambda name: once(f"published-{name}", lambda out: write_published(out, name))
+    )
+
+
+@pytest.fixture(scope="session")
+def checkpoints(once: Once, published: Folders) -> Folders:
     """Architecture -> checkpoint as the load stage leaves it, not to be written to."""
-    folders = {}
-    for name, source in published.items():
-        folders[name] = tmp_path_factory.mktemp(f"{name}-checkpoint")
-        import_model(EncoderModel(source=f"path:{source}"), folders[name])
-    return folders
+
+    def build(name: str) -> Path:
+        model = EncoderModel(source=f"path:{published[name]}")
+        return once(f"checkpoint-{name}", lambda out: import_model(model, out))
+
+    return Folders(ARCHITECTURES, build)
 
 
 @pytest.fixture
@@ -105,20 +120,22 @@ def copy_of(tmp_path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def splits_folder(tmp_path_factory) -> Path:
+def splits_folder(once: Once) -> Path:
     """80 calibration, all the rest train, 40 select and 40 test sentences."""
-    rng, folder = random.Random(0), tmp_path_factory.mktemp("splits")
-    corpus = folder / "corpus.txt"
-    corpus.write_text("\n".join(" ".join(sentence(rng) for _ in range(4)) for _ in range(160)))
-    config = TextData(
-        corpora={"made": TextFile(source=f"path:{corpus}")},
-        test_corpus="made",
-        calibration=80,
-        select=40,
-        test=40,
-    )
-    open_splits(config, folder / "splits")
-    return folder / "splits"
+
+    def build(folder: Path) -> None:
+        rng, corpus = random.Random(0), folder / "corpus.txt"
+        corpus.write_text("\n".join(" ".join(sentence(rng) for _ in range(4)) for _ in range(160)))
+        config = TextData(
+            corpora={"made": TextFile(source=f"path:{corpus}")},
+            test_corpus="made",
+            calibration=80,
+            select=40,
+            test=40,
+        )
+        open_splits(config, folder / "splits")
+
+    return once("splits", build) / "splits"
 
 
 @pytest.fixture(scope="session")
@@ -152,13 +169,16 @@ def stripes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def image_data(tmp_path_factory) -> ImageData:
+def image_data(once: Once) -> ImageData:
     """240 images to cut from and 60 to test on, in the files of MNIST."""
-    folder = tmp_path_factory.mktemp("idx")
-    for seed, (name, count) in enumerate({"train": 240, "t10k": 60}.items()):
-        images, labels = stripes(count, seed)
-        (folder / f"{name}-images").write_bytes(idx(images))
-        (folder / f"{name}-labels").write_bytes(idx(labels))
+
+    def build(folder: Path) -> None:
+        for seed, (name, count) in enumerate({"train": 240, "t10k": 60}.items()):
+            images, labels = stripes(count, seed)
+            (folder / f"{name}-images").write_bytes(idx(images))
+            (folder / f"{name}-labels").write_bytes(idx(labels))
+
+    folder = once("idx", build)
     sets = {
         key: ImageSet(
             source=f"path:{folder}", format=ImageFormat.idx, images=f"{name}-images", labels=f"{name}-labels"
@@ -169,10 +189,8 @@ def image_data(tmp_path_factory) -> ImageData:
 
 
 @pytest.fixture(scope="session")
-def image_splits_folder(tmp_path_factory, image_data) -> Path:
-    folder = tmp_path_factory.mktemp("image-splits")
-    open_splits(image_data, folder)
-    return folder
+def image_splits_folder(once: Once, image_data: ImageData) -> Path:
+    return once("image-splits", lambda out: open_splits(image_data, out))
 
 
 @pytest.fixture(scope="session")
@@ -180,35 +198,42 @@ def image_splits(image_splits_folder) -> ImageSplits:
     return load_images(image_splits_folder)
 
 
+def write_net(folder: Path, name: str) -> None:
+    """A net with random weights that its name seeds, as somebody else might publish it."""
+    kwargs = NETS[name]
+    builder = f"compress.models.image_nets:{name}"
+    with torch.random.fork_rng():
+        torch.manual_seed(list(NETS).index(name))
+        net = build_net(builder, kwargs)
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # the identity would hide what forgets it
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, std=0.2)
+                torch.nn.init.normal_(module.running_mean, std=0.2)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+        if name == "vit":  # new it is nearly linear, and zero biases would hide what forgets them
+            for key, parameter in net.named_parameters():
+                if "layernorm" not in key:
+                    torch.nn.init.normal_(parameter, std=0.1 if key.endswith("bias") else 0.25)
+    labels = {"0": "top", "1": "middle", "2": "bottom"}
+    config = {"builder": builder, "builder_kwargs": kwargs, "id2label": labels}
+    if name == "vit":
+        net.config.id2label = {int(number): word for number, word in labels.items()}
+        config = json.loads(net.config.to_json_string())
+    facts = Facts(family="image_classifier", source="made", base_model=name, license="mit")
+    ImageClassifier(net, config, PREPROCESSING, facts, []).save(folder, facts)
+
+
 @pytest.fixture(scope="session")
-def image_checkpoints(tmp_path_factory) -> dict[str, Path]:
+def image_checkpoints(once: Once) -> Folders:
     """Net -> checkpoint with random weights as the load stage leaves it, not to be written to."""
-    folders = {}
-    for seed, (name, kwargs) in enumerate(NETS.items()):
-        published, folders[name] = (tmp_path_factory.mktemp(f"{name}{word}") for word in ("-published", ""))
-        builder = f"compress.models.image_nets:{name}"
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            net = build(builder, kwargs)
-            for module in net.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):  # the identity would hide what forgets it
-                    torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-                    torch.nn.init.normal_(module.bias, std=0.2)
-                    torch.nn.init.normal_(module.running_mean, std=0.2)
-                    torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            if name == "vit":  # new it is nearly linear, and zero biases would hide what forgets them
-                for key, parameter in net.named_parameters():
-                    if "layernorm" not in key:
-                        torch.nn.init.normal_(parameter, std=0.1 if key.endswith("bias") else 0.25)
-        labels = {"0": "top", "1": "middle", "2": "bottom"}
-        config = {"builder": builder, "builder_kwargs": kwargs, "id2label": labels}
-        if name == "vit":
-            net.config.id2label = {int(number): word for number, word in labels.items()}
-            config = json.loads(net.config.to_json_string())
-        facts = Facts(family="image_classifier", source="made", base_model=name, license="mit")
-        ImageClassifier(net, config, PREPROCESSING, facts, []).save(published, facts)
-        import_model(ImageClassifierModel(source=f"path:{published}"), folders[name])
-    return folders
+
+    def build(name: str) -> Path:
+        published = once(f"published-{name}", lambda out: write_net(out, name))
+        model = ImageClassifierModel(source=f"path:{published}")
+        return once(f"checkpoint-{name}", lambda out: import_model(model, out))
+
+    return Folders(tuple(NETS), build)
 
 
 # ---------------------------------------------------------------- language models
@@ -276,22 +301,23 @@ def language_texts() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def language_published(tmp_path_factory, language_texts) -> dict[str, Path]:
+def language_published(once: Once, language_texts: list[str]) -> Folders:
     """Architecture -> language model in Hugging Face layout, not to be written to."""
-    return {
-        name: write_language(tmp_path_factory.mktemp(f"{name}-published"), name, language_texts)
-        for name in LANGUAGE
-    }
+    return Folders(
+        LANGUAGE,
+        lambda name: once(f"published-{name}", lambda out: write_language(out, name, language_texts)),
+    )
 
 
 @pytest.fixture(scope="session")
-def language_checkpoints(tmp_path_factory, language_published) -> dict[str, Path]:
+def language_checkpoints(once: Once, language_published: Folders) -> Folders:
     """Architecture -> checkpoint of a language model, as the load stage leaves it, not to be written to."""
-    folders = {}
-    for name, source in language_published.items():
-        folders[name] = tmp_path_factory.mktemp(f"{name}-checkpoint")
-        import_model(CausalLMModel(source=f"path:{source}"), folders[name])
-    return folders
+
+    def build(name: str) -> Path:
+        model = CausalLMModel(source=f"path:{language_published[name]}")
+        return once(f"checkpoint-{name}", lambda out: import_model(model, out))
+
+    return Folders(LANGUAGE, build)
 
 
 @dataclass(frozen=True)

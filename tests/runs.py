@@ -1,5 +1,6 @@
 """A tiny published model, a corpus and judged pairs, and `compress` in a process of its own."""
 
+import json
 import os
 import random
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.once import Once
 
 ROOT = Path(__file__).resolve().parents[1]
 Done = subprocess.CompletedProcess[str]
@@ -68,15 +71,18 @@ def compress(tmp_path: Path) -> Callable[..., Done]:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(once: Once) -> Path:
     """A folder with text.txt, a document a line, and the judged pairs test.tsv and select.tsv."""
-    folder, rng = tmp_path_factory.mktemp("corpus"), random.Random(0)
-    documents = [" ".join(sentence(rng) for _ in range(5)) for _ in range(150)]
-    (folder / "text.txt").write_text("\n".join(documents) + "\n")
-    for name in ("test", "select"):
-        lines = [f"{sentence(rng)}\t{sentence(rng)}\t{rng.random() * 5:.2f}" for _ in range(30)]
-        (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
-    return folder
+
+    def build(folder: Path) -> None:
+        rng = random.Random(0)
+        documents = [" ".join(sentence(rng) for _ in range(5)) for _ in range(150)]
+        (folder / "text.txt").write_text("\n".join(documents) + "\n")
+        for name in ("test", "select"):
+            lines = [f"{sentence(rng)}\t{sentence(rng)}\t{rng.random() * 5:.2f}" for _ in range(30)]
+            (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+
+    return once("corpus", build)
 
 
 @pytest.fixture(scope="session")
@@ -138,20 +144,21 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Finished:
+def finished(once: Once, tiny: list[str]) -> Finished:
     """The tiny model pruned, distilled and quantized by the command line; not to be written to."""
-    home, cache = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("cache")
     overrides = [*tiny, *SHRINK]
-    nothing = Finished(home, cache, home, overrides, Done([], 0))
-    done = nothing.run("run", *overrides)
-    assert done.returncode == 0, done.stdout + done.stderr
-    latest = home / "outputs" / "tiny" / "latest"
-    return Finished(home, cache, latest.resolve(), overrides, done)
 
+    def at(folder: Path, done: Done) -> Finished:
+        home = folder / "home"
+        latest = home / "outputs" / "tiny" / "latest"
+        return Finished(home, folder / "cache", latest.resolve(), overrides, done)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process makes a long fixture for all the tests that read it (`--dist loadgroup`)."""
-    for item in items:
-        for name in ("finished", "serial"):
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
+    def build(folder: Path) -> None:
+        (folder / "home").mkdir()
+        done = at(folder, Done([], 0)).run("run", *overrides)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "printed.json").write_text(json.dumps([done.args, done.stdout, done.stderr]))
+
+    folder = once("finished", build)
+    arguments, stdout, stderr = json.loads((folder / "printed.json").read_text())
+    return at(folder, Done(arguments, 0, stdout, stderr))

@@ -83,10 +83,8 @@ def words(tiny) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def serial(tmp_path_factory, tiny) -> Path:
-    home = tmp_path_factory.mktemp("serial")
-    sweep(home, *tiny, *POINTS)
-    return home
+def serial(once, tiny) -> Path:
+    return once("serial", lambda home: sweep(home, *tiny, *POINTS))
 
 
 def test_the_folder_of_a_sweep_may_have_any_name(tmp_path):

@@ -6,19 +6,16 @@ import pytest
 
 from compress.config.export import GenaiExport, OptimumExport, TorchExport
 from compress.export import export
+from tests.once import Folders
 
 
 @pytest.fixture(scope="session")
-def graphs(checkpoints, splits_folder, tmp_path_factory):
+def graphs(once, checkpoints, splits_folder):
     """`(architecture, fused)` -> folder with model.onnx, exported when first asked for."""
-    made: dict[tuple[str, bool], Path] = {}
 
     def get(name: str = "bert", fuse: bool = True) -> Path:
-        if (name, fuse) not in made:
-            out = tmp_path_factory.mktemp(f"{name}-graph")
-            export(OptimumExport(fuse=fuse), checkpoints[name], splits_folder, out)
-            made[name, fuse] = out
-        return made[name, fuse]
+        config = OptimumExport(fuse=fuse)
+        return once(f"graph-{name}-{fuse}", lambda out: export(config, checkpoints[name], splits_folder, out))
 
     return get
 
@@ -77,48 +74,52 @@ def executed(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def image_graphs(image_checkpoints, image_splits_folder, tmp_path_factory) -> dict[str, Path]:
-    folders = {}
-    for name, checkpoint in image_checkpoints.items():
-        folders[name] = tmp_path_factory.mktemp(f"{name}-graph")
-        export(TorchExport(), checkpoint, image_splits_folder, folders[name])
-    return folders
+def image_graphs(once, image_checkpoints, image_splits_folder) -> Folders:
+    def get(name: str) -> Path:
+        checkpoint = image_checkpoints[name]
+        return once(f"graph-{name}", lambda out: export(TorchExport(), checkpoint, image_splits_folder, out))
+
+    return Folders(tuple(image_checkpoints), get)
 
 
 @pytest.fixture(scope="session")
-def uneven(image_graphs, tmp_path_factory) -> dict[str, Path]:
+def uneven(once, image_graphs) -> Folders:
     """The convolutional nets with a channel of 40 times the size between two convolutions each time: the
     same function, hard to quantize."""
     import onnx
 
-    folders = {}
-    for name in ("depthwise", "resnet"):
+    def build(name: str, out: Path) -> None:
         model = onnx.load(image_graphs[name] / "model.onnx")
         enlarge(model, 40.0)
-        folders[name] = tmp_path_factory.mktemp(f"{name}-uneven")
-        onnx.save(model, folders[name] / "model.onnx")
-    return folders
+        onnx.save(model, out / "model.onnx")
+
+    return Folders(("depthwise", "resnet"), lambda name: once(f"uneven-{name}", lambda out: build(name, out)))
 
 
 @pytest.fixture(scope="session")
-def learned(image_splits_folder, tmp_path_factory) -> tuple[Path, Path]:
+def learned(once, image_splits_folder) -> tuple[Path, Path]:
     """Checkpoint and graph of a depthwise net that tells stripes apart; the graph is uneven."""
     import onnx
 
     from compress.config.recover import Supervised
     from compress.recover import train_baseline
 
-    checkpoint, graph, scratch = (tmp_path_factory.mktemp(f"learned-{word}") for word in ("c", "g", "s"))
-    config = Supervised(epochs=8, batch_size=16, augment=False, label_smoothing=0.0)
-    kwargs = {"widths": [8, 12], "strides": [1, 2], "classes": 3}
-    facts = {"source": "made", "base_model": "depthwise", "license": "mit"}
-    builder = "compress.models.image_nets:depthwise"
-    train_baseline(config, builder, kwargs, facts, image_splits_folder, checkpoint, scratch)
-    export(TorchExport(), checkpoint, image_splits_folder, graph)
-    model = onnx.load(graph / "model.onnx")
-    enlarge(model, 20.0)
-    onnx.save(model, graph / "model.onnx")
-    return checkpoint, graph
+    def build(folder: Path) -> None:
+        checkpoint, graph, scratch = (folder / word for word in ("checkpoint", "graph", "scratch"))
+        for empty in (checkpoint, graph, scratch):
+            empty.mkdir()
+        config = Supervised(epochs=8, batch_size=16, augment=False, label_smoothing=0.0)
+        kwargs = {"widths": [8, 12], "strides": [1, 2], "classes": 3}
+        facts = {"source": "made", "base_model": "depthwise", "license": "mit"}
+        builder = "compress.models.image_nets:depthwise"
+        train_baseline(config, builder, kwargs, facts, image_splits_folder, checkpoint, scratch)
+        export(TorchExport(), checkpoint, image_splits_folder, graph)
+        model = onnx.load(graph / "model.onnx")
+        enlarge(model, 20.0)
+        onnx.save(model, graph / "model.onnx")
+
+    folder = once("learned", build)
+    return folder / "checkpoint", folder / "graph"
 
 
 def enlarge(model, factor):
@@ -144,20 +145,14 @@ def enlarge(model, factor):
 
 
 @pytest.fixture(scope="session")
-def language_graphs(language_checkpoints, splits_folder, tmp_path_factory):
+def language_graphs(once, language_checkpoints, splits_folder):
     """`(architecture, fused)` -> folder with the exported graph, made when first asked for."""
-    made: dict[tuple[str, bool], Path] = {}
 
     def get(name: str, fused: bool = True) -> Path:
-        if (name, fused) not in made:
-            out = tmp_path_factory.mktemp(f"{name}-graph")
-            export(
-                GenaiExport() if fused else OptimumExport(fuse=False),
-                language_checkpoints[name],
-                splits_folder,
-                out,
-            )
-            made[name, fused] = out
-        return made[name, fused]
+        config = GenaiExport() if fused else OptimumExport(fuse=False)
+        return once(
+            f"graph-{name}-{fused}",
+            lambda out: export(config, language_checkpoints[name], splits_folder, out),
+        )
 
     return get
