@@ -24,23 +24,13 @@ from pydantic import TypeAdapter, ValidationError
 from compress.errors import ArtifactError
 from compress.graph.session import open_session
 from compress.graph.untrusted import inspect_and_try
+from compress.stages.result import read_result
 from compress.stages.store import sha256_file
 
 MANIFEST_VERSION = 1
 _SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"
 _MAX_MANIFEST = 50 * 10**6  # bytes
-_RUNTIME = "genai_config.json"  # comes with the graph, not with the checkpoint
-_COPIED = (".json", ".txt", ".model", ".jinja")
-# What stages leave in a checkpoint's folder for each other.
-_OURS = (
-    "compress.json",
-    "entry.json",
-    "prune.json",
-    "recover.json",
-    "reload.json",
-    "summary.json",
-    "check_inputs.npz",
-)
+_FEEDING = (".json", ".txt", ".model", ".jinja")  # endings of what feeds a graph: tokenizer, preprocessing
 # Another CPU has other integer kernels: the direction of an embedding may turn by rounding, no more.
 MIN_COSINE = 0.999
 
@@ -80,15 +70,13 @@ def write_artifact(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for path in (*graph.glob("model.onnx*"), *graph.glob(_RUNTIME)):
-            shutil.copyfile(path, partial / path.name)
-        for path in checkpoint.iterdir():
-            # modules.json describes checkpoint/: pooling and normalisation are inside model.onnx
-            wanted = path.suffix in _COPIED and path.name != "modules.json"
-            if path.is_file() and wanted and path.name not in _OURS:
-                shutil.copyfile(path, partial / path.name)
+        of_checkpoint = read_result(checkpoint).ships
+        # modules.json describes checkpoint/: pooling and normalisation are inside model.onnx
+        feeding = [name for name in of_checkpoint if name.endswith(_FEEDING) and name != "modules.json"]
+        _copy(graph, read_result(graph).ships, partial)
+        _copy(checkpoint, [name for name in feeding if "/" not in name], partial)
         if keep_checkpoint:
-            shutil.copytree(checkpoint, partial / "checkpoint", ignore=shutil.ignore_patterns(*_OURS))
+            _copy(checkpoint, of_checkpoint, partial / "checkpoint")
         (partial / "README.md").write_text(card)
         np.savez(partial / _CHECK, **_stored_pair(partial / "model.onnx", inputs))  # type: ignore[arg-type]
         _seal(partial, manifest)
@@ -96,6 +84,12 @@ def write_artifact(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _copy(source: Path, names: Iterable[str], target: Path) -> None:
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
 
 
 def _swap(new: Path, folder: Path) -> None:

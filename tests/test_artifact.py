@@ -17,8 +17,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress import artifact
+from compress import graph as graphs
 from compress.artifact import Manifest, verify, write_artifact
 from compress.errors import ArtifactError
+from compress.models import shipped_files
+from compress.stages.result import write_result
 
 INPUTS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 MANIFEST = Manifest(
@@ -67,13 +70,14 @@ def parts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
     (folder / "graph").mkdir()
     write_graph(folder / "graph" / "model.onnx")
-    (folder / "graph" / "parity.json").write_text("{}")
+    write_result(folder / "graph", ships=["model.onnx"])
     checkpoint = folder / "checkpoint"
     (checkpoint / "1_Pooling").mkdir(parents=True)
-    for name in ("config.json", "tokenizer.json", "vocab.txt", "compress.json", "entry.json"):
+    for name in ("config.json", "tokenizer.json", "vocab.txt", "compress.json"):
         (checkpoint / name).write_text(f'"{name}"')
     (checkpoint / "1_Pooling" / "config.json").write_text("{}")
     (checkpoint / "model.safetensors").write_bytes(b"weights")
+    write_result(checkpoint, ships=shipped_files(checkpoint))
     return folder
 
 
@@ -125,6 +129,9 @@ def language_model(tmp_path, tiny_lm):
     (graph / "genai_config.json").write_text("{}")
     for name in ("config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"):
         (checkpoint / name).write_text("{}")
+    write_result(graph, ships=graphs.shipped_files(graph))
+    write_result(checkpoint, ships=shipped_files(checkpoint))
+    (checkpoint / "entry.json").write_text("{}")
     write(tmp_path / "lm", tmp_path, inputs=tiny_lm.feeds(np.array([[3, 1, 4, 1, 5]])))
     return tmp_path / "lm"
 

@@ -73,7 +73,7 @@ def test_a_run_leaves_report_artifact_and_config(finished):
 def test_the_command_in_the_report_repeats_the_run(finished):
     import shlex
 
-    command = shlex.split(Report.load(finished.folder / "report.json").notes["command"])
+    command = shlex.split(Report.load(finished.folder / "report.json").command)
     assert command[:2] == ["compress", "run"]
     assert load_config(command[2:]) == load_config(finished.overrides)
 

@@ -22,7 +22,9 @@ from compress.export import export
 from compress.models.image_classifier import build
 from compress.models.preprocessing import pixel_values, read_preprocessing, resize_words
 from compress.prune import prune
-from compress.quantize import load_coverage, load_layer_errors, quantize
+from compress.quantize import quantize
+from compress.schema.report import Coverage, LayerErrors
+from compress.stages.result import read_result
 
 timm = pytest.importorskip("timm")
 pytest.importorskip("torchvision")
@@ -114,8 +116,8 @@ def test_pruned_exported_quantized(name, splits, tmp_path):
     export(TorchExport(), folders["pruned"], splits, folders["graph"])
     static = Int8Static(examples=16)
     quantize(static, ("avx512_vnni",), folders["graph"], folders["pruned"], splits, folders["int8"])
-    assert load_coverage(folders["int8"]).coverage_macs == 1
-    assert load_layer_errors(folders["int8"]).worst_alone_db > 20
+    assert read_result(folders["int8"]).fact("coverage", Coverage).coverage_macs == 1
+    assert read_result(folders["int8"]).fact("layer_errors", LayerErrors).worst_alone_db > 20
     pixels = small.inputs(images)["pixel_values"].numpy()
     plain = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     one, other = logits(folders["int8"], pixels), logits(folders["int8"], pixels, plain)

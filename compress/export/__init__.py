@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.config.export import ExportConfig, GenaiExport, OptimumExport
+from compress.graph import shipped_files
 from compress.registry import implementation
+from compress.stages.result import write_result
 
 
 def plain(config: ExportConfig) -> ExportConfig:
@@ -17,3 +19,4 @@ def plain(config: ExportConfig) -> ExportConfig:
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:
     """Export `checkpoint` to `out/model.onnx`, proven equal on texts of the calibration split."""
     implementation(config)(config, checkpoint, splits, out)
+    write_result(out, ships=shipped_files(out))

@@ -1,6 +1,5 @@
 """A language model with its cache as optimum exports it: plain operators, what everybody starts from."""
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -11,21 +10,22 @@ import onnx
 from compress.config.export import OptimumExport
 from compress.data import load_texts
 from compress.export.attempt import attempt
-from compress.export.parity import check_parity, decoder_parity
+from compress.export.parity import PARITY, check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.models.causal_lm import CausalLM
+from compress.stages.result import gate, write_result
 
 
 def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: Path) -> None:
-    """Write `path` and parity.json beside it. `config.fuse` has no meaning here: export=genai fuses."""
+    """Write `path` and prove it. `config.fuse` has no meaning here: export=genai fuses."""
     with attempt(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _export(model, config.opset, path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = decoder_parity(model, path, load_texts(splits).calibration.texts)
-    (path.parent / "parity.json").write_text(json.dumps(numbers, indent=2))
+    write_result(path.parent, gates=[gate(PARITY, **numbers)])
     check_parity(
         numbers, config.max_abs_diff, config.min_cosine, "another opset: export.opset=17; or export=genai"
     )

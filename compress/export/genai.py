@@ -18,12 +18,13 @@ from compress.config.export import GenaiExport
 from compress.data import load_texts
 from compress.errors import CompressError
 from compress.export.last_logits import keep_last
-from compress.export.parity import check_parity, decoder_parity
+from compress.export.parity import PARITY, check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.models import load_causal_lm
 from compress.models.checkpoint import read_config
 from compress.models.padding import WIDTHS
+from compress.stages.result import gate, write_result
 from compress.system.memory import give_back
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ DATA = "model.onnx.data"
 
 
 def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write `out/model.onnx`, its weights in `model.onnx_data`, `genai_config.json` and `parity.json`.
+    """Write `out/model.onnx`, its weights in `model.onnx_data` and `genai_config.json`.
 
     Raises GateError when ONNX and torch differ on real text by more than the config allows, and
     CompressError for an architecture that the builder does not know.
@@ -47,7 +48,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = decoder_parity(load_causal_lm(checkpoint), path, load_texts(splits).calibration.texts)
-    (out / "parity.json").write_text(json.dumps(numbers, indent=2))
+    write_result(out, gates=[gate(PARITY, **numbers)])
     check_parity(numbers, config.max_abs_diff, config.min_cosine, "try export=optimum")
 
 

@@ -3,7 +3,6 @@
 optimum itself only warns when the exported numbers differ, and compares one random batch.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,19 @@ from compress.data import load_texts
 from compress.export.attempt import attempt
 from compress.export.decoder import export_decoder
 from compress.export.fuse import LOWEST_OPSET, fuse
-from compress.export.parity import EXAMPLES, check_parity, parity
+from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.models import load_causal_lm, load_encoder, read_facts
 from compress.models.causal_lm import FAMILY as CAUSAL_LM
 from compress.models.encoder import Encoder
+from compress.stages.result import gate, write_result
 
 log = logging.getLogger(__name__)
 
 
 def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write `out/model.onnx` and `out/parity.json`.
+    """Write `out/model.onnx`.
 
     Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
     CompressError when the architecture has an operator that cannot be exported.
@@ -44,7 +44,7 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
         log.warning("fused the attention of %d of %d layers", blocks, depth)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(encoder, path, load_texts(splits).calibration.texts[:EXAMPLES])
-    (out / "parity.json").write_text(json.dumps({"fused_layers": blocks, **numbers}, indent=2))
+    write_result(out, gates=[gate(PARITY, fused_layers=blocks, **numbers)])
     advice = "export.fuse=false" if config.fuse else "another opset: export.opset=17"
     check_parity(numbers, config.max_abs_diff, config.min_cosine, f"try {advice}")
 

@@ -19,6 +19,7 @@ from compress.models import Model
 from compress.models.causal_lm import CausalLM
 
 EXAMPLES = 64
+PARITY = "ONNX equals torch"  # name of the gate
 WINDOWS, TOKENS, STEPS = 4, 128, 8  # of a language model: STEPS tokens of each window go one by one
 
 

@@ -1,6 +1,5 @@
 """torch in, ONNX out, by torch's own exporter: what classifiers of images need."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -10,15 +9,16 @@ import torch
 from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.export.attempt import attempt
-from compress.export.parity import EXAMPLES, check_parity, parity
+from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
 from compress.export.sizes import fold_sizes
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.models import load
+from compress.stages.result import gate, write_result
 
 
 def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write `out/model.onnx`, whose batch is open, and `out/parity.json`.
+    """Write `out/model.onnx`, whose batch is open.
 
     Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
     CompressError when the net has an operator that cannot be exported.
@@ -43,5 +43,5 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     fold_sizes(path, {name: tensor.numpy() for name, tensor in inputs.items()})
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(model, path, examples)
-    (out / "parity.json").write_text(json.dumps(numbers, indent=2))
+    write_result(out, gates=[gate(PARITY, **numbers)])
     check_parity(numbers, config.max_abs_diff, config.min_cosine, "try another opset: export.opset=17")

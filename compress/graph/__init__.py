@@ -22,3 +22,8 @@ def named_graphs(folder: Path) -> dict[str, Path]:
 def graph_files(folder: Path) -> list[Path]:
     """The ONNX files of a variant and the external weights beside them, sorted."""
     return sorted(path for graph in named_graphs(folder).values() for path in folder.glob(f"{graph.name}*"))
+
+
+def shipped_files(folder: Path) -> list[str]:
+    """Names of what a variant needs to run: its graphs, their weights, what onnxruntime-genai reads."""
+    return [path.name for path in (*graph_files(folder), *folder.glob("genai_config.json"))]

@@ -21,11 +21,27 @@ from compress.evaluate import Quality, load_quality
 from compress.judge import test_set_uses as looks
 from compress.judge.explain import explain
 from compress.judge.verdict import judge
-from compress.prune import load_pruning_sensitivity
-from compress.quantize import load_coverage, load_layer_errors, load_sensitivity
 from compress.report.card import model_card
-from compress.schema.report import Estimate, Gate, Latency, Limits, Profile, Report, Split, Variant
+from compress.schema.report import (
+    Coverage,
+    Estimate,
+    Gate,
+    Latency,
+    LayerErrors,
+    Limits,
+    Profile,
+    Pruning,
+    PruningSensitivity,
+    Recovery,
+    Report,
+    Sensitivity,
+    SmoothedLayers,
+    Split,
+    Variant,
+    WeightBlocks,
+)
 from compress.schema.workload import Workload
+from compress.stages.result import read_result
 from compress.stages.runner import Road
 from compress.stages.store import LIBRARIES, Entry, sha256_file
 
@@ -62,7 +78,7 @@ def assemble(
     primary = measured[0].primary
     verdict = judge(variants, primary, config.budget)
     student = ladder[-1].checkpoint.path
-    facts = models.read_facts(student)
+    facts, cut = models.read_facts(student), read_result(pruned.path)
     return Report(
         experiment=config.name,
         config=to_plain(config),
@@ -79,14 +95,12 @@ def assemble(
         stages=tuple(road.stages),
         gates=tuple(_gates(ladder, pruned)),
         limits=machine,
-        pruning_sensitivity=load_pruning_sensitivity(pruned.path),
-        notes={
-            "noise": list(timed.noise),
-            "command": command,
-            "lineage": list(facts.lineage),
-            "recover": _read_json(student / "recover.json"),
-            "prune": _read_json(pruned.path / "prune.json"),
-        },
+        pruning_sensitivity=cut.fact("pruning_sensitivity", PruningSensitivity),
+        command=command,
+        lineage=facts.lineage,
+        noise=tuple(timed.noise),
+        pruning=cut.fact("pruning", Pruning),
+        recovery=read_result(student).fact("recovery", Recovery),
     )
 
 
@@ -152,7 +166,7 @@ def _variant(
 ) -> Variant:
     summary = models.read_summary(rung.checkpoint.path)
     path = rung.graph.path / "model.onnx"
-    quantized = (rung.graph.path / "coverage.json").is_file()
+    made = read_result(rung.graph.path)
     return Variant(
         name=rung.name,
         stage=rung.stage,
@@ -177,9 +191,11 @@ def _variant(
         },
         load_ms=speed.load_ms[rung.name],
         peak_memory_bytes=speed.peak_memory_bytes[rung.name],
-        quantization=load_coverage(rung.graph.path) if quantized else None,
-        layer_errors=load_layer_errors(rung.graph.path),
-        sensitivity=load_sensitivity(rung.graph.path),
+        quantization=made.fact("coverage", Coverage),
+        layer_errors=made.fact("layer_errors", LayerErrors),
+        sensitivity=made.fact("sensitivity", Sensitivity),
+        blocks=made.fact("blocks", WeightBlocks),
+        smoothing=made.fact("smoothing", tuple[SmoothedLayers, ...]) or (),
         classification=quality.classification,
         language=quality.language,
         widths=summary.widths,
@@ -226,21 +242,12 @@ def _splits(opened: Splits | ImageSplits, cache: Path) -> dict[str, Split]:
 
 def _gates(ladder: Sequence[Rung], pruned: Entry) -> list[Gate]:
     """Every gate that the stages passed, with the numbers they stored; a failed one ended the run."""
-    checks = [
-        (pruned, "reload.json", "pruned: stock transformers reloads the checkpoint"),
-        (pruned, "reopened.json", "pruned: the checkpoint opened again computes the same"),
+    stages = [("pruned", pruned), *((rung.name, rung.graph) for rung in ladder)]
+    return [
+        replace(gate, name=f"{name}: {gate.name}")
+        for name, entry in stages
+        for gate in read_result(entry.path).gates
     ]
-    for rung in ladder:
-        checks.append((rung.graph, "parity.json", f"{rung.name}: ONNX equals torch"))
-        checks.append((rung.graph, "coverage.json", f"{rung.name}: integer coverage"))
-        checks.append((rung.graph, "sqnr.json", f"{rung.name}: every layer alone near its float twin"))
-    gates = []
-    for entry, file, name in checks:
-        content = _read_json(entry.path / file)
-        numbers = {k: float(v) for k, v in content.items() if isinstance(v, int | float)}
-        if numbers:
-            gates.append(Gate(name=name, passed=True, numbers=numbers))
-    return gates
 
 
 def _read_json(path: Path) -> dict[str, Any]:

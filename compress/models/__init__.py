@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compress import sources
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel, ModelConfig
 from compress.errors import ModelError, did_you_mean
-from compress.models.checkpoint import Facts, read_facts
+from compress.models.checkpoint import Facts, read_facts, shipped_files
 from compress.models.summary import Summary, read_check_inputs, read_summary
 from compress.registry import implementation
+from compress.stages.result import write_result
 
 if TYPE_CHECKING:  # torch and transformers take seconds: not before a model has to be opened
     from torch import Tensor, nn
@@ -38,6 +39,7 @@ __all__ = [
     "read_check_inputs",
     "read_facts",
     "read_summary",
+    "shipped_files",
 ]
 
 
@@ -80,6 +82,7 @@ class Model(Protocol):
 def import_model(config: ModelConfig, out: Path) -> None:
     """Fetch the model that `config` names and write it as a checkpoint; raises ModelError, SourceError."""
     implementation(config)(config, out)
+    write_result(out, ships=shipped_files(out))
 
 
 def identity(config: ModelConfig) -> str:

@@ -85,6 +85,13 @@ def write_facts(facts: Facts, checkpoint: Path) -> None:
     (checkpoint / "compress.json").write_bytes(_FACTS.dump_json(facts, indent=2) + b"\n")
 
 
+def shipped_files(checkpoint: Path) -> list[str]:
+    """All but what the stages tell each other: what the checkpoint is for others."""
+    ours = {"compress.json", "summary.json", "check_inputs.npz", "stage.json"}
+    files = (p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file())
+    return sorted(name for name in files if name not in ours)
+
+
 def copy_companions(source: Path, checkpoint: Path) -> None:
     """Copy tokenizer and pooling files."""
     for name in _COMPANIONS:

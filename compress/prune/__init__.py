@@ -2,26 +2,17 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from compress.config.prune import PruneConfig
+from compress.models import shipped_files
 from compress.registry import implementation
-from compress.schema.report import PruningSensitivity
-
-_SENSITIVITY = "sensitivity.json"
-_ADAPTER = TypeAdapter(PruningSensitivity)
+from compress.stages.result import write_result
 
 
 def prune(config: PruneConfig, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write a smaller checkpoint and `prune.json`; statistics come from the calibration split."""
+    """Write a smaller checkpoint; statistics come from the calibration split.
+
+    The fact `pruning` says what was cut, `pruning_sensitivity` what cuts into single layers cost.
+    """
+
     implementation(config)(config, checkpoint, splits, out)
-
-
-def save_pruning_sensitivity(found: PruningSensitivity, out: Path) -> None:
-    (out / _SENSITIVITY).write_bytes(_ADAPTER.dump_json(found, indent=2) + b"\n")
-
-
-def load_pruning_sensitivity(folder: Path) -> PruningSensitivity | None:
-    """What `prune` measured of cuts into single layers; None where it was not asked to."""
-    path = folder / _SENSITIVITY
-    return _ADAPTER.validate_json(path.read_bytes()) if path.is_file() else None
+    write_result(out, ships=shipped_files(out))

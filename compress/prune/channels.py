@@ -1,7 +1,6 @@
 """Structured pruning of convolutional classifiers: torch-pruning finds what is coupled and cuts it."""
 
 import copy
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,7 +16,6 @@ from compress.data import load_images
 from compress.errors import ConfigError, ModelError
 from compress.models import load_image_classifier
 from compress.models.image_classifier import ImageClassifier
-from compress.prune import save_pruning_sensitivity
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_importance import importance, prepare
 from compress.prune.channel_sensitivity import measure
@@ -27,6 +25,7 @@ from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
 from compress.prune.tracing import own_groups, told
 from compress.schema.report import PruningSensitivity
+from compress.stages.result import write_result
 
 log = logging.getLogger(__name__)
 BISECTIONS = 12
@@ -35,9 +34,8 @@ History = list[tuple[str, bool, list[int]]]
 
 
 def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Cut channels, estimate batch normalisation anew, write the checkpoint, `prune.json`, `reopened.json`.
-
-    With `config.sensitivity` also `sensitivity.json`.
+    """Cut channels, estimate batch normalisation anew, write the checkpoint; with `config.sensitivity`
+    also measure cuts into single layers.
 
     Raises ModelError for a net that torch-pruning cannot trace, ConfigError where a layer would be left
     without channels, and GateError where the checkpoint opened again computes something else.
@@ -56,7 +54,7 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     if config.sparse_epochs:
         train_sparse(model, config, data, out)
     if config.sensitivity:
-        save_pruning_sensitivity(sensitivity(model, config, some), out)
+        write_result(out, facts={"pruning_sensitivity": sensitivity(model, config, some)})
     seen = data.train.images[: config.batch_norm_images]
     history = cut(model, config, some, lambda: reestimate(model.module, model.batches(seen, _BATCH)))
     model.history = [*model.history, *history]
@@ -65,7 +63,7 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     model.save(out, model.facts.after(step))
     check_reopened(model, out, model.inputs(some.first(32).images))
     summary = {"before": before, "after": after, "macs": {"before": macs, "after": left}}
-    (out / "prune.json").write_text(json.dumps(summary, indent=2))
+    write_result(out, facts={"pruning": summary})
 
 
 def cut(

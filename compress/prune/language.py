@@ -1,6 +1,5 @@
 """Pruning of language models: vocabulary, then width, then depth, each where it is asked for."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,11 @@ from compress.prune import depth
 from compress.prune.gated_ffn import narrow, targets
 from compress.prune.reload import check_reload
 from compress.prune.tokens import bytes_per_token, cut_vocabulary
+from compress.stages.result import write_result
 
 
 def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Cut; write the checkpoint, `prune.json` and the gate's numbers, `reload.json`.
+    """Cut, write the checkpoint and prove it.
 
     All that is counted and measured is so on the calibration and train texts. Raises ModelError for a
     tokenizer or heads that cannot be cut, ConfigError for a share or a vocabulary that leaves too little,
@@ -54,13 +54,13 @@ def prune(config: LanguagePrune, checkpoint: Path, splits: Path, out: Path) -> N
         changes = {"kept_tokens": summary.pop("kept_tokens"), "kept_layers": kept}
         model.save(out, model.facts.after(_step(config, before, after), **changes))
     check_reload(model, out)
-    (out / "prune.json").write_text(json.dumps(summary, indent=2))
+    write_result(out, facts={"pruning": summary})
 
 
 def _vocabulary(
     model: CausalLM, config: LanguagePrune, texts: Sequence[str], held_out: Sequence[str], folder: Path
 ) -> dict[str, Any]:
-    """Cut the vocabulary where it is asked for: what `prune.json` says of it, and the tokens kept."""
+    """Cut the vocabulary where it is asked for: what stage.json says of it, and the tokens kept."""
     if config.vocabulary is None:
         return {"kept_tokens": None}
     sets = {"counted": texts, "select": held_out}

@@ -5,7 +5,6 @@ largest difference between what stock transformers gives and what is stored. Of 
 checks that greedy generation gives the same tokens with and without the cache of keys and values.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -25,7 +24,7 @@ GENERATED = 16  # tokens
 
 
 def check_reload(model: "Model", checkpoint: Path) -> None:
-    """Open `checkpoint` with stock transformers in a fresh process; writes `checkpoint/reload.json`.
+    """Open `checkpoint` with stock transformers in a fresh process, and note the gate in its stage.json.
 
     Raises GateError when the outputs differ or stock transformers cannot load it.
     """
@@ -33,6 +32,7 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
 
     from compress.errors import GateError
     from compress.models import read_check_inputs
+    from compress.stages.result import gate, write_result
 
     inputs = read_check_inputs(checkpoint)
     if model.output_name == "logits" and "input_ids" in inputs:
@@ -53,7 +53,9 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
             allowed=f"{MAX_ABS_DIFF:g}",
             next="prune uniformly (prune.scope=local), or report this model's architecture",
         )
-    (checkpoint / "reload.json").write_text(json.dumps({"max_abs_diff": difference}))
+    write_result(
+        checkpoint, gates=[gate("stock transformers reloads the checkpoint", max_abs_diff=difference)]
+    )
 
 
 def _stock_view(model: "Model", inputs: "Mapping[str, np.ndarray]") -> tuple[str, str, "Tensor"]:
@@ -73,7 +75,8 @@ def _stock_view(model: "Model", inputs: "Mapping[str, np.ndarray]") -> tuple[str
 
 
 def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tensor]") -> None:
-    """Open `checkpoint` again, from its files alone, by this package; writes `checkpoint/reopened.json`.
+    """Open `checkpoint` again, from its files alone, by this package, and note the gate in its
+    stage.json.
 
     Raises GateError when the outputs differ.
     """
@@ -81,6 +84,7 @@ def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tenso
 
     from compress.errors import GateError
     from compress.models import load
+    from compress.stages.result import gate, write_result
 
     with torch.no_grad():
         expected, found = model.run(inputs), load(checkpoint).run(inputs)
@@ -91,7 +95,9 @@ def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tenso
             found=f"max abs difference {difference:g}",
             allowed=f"{MAX_ABS_DIFF:g}",
         )
-    (checkpoint / "reopened.json").write_text(json.dumps({"max_abs_diff": difference}))
+    write_result(
+        checkpoint, gates=[gate("the checkpoint opened again computes the same", max_abs_diff=difference)]
+    )
 
 
 def main(checkpoint: str, expected: str, auto: str, output: str) -> None:

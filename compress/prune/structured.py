@@ -4,7 +4,6 @@ torch-pruning finds what is coupled and cuts it; which channels go, and the repa
 is ours.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,13 +26,14 @@ from compress.prune.least_squares import least_squares
 from compress.prune.reload import check_reload, check_reopened
 from compress.prune.selection import removed, select_global, select_local
 from compress.prune.tracing import told
+from compress.stages.result import write_result
 
 log = logging.getLogger(__name__)
 
 
 def prune(config: StructuredPrune, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Cut; write the checkpoint, `prune.json` and the gate's numbers: `reload.json`, or `reopened.json` where
-    widths differ by layer, which stock transformers cannot load.
+    """Cut, write the checkpoint and prove it: by stock transformers, or where widths differ by layer, which
+    it cannot load, by this package.
 
     Raises ModelError for a model without transformer layers, ConfigError for a share that leaves nothing,
     and GateError where the checkpoint opened again computes something else.
@@ -70,7 +70,7 @@ def prune(config: StructuredPrune, checkpoint: Path, splits: Path, out: Path) ->
         inputs = {name: torch.from_numpy(each) for name, each in read_check_inputs(out).items()}
         check_reopened(model, out, inputs)
     summary = {"before": before, "after": after, "dropped_layers": dropped}
-    (out / "prune.json").write_text(json.dumps(summary, indent=2))
+    write_result(out, facts={"pruning": summary})
 
 
 def check_shares(keep: Keep, widths: Mapping[str, Sequence[int]]) -> None:

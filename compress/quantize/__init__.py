@@ -7,40 +7,31 @@ from pathlib import Path
 import onnx
 
 from compress.config.quantize import Int8Dynamic, Int8Static, QuantizeConfig
+from compress.graph import shipped_files
 from compress.graph.gates import check_interface, check_operators
-from compress.quantize.coverage import load_coverage
-from compress.quantize.sensitivity import load_sensitivity
-from compress.quantize.sqnr import load_layer_errors
 from compress.registry import implementation
-
-__all__ = [
-    "left_out",
-    "load_coverage",
-    "load_layer_errors",
-    "load_sensitivity",
-    "quantize",
-    "without_exclusion",
-]
+from compress.schema.report import Sensitivity
+from compress.stages.result import read_result, write_result
 
 
 def quantize(
     config: QuantizeConfig, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
-    """Quantize `graph/model.onnx` for a CPU with these flags; writes `out/model.onnx` and coverage.json.
+    """Quantize `graph/model.onnx` for a CPU with these flags; writes `out/model.onnx`.
 
-    An int8 option also writes sqnr.json and, with `min_cosine`, sensitivity.json. Raises GateError when
-    less of the model became integer than the config asks for, a layer broke, inputs or outputs changed, or
-    the installed onnxruntime lacks an operator.
+    Raises GateError when less of the model became integer than the config asks for, a layer broke, inputs
+    or outputs changed, or the installed onnxruntime lacks an operator.
     """
     implementation(config)(config, cpu_flags, graph, checkpoint, splits, out)
     before, after = (onnx.load(folder / "model.onnx", load_external_data=False) for folder in (graph, out))
     check_interface(before.graph, after.graph)
     check_operators(after)
+    write_result(out, ships=shipped_files(out))
 
 
 def left_out(folder: Path) -> bool:
     """Whether layers stayed in float for `min_cosine`."""
-    found = load_sensitivity(folder)
+    found = read_result(folder).fact("sensitivity", Sensitivity)
     return found is not None and any(layer.left_out for layer in found.layers)
 
 

@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from pydantic import TypeAdapter
 
 from compress.errors import ConfigError, GateError
 from compress.quantize.layers import positions_of
 from compress.schema.report import Coverage, SkippedNode
+from compress.stages.result import gate, write_result
 
 _PRODUCTS = {"MatMul", "Gemm", "Conv"}
 _INTEGER_PRODUCTS = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "MatMulNBits", "QGemm"}
 _ATTENTION = {"Attention", "MultiHeadAttention", "GroupQueryAttention"}
 _INTEGERS = {onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4}
-_COVERAGE = TypeAdapter(Coverage)
 
 
 def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[str] = ()) -> Coverage:
@@ -64,8 +63,14 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
 
 
 def check(coverage: Coverage, floor: float, out: Path) -> None:
-    """Write `out/coverage.json`; raise GateError below the floor."""
-    (out / "coverage.json").write_bytes(_COVERAGE.dump_json(coverage, indent=2))
+    """Note the coverage in `out/stage.json`; raise GateError below the floor."""
+    passed = gate(
+        "integer coverage",
+        coverage_macs=coverage.coverage_macs,
+        coverage_bytes=coverage.coverage_bytes,
+        floor=floor,
+    )
+    write_result(out, gates=[passed], facts={"coverage": coverage})
     if coverage.coverage_macs < floor:
         reasons = sorted({node.reason for node in coverage.skipped if "activations" not in node.reason})
         raise GateError(
@@ -74,10 +79,6 @@ def check(coverage: Coverage, floor: float, out: Path) -> None:
             allowed=f"at least {floor:.1%}",
             next="exclude fewer nodes, or lower quantize.min_coverage if that is meant",
         )
-
-
-def load_coverage(folder: Path) -> Coverage:
-    return _COVERAGE.validate_json((folder / "coverage.json").read_bytes())
 
 
 def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from torch.nn.functional import kl_div
 from compress.data import Splits
 from compress.errors import GateError
 from compress.graph.decoder import Decoder
+from compress.stages.result import gate, write_result
 from compress.system.memory import give_back
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,10 @@ def choose_level(dense: Path, path: Path, windows: Tensor, level: int) -> dict[s
     }
 
 
-def check_divergence(kl: float, limit: float | None) -> None:
+def check_divergence(kl: float, limit: float | None, out: Path) -> None:
+    """Note the divergence, in nats a token, in `out/stage.json`; raise GateError above the limit."""
+    limits = {} if limit is None else {"limit": limit}
+    write_result(out, gates=[gate("answers near those of the float model", kl=kl, **limits)])
     if limit is not None and not kl <= limit:
         raise GateError(
             "the quantized model is too far from the float model",

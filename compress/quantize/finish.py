@@ -10,6 +10,7 @@ from compress.models import load
 from compress.quantize import coverage, sensitivity, sqnr
 from compress.quantize.activations import EXAMPLES, calibration_feeds, feeds_of
 from compress.quantize.bias import correct_bias
+from compress.stages.result import write_result
 
 
 def finish(
@@ -20,7 +21,7 @@ def finish(
     splits: Path,
     out: Path,
 ) -> None:
-    """Write `out/model.onnx`, coverage.json, sqnr.json and, with `min_cosine`, sensitivity.json.
+    """Write `out/model.onnx`, and note coverage, errors of layers and, with `min_cosine`, what was left out.
 
     `reference` is the float graph that the quantizer got. Raises GateError when too little became integer
     or a layer broke.
@@ -39,7 +40,7 @@ def finish(
         quantized, found = sensitivity.leave_out(
             quantized, reference, select, config.min_cosine, config.min_coverage, corrected
         )
-        sensitivity.save(found, out)
+        write_result(out, facts={"sensitivity": found})
         left_out = [layer.node for layer in found.layers if layer.left_out]
     target = out / "model.onnx"
     onnx.save(quantized, target)

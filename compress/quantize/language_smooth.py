@@ -7,7 +7,6 @@ down_proj most of all: there each token is divided by its largest magnitude firs
 by it. Groups that alone cost more than `Int8Smooth.layer_kl` get blocks of 8 bits, whose products are slower.
 """
 
-import json
 import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -42,10 +41,10 @@ from compress.quantize.language_layers import (
 from compress.quantize.layer_inputs import LayerInputs, Reading
 from compress.quantize.quiet import quiet
 from compress.quantize.smooth import factors
+from compress.stages.result import write_result
 from compress.system.memory import give_back
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-FACTS = "smooth.json"
 _TRIED = 4  # windows on which alphas are compared
 _PRICED = 1  # windows for what a group costs: each of a hundred groups takes half a run of the model
 _ROWS = 512  # outputs of a layer that are compared
@@ -115,8 +114,8 @@ def quantize(
         }
         for e in made.found
     ]
-    (out / FACTS).write_text(json.dumps({"kl": kl, "alphas": alphas}, indent=2))
-    check_divergence(kl, config.max_kl)
+    write_result(out, facts={"smoothing": alphas})
+    check_divergence(kl, config.max_kl, out)
 
 
 def _prepare(

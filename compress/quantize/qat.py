@@ -6,11 +6,10 @@ training saw; a gate holds onnxruntime's answers against torch's. The float grap
 al. 2015, https://arxiv.org/abs/1503.02531). The start counts as an epoch: training may fail, never harm.
 """
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from compress.quantize.kernels import resolve, weight_limits
 from compress.quantize.layers import is_convolutional
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, write_back
+from compress.stages.result import gate, write_result
 from compress.training.loop import Plan, Trainer
 from compress.training.supervised import distillation
 
@@ -55,7 +55,7 @@ class Trained:
 def quantize(
     config: Int8Qat, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
-    """Also writes `out/qat.json`. Raises ModelError for a net that is not convolutional."""
+    """Also notes how training went. Raises ModelError for a net that is not convolutional."""
     model, data = load_image_classifier(checkpoint), load_images(splits)
     quantized, reference = calibrated(config, cpu_flags, graph, checkpoint, splits, out)
     if not is_convolutional(reference.graph):
@@ -73,7 +73,6 @@ def quantize(
     quantized, reference = write_back(net, quantized, reference)
     images = model.inputs(data.calibration.images[:GATE_IMAGES])["pixel_values"]
     agreement, steps_apart = compare(net, quantized, images)
-    check_twins(agreement, steps_apart)
     trained = Trained(
         train_loss=history.train_loss[1:],
         select_loss=history.select,
@@ -82,7 +81,9 @@ def quantize(
         agreement=agreement,
         steps_apart=steps_apart,
     )
-    (out / "qat.json").write_text(json.dumps(asdict(trained), indent=1) + "\n")
+    twins = gate("torch equals onnxruntime", agreement=agreement, steps_apart=steps_apart)
+    write_result(out, gates=[twins], facts={"qat": trained})
+    check_twins(agreement, steps_apart)
     finish(config, quantized, reference, checkpoint, splits, out)
 
 

@@ -8,7 +8,6 @@ found by bisection on the graphs themselves.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -159,16 +158,6 @@ def mean_cosine(found: Outputs, expected: Outputs) -> float:
 def spread(feeds: Feeds, count: int) -> Feeds:
     """About `count` of them, evenly from the shortest to the longest."""
     return feeds[:: max(1, len(feeds) // count)]
-
-
-def save(found: Sensitivity, out: Path) -> None:
-    (out / "sensitivity.json").write_bytes(_SENSITIVITY.dump_json(found, indent=2))
-
-
-def load_sensitivity(folder: Path) -> Sensitivity | None:
-    """What `save` wrote; None where nothing was to be met."""
-    path = folder / "sensitivity.json"
-    return _SENSITIVITY.validate_json(path.read_bytes()) if path.is_file() else None
 
 
 def _first(found: Mapping[str, np.ndarray], results: Sequence[str]) -> np.ndarray:

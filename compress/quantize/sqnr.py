@@ -11,17 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from pydantic import TypeAdapter
 
 from compress.errors import GateError
 from compress.graph.gates import check_outputs
 from compress.quantize.activations import collect
 from compress.quantize.layers import ALONE, beside, quantized_layers
 from compress.schema.report import LayerError, LayerErrors
+from compress.stages.result import gate, write_result
 
 TEXTS = 16  # of the calibration split
 LIMIT_DB = 150.0  # beyond what float32 can tell apart; stands for "equal"
-_ERRORS = TypeAdapter(LayerErrors)
 _ADVICE = (
     "leave it in float with quantize.exclude, or try quantize.smooth=0.7 (transformers) or "
     "quantize.equalize=true (convolutions)"
@@ -71,7 +70,7 @@ def measure(reference: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Feeds
 def check(
     errors: tuple[LayerError, ...], floor_db: float, texts: int, out: Path, advice: str = _ADVICE
 ) -> None:
-    """Write `out/sqnr.json`; raise GateError, with `advice`, where a layer alone lies below the floor."""
+    """Note the errors in `out/stage.json`; raise GateError where a layer alone lies below the floor."""
     found = LayerErrors(
         floor_db=floor_db,
         texts=texts,
@@ -79,7 +78,9 @@ def check(
         worst_db=min((error.sqnr_db for error in errors), default=LIMIT_DB),
         layers=errors,
     )
-    (out / "sqnr.json").write_bytes(_ERRORS.dump_json(found, indent=2))
+    numbers = {name: value for name, value in vars(found).items() if name != "layers"}
+    passed = gate("every layer alone near its float twin", **numbers)
+    write_result(out, gates=[passed], facts={"layer_errors": found})
     broken = [error for error in errors if not error.alone_db >= floor_db]
     if broken:
         raise GateError(
@@ -88,12 +89,6 @@ def check(
             allowed=f"at least {floor_db:g} dB of signal over noise (quantize.min_sqnr_db)",
             next=advice,
         )
-
-
-def load_layer_errors(folder: Path) -> LayerErrors | None:
-    """What `check` wrote; None where the folder holds no int8 graph."""
-    path = folder / "sqnr.json"
-    return _ERRORS.validate_json(path.read_bytes()) if path.is_file() else None
 
 
 def _energy(values: np.ndarray) -> float:

@@ -3,7 +3,6 @@
 The products become onnxruntime's MatMulNBits; embedding and head of a tied model are stored once.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,12 +32,10 @@ from compress.quantize.language_layers import (
 )
 from compress.quantize.layerwise import Recipe, Rounded, round_layers
 from compress.schema.report import LayerError
+from compress.stages.result import write_result
 from compress.system.memory import give_back
 
-FACTS = "blocks.json"
-
-
-Plan = tuple[Recipe, dict[str, Any]]  # and what blocks.json says of how it was chosen
+Plan = tuple[Recipe, dict[str, Any]]  # and what stage.json says of how it was chosen
 
 
 def quantize(
@@ -110,8 +107,8 @@ def _quantize(
         made.errors, config.min_sqnr_db, made.windows, out, "more bits, a smaller block, or quantize.exclude"
     )
     level = choose_level(graph / "model.onnx", target, made.checked, config.accuracy_level)
-    (out / FACTS).write_text(json.dumps({**level, **made.facts, "windows": made.windows}, indent=2))
-    check_divergence(level["kl"], config.max_kl)
+    write_result(out, facts={"blocks": {**level, **made.facts, "windows": made.windows}})
+    check_divergence(level["kl"], config.max_kl, out)
 
 
 def _make(

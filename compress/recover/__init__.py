@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.config.recover import RecoverConfig, TrainConfig
+from compress.models import shipped_files
 from compress.registry import implementation
+from compress.stages.result import write_result
 
 
 def recover(
@@ -13,6 +15,7 @@ def recover(
 ) -> None:
     """Train the checkpoint `student` towards `teacher`; `scratch` keeps the progress of a killed run."""
     implementation(config)(config, student, teacher, splits, out, scratch)
+    write_result(out, ships=shipped_files(out))
 
 
 def train_baseline(
@@ -26,3 +29,4 @@ def train_baseline(
 ) -> None:
     """Train the net that `builder` makes of `kwargs`, from nothing; `scratch` as in `recover`."""
     implementation(config)(config, builder, kwargs, facts, splits, out, scratch)
+    write_result(out, ships=shipped_files(out))

@@ -31,7 +31,7 @@ COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidd
 def recover(
     config: Distill, student_folder: Path, teacher_folder: Path, splits: Path, out: Path, scratch: Path
 ) -> None:
-    """Write the best student seen on the select split, and `recover.json` with the curve.
+    """Write the best student seen on the select split, and note the curve.
 
     Raises GateError when the loss is not finite.
     """

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def recover(
     config: DistillLogits, student_folder: Path, teacher_folder: Path, splits: Path, out: Path, scratch: Path
 ) -> None:
-    """Write the best student seen on the select split, and `recover.json` with the curve.
+    """Write the best student seen on the select split, and note the curve.
 
     Raises DataError for too little text, ConfigError for windows longer than the model's, GateError when
     the loss is not finite.

@@ -97,7 +97,7 @@ def _gates(report: Report) -> Section:
 
 def noise(report: Report) -> tuple[str, ...]:
     """Why the timing may not be trusted; empty on a quiet machine."""
-    return tuple(str(line) for line in _list(report.notes.get("noise")))
+    return report.noise
 
 
 def noise_advice(report: Report) -> tuple[str, ...]:
@@ -253,20 +253,21 @@ def _shortened(nodes: list[str]) -> str:
 class Curve:
     """Loss by step; a loss is None where it was not taken."""
 
-    steps: list[float]
+    steps: list[int]
     train_loss: list[float | None]
     select_loss: list[float | None]
 
 
 def curve(report: Report) -> Curve | None:
     """The recovery's training curve, cut to the shortest of its lists; None where there is none."""
-    notes = report.notes.get("recover")
-    steps = _list(notes.get("steps")) if isinstance(notes, dict) else []
-    if not isinstance(notes, dict) or not steps:
+    found = report.recovery
+    if found is None or not found.steps:
         return None
-    losses = [_list(notes.get(name)) or [None] * len(steps) for name in ("train_loss", "select_loss")]
-    length = min(len(steps), *map(len, losses))
-    return Curve(steps=steps[:length], train_loss=losses[0][:length], select_loss=losses[1][:length])
+    steps = list(found.steps)
+    nothing: list[float | None] = [None] * len(steps)
+    train, select = list(found.train_loss) or nothing, list(found.select_loss) or nothing
+    length = min(len(steps), len(train), len(select))
+    return Curve(steps=steps[:length], train_loss=train[:length], select_loss=select[:length])
 
 
 def _recovery(report: Report) -> Section:
@@ -374,8 +375,7 @@ def _environment(report: Report) -> Section:
 
 
 def _reproduce(report: Report) -> Section:
-    command = str(report.notes.get("command", ""))
-    return Section(anchor="reproduce", title="How to reproduce", code=command)
+    return Section(anchor="reproduce", title="How to reproduce", code=report.command)
 
 
 def settings(config: dict[str, Any], prefix: str = "") -> list[str]:

@@ -4,15 +4,16 @@ Stages return these dataclasses, `pipeline` assembles them, `report/` draws them
 names; a metric carries its direction; an interval is a 95 % confidence interval.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from compress.errors import ArtifactError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,73 @@ class Sensitivity:
     macs_left_out: float  # share, 0 to 1
     tried: tuple[tuple[int, float], ...] = ()  # layers left out, cosine
     layers: tuple[LayerDamage, ...] = ()  # the most damage first; none where nothing had to be left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitiveLayers:
+    """Layers of a language model that read one tensor, and what 4 bits in them alone cost."""
+
+    names: tuple[str, ...]
+    bits: int  # chosen
+    kl: float  # nats a token
+    low_bytes: int  # in 4 bits
+    high_bytes: int  # in 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitChoice:
+    """How 4 and 8 bits were shared out."""
+
+    size_bytes: int  # of all weights
+    kl_of_the_sum: float  # nats a token: the sum over what has 4 bits
+    layers: tuple[SensitiveLayers, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightBlocks:
+    """A language model's weights in blocks of integers."""
+
+    bits: dict[str, int]  # layer -> bits
+    kl: float  # nats a token, of the whole model to its float graph
+    accuracy_level: int  # of the products: 4 rounds activations to 8 bits, 0 leaves them in float
+    kl_of_level: float | None = None  # at the level asked for; where that costs too much, level 0 is taken
+    kl_of_float_activations: float | None = None
+    choice: BitChoice | None = None  # of mixed bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothedLayers:
+    """Layers of a language model that read one tensor, as SmoothQuant left them."""
+
+    layers: tuple[str, ...]
+    alpha: float | None  # None: better left as they are
+    per_token: bool  # a scale for each token
+    kl: float  # nats a token, of 8 bits in them alone
+    blocks: bool  # in blocks of 8 bits instead, with float activations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """What a pruner cut."""
+
+    before: dict[str, tuple[int, ...]]  # kind -> width of each layer, as the next
+    after: dict[str, tuple[int, ...]]
+    dropped_layers: tuple[int, ...] = ()  # their numbers in the dense model
+    macs: dict[str, int] = field(default_factory=dict)  # before, after
+    calibration_tokens: int | None = None
+    bytes_per_token: dict[str, dict[str, float]] = field(default_factory=dict)  # before, after -> split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """How training after pruning went; an entry of each list a look at the select split."""
+
+    steps: tuple[int, ...]
+    train_loss: tuple[float | None, ...] = ()  # mean since the look before
+    select_loss: tuple[float | None, ...] = ()
+    select_cosine: tuple[float, ...] = ()
+    select_accuracy: tuple[float, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +362,8 @@ class Variant:
     quantization: Coverage | None = None
     layer_errors: LayerErrors | None = None
     sensitivity: Sensitivity | None = None
+    blocks: WeightBlocks | None = None
+    smoothing: tuple[SmoothedLayers, ...] = ()
     classification: ClassificationDetails | None = None
     language: LanguageDetails | None = None
     widths: dict[str, tuple[int, ...]] = field(default_factory=dict)  # kind -> width of each layer
@@ -390,7 +460,11 @@ class Report:
     limits: Limits | None = None
     pruning_sensitivity: PruningSensitivity | None = None
     options: dict[str, str] = field(default_factory=dict)  # config group -> option, which `config` lacks
-    notes: dict[str, Any] = field(default_factory=dict)  # training curve, noise verdict, provenance
+    command: str = ""  # that made the run
+    lineage: tuple[str, ...] = ()  # what was done to the model, in words
+    noise: tuple[str, ...] = ()  # why the timing may not be trusted
+    pruning: Pruning | None = None
+    recovery: Recovery | None = None
     schema_version: int = SCHEMA_VERSION
 
     def save(self, path: Path) -> None:
@@ -400,8 +474,8 @@ class Report:
     def load(path: Path) -> "Report":
         """Raises ArtifactError when `path` is not a report of this schema version."""
         try:
-            report = _ADAPTER.validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            report = _ADAPTER.validate_python(_upgraded(json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
             raise ArtifactError(
                 f"cannot read the report {path}",
                 found=str(error).splitlines()[0],
@@ -415,6 +489,19 @@ class Report:
                 next="redraw it with the release of the toolkit that wrote it",
             )
         return report
+
+
+def _upgraded(data: Any) -> Any:
+    """A report of version 1, whose `notes` had no types, as one of today; others as they are."""
+    if not isinstance(data, dict) or data.get("schema_version") != 1:
+        return data
+    notes = data.pop("notes", {})
+    facts = {name: notes[name] for name in ("command", "lineage", "noise") if notes.get(name)}
+    if (notes.get("prune") or {}).get("before"):
+        facts["pruning"] = notes["prune"]
+    if (notes.get("recover") or {}).get("steps"):
+        facts["recovery"] = notes["recover"]
+    return {**data, **facts, "schema_version": SCHEMA_VERSION}
 
 
 _ADAPTER = TypeAdapter(Report)

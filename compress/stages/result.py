@@ -3,8 +3,9 @@
 It lies in the stage's folder as stage.json, and is all that assembling and shipping know of a stage.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,7 +57,7 @@ def write_result(
         facts={**before.facts, **(facts or {})},
         ships=tuple(dict.fromkeys((*before.ships, *ships))),
     )
-    (out / FILE).write_bytes(_ADAPTER.dump_json(result, indent=1) + b"\n")
+    (out / FILE).write_text(json.dumps(asdict(result), indent=1) + "\n")
 
 
 def read_result(folder: Path) -> StageResult:

@@ -1,6 +1,5 @@
 """What the distillations of encoders and language models share beside the loop."""
 
-import json
 from abc import ABC
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from compress.config.recover import Distill, DistillLogits
 from compress.errors import GateError
 from compress.models.checkpoint import Facts
+from compress.stages.result import write_result
 from compress.training.loop import Plan, Trainer, rise_and_fall
 
 
@@ -73,9 +73,9 @@ class Distillation(Trainer, ABC):
         return float(loss.detach())
 
     def write(self, student: Student, out: Path, **curves: list[float]) -> None:
-        """The student, and `recover.json` with how training went; `curves`: an entry a look."""
+        """The student, and how training went as the fact `recovery`; `curves`: an entry a look."""
         history = asdict(self.history)
         del history["select"]
         step = f"distilled for {self.history.step} steps, {self.history.tokens / 1e6:.1f} M tokens"
         student.save(out, student.facts.after(step))
-        (out / "recover.json").write_text(json.dumps({**history, **curves}, indent=2))
+        write_result(out, facts={"recovery": {**history, **curves}})

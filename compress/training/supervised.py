@@ -1,6 +1,5 @@
 """Training of a classifier of images: on labels, and on a teacher's answers where there is one."""
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from compress.config.recover import Fit, Optimizer, Precision
 from compress.data import ImageSplits
 from compress.models.image_classifier import ImageClassifier
+from compress.stages.result import write_result
 from compress.system.malloc import keep_freed_memory
 from compress.training.augment import augment
 from compress.training.loop import History, Plan, Trainer
@@ -161,4 +161,4 @@ def write_history(history: History, out: Path) -> None:
         "best_epoch": history.best_look + 1,
         "seconds": history.seconds,
     }
-    (out / "recover.json").write_text(json.dumps(described, indent=1) + "\n")
+    write_result(out, facts={"recovery": described})

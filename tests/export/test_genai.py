@@ -13,6 +13,7 @@ from compress.errors import GateError, ModelError
 from compress.export import export, plain
 from compress.graph.decoder import Decoder
 from compress.models import load_causal_lm
+from compress.stages.result import read_result
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 
@@ -21,7 +22,7 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3",
 @pytest.mark.parametrize("config", [GenaiExport(), plain(GenaiExport())], ids=["genai", "optimum"])
 def test_it_computes_what_torch_computes(config, name, language_checkpoints, splits_folder, tmp_path):
     export(config, language_checkpoints[name], splits_folder, tmp_path)
-    numbers = json.loads((tmp_path / "parity.json").read_text())
+    numbers = read_result(tmp_path).gates[0].numbers
     assert numbers["min_cosine"] > 0.999999
     assert numbers["top1_agreement"] == 1.0
     decoder = Decoder(tmp_path / "model.onnx", capacity=32)
@@ -80,7 +81,7 @@ def test_genai_config_names_what_the_graph_takes(language_checkpoints, splits_fo
     export(GenaiExport(), language_checkpoints["qwen3"], splits_folder, tmp_path)
     described = json.loads((tmp_path / "genai_config.json").read_text())["model"]["decoder"]
     assert {each.name for each in tmp_path.iterdir()} == {
-        *("model.onnx", "model.onnx_data", "genai_config.json", "parity.json")
+        *("model.onnx", "model.onnx_data", "genai_config.json", "stage.json")
     }
     inputs = {each.name for each in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.input}
     assert {name for name in described["inputs"].values() if "%d" not in name} <= inputs

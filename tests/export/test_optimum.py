@@ -1,7 +1,6 @@
 """The exported file: right, checked, reproducible and free of traces of this machine."""
 
 import hashlib
-import json
 import socket
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from compress.errors import CompressError, GateError
 from compress.export import export, optimum, plain
 from compress.export.parity import parity
 from compress.prune import structured
+from compress.stages.result import read_result
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
 
@@ -41,11 +41,11 @@ def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, spl
     encoder = models.load(checkpoints[name])
     for texts in (splits.test.texts[:1], splits.test.texts[:9], ["river"], ["the river " * 100]):
         np.testing.assert_allclose(*run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
-    numbers = json.loads((tmp_path / "parity.json").read_text())
+    numbers = read_result(tmp_path).gates[0].numbers
     assert numbers["examples"] == 64
     assert numbers["max_abs_diff"] < 1e-5
     assert numbers["fused_layers"] == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "parity.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "stage.json"]
 
 
 @pytest.mark.parametrize(("opset_", "fuse", "written"), [(14, False, 14), (20, False, 20), (14, True, 23)])
@@ -85,7 +85,7 @@ def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
     export(OptimumExport(fuse=fuse), tmp_path / "small", splits_folder, tmp_path)
     found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(splits.test.texts))
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert json.loads((tmp_path / "parity.json").read_text())["fused_layers"] == fuse
+    assert read_result(tmp_path).gates[0].numbers["fused_layers"] == fuse
 
 
 # ---------------------------------------------------------------- the gate

@@ -1,6 +1,5 @@
 """Classifiers of images as ONNX: right, for any batch, and the same bytes again."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from compress.config.export import TorchExport
 from compress.errors import CompressError, GateError
 from compress.export import export, plain
 from compress.models import image_classifier
+from compress.stages.result import read_result
 
 
 @pytest.mark.parametrize("name", ["resnet", "depthwise", "vit"])
@@ -27,7 +27,7 @@ def test_it_computes_what_torch_computes(
         (found,) = session.run(["logits"], {"pixel_values": inputs["pixel_values"].numpy()})
         with torch.no_grad():
             assert np.allclose(found, model.run(inputs).numpy(), atol=1e-4)
-    assert json.loads((tmp_path / "parity.json").read_text())["examples"] == 30
+    assert read_result(tmp_path).gates[0].numbers["examples"] == 30
 
 
 def test_the_same_bytes_again(image_checkpoints, image_splits_folder, tmp_path):

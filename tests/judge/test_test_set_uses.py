@@ -65,7 +65,7 @@ def test_a_run_notes_the_models_it_made_and_says_so(finished):
             name: report["splits"][name]["fingerprint"] for name in ("test", "pairs/test")
         }
         assert line["experiment"] == "tiny"
-        assert line["command"] == report["notes"]["command"]
+        assert line["command"] == report["command"]
     assert report["splits"]["test"]["looks"] == {"looks": 2, "models": 2}
     assert report["splits"]["select"]["looks"] is None
     said = "looked at 2 times on this machine, for 2 models beside the dense one"

@@ -9,10 +9,12 @@ from torch import nn
 
 from compress import models
 from compress.config.prune import ChannelImportance, ChannelPrune
-from compress.prune import load_pruning_sensitivity, prune
+from compress.prune import prune
 from compress.prune.channel_sensitivity import KEPT
 from compress.prune.channels import sensitivity
 from compress.prune.examples import Labelled
+from compress.schema.report import PruningSensitivity
+from compress.stages.result import read_result
 
 
 def config(**changes):
@@ -89,10 +91,10 @@ def test_measuring_does_not_change_what_is_cut(kind, image_checkpoints, image_sp
         (tmp_path / name).mkdir()
         chosen = config(importance=kind, sensitivity=asked, round_to=2, keep=0.5)
         prune(chosen, image_checkpoints["resnet"], image_splits_folder, tmp_path / name)
-    for file in ("model.safetensors", "pruning.json", "prune.json"):
+    for file in ("model.safetensors", "pruning.json"):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
-    assert load_pruning_sensitivity(tmp_path / "without") is None
-    found = load_pruning_sensitivity(tmp_path / "with")
+    assert read_result(tmp_path / "without").fact("pruning_sensitivity", PruningSensitivity) is None
+    found = read_result(tmp_path / "with").fact("pruning_sensitivity", PruningSensitivity)
     assert {group.layer for group in found.groups} >= {"body.0.0", "body.2.first.0"}
 
 

@@ -1,6 +1,5 @@
 """Fewer channels: the widths that were asked for, a checkpoint that opens, importances that are right."""
 
-import json
 import shutil
 
 import numpy as np
@@ -18,6 +17,7 @@ from compress.prune.batch_norm import reestimate
 from compress.prune.channel_importance import mean_activations, prepare
 from compress.prune.examples import Labelled
 from compress.prune.sparse import train_sparse
+from compress.stages.result import read_result
 
 SCOPES = ("local", "global", "isomorphic")
 
@@ -49,7 +49,7 @@ def test_every_importance_cuts_and_the_checkpoint_opens(name, kind, pruned, imag
     dense, small = models.load(image_checkpoints[name]), models.load(out)
     assert small.widths()["conv2d"] == tuple(width // 2 for width in dense.widths()["conv2d"])
     assert small.widths()["linear"] == (3,)
-    assert json.loads((out / "reopened.json").read_text())["max_abs_diff"] < 1e-4
+    assert read_result(out).gates[0].numbers["max_abs_diff"] < 1e-4
     assert small.facts.lineage[-1].startswith(f"pruned ({kind.value}, local)")
     assert models.read_summary(out).macs == small.macs() < 0.5 * dense.macs()
 
@@ -73,7 +73,7 @@ def test_nets_of_transformers_are_cut_and_open_again(name, image_checkpoints, im
     models.import_model(ImageClassifierModel(source=f"path:{published}"), dense)
     for before, after in ((dense, once), (once, twice)):
         prune(config(), before, image_splits_folder, after)
-        assert json.loads((after / "reopened.json").read_text())["max_abs_diff"] < 1e-4
+        assert read_result(after).gates[0].numbers["max_abs_diff"] < 1e-4
         assert models.read_summary(after).macs < 0.7 * models.read_summary(before).macs
         assert not models.read_summary(after).keeps_checkpoint
     assert models.read_summary(dense).keeps_checkpoint

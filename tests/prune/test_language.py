@@ -23,6 +23,7 @@ from compress.prune.gated_ffn import narrow
 from compress.prune.language import calibration_windows
 from compress.prune.reload import check_reload
 from compress.prune.tokens import cut_vocabulary
+from compress.stages.result import read_result
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 TEXT = "The old river runs slowly under the city."
@@ -83,7 +84,7 @@ def test_every_cut_gives_a_model_that_stock_transformers_loads(
     assert torch.equal(*runs)
     assert len(after.facts.kept_tokens) == 288
     assert len(after.facts.kept_layers) == 1
-    summary = json.loads((tmp_path / "prune.json").read_text())
+    summary = read_result(tmp_path).facts["pruning"]
     assert summary["before"]["ffn"] == [64, 64]
     assert summary["after"]["ffn"] == [32]
     assert summary["bytes_per_token"]["before"]["counted"] >= summary["bytes_per_token"]["after"]["counted"]
@@ -100,7 +101,7 @@ def test_keeping_everything_changes_no_bit(
 
 def test_the_gate_opens_and_generates_in_a_fresh_process(language_checkpoints, splits_folder, tmp_path):
     prune(config(288, 0.5, 0.5, 0.5), language_checkpoints["smollm3"], splits_folder, tmp_path)
-    assert json.loads((tmp_path / "reload.json").read_text())["max_abs_diff"] < 1e-6
+    assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6
 
 
 @pytest.mark.slow
@@ -396,7 +397,7 @@ def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
         found = divergences(Walk(dense, windows), last_hidden(dense, windows), [0, 1])
     assert found == pytest.approx(wanted, rel=1e-3)
     prune(config(layers=0.5), language_checkpoints["gemma3_text"], splits_folder, tmp_path)
-    (dropped,) = json.loads((tmp_path / "prune.json").read_text())["dropped_layers"]
+    (dropped,) = read_result(tmp_path).facts["pruning"]["dropped_layers"]
     assert dropped == min(wanted, key=wanted.__getitem__)
 
 

@@ -10,25 +10,26 @@ from compress.config.prune import Keep, StructuredPrune
 from compress.errors import GateError
 from compress.prune import prune
 from compress.prune.reload import check_reload, check_reopened
+from compress.stages.result import read_result
 
 
 def test_a_pruned_checkpoint_passes(checkpoints, splits_folder, tmp_path):
     keep = Keep(ffn=0.5, heads=0.5, layers=0.5)
     prune(StructuredPrune(keep=keep, round_to=8), checkpoints["bert"], splits_folder, tmp_path)
-    assert json.loads((tmp_path / "reload.json").read_text())["max_abs_diff"] < 1e-6
+    assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6
 
 
 def test_a_pruned_classifier_passes(image_checkpoints, image_splits_folder, tmp_path):
     keep = Keep(ffn=0.5, heads=0.5, layers=0.5)
     prune(StructuredPrune(keep=keep, round_to=8), image_checkpoints["vit"], image_splits_folder, tmp_path)
-    assert json.loads((tmp_path / "reload.json").read_text())["max_abs_diff"] < 1e-6
+    assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6
 
 
 def test_a_classifier_opened_again_is_compared(image_checkpoints, copy_of):
     model, folder = models.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
     inputs = {name: torch.from_numpy(each) for name, each in models.read_check_inputs(folder).items()}
     check_reopened(model, folder, inputs)
-    assert json.loads((folder / "reopened.json").read_text())["max_abs_diff"] == 0
+    assert read_result(folder).gates[0].numbers["max_abs_diff"] == 0
     with torch.no_grad():
         model.module.net.classifier.bias[0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.5\d*\n  allowed: 0\.0001"):
@@ -42,7 +43,7 @@ def test_a_changed_classifier_is_caught(image_checkpoints, copy_of):
         model.module.net.classifier.bias[0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.5\d*; .*\n  allowed: 0\.0001"):
         check_reload(model, folder)
-    assert not (folder / "reload.json").exists()
+    assert not read_result(folder).gates
 
 
 @pytest.mark.slow
@@ -52,7 +53,7 @@ def test_a_changed_checkpoint_is_caught(checkpoints, copy_of):
         encoder.stack.layers()[1].ffn_out.weight[0, 0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.\d+.*\n  allowed: 0\.0001"):
         check_reload(encoder, folder)
-    assert not (folder / "reload.json").exists()
+    assert not read_result(folder).gates
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """What pruning does to a model: the right rows go, the rest computes what it should."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from compress.errors import ConfigError, ModelError
 from compress.prune import prune, structured
 from compress.prune.activation_stats import collect
 from compress.prune.selection import select_local
+from compress.stages.result import read_result
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
 HEADED = ("bert", "roberta", "distilbert")
@@ -45,7 +45,7 @@ def embed(encoder, texts):
 def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, texts, tmp_path):
     prune(config(), checkpoints[name], splits_folder, tmp_path)
     assert torch.equal(embed(models.load(tmp_path), texts), embed(models.load(checkpoints[name]), texts))
-    summary = json.loads((tmp_path / "prune.json").read_text())
+    summary = read_result(tmp_path).facts["pruning"]
     assert summary["before"] == summary["after"] == {"ffn": [64, 64], "heads": [4, 4]}
 
 
@@ -201,7 +201,7 @@ def test_at_least_one_layer_stays(checkpoints, texts):
 def test_facts_of_a_dropped_layer(checkpoints, splits_folder, tmp_path):
     prune(config(layers=0.5, ffn=0.5), checkpoints["bert"], splits_folder, tmp_path)
     facts = models.read_facts(tmp_path)
-    (dropped,) = json.loads((tmp_path / "prune.json").read_text())["dropped_layers"]
+    (dropped,) = read_result(tmp_path).facts["pruning"]["dropped_layers"]
     assert facts.kept_layers == (1 - dropped,)
     names = models.read_summary(tmp_path).layer_names
     assert names == {"ffn": (f"layer {1 - dropped}",), "heads": (f"layer {1 - dropped}",)}

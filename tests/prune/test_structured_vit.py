@@ -17,6 +17,7 @@ from compress.models.image_classifier import ImageClassifier
 from compress.prune import prune, structured
 from compress.prune.activation_stats import collect
 from compress.prune.examples import Labelled
+from compress.stages.result import read_result
 
 CLASSES = {
     "vit": (transformers.ViTConfig, transformers.ViTForImageClassification),
@@ -182,7 +183,7 @@ def test_stock_transformers_gives_equal_logits(kind, image_splits_folder, some, 
     )
     assert models.read_summary(tmp_path / "out").keeps_checkpoint
     assert small.facts.lineage == ("pruned (activation, local): ffn 96 to 32, heads 12 to 4",)
-    (dropped,) = json.loads((tmp_path / "out" / "prune.json").read_text())["dropped_layers"]
+    (dropped,) = read_result(tmp_path / "out").facts["pruning"]["dropped_layers"]
     assert small.facts.kept_layers == tuple(i for i in range(3) if i != dropped)
     names = tuple(f"layer {i}" for i in small.facts.kept_layers)
     assert models.read_summary(tmp_path / "out").layer_names == {"ffn": names, "heads": names}
@@ -204,7 +205,7 @@ def test_a_ragged_checkpoint_reloads_with_equal_logits_and_ships_without(
     structured.prune_heads(vit, chosen, some)
     structured.prune_ffn(vit, chosen, some)
     assert torch.equal(logits(vit, some.images), logits(small, some.images))
-    assert json.loads((tmp_path / "out" / "reopened.json").read_text())["max_abs_diff"] == 0
+    assert read_result(tmp_path / "out").gates[0].numbers["max_abs_diff"] == 0
     assert not models.read_summary(tmp_path / "out").keeps_checkpoint
     assert small.facts.lineage[-1].endswith("it ships as ONNX only")
 

@@ -7,8 +7,10 @@ import pytest
 
 from compress import models
 from compress.config.quantize import Calibrator, Int8Static
-from compress.quantize import load_coverage, load_layer_errors, load_sensitivity, quantize
+from compress.quantize import quantize
 from compress.quantize.layers import is_convolutional, positions_of, quantized_layers, restored
+from compress.schema.report import Coverage, LayerErrors, Sensitivity
+from compress.stages.result import read_result
 
 FLAGS = ("avx512_vnni",)
 
@@ -37,9 +39,9 @@ def test_it_stays_near_the_float_model(name, calibrator, int8, image_graphs, ima
     dense, small = (logits(folder / "model.onnx", inputs) for folder in (image_graphs[name], out))
     cosine = (dense * small).sum(1) / np.linalg.norm(dense, axis=1) / np.linalg.norm(small, axis=1)
     assert cosine.mean() > 0.98
-    covered = load_coverage(out).coverage_macs
+    covered = read_result(out).fact("coverage", Coverage).coverage_macs
     assert 0.9 < covered < 1 if name == "vit" else covered == 1  # its first convolution stays in float
-    assert load_layer_errors(out).worst_alone_db > 15
+    assert read_result(out).fact("layer_errors", LayerErrors).worst_alone_db > 15
 
 
 @pytest.mark.parametrize("name", ["resnet", "depthwise"])
@@ -119,7 +121,10 @@ def test_between_two_restored_layers_nothing_is_rounded(int8, image_graphs):
 
 def test_layers_stay_in_float_by_their_sensitivity(int8, executed):
     out = int8("depthwise", min_cosine=0.999999, min_coverage=0.3, bias_correction=True)
-    found, coverage = load_sensitivity(out), load_coverage(out)
+    found, coverage = (
+        read_result(out).fact("sensitivity", Sensitivity),
+        read_result(out).fact("coverage", Coverage),
+    )
     left = {layer.node for layer in found.layers if layer.left_out}
     assert 0 < len(left) < 6
     assert found.cosine > found.cosine_all
@@ -133,8 +138,8 @@ def test_layers_stay_in_float_by_their_sensitivity(int8, executed):
 
 def test_a_net_that_is_near_enough_stays_whole(int8):
     out = int8("resnet", min_cosine=0.5)
-    assert load_sensitivity(out).met
-    assert load_coverage(out).coverage_macs == 1
+    assert read_result(out).fact("sensitivity", Sensitivity).met
+    assert read_result(out).fact("coverage", Coverage).coverage_macs == 1
 
 
 @pytest.mark.parametrize(("name", "expected"), [("resnet", True), ("depthwise", True), ("vit", False)])

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ConfigError, GateError
-from compress.quantize import load_coverage
 from compress.quantize.coverage import check, excluded_nodes, measure
 from compress.schema.report import Coverage, SkippedNode
+from compress.stages.result import read_result
 
 node = helper.make_node
 
@@ -129,7 +129,7 @@ def test_the_floor(tmp_path):
     )
     coverage = Coverage(coverage_macs=0.9, coverage_bytes=0.5, skipped=skipped)
     check(coverage, 0.9, tmp_path)
-    assert load_coverage(tmp_path) == coverage
+    assert read_result(tmp_path).fact("coverage", Coverage) == coverage
     expected = (
         r"found:   90\.0% of multiply-accumulates; the quantizer left Gemm alone\n  allowed: at least 95\.0%"
     )

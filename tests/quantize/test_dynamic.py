@@ -8,7 +8,8 @@ import pytest
 
 from compress.config.quantize import Int8Dynamic, WeightType
 from compress.errors import ConfigError, GateError
-from compress.quantize import load_coverage
+from compress.schema.report import Coverage
+from compress.stages.result import read_result
 
 CASES = [("bert", True), ("bert", False), ("roberta", True), ("distilbert", True), ("mpnet", True)]
 
@@ -23,14 +24,14 @@ def weights(path):
 @pytest.mark.parametrize(("name", "fuse"), CASES)
 def test_near_to_float_and_integer_when_it_runs(name, fuse, quantized, cosine, executed):
     out = quantized(Int8Dynamic(), name, fuse)
-    found = load_coverage(out)
+    found = read_result(out).fact("coverage", Coverage)
     assert found.coverage_macs == 1.0
     assert found.coverage_bytes > 0.7
     assert {skipped.reason for skipped in found.skipped} == {"both inputs are activations"}
     assert cosine(out / "model.onnx", name) > 0.995
     operators = executed(out / "model.onnx")
     assert operators["DynamicQuantizeMatMul"] + operators["MatMulIntegerToFloat"] == 12
-    assert sorted(path.name for path in out.iterdir()) == ["coverage.json", "model.onnx", "sqnr.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["model.onnx", "stage.json"]
 
 
 def test_smaller_with_embeddings(quantized, graphs):
@@ -62,7 +63,7 @@ def test_twice_the_same_bytes(quantized):
 
 def test_what_is_excluded_stays_float_and_is_told(quantized, cosine):
     out = quantized(Int8Dynamic(exclude=[r"layer\.1/output"], min_coverage=0.5))
-    found = load_coverage(out)
+    found = read_result(out).fact("coverage", Coverage)
     assert found.coverage_macs == 1 - 2048 / 16384
     (skipped,) = (s for s in found.skipped if "exclude" in s.reason)
     assert "layer.1/output" in skipped.node

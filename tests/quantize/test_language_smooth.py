@@ -1,7 +1,5 @@
 """SmoothQuant on language models: the float graph stays what it was, and int8 comes nearer."""
 
-import json
-
 import numpy as np
 import onnx
 import pytest
@@ -11,10 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.config.quantize import Int8Smooth
 from compress.graph.decoder import Decoder
 from compress.models import load_causal_lm
-from compress.quantize import load_coverage, quantize
+from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph, computing
 from compress.quantize.language_layers import weights_of
-from compress.quantize.language_smooth import FACTS, Seen, _smoothed, output_errors, round_input, search
+from compress.quantize.language_smooth import Seen, _smoothed, output_errors, round_input, search
+from compress.schema.report import Coverage
+from compress.stages.result import read_result
 
 
 @pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma3_text", True), ("qwen2", False)])
@@ -24,8 +24,8 @@ def test_products_become_integer_and_the_model_stays_near(
     graph = language_graphs(name, fused)
     config = Int8Smooth(windows=4, max_kl=1.0, layer_kl=1.0)
     quantize(config, ("avx512_vnni",), graph, language_checkpoints[name], splits_folder, tmp_path)
-    assert load_coverage(tmp_path).coverage_macs == 1.0
-    told = json.loads((tmp_path / FACTS).read_text())
+    assert read_result(tmp_path).fact("coverage", Coverage).coverage_macs == 1.0
+    told = read_result(tmp_path).facts["smoothing"]
     assert told["kl"] < 0.3
     assert len(told["alphas"]) == 2 * 4 + 1
     nodes = onnx.load(tmp_path / "model.onnx").graph.node
@@ -44,13 +44,13 @@ def test_layers_that_do_not_bear_it_get_blocks(
         out.mkdir()
         config = Int8Smooth(windows=4, max_kl=1.0, layer_kl=limit)
         quantize(config, ("avx512_vnni",), graph, checkpoint, splits_folder, out)
-        told = json.loads((out / FACTS).read_text())
+        told = read_result(out).facts["smoothing"]
         nodes = onnx.load(out / "model.onnx").graph.node
         groups = sum(each["blocks"] for each in told["alphas"])
         assert groups == (0 if limit == 1.0 else 2 * 4 + 1)
         assert sum(node.op_type == "MatMulInteger" for node in nodes) == (0 if groups else 2 * 5 + 1)
         assert sum(node.op_type == "MatMulNBits" for node in nodes) == (2 * 5 + 1 if groups else 0)
-        assert load_coverage(out).coverage_macs == 1.0
+        assert read_result(out).fact("coverage", Coverage).coverage_macs == 1.0
         kl[limit] = told["kl"]
     assert kl[1e-9] < kl[1.0]
 

@@ -1,7 +1,6 @@
 """Training with rounding in place: nearer to the float net than without, and the file is what was trained."""
 
 import hashlib
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +13,12 @@ from onnx import numpy_helper
 from compress.config.quantize import Int8Qat, Int8Static
 from compress.errors import GateError, ModelError
 from compress.models import load
-from compress.quantize import load_coverage, load_layer_errors, load_sensitivity, quantize
+from compress.quantize import quantize
 from compress.quantize.activations import calibration_feeds
 from compress.quantize.qat import check_twins, loss
 from compress.quantize.sqnr import measure
+from compress.schema.report import Coverage, LayerErrors, Sensitivity
+from compress.stages.result import read_result
 
 FLAGS = ("avx512_vnni",)
 ROUGH = {"per_channel": False, "examples": 12, "min_sqnr_db": -100.0}  # much is lost
@@ -52,20 +53,20 @@ def test_nearer_to_the_float_net_than_without(made, logits, learned):
     dense = logits(learned[1] / "model.onnx")
     lost = [divergence(logits(folder / "model.onnx"), dense) for folder in (static, trained)]
     assert lost[1] < lost[0] / 2
-    told = json.loads((trained / "qat.json").read_text())
+    told = read_result(trained).facts["qat"]
     assert told["best_epoch"] > 0
     assert len(told["train_loss"]) == 4
     assert len(told["select_loss"]) == len(told["select_accuracy"]) == 5
     assert told["select_loss"][told["best_epoch"]] == min(told["select_loss"]) < told["select_loss"][0]
     assert told["agreement"] >= 0.95
-    assert load_coverage(trained).coverage_macs == 1
+    assert read_result(trained).fact("coverage", Coverage).coverage_macs == 1
 
 
 def test_layers_are_held_against_the_trained_floats(made, learned, image_splits_folder):
     """A weight that went two steps away is not two steps wrong."""
     out = made(replace(CONFIG, learning_rate=0.05, distill=0.0))
-    assert json.loads((out / "qat.json").read_text())["best_epoch"] > 0
-    found = load_layer_errors(out).layers
+    assert read_result(out).facts["qat"]["best_epoch"] > 0
+    found = read_result(out).fact("layer_errors", LayerErrors).layers
     feeds = calibration_feeds(learned[0], image_splits_folder, 30)
     beside_the_old = measure(onnx.load(learned[1] / "model.onnx"), onnx.load(out / "model.onnx"), feeds)
     apart = [sum(layer.alone_db for layer in layers) / 6 for layers in (found, beside_the_old)]
@@ -89,7 +90,7 @@ def test_twice_the_same_bytes(made):
 def test_training_that_harms_is_not_kept(made):
     wild = replace(CONFIG, epochs=1, learning_rate=10.0)
     trained, static = made(wild, "wild"), made(Int8Static(**ROUGH), "static")
-    told = json.loads((trained / "qat.json").read_text())
+    told = read_result(trained).facts["qat"]
     assert told["best_epoch"] == 0
     assert told["select_loss"][1] > told["select_loss"][0]
     weights = [
@@ -114,15 +115,15 @@ def test_fewer_images_an_epoch(made, monkeypatch):
 def test_on_other_grids(flags, made):
     """Symmetric activations, or weights of 7 bits, which this machine's kernels multiply all the same."""
     out = made(replace(CONFIG, epochs=1), flags=flags)
-    assert json.loads((out / "qat.json").read_text())["steps_apart"] <= 8
+    assert read_result(out).facts["qat"]["steps_apart"] <= 8
 
 
 def test_layers_may_stay_in_float_afterwards(made):
     out = made(replace(CONFIG, min_cosine=0.999999, min_coverage=0.3))
-    found = load_sensitivity(out)
+    found = read_result(out).fact("sensitivity", Sensitivity)
     assert any(layer.left_out for layer in found.layers)
     assert found.cosine > found.cosine_all
-    assert load_coverage(out).coverage_macs < 1
+    assert read_result(out).fact("coverage", Coverage).coverage_macs < 1
 
 
 def test_the_loss_by_hand():

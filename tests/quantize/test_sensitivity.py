@@ -10,10 +10,12 @@ from onnx import numpy_helper
 
 from compress import models
 from compress.config.quantize import Int8Dynamic, Int8Static
-from compress.quantize import left_out, load_coverage, load_sensitivity, quantize, without_exclusion
+from compress.quantize import left_out, quantize, without_exclusion
 from compress.quantize.activations import feeds_of
 from compress.quantize.layers import Layer, quantized_layers, restored
 from compress.quantize.sensitivity import affordable, by_price, fewest, leave_out, mean_cosine, rank, run
+from compress.schema.report import Coverage, Sensitivity
+from compress.stages.result import read_result
 
 
 def layer(name, macs, weights):
@@ -134,7 +136,10 @@ def weight_bytes(folder):
 def test_the_stage_leaves_out_tells_and_stays_above_its_floor(config, quantized):
     more = {"examples": 9} if config is Int8Static else {}
     folder = quantized(config(min_cosine=0.99999, min_coverage=0.75, **more))
-    found, coverage = load_sensitivity(folder), load_coverage(folder)
+    found, coverage = (
+        read_result(folder).fact("sensitivity", Sensitivity),
+        read_result(folder).fact("coverage", Coverage),
+    )
     assert left_out(folder)
     assert 0.75 <= coverage.coverage_macs == pytest.approx(1 - found.macs_left_out)
     products = {each.node for each in found.layers if each.left_out and each.macs}
@@ -154,6 +159,6 @@ def test_a_model_that_is_bad_whole_is_no_error(graphs, checkpoints, splits_folde
         splits_folder,
         tmp_path,
     )
-    found = load_sensitivity(tmp_path)
+    found = read_result(tmp_path).fact("sensitivity", Sensitivity)
     assert not found.met
     assert not [each for each in found.layers if each.macs and each.left_out]

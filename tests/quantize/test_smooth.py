@@ -12,9 +12,10 @@ from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 
 from compress.config.quantize import Int8Dynamic, Int8Static
-from compress.quantize import load_coverage
 from compress.quantize.activations import calibration_feeds, collect
 from compress.quantize.smooth import factors, smooth
+from compress.schema.report import Coverage
+from compress.stages.result import read_result
 
 magnitudes = arrays(np.float64, 4, elements=st.floats(1e-3, 1e3))
 
@@ -139,7 +140,7 @@ def test_quantized_it_is_integer_and_the_same_bytes_every_time(config, quantized
     first, second = (quantized(config, out=out) / "model.onnx" for out in "ab")
     digests = [hashlib.sha256(path.read_bytes()).digest() for path in (first, second)]
     assert digests[0] == digests[1]
-    assert load_coverage(first.parent).coverage_macs == 1.0
+    assert read_result(first.parent).fact("coverage", Coverage).coverage_macs == 1.0
     assert cosine(first) > 0.99
     operators = executed(first)
     assert operators["DynamicQuantizeMatMul"] + operators["MatMulIntegerToFloat"] == 12

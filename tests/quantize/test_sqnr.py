@@ -1,6 +1,5 @@
 """SQNR per layer: against numbers by hand, and against layers broken on purpose."""
 
-import json
 import math
 
 import numpy as np
@@ -12,10 +11,11 @@ from onnx import numpy_helper
 
 from compress.config.quantize import Calibrator, Int8Dynamic, Int8Static
 from compress.errors import GateError
-from compress.quantize import load_layer_errors
 from compress.quantize.activations import calibration_feeds, collect
 from compress.quantize.layers import quantized_layers
 from compress.quantize.sqnr import LIMIT_DB, check, measure, sqnr_db
+from compress.schema.report import LayerErrors
+from compress.stages.result import read_result
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_broken_layer_is_the_worst_and_fails_the_gate(factor, pair, tmp_path):
         GateError, match=r"rounding breaks a layer\n  found:   .*layer\.0/intermediate.* dB\n"
     ):
         check(errors, Int8Dynamic().min_sqnr_db, len(feeds), tmp_path)
-    assert json.loads((tmp_path / "sqnr.json").read_text())["worst_alone_db"] == errors[0].alone_db
+    assert read_result(tmp_path).facts["layer_errors"]["worst_alone_db"] == errors[0].alone_db
 
 
 def test_nan_is_told_as_such(pair):
@@ -105,11 +105,11 @@ def test_nan_is_told_as_such(pair):
 
 
 def test_the_stage_stores_and_enforces_it(quantized, tmp_path):
-    stored = load_layer_errors(quantized(Int8Dynamic()))
+    stored = read_result(quantized(Int8Dynamic())).fact("layer_errors", LayerErrors)
     assert (stored.floor_db, len(stored.layers)) == (5.0, 15)
     assert stored.worst_alone_db == stored.layers[0].alone_db > 20
     assert stored.worst_db == min(error.sqnr_db for error in stored.layers)
-    assert load_layer_errors(tmp_path) is None
+    assert read_result(tmp_path).fact("layer_errors", LayerErrors) is None
     clipped = Int8Static(calibrator=Calibrator.percentile, percentile=80.0, min_sqnr_db=20.0)
     with pytest.raises(GateError, match=r"rounding breaks \d+ layers"):
         quantized(clipped, out="clipped")

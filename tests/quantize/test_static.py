@@ -9,8 +9,9 @@ import pytest
 from compress import models
 from compress.config.quantize import Calibrator, Int8Static
 from compress.errors import ConfigError, GateError
-from compress.quantize import load_coverage
 from compress.quantize.static import FeedReader
+from compress.schema.report import Coverage
+from compress.stages.result import read_result
 
 CASES = [("bert", True), ("bert", False), ("roberta", True), ("distilbert", True), ("mpnet", True)]
 INTEGER = ("MatMulIntegerToFloat", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm")
@@ -19,7 +20,7 @@ INTEGER = ("MatMulIntegerToFloat", "QLinearMatMul", "DynamicQuantizeMatMul", "QG
 @pytest.mark.parametrize(("name", "fuse"), CASES)
 def test_near_to_float_and_integer_when_it_runs(name, fuse, quantized, cosine, executed):
     out = quantized(Int8Static(), name, fuse)
-    found = load_coverage(out)
+    found = read_result(out).fact("coverage", Coverage)
     assert found.coverage_macs == 1.0
     assert found.coverage_bytes > 0.7
     assert {skipped.reason for skipped in found.skipped} == {"both inputs are activations"}
@@ -27,7 +28,7 @@ def test_near_to_float_and_integer_when_it_runs(name, fuse, quantized, cosine, e
     assert cosine(out / "model.onnx", name) > 0.99
     operators = executed(out / "model.onnx")
     assert sum(operators[kind] for kind in INTEGER) == 12
-    assert sorted(path.name for path in out.iterdir()) == ["coverage.json", "model.onnx", "sqnr.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["model.onnx", "stage.json"]
 
 
 @pytest.mark.parametrize("fuse", [True, False])
@@ -49,7 +50,7 @@ def test_only_what_goes_into_products_with_weights_is_quantized(fuse, quantized)
 @pytest.mark.parametrize("flags", [("avx512_vnni",), ("asimd",)])
 def test_every_calibrator_takes_texts_of_all_lengths(calibrator, flags, quantized, cosine):
     out = quantized(Int8Static(calibrator=calibrator, examples=17), flags=flags)
-    assert load_coverage(out).coverage_macs == 1.0
+    assert read_result(out).fact("coverage", Coverage).coverage_macs == 1.0
     assert cosine(out / "model.onnx") > 0.97
 
 
@@ -128,7 +129,9 @@ def test_twice_the_same_bytes(quantized):
 
 
 def test_what_is_excluded_stays_float_and_is_told(quantized):
-    found = load_coverage(quantized(Int8Static(examples=9, exclude=[r"layer\.1/output"], min_coverage=0.5)))
+    found = read_result(
+        quantized(Int8Static(examples=9, exclude=[r"layer\.1/output"], min_coverage=0.5))
+    ).fact("coverage", Coverage)
     assert found.coverage_macs == 1 - 2048 / 16384
     assert [s.reason for s in found.skipped if "activations" not in s.reason] == [
         "excluded by quantize.exclude"

@@ -1,6 +1,5 @@
 """Language models in blocks of integers: architectures, exports, what is stored and what refused."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from compress.errors import ConfigError, GateError
 from compress.export import export
 from compress.graph.decoder import Decoder
 from compress.models import load_causal_lm
-from compress.quantize import load_coverage, load_layer_errors, quantize
+from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph
 from compress.quantize.fidelity import divergence
 from compress.quantize.language_layers import weights_of
-from compress.quantize.weight_only import FACTS
+from compress.schema.report import Coverage, LayerErrors
+from compress.stages.result import read_result
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3")
 QUICK = {"windows": 4, "max_kl": 100.0, "min_sqnr_db": 0.0}  # a random model is not near to itself in 4 bits
@@ -48,7 +48,7 @@ def counted(folder: Path) -> Counter[str]:
 
 
 def facts(folder: Path):
-    return json.loads((folder / FACTS).read_text())
+    return read_result(folder).facts["blocks"]
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
@@ -56,10 +56,10 @@ def facts(folder: Path):
 def test_every_layer_becomes_integer_and_eight_bits_stay_near(name, fused, run, language_graphs):
     folder = run(Int8Blocks(block_size=32, max_kl=0.2), name, fused)
     found = counted(folder)
-    assert load_coverage(folder).coverage_macs == 1.0
+    assert read_result(folder).fact("coverage", Coverage).coverage_macs == 1.0
     assert found["GatherBlockQuantized"] == 1
     assert found["MatMulNBits"] >= 2 * 4 + 1 - 2 * (name == "phi3" and not fused)
-    assert load_layer_errors(folder).worst_alone_db > 25
+    assert read_result(folder).fact("layer_errors", LayerErrors).worst_alone_db > 25
     assert facts(folder)["kl_of_float_activations"] < 0.02
     dense, small = (
         Decoder(path / "model.onnx", capacity=32).run(np.arange(2, 14))
@@ -112,7 +112,9 @@ def test_gptq_is_nearer_than_rounding_to_nearest(run, language_graphs, language_
 
 def test_a_layer_may_stay_in_float(run):
     folder = run(Int8Blocks(block_size=32, exclude=[r"layers\.1\.mlp\.down_proj"], min_coverage=0.5))
-    (skipped,) = (each for each in load_coverage(folder).skipped if "exclude" in each.reason)
+    (skipped,) = (
+        each for each in read_result(folder).fact("coverage", Coverage).skipped if "exclude" in each.reason
+    )
     assert "down_proj" in skipped.node
     assert counted(folder)["MatMul"] == 1
 

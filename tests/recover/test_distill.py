@@ -1,7 +1,6 @@
 """Distillation of a tiny pruned encoder: arithmetic, learning, resuming."""
 
 import dataclasses
-import json
 import random
 
 import pytest
@@ -17,6 +16,7 @@ from compress.errors import DataError, GateError
 from compress.prune import structured
 from compress.recover import distill, recover
 from compress.recover.distill import bucketed
+from compress.stages.result import read_result
 from compress.training.precision import wants_bfloat16
 
 
@@ -47,7 +47,7 @@ def pruned(checkpoints, splits, tmp_path_factory):
 
 @pytest.fixture
 def run(checkpoints, splits_folder, tmp_path):
-    """Distil from the dense BERT; the output folder and what recover.json says."""
+    """Distil from the dense BERT; the output folder and what its stage says."""
 
     def call(student, name="out", scratch="scratch", **changes):
         for folder in (name, scratch):
@@ -60,7 +60,7 @@ def run(checkpoints, splits_folder, tmp_path):
             tmp_path / name,
             tmp_path / scratch,
         )
-        return tmp_path / name, json.loads((tmp_path / name / "recover.json").read_text())
+        return tmp_path / name, read_result(tmp_path / name).facts["recovery"]
 
     return call
 
@@ -172,7 +172,7 @@ def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp
     encoder.save(tmp_path / "pruned", encoder.facts)
     folders = [tmp_path / "pruned", checkpoints[name], splits_folder, tmp_path / "out", tmp_path / "scratch"]
     recover(config(), *folders)
-    curve = json.loads((tmp_path / "out" / "recover.json").read_text())["select_cosine"]
+    curve = read_result(tmp_path / "out").facts["recovery"]["select_cosine"]
     assert max(curve) > curve[0]
 
 

@@ -1,7 +1,6 @@
 """Distillation of a tiny pruned language model: the loss by hand, learning, resuming."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from compress.models import load_causal_lm
 from compress.prune.tokens import cut_vocabulary
 from compress.recover import distill_logits, recover
 from compress.recover.distill_logits import Lessons, divergence, likeliest
+from compress.stages.result import read_result
 
 
 def config(**changes):
@@ -72,7 +72,7 @@ def run(teacher, splits, tmp_path):
         for folder in (name, scratch):
             (tmp_path / folder).mkdir(exist_ok=True)
         recover(config(**changes), student, teacher, splits, tmp_path / name, tmp_path / scratch)
-        return tmp_path / name, json.loads((tmp_path / name / "recover.json").read_text())
+        return tmp_path / name, read_result(tmp_path / name).facts["recovery"]
 
     return call
 

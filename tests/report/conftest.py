@@ -29,6 +29,7 @@ from compress.schema.report import (
     Profile,
     PrunedAlone,
     PruningSensitivity,
+    Recovery,
     Report,
     Score,
     SkippedNode,
@@ -249,18 +250,16 @@ def report() -> Report:
             integer_gops={"int8": 2240.0, "uint8": 610.0},
             cache_bytes=110_100_480,
         ),
-        notes={
-            "noise": [
-                "dense against itself: 1.00 [0.99, 1.01] at 1x128",
-                "1x32: the first and the last third differ by 1.2 %",
-            ],
-            "recover": {
-                "steps": STEPS,
-                "train_loss": [0.08 + 0.5 * math.exp(-step / 250) for step in STEPS],
-                "select_loss": [0.10 + 0.46 * math.exp(-step / 270) for step in STEPS],
-            },
-            "command": "compress run experiment=minilm prune.keep.ffn=0.5 prune.scope=global",
-        },
+        noise=(
+            "dense against itself: 1.00 [0.99, 1.01] at 1x128",
+            "1x32: the first and the last third differ by 1.2 %",
+        ),
+        recovery=Recovery(
+            steps=tuple(STEPS),
+            train_loss=tuple(0.08 + 0.5 * math.exp(-step / 250) for step in STEPS),
+            select_loss=tuple(0.10 + 0.46 * math.exp(-step / 270) for step in STEPS),
+        ),
+        command="compress run experiment=minilm prune.keep.ffn=0.5 prune.scope=global",
     )
 
 

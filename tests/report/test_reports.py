@@ -52,7 +52,8 @@ def hostile(report: Report) -> Report:
         gates=(Gate(name=EVIL, passed=False, numbers={EVIL: 1.0}),),
         environment={EVIL: EVIL, "packages": {EVIL: EVIL}},
         config={EVIL: EVIL, "prune": {EVIL: EVIL}},
-        notes=report.notes | {"noise": [EVIL], "command": EVIL},
+        noise=(EVIL,),
+        command=EVIL,
     )
 
 
@@ -225,10 +226,10 @@ def test_the_card_repeats_the_verdict_and_the_noise(report: Report) -> None:
     text = model_card(report, FACTS)
     assert "**The verdict: it meets its budget.**" in text
     assert "The machine was not quiet" in text
-    for line in (*report.verdict.reasons, *report.notes["noise"]):
+    for line in (*report.verdict.reasons, *report.noise):
         assert f"- {line}\n" in text
     quiet = dataclasses.replace(
-        report, notes={}, verdict=Verdict(ships=False, best="int8", reasons=("too big",))
+        report, noise=(), verdict=Verdict(ships=False, best="int8", reasons=("too big",))
     )
     text = model_card(quiet, FACTS)
     assert "**The verdict was not to ship it.**\n\n- too big\n" in text

@@ -6,7 +6,16 @@ from rich.console import Console
 
 from compress.report.sections import by_reason, curve, noise_advice, sections
 from compress.report.table import console_summary, escape_markdown, markdown_table, table_rows
-from compress.schema.report import Estimate, Looks, NearDuplicates, Noninferiority, Report, Score, SkippedNode
+from compress.schema.report import (
+    Estimate,
+    Looks,
+    NearDuplicates,
+    Noninferiority,
+    Recovery,
+    Report,
+    Score,
+    SkippedNode,
+)
 
 
 def printed(report: Report, width: int = 100) -> str:
@@ -120,7 +129,7 @@ def test_a_noisy_timing_that_is_reused_says_so(report: Report) -> None:
     )
     advice = "timed by an earlier run; to time again, on a quieter machine: target.seed=5"
     assert noise_advice(reused)[-1] == advice
-    assert noise_advice(dataclasses.replace(reused, notes={"noise": []})) == ()
+    assert noise_advice(dataclasses.replace(reused, noise=())) == ()
 
 
 def test_lower_is_better_is_said(report: Report) -> None:
@@ -210,15 +219,14 @@ def test_a_section_without_content_is_left_out(bare: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notes", "length"),
+    ("recovery", "length"),
     [
-        ({}, None),
-        ({"recover": None}, None),
-        ({"recover": {"steps": []}}, None),
-        ({"recover": {"steps": [0, 1, 2], "train_loss": [3.0, 2.0]}}, 2),
-        ({"recover": {"steps": [0, 1], "train_loss": [3.0, None], "select_loss": [1.0, 0.5]}}, 2),
+        (None, None),
+        (Recovery(steps=()), None),
+        (Recovery(steps=(0, 1, 2), train_loss=(3.0, 2.0)), 2),
+        (Recovery(steps=(0, 1), train_loss=(3.0, None), select_loss=(1.0, 0.5)), 2),
     ],
 )
-def test_a_curve_with_gaps(report: Report, notes: dict, length: int | None) -> None:
-    found = curve(dataclasses.replace(report, notes=notes))
+def test_a_curve_with_gaps(report: Report, recovery: Recovery | None, length: int | None) -> None:
+    found = curve(dataclasses.replace(report, recovery=recovery))
     assert (found and len(found.steps)) == length

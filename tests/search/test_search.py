@@ -562,7 +562,7 @@ def test_a_search_of_a_tiny_model(compress, tiny, tmp_path):
     assert "winner: trial" in done.stdout
     folder = tmp_path / "outputs" / "tiny" / "search-t"
     report = Report.load(folder / "best" / "report.json")
-    assert report.notes["command"].startswith("compress search")
+    assert report.command.startswith("compress search")
     assert (folder / "best" / "artifact" / "model.onnx").is_file()
     saved = json.loads((folder / "trials.json").read_text())
     assert len(saved) == 4

@@ -15,7 +15,9 @@ COVERAGE = Coverage(
 def test_what_was_written_in_parts_is_read_as_one(tmp_path: Path) -> None:
     write_result(tmp_path, gates=[gate("parity", max_abs_diff=1e-6)], ships=["model.onnx"])
     write_result(tmp_path, gates=[gate("coverage", macs=0.5)], facts={"coverage": COVERAGE, "level": 4})
-    write_result(tmp_path, facts={"level": 0}, ships=["model.onnx", "checkpoint/config.json"])
+    write_result(
+        tmp_path, facts={"level": 0, "loss": [float("inf")]}, ships=["model.onnx", "checkpoint/config.json"]
+    )
     result = read_result(tmp_path)
     assert [(each.name, each.numbers) for each in result.gates] == [
         ("parity", {"max_abs_diff": 1e-6}),
@@ -23,6 +25,7 @@ def test_what_was_written_in_parts_is_read_as_one(tmp_path: Path) -> None:
     ]
     assert result.fact("coverage", Coverage) == COVERAGE
     assert result.fact("level", int) == 0
+    assert result.facts["loss"] == [float("inf")]
     assert result.ships == ("model.onnx", "checkpoint/config.json")
 
 
@@ -37,7 +40,7 @@ def test_a_fact_of_another_kind(tmp_path: Path) -> None:
         ships: bool
 
     write_result(tmp_path, facts={"coverage": COVERAGE})
-    with pytest.raises(StoreError, match="coverage in stage.json is not a Other"):
+    with pytest.raises(StoreError, match=r"coverage in stage\.json is not a Other"):
         read_result(tmp_path).fact("coverage", Other)
 
 

@@ -11,6 +11,7 @@ from compress.config.recover import Finetune, Optimizer, Precision, Supervised
 from compress.errors import ConfigError
 from compress.recover import recover, train_baseline
 from compress.recover.baseline import preprocessing_of
+from compress.stages.result import read_result
 from compress.training.augment import augment, shifted, squares
 from compress.training.supervised import ClassifierTraining, distillation, one_cycle
 
@@ -113,9 +114,8 @@ def test_damaged_progress_starts_again(train, tmp_path):
 
 def test_it_stops_without_progress(train, monkeypatch):
     monkeypatch.setattr(ClassifierTraining, "score", lambda self: 0.5)
-    import json
 
-    told = json.loads((train(epochs=50, patience=3) / "recover.json").read_text())
+    told = read_result(train(epochs=50, patience=3)).facts["recovery"]
     assert len(told["steps"]) == 4
     assert told["best_epoch"] == 1
 
