@@ -70,10 +70,13 @@ def _run_points(start: Callable[[], None], folder: Path, points: Sequence[Sequen
 
 def finish_sweep(folder: Path) -> int:
     """Write the sweep's reports from its points' folders, print the table; 1 where a point failed."""
-    from compress.judge.sweep import write_sweep
+    from compress.judge.sweep import read_sweep
+    from compress.report.sweep import write_sweep
     from compress.report.sweep_table import sweep_table
 
-    console.print(sweep_table(write_sweep(folder), console.width))
+    sweep = read_sweep(folder)
+    write_sweep(sweep, folder)
+    console.print(sweep_table(sweep, console.width))
     console.print(f"report:   {folder / 'report.html'}", soft_wrap=True)
     missing = failed(folder)
     if missing:

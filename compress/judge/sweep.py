@@ -15,13 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ArtifactError
 from compress.judge.sweep_fronts import fronts
-from compress.report import _publish
-from compress.report.section import kept as kept_variant
-from compress.report.sweep_figures import parallel, pareto
-from compress.report.sweep_pages import sweep_html, sweep_markdown
-from compress.report.sweep_table import plain, sweep_csv
+from compress.report.section import best_variant
 from compress.schema.report import Estimate, Report, Score, Variant
-from compress.schema.sweep import Baseline, Kept, Point, Status, Sweep
+from compress.schema.sweep import Baseline, Kept, Point, Status, Sweep, setting_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,35 +28,6 @@ class _PointFile:
 
 
 _POINT = TypeAdapter(_PointFile)
-_SWEEP = TypeAdapter(Sweep)
-
-
-def write_sweep(folder: Path) -> Sweep:
-    """Write sweep.json, sweep.csv, report.md, report.html and the figures as svg, each whole or not at all.
-
-    The same files of the points give the same bytes. A figure without data is removed. Raises ArtifactError
-    when `folder` holds no point.
-    """
-    sweep = read_sweep(folder)
-    figures = {
-        "pareto_latency": pareto(sweep, "latency"),
-        "pareto_size": pareto(sweep, "size"),
-        "pareto_memory": pareto(sweep, "memory"),
-        "settings": parallel(sweep),
-    }
-    texts = {
-        "sweep.json": _SWEEP.dump_json(sweep, indent=2).decode() + "\n",
-        "sweep.csv": sweep_csv(sweep),
-        **{f"{name}.svg": svg for name, svg in figures.items()},
-        "report.md": sweep_markdown(sweep, [name for name, svg in figures.items() if svg]),
-        "report.html": sweep_html(sweep, figures),
-    }
-    for name, text in texts.items():
-        if text:
-            _publish(folder / name, text)
-        else:
-            (folder / name).unlink(missing_ok=True)
-    return sweep
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -175,7 +142,7 @@ def _baseline(runs: Sequence[Report], metric: str, workloads: Sequence[str]) -> 
 
 def _kept(report: Report, metric: str, baseline: Baseline | None) -> Kept:
     """Without a baseline in common, latencies stay as they were timed."""
-    best, dense = kept_variant(report), report.variants[0]
+    best, dense = best_variant(report), report.variants[0]
     drop, speedup = best.drop_from_dense.get(metric), best.speedup
     if best is dense:  # it neither drops nor gains
         drop = Estimate(value=0.0, ci95=(0.0, 0.0))
@@ -228,14 +195,14 @@ def _ships(points: Sequence[Point], workloads: Sequence[str]) -> tuple[tuple[int
 def _varying(points: Sequence[Point]) -> tuple[str, ...]:
     known = [point.settings for point in points if point.overrides]
     keys = dict.fromkeys(key for settings in known for key in settings)
-    return tuple(key for key in keys if len({plain(settings.get(key)) for settings in known}) > 1)
+    return tuple(key for key in keys if len({setting_value(settings.get(key)) for settings in known}) > 1)
 
 
 def _same_settings(points: Sequence[Point]) -> tuple[tuple[int, ...], ...]:
     groups: dict[frozenset[tuple[str, float | str | None]], list[int]] = defaultdict(list)
     for point in points:
         if point.overrides:
-            groups[frozenset((k, plain(v)) for k, v in point.settings.items())].append(point.number)
+            groups[frozenset((k, setting_value(v)) for k, v in point.settings.items())].append(point.number)
     return tuple(tuple(numbers) for numbers in groups.values() if len(numbers) > 1)
 
 

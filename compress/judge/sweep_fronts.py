@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from compress.judge.pareto import Direction, hypervolume, non_dominated
-from compress.report.format import _decimals, _fixed
+from compress.report.format import decimals_of, fixed
 from compress.schema.report import Estimate
 from compress.schema.sweep import Baseline, Domination, Front, Kept, Kind, Place, Point
 
@@ -141,8 +141,8 @@ def _why(winner: Place, loser: Place, kind: Kind, unit: str) -> str:
 def _versus(a: float, b: float, less: str, equal: str, unit: str = "") -> str:
     """Both values with as many decimals as it takes to see that they differ."""
     if a == b:
-        return f"{equal} ({_fixed(a, _decimals(a))}{unit})"
-    decimals = _decimals(a, b)
-    while _fixed(a, decimals) == _fixed(b, decimals) and decimals < 15:
+        return f"{equal} ({fixed(a, decimals_of(a))}{unit})"
+    decimals = decimals_of(a, b)
+    while fixed(a, decimals) == fixed(b, decimals) and decimals < 15:
         decimals += 1
-    return f"{less} ({_fixed(a, decimals)} vs {_fixed(b, decimals)}{unit})"
+    return f"{less} ({fixed(a, decimals)} vs {fixed(b, decimals)}{unit})"

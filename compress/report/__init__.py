@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from compress.report.files import beside, publish
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
 from compress.schema.report import Report
@@ -18,7 +19,7 @@ def write_reports(report: Report, folder: Path) -> None:
     cannot be read back.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(folder / "report.json")
+    temporary = beside(folder / "report.json")
     try:
         report.save(temporary)
         Report.load(temporary)
@@ -31,18 +32,5 @@ def write_reports(report: Report, folder: Path) -> None:
 def redraw(folder: Path) -> None:
     """Make report.md and report.html again from report.json. Raises ArtifactError when it is no report."""
     report = Report.load(folder / "report.json")
-    _publish(folder / "report.md", report_markdown(report))
-    _publish(folder / "report.html", report_html(report))
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _publish(path: Path, text: str) -> None:
-    temporary = _beside(path)
-    try:
-        temporary.write_bytes(text.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    publish(folder / "report.md", report_markdown(report))
+    publish(folder / "report.html", report_html(report))

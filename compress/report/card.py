@@ -4,20 +4,19 @@ Plain YAML instead of huggingface_hub's ModelCardData, which drops and rewrites 
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from compress.report.classification import summary
 from compress.report.format import interval, megabytes, percent, relevant_flags, run_lengths
-from compress.report.section import kept
+from compress.report.grid import escape_markdown, markdown_grid
+from compress.report.html import templates
+from compress.report.section import best_variant
 from compress.report.sections import noise, settings
-from compress.report.table import escape_markdown, markdown_grid, markdown_table
+from compress.report.table import markdown_table
 from compress.schema.report import Report
 
-TEMPLATES = Path(__file__).parent / "templates"
 _FACTS = (
     "base_model", "license", "source", "inputs", "outputs", "max_length", "pipeline_tag", "example_code"
 )  # fmt: skip
@@ -29,15 +28,8 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
     `facts`, all optional: base_model, license, source, pipeline_tag, example_code: text; inputs, outputs:
     name -> description; max_length: tokens.
     """
-    best, dense = kept(report), report.variants[0]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,  # Markdown, not HTML: every value passes through the filter `md`
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    best, dense = best_variant(report), report.variants[0]
+    environment = templates(autoescape=False)  # Markdown, not HTML
     environment.filters |= {"md": escape_markdown, "percent": percent, "megabytes": megabytes}
     return environment.get_template("card.md.j2").render(
         report=report,
@@ -61,7 +53,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
 
 def front_matter(report: Report, facts: Mapping[str, Any]) -> str:
     """YAML between the dashes; a fact that is unknown is left out, never guessed."""
-    best = kept(report)
+    best = best_variant(report)
     data = {
         "license": facts.get("license"),
         "base_model": facts.get("base_model"),
@@ -76,12 +68,12 @@ def front_matter(report: Report, facts: Mapping[str, Any]) -> str:
 
 
 def _relation(report: Report) -> str:
-    return "quantized" if kept(report).quantization else "finetune"
+    return "quantized" if best_variant(report).quantization else "finetune"
 
 
 def _drop(report: Report) -> str:
-    found = kept(report).drop_from_dense.get(report.primary_metric)
-    return interval(found.value, found.ci95) if found else ""
+    drop = best_variant(report).drop_from_dense.get(report.primary_metric)
+    return interval(drop.value, drop.ci95) if drop else ""
 
 
 def _settings(report: Report, group: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from compress.report.format import MISSING, interval, number, p_value
-from compress.report.section import Picture, Section, kept
+from compress.report.section import Picture, Section, best_variant
 from compress.schema.report import ChangedAnswer, ClassificationDetails, Report, Variant
 
 CLASSES_SHOWN = 20
@@ -15,7 +15,7 @@ def answer_sections(report: Report) -> list[Section]:
 
 def summary(report: Report) -> list[str]:
     """What became of the kept variant's answers, a sentence each; empty for what is no classifier."""
-    best, dense = kept(report), report.variants[0]
+    best, dense = best_variant(report), report.variants[0]
     found = best.classification
     if found is None:
         return []
@@ -71,7 +71,7 @@ def _against(found: ClassificationDetails) -> tuple[str, ...]:
 
 def _classes(report: Report) -> Section:
     """A row per class, the one in which the kept variant lost the most first."""
-    classified, best = _classified(report), kept(report)
+    classified, best = _classified(report), best_variant(report)
     accuracies = [{each.name: each.accuracy for each in found.per_class} for _, found in classified]
     every = best.classification.per_class if best.classification else ()
     rows = [
@@ -95,7 +95,7 @@ def _classes(report: Report) -> Section:
 
 
 def _confusions(report: Report) -> Section:
-    dense, best = report.variants[0], kept(report)
+    dense, best = report.variants[0], best_variant(report)
     found = best.classification.confusions if best.classification else ()
     rows = [
         (each.label, each.answer, str(each.dense), str(each.variant), f"{each.variant - each.dense:+d}")
@@ -112,7 +112,7 @@ def _confusions(report: Report) -> Section:
 
 
 def _changed(report: Report) -> Section:
-    dense, best = report.variants[0], kept(report)
+    dense, best = report.variants[0], best_variant(report)
     found = best.classification.changed if best.classification else ()
     lines = (
         f"Of the test images whose answer changed from {dense.name} to {best.name}: those that went wrong "

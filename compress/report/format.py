@@ -9,34 +9,34 @@ DIGITS = 3
 _FLAG_PREFIXES = ("avx", "amx", "fma", "f16c", "sse4", "vnni", "neon", "asimd", "sve", "i8mm", "bf16")
 
 
-def _decimals(*values: float) -> int:
+def decimals_of(*values: float) -> int:
     """Decimals that give the largest of `values` three significant digits."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
 
 
-def _fixed(value: float, decimals: int) -> str:
+def fixed(value: float, decimals: int) -> str:
     # adding 0.0 turns the negative zero of a rounded small number into zero
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
 
 
 def number(value: float) -> str:
     """`0.5081 -> "0.508"`, `1234 -> "1230"`."""
-    return _fixed(value, _decimals(value))
+    return fixed(value, decimals_of(value))
 
 
 def bracket(value: float, ci95: tuple[float, float]) -> tuple[str, str]:
     """Value and interval with the same decimals, those of the largest: `("0.508", "[0.410, 0.590]")`."""
-    decimals = _decimals(value, *ci95)
-    return _fixed(value, decimals), f"[{_fixed(ci95[0], decimals)}, {_fixed(ci95[1], decimals)}]"
+    decimals = decimals_of(value, *ci95)
+    return fixed(value, decimals), f"[{fixed(ci95[0], decimals)}, {fixed(ci95[1], decimals)}]"
 
 
 def brief(value: float, ci95: tuple[float, float]) -> tuple[str, str]:
     """`bracket` with no more digits than the interval allows, which is two of its own width."""
     span = abs(ci95[1] - ci95[0])
-    coarse = 1 - math.floor(math.log10(span)) if 0 < span < math.inf else _decimals(value, *ci95)
-    decimals = min(coarse, _decimals(value, *ci95))
-    return _fixed(value, decimals), f"[{_fixed(ci95[0], decimals)}, {_fixed(ci95[1], decimals)}]"
+    coarse = 1 - math.floor(math.log10(span)) if 0 < span < math.inf else decimals_of(value, *ci95)
+    decimals = min(coarse, decimals_of(value, *ci95))
+    return fixed(value, decimals), f"[{fixed(ci95[0], decimals)}, {fixed(ci95[1], decimals)}]"
 
 
 def interval(value: float, ci95: tuple[float, float]) -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from compress.report import figures, layer_figures
 from compress.report.format import bracket, interval, megabytes, number, percent, speed_word
-from compress.report.section import kept
+from compress.report.section import best_variant
 from compress.report.sections import sections
 from compress.report.table import mark, table_rows
 from compress.schema.report import Report
@@ -17,11 +17,11 @@ from compress.schema.report import Report
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page_environment() -> Environment:
-    """Of all HTML pages: everything is escaped, a name that is missing is an error."""
+def templates(autoescape: bool = True) -> Environment:
+    """HTML escapes everything, Markdown by the filter `md`; a name that is missing is an error."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -30,7 +30,7 @@ def page_environment() -> Environment:
 
 
 def report_html(report: Report) -> str:
-    environment = page_environment()
+    environment = templates()
     # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
     drawn = {
         "time": Markup(figures.operators(report)),
@@ -57,7 +57,7 @@ def report_html(report: Report) -> str:
 
 def _cards(report: Report) -> list[dict[str, Any]]:
     """Headline numbers of the kept variant: title, big number, small print, tone (good, bad or none)."""
-    dense, best, metric = report.variants[0], kept(report), report.primary_metric
+    dense, best, metric = report.variants[0], best_variant(report), report.primary_metric
     beside = "" if best is dense else f"dense {megabytes(dense.size_bytes)} MB"
     cards = [{"title": "size", "big": f"{megabytes(best.size_bytes)} MB", "small": [beside], "tone": ""}]
     for workload, speedup in best.speedup.items():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from compress.report.format import MISSING, interval, number, percent
-from compress.report.section import Section, kept
+from compress.report.section import Section, best_variant
 from compress.schema.report import LanguageDetails, Report, Variant
 
 
@@ -94,7 +94,7 @@ def _writing(report: Report) -> Section:
 
 def _continuations(report: Report) -> Section:
     """What the dense model and the kept variant write, side by side."""
-    dense, best = report.variants[0], kept(report)
+    dense, best = report.variants[0], best_variant(report)
     found = best.language.continuations if best.language else ()
     names = (dense.name, best.name) if best is not dense else (dense.name,)
     rows = [

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from compress.report.figures import _BUDGET, _GREY, _PALETTE, _STYLE, _WIDTH, _svg, colors
 from compress.report.layers import SHOWN, shown_damage
 from compress.report.pruning import by_sensitivity, layer_widths, pruned
-from compress.report.section import kept
+from compress.report.section import best_variant
 from compress.schema.report import ChannelGroup, PruningSensitivity, Report
 
 _NAMED = 40  # layers, up to which each has its name on the axis
@@ -28,7 +28,7 @@ def widths(report: Report) -> str:
     cut = {kind: layers for kind, layers in kinds.items() if pruned(layers)}
     if not cut:
         return ""
-    dense, best = report.variants[0], kept(report)
+    dense, best = report.variants[0], best_variant(report)
     columns = 1 if max(map(len, cut.values())) > 12 or len(cut) == 1 else 2
     rows = -(-len(cut) // columns)
     with mpl.rc_context(_STYLE):
@@ -57,7 +57,7 @@ def widths(report: Report) -> str:
 
 def errors(report: Report) -> str:
     """Signal over noise of the worst layers in int8, alone and in the whole graph; empty without them."""
-    best = kept(report)
+    best = best_variant(report)
     found = best.layer_errors
     if found is None or not found.layers:
         return ""
@@ -79,7 +79,7 @@ def errors(report: Report) -> str:
 
 def damage(report: Report) -> str:
     """What each layer alone in int8 costs, the dearest first; empty where no layer was ranked."""
-    found = kept(report).sensitivity
+    found = best_variant(report).sensitivity
     if found is None or not found.layers:
         return ""
     layers = shown_damage(found)

@@ -1,8 +1,9 @@
 """report.md: the same story as report.html, for pull requests and terminals."""
 
+from compress.report.grid import escape_markdown, markdown_grid, markdown_list
 from compress.report.section import Section
 from compress.report.sections import sections
-from compress.report.table import escape_markdown, markdown_grid, markdown_table
+from compress.report.table import markdown_table
 from compress.schema.report import Report
 
 
@@ -12,7 +13,7 @@ def report_markdown(report: Report) -> str:
     parts = [
         f"# {escape_markdown(report.experiment)}",
         f"**{word}: {escape_markdown(verdict.best)}**",
-        "\n".join(f"- {escape_markdown(reason)}" for reason in verdict.reasons),
+        markdown_list(verdict.reasons),
         "## Results",
         f"Measured on the ONNX files themselves. Primary metric: {escape_markdown(report.primary_metric)}. "
         "Brackets are 95 % intervals; a drop is positive where the model got worse.",
@@ -25,7 +26,7 @@ def report_markdown(report: Report) -> str:
 def _drawn(section: Section) -> str:
     parts = [
         f"## {escape_markdown(section.title)}",
-        "\n".join(f"- {escape_markdown(line)}" for line in section.lines),
+        markdown_list(section.lines),
         markdown_grid(section.header, section.rows) if section.rows else "",
         # indented, not fenced: no text inside can close the block
         "\n".join("    " + line for line in section.code.splitlines()),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compress.report.format import MISSING, number, percent, run_lengths
-from compress.report.section import Section, kept
+from compress.report.section import Section, best_variant
 from compress.schema.report import ChannelGroup, Report, Variant
 
 
@@ -25,7 +25,7 @@ def layer_widths(report: Report) -> list[LayerWidth]:
 
     Layers are told by their names; where a report has none, by their number in each of the two.
     """
-    dense, best = report.variants[0], kept(report)
+    dense, best = report.variants[0], best_variant(report)
     found = []
     for kind, before in dense.widths.items():
         if not (after := best.widths.get(kind)):
@@ -70,7 +70,7 @@ def _widths(report: Report) -> Section:
         anchor="widths",
         title="Widths per layer",
         lines=tuple(_width_lines(report)),
-        header=("kind", "layer", report.variants[0].name, kept(report).name, "stays"),
+        header=("kind", "layer", report.variants[0].name, best_variant(report).name, "stays"),
         rows=rows,
     )
 

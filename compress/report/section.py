@@ -23,6 +23,6 @@ class Section:
     code: str = ""  # a command, verbatim
 
 
-def kept(report: Report) -> Variant:
+def best_variant(report: Report) -> Variant:
     """The variant the verdict names; the last one where a hand-made report names none that exists."""
     return next((v for v in report.variants if v.name == report.verdict.best), report.variants[-1])

@@ -20,7 +20,7 @@ from compress.report.format import (
 from compress.report.language import language_sections
 from compress.report.layers import layer_sections
 from compress.report.pruning import pruning_sections
-from compress.report.section import Section, kept
+from compress.report.section import Section, best_variant
 from compress.schema.report import KINDS, Report, SkippedNode, Split, Variant
 
 _NODES_SHOWN = 3
@@ -163,7 +163,7 @@ def _ms(value: float | None, total: float | None) -> str:
 
 def _operators(report: Report) -> Section:
     """The slowest operators of the variant that is kept."""
-    best = kept(report)
+    best = best_variant(report)
     rows = []
     for workload, found in best.profile.items():
         total = sum(each.ms for each in found.operators)

@@ -22,8 +22,8 @@ from compress.report.figures import (
     _svg,
 )
 from compress.report.format import MISSING, number
-from compress.report.sweep_table import plain, short_names
-from compress.schema.sweep import Front, Kind, Place, Point, Sweep
+from compress.report.sweep_table import short_names
+from compress.schema.sweep import Front, Kind, Place, Point, Sweep, setting_value
 
 _FRONT = _PALETTE[0]
 _SHIPS = _PALETTE[2]
@@ -178,8 +178,9 @@ _Axis = tuple[str, list[tuple[float, str]], dict[int, float]]
 
 def _ranks(label: str, key: str, points: Sequence[Point]) -> _Axis:
     """Numbers in their order, then words in the order in which they came."""
-    given = [plain(point.settings.get(key, MISSING)) for point in points]
-    written = {plain(value): value for point in points for value in [point.settings.get(key, MISSING)]}
+    texts = [point.settings.get(key, MISSING) for point in points]
+    given = [setting_value(text) for text in texts]
+    written = dict(zip(given, texts, strict=True))
     values = list(dict.fromkeys(given))
     amounts = [value for value in values if isinstance(value, float)]
     values = [*sorted(amounts), *(value for value in values if not isinstance(value, float))]

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from compress.report.format import interval, number
-from compress.report.html import page_environment
+from compress.report.grid import Cell, escape_markdown, markdown_grid, markdown_list
+from compress.report.html import templates
 from compress.report.sweep_table import SweepRow, baseline_cells, headers, rows
-from compress.report.table import Cell, escape_markdown
-from compress.schema.sweep import Front, Sweep
+from compress.schema.sweep import Domination, Front, Sweep
 
 _TITLES = {
     "pareto_latency": "Quality against latency",
@@ -44,11 +44,10 @@ def findings(sweep: Sweep) -> Iterator[str]:
         best = sweep.point(sweep.ships[0])
         yield f"#{best.number}: {', '.join(best.overrides) or 'no overrides'}."
         if best.kept:
-            found = [f"{interval(s.value, s.ci95)} x at {w}" for w, s in best.kept.speedup.items()]
-            drop = best.kept.drop
-            if drop:
-                found.append(f"drop {interval(drop.value, drop.ci95)} in {sweep.primary_metric}")
-            yield f"#{best.number} against the dense model: {', '.join(found)}." if found else ""
+            facts = [f"{interval(s.value, s.ci95)} x at {w}" for w, s in best.kept.speedup.items()]
+            if drop := best.kept.drop:
+                facts.append(f"drop {interval(drop.value, drop.ci95)} in {sweep.primary_metric}")
+            yield f"#{best.number} against the dense model: {', '.join(facts)}." if facts else ""
         yield f"Meet the budget, fastest first: {numbers(sweep.ships)}."
         if sweep.not_told_apart:
             yield f"May be as fast as #{best.number}, the intervals overlap: {numbers(sweep.not_told_apart)}."
@@ -66,8 +65,8 @@ def findings(sweep: Sweep) -> Iterator[str]:
     yield from sweep.doubts
 
 
-def numbers(found: Sequence[int]) -> str:
-    return ", ".join(f"#{n}" for n in found) or "none"
+def numbers(points: Sequence[int]) -> str:
+    return ", ".join(f"#{number}" for number in points) or "none"
 
 
 def counts(sweep: Sweep) -> str:
@@ -80,8 +79,8 @@ def dense_spread(sweep: Sweep) -> str:
     """How far the runs agree about one and the same model."""
     if sweep.baseline is None or not sweep.baseline.latency_ms:
         return ""
-    found = sweep.baseline.latency_range_ms
-    spread = (f"{number(low)} to {number(high)} ms at {w}" for w, (low, high) in found.items())
+    ranges = sweep.baseline.latency_range_ms
+    spread = (f"{number(low)} to {number(high)} ms at {w}" for w, (low, high) in ranges.items())
     return f"p50 of the dense model over the runs: {', '.join(spread)}."
 
 
@@ -117,9 +116,9 @@ def sweep_markdown(sweep: Sweep, figures: Sequence[str]) -> str:
     parts = [
         f"# {escape_markdown(sweep.experiment)}: {counts(sweep)}",
         f"**{headline(sweep)}**",
-        _list(findings(sweep)),
-        *_md_points(sweep),
-        *_md_unfinished(sweep),
+        markdown_list(findings(sweep)),
+        *_points(sweep),
+        *_unfinished(sweep),
         f"## {_TITLES['settings']}" if "settings" in drawn else "",
         drawn.get("settings", ""),
         f"## Pareto fronts\n\n{HOW_CERTAIN}" if sweep.fronts else "",
@@ -127,67 +126,49 @@ def sweep_markdown(sweep: Sweep, figures: Sequence[str]) -> str:
     for kind in ("latency", "size", "memory"):
         parts.append(drawn.get(f"pareto_{kind}", ""))
         for front in (front for front in sweep.fronts if front.kind == kind):
-            parts += [f"### Drop against {escape_markdown(front.cost)}", _list(front_lines(sweep, front))]
-            sure = {True: "certain", False: "point estimates only"}
-            parts.append(_list(f"#{d.number}: {d.why} ({sure[d.certain]})" for d in front.dominated))
+            title = f"### Drop against {escape_markdown(front.cost)}"
+            parts += [title, markdown_list(front_lines(sweep, front))]
+            parts.append(markdown_list(f"#{d.number}: {d.why} ({how_sure(d)})" for d in front.dominated))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _list(lines: Iterator[str]) -> str:
-    return "\n".join(f"- {escape_markdown(line)}" for line in lines if line)
+def how_sure(domination: Domination) -> str:
+    return "certain" if domination.certain else "point estimates only"
 
 
-def _grid(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Cells are Markdown already."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
-
-
-def _md_points(sweep: Sweep) -> list[str]:
+def _points(sweep: Sweep) -> list[str]:
     if sweep.baseline is None:
         return []
     header = ("point", *sweep.varying, *headers(sweep), "verdict", "on the front against")
     blank = [""] * len(sweep.varying)
     cells = [cell.text() for cell in baseline_cells(sweep, sweep.baseline)]
-    lines = [[escape_markdown(text) for text in (sweep.baseline.name, *blank, *cells, "baseline", "")]]
+    lines: list[list[str | Cell]] = [[sweep.baseline.name, *blank, *cells, "baseline", ""]]
     for row in rows(sweep):
-        n, note = row.point.number, tag(sweep, row)
-        texts = (*row.settings, *map(_md_cell, row.cells), row.verdict, row.fronts)
-        link = f"[#{n}]({n}/report.html){f' ({note})' if note else ''}"
-        lines.append([link, *(escape_markdown(text) for text in texts)])
-    fixed = f"All points: {', '.join(sweep.fixed)}." if sweep.fixed else ""
+        n = row.point.number
+        link = Cell(value=f"#{n}", link=f"{n}/report.html", note=tag(sweep, row))
+        lines.append([link, *row.settings, *map(_in_line, row.cells), row.verdict, row.fronts])
     legend = [
         f"Fastest at {sweep.workloads[0]} first." if sweep.workloads else "",
         HOW_COMPARED,
         dense_spread(sweep),
-        fixed,
+        f"All points: {', '.join(sweep.fixed)}." if sweep.fixed else "",
     ]
-    return [
-        "## Points",
-        _grid([escape_markdown(name) for name in header], lines),
-        *(escape_markdown(line) for line in legend),
-    ]
+    return ["## Points", markdown_grid(header, lines), *map(escape_markdown, legend)]
 
 
-def _md_cell(cell: Cell) -> str:
-    """A latency and its speed-up in one line, told apart."""
+def _in_line(cell: Cell) -> str:
+    """A latency and, in brackets, the speed-up that it comes from."""
     return cell.text("{value} ({interval}, {word})" if cell.word else "{value} {interval}")
 
 
-def _md_unfinished(sweep: Sweep) -> list[str]:
+def _unfinished(sweep: Sweep) -> list[str]:
     lines = [
-        [
-            f"[#{p.number}]({p.number}/)",
-            p.status,
-            *map(escape_markdown, (", ".join(p.overrides), p.error or "")),
-        ]
+        (Cell(value=f"#{p.number}", link=f"{p.number}/"), p.status, ", ".join(p.overrides), p.error or "")
         for p in sweep.points
         if p.kept is None
     ]
-    return (
-        ["## Points without a result", _grid(("point", "status", "settings", "error"), lines)]
-        if lines
-        else []
-    )
+    title = "## Points without a result"
+    return [title, markdown_grid(("point", "status", "settings", "error"), lines)] if lines else []
 
 
 # ---------------------------------------------------------------- HTML
@@ -195,25 +176,32 @@ def _md_unfinished(sweep: Sweep) -> list[str]:
 
 def sweep_html(sweep: Sweep, figures: dict[str, str]) -> str:
     """`figures`: svg text by name, empty where there is nothing to draw."""
-    environment = page_environment()
-    kinds = [(kind, [f for f in sweep.fronts if f.kind == kind]) for kind in ("latency", "size", "memory")]
-    return environment.get_template("sweep.html.j2").render(
-        sweep=sweep,
-        counts=counts(sweep),
-        headline=headline(sweep),
-        findings=[line for line in findings(sweep) if line],
-        headers=headers(sweep),
-        baseline=baseline_cells(sweep, sweep.baseline) if sweep.baseline else (),
-        rows=[(row, tag(sweep, row)) for row in rows(sweep)],
-        unfinished=[point for point in sweep.points if point.kept is None],
-        sections=[
-            (kind, _TITLES[f"pareto_{kind}"], [(front, list(front_lines(sweep, front))) for front in found])
-            for kind, found in kinds
-            if found
-        ],
-        how_compared=HOW_COMPARED,
-        how_certain=HOW_CERTAIN,
-        spread=dense_spread(sweep),
-        # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
-        figures={name: Markup(svg) for name, svg in figures.items()},
+    kinds = {kind: [f for f in sweep.fronts if f.kind == kind] for kind in ("latency", "size", "memory")}
+    return (
+        templates()
+        .get_template("sweep.html.j2")
+        .render(
+            sweep=sweep,
+            counts=counts(sweep),
+            headline=headline(sweep),
+            findings=[line for line in findings(sweep) if line],
+            headers=headers(sweep),
+            baseline=baseline_cells(sweep, sweep.baseline) if sweep.baseline else (),
+            rows=[(row, tag(sweep, row)) for row in rows(sweep)],
+            unfinished=[point for point in sweep.points if point.kept is None],
+            sections=[
+                (
+                    kind,
+                    _TITLES[f"pareto_{kind}"],
+                    [(front, list(front_lines(sweep, front))) for front in fronts],
+                )
+                for kind, fronts in kinds.items()
+                if fronts
+            ],
+            how_compared=HOW_COMPARED,
+            how_certain=HOW_CERTAIN,
+            spread=dense_spread(sweep),
+            # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
+            figures={name: Markup(svg) for name, svg in figures.items()},
+        )
     )

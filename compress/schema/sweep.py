@@ -4,6 +4,7 @@ Everything in it follows from the `point.json` and `report.json` of the points. 
 interval is a 95 % confidence interval.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -109,3 +110,12 @@ class Sweep:
 
     def point(self, number: int) -> Point:
         return next(point for point in self.points if point.number == number)
+
+
+def setting_value(text: str | None) -> float | str | None:
+    """What a setting is compared by: 0.5 and 0.50 are the same."""
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return text
+    return text if value is None or math.isnan(value) else value  # NaN does not equal itself

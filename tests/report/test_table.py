@@ -4,8 +4,9 @@ import io
 import pytest
 from rich.console import Console
 
+from compress.report.grid import escape_markdown
 from compress.report.sections import by_reason, curve, noise_advice, sections
-from compress.report.table import console_summary, escape_markdown, markdown_table, table_rows
+from compress.report.table import console_summary, markdown_table, table_rows
 from compress.schema.report import (
     Estimate,
     Looks,

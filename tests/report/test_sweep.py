@@ -19,15 +19,23 @@ from rich.console import Console
 
 import compress.schema.report
 from compress.errors import ArtifactError
-from compress.judge.sweep import read_sweep, write_sweep
+from compress.judge.sweep import read_sweep
 from compress.judge.sweep_fronts import front_of
+from compress.report.sweep import write_sweep
 from compress.report.sweep_table import short_names, sweep_table
 from compress.schema.report import Estimate, Latency, Report, Variant, Verdict
-from compress.schema.sweep import Front, Place
+from compress.schema.sweep import Front, Place, Sweep
 
 EVIL = "<script>alert('x')</script>&\"|$x^2$"
 FILES = {"sweep.json", "sweep.csv", "report.md", "report.html", "settings.svg"}
 FILES |= {f"pareto_{kind}.svg" for kind in ("latency", "size", "memory")}
+
+
+def written(folder: Path) -> Sweep:
+    """The reports of the points in `folder`, written beside them."""
+    sweep = read_sweep(folder)
+    write_sweep(sweep, folder)
+    return sweep
 
 
 def around(value: float, half: float) -> Estimate:
@@ -103,7 +111,7 @@ def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawn(folder: Path) -> dict[str, bytes]:
     """Drawing takes seconds, so the sweep is drawn once for all tests."""
-    write_sweep(folder)
+    written(folder)
     return contents(folder)
 
 
@@ -321,7 +329,11 @@ def test_redraw_in_another_process_and_place_gives_the_same_bytes(
         (tmp_path / str(number)).mkdir()
         for path in (folder / str(number)).iterdir():
             (tmp_path / str(number) / path.name).write_bytes(path.read_bytes())
-    code = "import pathlib, sys, compress.judge.sweep as s; s.write_sweep(pathlib.Path(sys.argv[1]))"
+    code = (
+        "import pathlib, sys\nfrom compress.judge.sweep import read_sweep\n"
+        "from compress.report.sweep import write_sweep\n"
+        "folder = pathlib.Path(sys.argv[1])\nwrite_sweep(read_sweep(folder), folder)"
+    )
     root = str(Path(compress.schema.report.__file__).parents[2])
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": root}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
@@ -336,7 +348,7 @@ def test_one_point_and_a_redraw(report: Report, tmp_path: Path) -> None:
     variants = tuple(dataclasses.replace(v, latency_ms=one) for v in report.variants)
     put(tmp_path, 0, ["prune.keep.ffn=0.5"], dataclasses.replace(report, variants=variants))
     (tmp_path / "settings.svg").write_text("left by an earlier sweep")
-    sweep = write_sweep(tmp_path)
+    sweep = written(tmp_path)
     files = contents(tmp_path)
     assert set(files) == FILES - {"settings.svg"}
     assert [found.members for found in sweep.fronts] == [(0,)] * 3
@@ -345,7 +357,7 @@ def test_one_point_and_a_redraw(report: Report, tmp_path: Path) -> None:
     assert "1 point: 1 done" in text_of(files["report.html"].decode())
     assert "All points: prune.keep.ffn=0.5." in files["report.md"].decode()
     assert "optimistic" not in files["report.md"].decode()  # nothing was chosen
-    write_sweep(tmp_path)
+    written(tmp_path)
     assert contents(tmp_path) == files
 
 
@@ -354,7 +366,7 @@ def test_no_point_with_a_result(tmp_path: Path) -> None:
     put(tmp_path, 2, ["a=2"], status="done")  # but no report
     put(tmp_path, 10, ["a=3"], status="running")
     (tmp_path / "1").mkdir()
-    sweep = write_sweep(tmp_path)
+    sweep = written(tmp_path)
     assert [(p.number, p.status) for p in sweep.points] == [
         (0, "failed"), (1, "failed"), (2, "failed"), (10, "running")
     ]  # fmt: skip
@@ -391,7 +403,7 @@ def test_points_with_missing_workloads_and_the_dense_model_as_a_point(
     assert kept.comparable_ms["1x32"].value == 5.62
     # and a run in which nothing was measured
     put(tmp_path, 2, ["q=b"], bare)
-    sweep = write_sweep(tmp_path)
+    sweep = written(tmp_path)
     assert sweep.doubts == ()
     assert [found.missing for found in sweep.fronts] == [(2,), (0, 2), (0, 2), (), (0, 2)]
 
@@ -421,7 +433,7 @@ def test_hostile_text_stays_text(report: Report, tmp_path: Path) -> None:
     evil = dataclasses.replace(report, experiment=EVIL, variants=variants, verdict=verdict)
     put(tmp_path, 0, [f"{EVIL}={EVIL}"], evil)
     put(tmp_path, 1, [f"{EVIL}=1"], error=EVIL)
-    write_sweep(tmp_path)
+    written(tmp_path)
     html, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     assert "<script" not in html.lower()
     assert text_of(html).count(EVIL) > 5
@@ -433,7 +445,7 @@ def test_hostile_text_stays_text(report: Report, tmp_path: Path) -> None:
 
 def test_a_folder_without_points_is_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no sweep"):
-        write_sweep(tmp_path)
+        written(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
