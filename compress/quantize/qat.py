@@ -111,7 +111,7 @@ class RoundedTraining(Trainer):
     def epoch(self, seed: int) -> list[list[int]]:
         random, rows = torch.Generator().manual_seed(seed), len(self.data.train.labels)
         order = torch.randperm(rows, generator=random)[: self.config.images or rows]
-        return [batch.tolist() for batch in order.split(self.config.batch_size)]
+        return [batch.tolist() for batch in torch.split(order, self.config.batch_size)]
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
         pixels = self.model.inputs(self.data.train.images[rows])["pixel_values"]

@@ -61,7 +61,7 @@ class ClassifierTraining(Trainer):
     def epoch(self, seed: int) -> list[list[int]]:
         self.random = torch.Generator().manual_seed(seed)  # of the order, then of what augments
         order = torch.randperm(len(self.data.train.labels), generator=self.random)
-        batches = [rows.tolist() for rows in order.split(self.config.batch_size)]
+        batches = [rows.tolist() for rows in torch.split(order, self.config.batch_size)]
         return [rows for rows in batches if len(rows) > 1]  # one image has no variance to normalise by
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
@@ -92,7 +92,7 @@ class ClassifierTraining(Trainer):
         self.net.eval()
         right = 0
         labels = torch.from_numpy(self.data.select.labels)
-        for answers, expected in zip(self._answers(), labels.split(_SELECT_BATCH), strict=True):
+        for answers, expected in zip(self._answers(), torch.split(labels, _SELECT_BATCH), strict=True):
             right += int((answers == expected).sum())
         self.net.load_state_dict(own)
         return right / len(labels)
