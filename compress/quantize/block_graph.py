@@ -10,20 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo
+from onnx import helper, numpy_helper
 
+from compress.graph.weights import Weights, is_external
 from compress.quantize.blocks import Blocks, pack, rows_of, stacked
+from compress.quantize.smoothing import divide_input, matrix
 
 MICROSOFT = "com.microsoft"
 DATA = "model.onnx_data"
 INLINE_BYTES = 1_000_000_000  # a message of protobuf holds no more than 2 GB
-# Operator -> which input is its weight.
-_NORM_WEIGHT = {
-    "SimplifiedLayerNormalization": 1,
-    "SkipSimplifiedLayerNormalization": 2,
-    "RMSNormalization": 1,
-}
 TINY = 1e-12  # the least that a token is divided by
 _SMALL = 65_536  # bytes: read with the graph
 
@@ -54,9 +49,9 @@ class BlockGraph:
         self.folder = folder
         self.model = onnx.load(folder / "model.onnx", load_external_data=False)
         self.graph = self.model.graph
-        self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.weights = Weights(self.graph, "/scaled", folder)
         for tensor in self.graph.initializer:
-            if _external(tensor) and (values := self._read(tensor)).nbytes <= _SMALL:
+            if is_external(tensor) and (values := self.weights.read(tensor)).nbytes <= _SMALL:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(values), tensor.name))
 
     def products(self, linears: Mapping[str, np.ndarray]) -> list[Product]:
@@ -111,7 +106,7 @@ class BlockGraph:
         flat = f"{name}_table"
         width = blocks.columns * blocks.bits // 8
         codes, scales, zeros = self._put(name, blocks)
-        self._add(np.array([len(blocks.codes), width]), shape)
+        self.weights.add(shape, np.array([len(blocks.codes), width]))
         for node in self.graph.node:
             if node.op_type == "Gather" and node.name in tables:
                 made = helper.make_node(
@@ -129,35 +124,22 @@ class BlockGraph:
         self.graph.node.insert(0, helper.make_node("Reshape", [codes, shape], [flat], f"/{name}/table"))
 
     def divide_input(self, products: Sequence[Product], factors: np.ndarray) -> None:
-        """Divide what these products read by `factors` (channels,), whose inverse is in their weights.
+        """Divide what these products read by `factors` (channels,), whose inverse is in their weights."""
+        suffixes = "/divided", "/divided/inverse"
+        divide_input(self.graph, self.weights, self._nodes(products), factors, suffixes, ["Shape"])
 
-        In the weight of the norm that makes it, or in the columns of the other product that does (up_proj
-        in front of down_proj), where nothing else reads it; elsewhere by a Mul.
-        """
+    def _nodes(self, products: Sequence[Product]) -> list[onnx.NodeProto]:
         names = {product.node for product in products}
-        readers = [node for node in self.graph.node if node.name in names]
-        tensor = readers[0].input[0]
-        others = [node for node in self.graph.node if tensor in node.input and node.op_type != "Shape"]
-        alone = all(node.name in names for node in others)
-        if alone and self._fold(tensor, (1 / factors).astype(np.float32)):
-            return
-        divided = f"{tensor}/divided"
-        inverse = self._new(f"{divided}/inverse", (1 / factors).astype(np.float32))
-        made = helper.make_node("Mul", [tensor, inverse], [divided], divided)
-        place = min(index for index, node in enumerate(self.graph.node) if node.name in names)
-        for node in readers:
-            node.input[0] = divided
-        self.graph.node.insert(place, made)
+        return [node for node in self.graph.node if node.name in names]
 
     def scale_tokens(self, products: Sequence[Product]) -> None:
         """Divide each token these products read by its largest magnitude, and multiply what they make."""
         names = {product.node for product in products}
-        readers = [node for node in self.graph.node if node.name in names]
-        tensor = readers[0].input[0]
+        tensor = self._nodes(products)[0].input[0]
         size, scaled = f"{tensor}/size", f"{tensor}/scaled"
-        tiny = self._new(f"{size}/tiny", np.array(TINY, np.float32))
+        tiny = self.weights.put(f"{size}/tiny", np.array([TINY], np.float32))
         old = next(each.version for each in self.model.opset_import if not each.domain) < 18
-        axes = [] if old else [self._new(f"{size}/axes", np.array([-1], np.int64))]
+        axes = [] if old else [self.weights.put(f"{size}/axes", np.array([-1], np.int64))]
         made = [
             helper.make_node("Abs", [tensor], [f"{size}/abs"], f"{size}/abs"),
             helper.make_node("ReduceMax", [f"{size}/abs", *axes], [f"{size}/max"], f"{size}/max"),
@@ -183,39 +165,10 @@ class BlockGraph:
 
     def multiply_rows(self, product: Product, factors: np.ndarray) -> None:
         """Multiply what a MatMul's weight (channels, outputs) does to each input channel."""
-        node = next(node for node in self.graph.node if node.name == product.node)
+        (node,) = self._nodes([product])
         weight = self._matrix(node.input[1])
         assert weight is not None
-        node.input[1] = self._new(node.input[1], weight * factors[:, None])
-
-    def _fold(self, tensor: str, inverse: np.ndarray) -> bool:
-        makers = {output: node for node in self.graph.node for output in node.output}
-        node = makers[tensor]
-        index = _NORM_WEIGHT.get(node.op_type)
-        if node.op_type == "Mul":
-            index = next((i for i, name in enumerate(node.input) if name in self.tensors), None)
-        if index is not None:
-            scale = self._read(self.tensors[node.input[index]])
-            if scale.shape != inverse.shape or node.output[0] != tensor:
-                return False
-            node.input[index] = self._new(node.input[index], scale * inverse)
-            return True
-        for name in node.input if node.op_type == "Mul" else ():
-            maker = makers.get(name)
-            read_once = sum(name in other.input for other in self.graph.node) == 1
-            if maker is not None and maker.op_type == "MatMul" and read_once:
-                weight = self._matrix(maker.input[1])
-                if weight is not None and weight.shape[1] == len(inverse):
-                    maker.input[1] = self._new(maker.input[1], weight * inverse)
-                    return True
-        return False
-
-    def _new(self, name: str, value: np.ndarray) -> str:
-        """Several nodes may share the old one."""
-        while name in self.tensors:
-            name += "/scaled"
-        self._add(np.ascontiguousarray(value), name)
-        return name
+        node.input[1] = self.weights.put(node.input[1], weight * factors[:, None])
 
     def save(self, out: Path) -> Path:
         """Write `out/model.onnx`, with `model.onnx_data` beside it where it is large."""
@@ -223,8 +176,8 @@ class BlockGraph:
         if all(opset.domain != MICROSOFT for opset in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         for tensor in self.graph.initializer:
-            if _external(tensor):
-                tensor.CopyFrom(numpy_helper.from_array(np.array(self._read(tensor)), tensor.name))
+            if is_external(tensor):
+                tensor.CopyFrom(numpy_helper.from_array(np.array(self.weights.read(tensor)), tensor.name))
         size = sum(len(tensor.raw_data) for tensor in self.graph.initializer)
         target = out / "model.onnx"
         if size <= INLINE_BYTES:
@@ -245,42 +198,18 @@ class BlockGraph:
         gone = {*replaced, *tables}
         nodes = self._needed([node for node in self.graph.node if node.name not in gone], gone)
         used = set(_names(nodes))
-        return sum(self._read(tensor).nbytes for name, tensor in self.tensors.items() if name in used)
+        return sum(self.weights[name].nbytes for name in self.weights.tensors if name in used)
 
     def _put(self, name: str, blocks: Blocks) -> list[str]:
         """Names of the initializers for codes, scales and zero points; those there already are shared."""
         names = [f"{name}.{part}" for part in ("codes", "scales", "zeros")]
         for key, value in zip(names, pack(blocks), strict=True):
-            if key not in self.tensors:
-                self._add(value, key)
+            if key not in self.weights:
+                self.weights.add(key, value)
         return names
 
-    def _add(self, value: np.ndarray, name: str) -> None:
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
-        self.tensors[name] = self.graph.initializer[-1]
-
     def _matrix(self, name: str) -> np.ndarray | None:
-        """A constant float matrix, also one that a Transpose makes of an initializer."""
-        if (tensor := self.tensors.get(name)) is not None:
-            two = len(tensor.dims) == 2 and tensor.data_type == TensorProto.FLOAT
-            return self._read(tensor) if two else None
-        for node in self.graph.node:
-            if name in node.output:
-                inner = self._matrix(node.input[0]) if node.op_type == "Transpose" else None
-                return None if inner is None else inner.T
-        return None
-
-    def _read(self, tensor: TensorProto) -> np.ndarray:
-        if not _external(tensor):
-            return numpy_helper.to_array(tensor)
-        info = ExternalDataInfo(tensor)
-        return np.memmap(
-            self.folder / info.location,
-            helper.tensor_dtype_to_np_dtype(tensor.data_type),
-            "r",
-            info.offset or 0,
-            tuple(tensor.dims),
-        )
+        return matrix(self.graph, self.weights, name)
 
     def _drop_unused(self) -> None:
         """Weights that nothing reads, and the nodes that only made them usable."""
@@ -327,10 +256,6 @@ def _parts(
 
 def _bytes(row: np.ndarray) -> bytes:
     return np.ascontiguousarray(row, np.float32).tobytes()
-
-
-def _external(tensor: TensorProto) -> bool:
-    return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
 def _names(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:

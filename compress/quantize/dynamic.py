@@ -13,7 +13,7 @@ from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve
 from compress.quantize.quiet import quiet
-from compress.quantize.smooth import smooth
+from compress.quantize.smoothing import smooth
 
 
 def quantize(

@@ -10,28 +10,30 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
 from compress.data import Splits
 from compress.errors import GateError
 from compress.graph.decoder import Decoder
+from compress.models.causal_lm import CausalLM
 from compress.stages.result import gate, write_result
 from compress.system.memory import give_back
 
 log = logging.getLogger(__name__)
+EVERY = 4  # tokens of which what the head makes is compared: its outputs are tens of thousands each
 WINDOWS = 4  # of the select split, for the gate and for the choice of the level
 # Float activations, slow, are taken where 8-bit ones cost more than a tenth of the divergence, and this much
 # of it: about 2 % of perplexity.
 _HARM, _LEAST = 1.1, 0.02
 
 
-def windows_of(model: Any, texts: Sequence[str], count: int) -> Tensor:
+def windows_of(model: CausalLM, texts: Sequence[str], count: int) -> Tensor:
     """The first `count` windows (windows, tokens) of the texts."""
     return torch.cat([feeds["input_ids"] for feeds in islice(model.batches(texts, 1), count)])
 
 
-def check_windows(model: Any, splits: Splits) -> Tensor:
+def check_windows(model: CausalLM, splits: Splits) -> Tensor:
     return windows_of(model, splits.select.texts or splits.calibration.texts, WINDOWS)
 
 
@@ -43,14 +45,14 @@ def divergence(dense: Path, others: Sequence[Path], windows: Tensor) -> list[flo
     with TemporaryDirectory() as folder:
         for number, expected in enumerate(_log_probabilities(dense, windows, prepack=False)):
             np.save(f"{folder}/{number}.npy", expected)
-        found = []
+        divergences = []
         for other in others:
             total = 0.0
             for number, q in enumerate(_log_probabilities(other, windows)):
                 p = torch.from_numpy(np.load(f"{folder}/{number}.npy"))
                 total += float(kl_div(torch.from_numpy(q), p, reduction="sum", log_target=True))
-            found.append(total / windows.numel())
-        return found
+            divergences.append(total / windows.numel())
+        return divergences
 
 
 def _log_probabilities(path: Path, windows: Tensor, prepack: bool = True) -> Iterator[np.ndarray]:
@@ -61,6 +63,18 @@ def _log_probabilities(path: Path, windows: Tensor, prepack: bool = True) -> Ite
         yield torch.log_softmax(torch.from_numpy(decoder.run(window)).float(), -1).numpy()
     del decoder
     give_back()
+
+
+def head_divergence(head: nn.Linear, low_head: Tensor, final: Tensor, low_final: Tensor) -> float:
+    """KL in nats a token of what the head makes of two hidden states (windows, tokens, width), with its own
+    weight and with `low_head`; window by window, for logits of all would not fit, and of every fourth token,
+    for the head of a small model is as much work as ten of its layers."""
+    final, low_final = final[:, ::EVERY], low_final[:, ::EVERY]
+    total = 0.0
+    for x, y in zip(final, low_final, strict=True):
+        p, q = head(x).log_softmax(-1), nn.functional.linear(y, low_head, head.bias).log_softmax(-1)
+        total += float((p.exp() * (p - q)).sum())
+    return max(0.0, total / (final.shape[0] * final.shape[1]))
 
 
 def choose_level(dense: Path, path: Path, windows: Tensor, level: int) -> dict[str, Any]:

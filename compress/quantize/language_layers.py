@@ -2,14 +2,16 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from compress.errors import ConfigError
+from compress.models.causal_lm import CausalLM
 from compress.quantize.blocks import SIZES
 
 HEAD = "lm_head"
@@ -17,7 +19,7 @@ EMBEDDING = "embed_tokens"
 _COMPANION = "genai_config.json"  # onnxruntime-genai's, of the same inputs and outputs
 
 
-def chosen_layers(model: Any, exclude: Sequence[str]) -> list[str]:
+def chosen_layers(model: CausalLM, exclude: Sequence[str]) -> list[str]:
     """Names of the linear layers that no pattern matches; ConfigError for a pattern that matches none."""
     names = list(model.linears())
     for pattern in exclude:
@@ -30,7 +32,7 @@ def chosen_layers(model: Any, exclude: Sequence[str]) -> list[str]:
     return [name for name in names if not any(re.search(pattern, name) for pattern in exclude)]
 
 
-def check_block_size(model: Any, names: Iterable[str], size: int) -> None:
+def check_block_size(model: CausalLM, names: Iterable[str], size: int) -> None:
     linears = model.linears()
     for name in names:
         width = linears[name].in_features
@@ -43,21 +45,34 @@ def check_block_size(model: Any, names: Iterable[str], size: int) -> None:
             )
 
 
-def weights_of(model: Any) -> dict[str, np.ndarray]:
+def weights_of(model: CausalLM) -> dict[str, np.ndarray]:
     """Name -> weight (outputs, inputs), not copied."""
     return {name: linear.weight.detach().numpy() for name, linear in model.linears().items()}
 
 
-def embedding_of(model: Any) -> nn.Parameter:
+def embedding_of(model: CausalLM) -> nn.Parameter:
     """(tokens, width); the head's weight where they are tied."""
-    found: nn.Parameter = model.module.get_input_embeddings().weight
-    return found
+    weight: nn.Parameter = cast(Any, model.module).get_input_embeddings().weight
+    return weight
 
 
-def is_tied(model: Any) -> bool:
+def is_tied(model: CausalLM) -> bool:
     return bool(model.config.tie_word_embeddings)
 
 
 def keep_companions(graph: Path, out: Path) -> None:
     if (graph / _COMPANION).is_file():
         shutil.copy(graph / _COMPANION, out / _COMPANION)
+
+
+@contextmanager
+def changed_weights(linears: Iterable[nn.Linear], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """The layers with weights that `change` makes of their own, for as long as the context lasts."""
+    before = [(linear, linear.weight.data) for linear in linears]
+    for linear, weight in before:
+        linear.weight.data = change(weight)
+    try:
+        yield
+    finally:
+        for linear, weight in before:
+            linear.weight.data = weight

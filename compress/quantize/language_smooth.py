@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,31 +23,38 @@ from torch import Tensor, nn
 from compress.config.quantize import Int8Smooth, WeightType
 from compress.data import load_texts
 from compress.models import load_causal_lm
+from compress.models.causal_lm import CausalLM
+from compress.models.walk import SharedInput, Walk
 from compress.quantize import coverage
-from compress.quantize.bit_choice import head_divergence
 from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph, computing
 from compress.quantize.blocks import in_blocks
-from compress.quantize.fidelity import check_divergence, check_windows, divergence, windows_of
+from compress.quantize.fidelity import (
+    check_divergence,
+    check_windows,
+    divergence,
+    head_divergence,
+    windows_of,
+)
 from compress.quantize.kernels import Kernel, resolve, weight_limits
 from compress.quantize.language_layers import (
     EMBEDDING,
     HEAD,
+    changed_weights,
     chosen_layers,
     embedding_of,
     keep_companions,
     weights_of,
 )
-from compress.quantize.layer_inputs import LayerInputs, Reading
 from compress.quantize.quiet import quiet
-from compress.quantize.smooth import factors
+from compress.quantize.smoothing import factors
 from compress.stages.result import write_result
 from compress.system.memory import give_back
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_TRIED = 4  # windows on which alphas are compared
-_PRICED = 1  # windows for what a group costs: each of a hundred groups takes half a run of the model
-_ROWS = 512  # outputs of a layer that are compared
-_WORTH = 0.5  # of the error that a scale for each token must leave at most: it takes four operators more
+COMPARED_WINDOWS = 4  # on which alphas are compared
+KL_WINDOWS = 1  # for the KL of a group: each of a hundred groups takes half a run of the model
+COMPARED_ROWS = 512  # outputs of a layer
+TOKEN_SCALES_LEAVE = 0.5  # of the error, at most, for the four operators more that they take
 
 
 @dataclass(kw_only=True)
@@ -158,70 +164,65 @@ def _prepare(
 
 
 @torch.no_grad()
-def search(model: Any, windows: Tensor, names: Collection[str], largest: int) -> list[Smoothed]:
-    """Alpha, factors and price of every group of layers that read one tensor; `largest`: integer weight."""
-    inputs, few, found = LayerInputs(model, windows), LayerInputs(model, windows[:_PRICED]), []
+def search(model: CausalLM, windows: Tensor, names: Collection[str], largest: int) -> list[Smoothed]:
+    """Alpha, factors and KL of every group of layers that read one tensor; `largest`: integer weight."""
+    walk, few, smoothed = Walk(model, windows), Walk(model, windows[:KL_WINDOWS]), []
     final, head = few.behind(0), model.linears()[HEAD]
-    for index in range(len(inputs.blocks)):
-        seen: dict[tuple[str, ...], Seen] = {}
-        readings = {reading.names: reading for reading in inputs.readings(index)}
+    for index in range(len(walk)):
+        inputs: dict[tuple[str, ...], Seen] = {}
+        linears = {shared.names: shared.linears for shared in walk.inputs(index)}
 
-        def look(reading: Reading, x: Tensor, seen: dict[tuple[str, ...], Seen] = seen) -> None:
-            _look(seen.setdefault(reading.names, Seen(largest=torch.zeros(x.shape[-1]))), x)
+        def look(shared: SharedInput, x: Tensor, inputs: dict[tuple[str, ...], Seen] = inputs) -> None:
+            _look(inputs.setdefault(shared.names, Seen(largest=torch.zeros(x.shape[-1]))), x)
 
-        inputs.visit(index, look)
-        for key, each in seen.items():
-            if set(key) <= set(names):
-                linears = readings[key].linears
-                best = _smoothed(key, each, [linear.weight.detach() for linear in linears], largest)
-                with _rounded(linears, best, largest):
+        walk.visit(index, look)
+        for group, seen in inputs.items():
+            if set(group) <= set(names):
+                weights = [linear.weight.detach() for linear in linears[group]]
+                best = _smoothed(group, seen, weights, largest)
+                with _rounded(linears[group], best, largest):
                     kl = head_divergence(head, head.weight, final, few.behind(index))
-                found.append(replace(best, kl=kl))
-        inputs.advance(index)
+                smoothed.append(replace(best, kl=kl))
+        walk.advance(index)
         few.advance(index)
     if HEAD in names:
-        behind = Seen(largest=torch.zeros(inputs.states.shape[-1]))
-        for index in range(len(inputs.states)):
-            _look(behind, inputs.final(inputs.states[index : index + 1]))
+        behind = Seen(largest=torch.zeros(walk.states.shape[-1]))
+        for states in torch.split(walk.states, 1):
+            _look(behind, walk.final(states))
         best = _smoothed((HEAD,), behind, [head.weight.detach()], largest)
         scale = torch.from_numpy(best.factors)
         low = round_rows(head.weight * scale, largest) / scale
         kl = head_divergence(head, low, final, round_input(final / scale, best.per_token) * scale)
-        found.append(replace(best, kl=kl))
-    return found
+        smoothed.append(replace(best, kl=kl))
+    return smoothed
 
 
 @contextmanager
-def _rounded(linears: Sequence[nn.Linear], found: Smoothed, largest: int) -> Iterator[None]:
+def _rounded(linears: Sequence[nn.Linear], smoothed: Smoothed, largest: int) -> Iterator[None]:
     """Layers that compute as in 8 bits, for as long as the context lasts."""
-    scale = torch.from_numpy(found.factors)
-    before = [(linear, linear.weight.data) for linear in linears]
-    for linear, weight in before:
-        linear.weight.data = round_rows(weight * scale, largest) / scale
-    hooks = [
-        linear.register_forward_pre_hook(
-            lambda _, args: (round_input(args[0] / scale, found.per_token) * scale,)
-        )
-        for linear in linears
-    ]
+    scale = torch.from_numpy(smoothed.factors)
+
+    def round_inputs(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (round_input(args[0] / scale, smoothed.per_token) * scale,)
+
+    hooks = [linear.register_forward_pre_hook(round_inputs) for linear in linears]
     try:
-        yield
+        with changed_weights(linears, lambda weight: round_rows(weight * scale, largest) / scale):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
-        for linear, weight in before:
-            linear.weight.data = weight
 
 
 def _look(seen: Seen, x: Tensor) -> None:
     """x (windows, tokens, channels)"""
     seen.largest = torch.maximum(seen.largest, x.abs().amax((0, 1)))
-    seen.windows.extend(x[: max(0, _TRIED - len(seen.windows))].clone())
+    seen.windows.extend(x[: max(0, COMPARED_WINDOWS - len(seen.windows))].clone())
 
 
 def _smoothed(names: tuple[str, ...], seen: Seen, weights: Sequence[Tensor], largest: int) -> Smoothed:
     whole = torch.cat(list(weights))
-    rows = whole[:: -(-len(whole) // _ROWS)]
+    rows = whole[:: -(-len(whole) // COMPARED_ROWS)]
     peaks = whole.abs().amax(0).numpy()
     tried: dict[float | None, np.ndarray] = {None: np.ones(len(peaks), np.float32)}
     tried |= {alpha: factors(seen.largest.numpy(), peaks, alpha) for alpha in ALPHAS}
@@ -236,7 +237,7 @@ def _smoothed(names: tuple[str, ...], seen: Seen, weights: Sequence[Tensor], lar
         }
         for per_token in (False, True)
     )
-    per_token = min(scaled.values()) < _WORTH * min(plain.values())
+    per_token = min(scaled.values()) < TOKEN_SCALES_LEAVE * min(plain.values())
     errors = scaled if per_token else plain
     best = min(errors, key=lambda alpha: errors[alpha])
     return Smoothed(names=names, alpha=best, factors=tried[best], per_token=per_token)

@@ -5,21 +5,22 @@ Each layer is fitted to what it reads from the layers before it as they are by t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.config.quantize import Clip, Rounding
+from compress.models.causal_lm import CausalLM
+from compress.models.walk import SharedInput, Walk
 from compress.quantize.blocks import Blocks, in_blocks
+from compress.quantize.fidelity import EVERY
 from compress.quantize.gptq import gptq
 from compress.quantize.language_layers import HEAD, embedding_of, is_tied
-from compress.quantize.layer_inputs import LayerInputs, Reading, second_moments
 from compress.quantize.sqnr import sqnr_db
 from compress.schema.report import LayerError
 
 _LOOKED_AT = 2  # windows for the error of each layer
-_EVERY = 4  # tokens for that of the head: its outputs are tens of thousands of numbers each
+
 _STRENGTHS = tuple(step / 10 for step in range(10))  # of AWQ; 0 is off
 
 
@@ -46,12 +47,12 @@ class Rounded:
 
 
 @torch.no_grad()
-def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
+def round_layers(model: CausalLM, windows: Tensor, recipe: Recipe) -> Rounded:
     """Round the linear layers of `model` (a CausalLM) in place: head and tied embedding first, then each
     transformer layer in turn. `windows` are tokens (windows, tokens).
     """
     done = Rounded()
-    dense = LayerInputs(model, windows[:_LOOKED_AT])
+    dense = Walk(model, windows[:_LOOKED_AT])
     head = model.linears()[HEAD]
     head_before = head.weight.detach().clone()
     if HEAD in recipe.bits:
@@ -61,36 +62,36 @@ def round_layers(model: Any, windows: Tensor, recipe: Recipe) -> Rounded:
         _replace(head, done.blocks[HEAD].weight())
         if is_tied(model):
             embedding_of(model).data = head.weight.data
-    inputs = LayerInputs(model, windows)
+    walk = Walk(model, windows)
     for index, layer in enumerate(model.stack.layers()):
         expected = dense.outputs(index)
         dense.advance(index)
-        for reading in second_moments(inputs, index) if recipe.fitted else inputs.readings(index):
-            normed = layer.query in reading.linears or layer.ffn_in in reading.linears
-            _round_reading(reading, recipe, done, normed)
-        found = inputs.outputs(index, _LOOKED_AT)
+        for shared in walk.second_moments(index) if recipe.fitted else walk.inputs(index):
+            normed = layer.query in shared.linears or layer.ffn_in in shared.linears
+            _round_readers(shared, recipe, done, normed)
+        found = walk.outputs(index, _LOOKED_AT)
         done.errors.extend(
             _error(name, model.linears()[name], *expected[name], found[name][1])
             for name in expected
             if name in done.blocks
         )
-        inputs.advance(index)
+        walk.advance(index)
     if HEAD in done.blocks:
-        x, rounded_x = (each.final(each.states[:1, ::_EVERY]) for each in (dense, inputs))
+        x, rounded_x = (one.final(one.states[:1, ::EVERY]) for one in (dense, walk))
         done.errors.append(_error(HEAD, head, x, x @ head_before.T, rounded_x @ head.weight.T))
     return done
 
 
-def _round_reading(reading: Reading, recipe: Recipe, done: Rounded, normed: bool) -> None:
-    """Those layers of the reading that have bits; they share the factors of AWQ."""
-    linears = {n: each for n, each in zip(reading.names, reading.linears, strict=True) if n in recipe.bits}
-    factors = torch.ones(reading.linears[0].in_features)
+def _round_readers(shared: SharedInput, recipe: Recipe, done: Rounded, normed: bool) -> None:
+    """Those layers of them that have bits; they share the factors of AWQ."""
+    linears = {n: each for n, each in zip(shared.names, shared.linears, strict=True) if n in recipe.bits}
+    factors = torch.ones(shared.linears[0].in_features)
     low = [each.weight.detach() for n, each in linears.items() if recipe.bits[n] < 8]
-    if recipe.awq and normed and low and len(linears) == len(reading.linears):
-        factors = _awq(low, reading, recipe)
+    if recipe.awq and normed and low and len(linears) == len(shared.linears):
+        factors = _awq(low, shared, recipe)
         if not bool((factors == 1).all()):
-            done.factors[reading.names] = factors
-    moment = reading.moment / torch.outer(factors, factors) if recipe.fitted else None
+            done.factors[shared.names] = factors
+    moment = shared.moment / torch.outer(factors, factors) if recipe.fitted else None
     for name, linear in linears.items():
         blocks = _in_blocks(linear.weight.detach() * factors, recipe.bits[name], moment, recipe)
         done.blocks[name] = blocks
@@ -112,13 +113,13 @@ def _in_blocks(weight: Tensor, bits: int, moment: Tensor | None, recipe: Recipe)
     return in_blocks(weight, bits, recipe.size, recipe.clip is not Clip.none, importance)
 
 
-def _awq(weights: list[Tensor], reading: Reading, recipe: Recipe) -> Tensor:
+def _awq(weights: list[Tensor], shared: SharedInput, recipe: Recipe) -> Tensor:
     """Factors mean|x|^strength, the strength being that with the least error of the outputs.
 
     Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration", MLSys 2024
     (https://arxiv.org/abs/2306.00978). The root of the mean square stands for the mean size.
     """
-    size = reading.moment.diagonal().sqrt().clamp(min=1e-5)
+    size = shared.moment.diagonal().sqrt().clamp(min=1e-5)
     best, factors = float("inf"), torch.ones_like(size)
     for strength in _STRENGTHS:
         tried = size**strength
@@ -127,7 +128,7 @@ def _awq(weights: list[Tensor], reading: Reading, recipe: Recipe) -> Tensor:
         for weight in weights:
             blocks = in_blocks(weight * tried, 4, recipe.size, recipe.clip is not Clip.none)
             lost = blocks.weight() / tried - weight
-            error += float(((lost @ reading.moment) * lost).sum())
+            error += float(((lost @ shared.moment) * lost).sum())
         if error < best:
             best, factors = error, tried if strength else torch.ones_like(size)
     return factors

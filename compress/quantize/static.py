@@ -34,7 +34,7 @@ from compress.quantize.finish import finish
 from compress.quantize.kernels import Kernel, resolve
 from compress.quantize.layers import is_convolutional
 from compress.quantize.quiet import quiet
-from compress.quantize.smooth import smooth
+from compress.quantize.smoothing import smooth
 
 _METHODS = {
     Calibrator.minmax: CalibrationMethod.MinMax,

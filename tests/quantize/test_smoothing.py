@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.quantize.activations import calibration_feeds, collect
-from compress.quantize.smooth import factors, smooth
+from compress.quantize.smoothing import factors, smooth
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
 
