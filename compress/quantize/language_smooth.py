@@ -47,6 +47,7 @@ from compress.quantize.language_layers import (
 )
 from compress.quantize.quiet import quiet
 from compress.quantize.smoothing import factors
+from compress.schema.report import SmoothedLayers
 from compress.stages.result import write_result
 from compress.system.memory import give_back
 
@@ -78,7 +79,7 @@ class Smoothed:
 class Prepared:
     """What is left to know of the float model once it is gone from memory."""
 
-    found: list[Smoothed]
+    groups: list[Smoothed]
     coarse: set[str]  # layers in blocks
     excluded: list[str]  # nodes
     kernel: Kernel
@@ -88,7 +89,7 @@ class Prepared:
 def quantize(
     config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
-    opened, made = _prepare(config, cpu_flags, graph, checkpoint, splits)
+    opened, prepared = _prepare(config, cpu_flags, graph, checkpoint, splits)
     with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
         source = opened.save(Path(folder))
         del opened
@@ -99,28 +100,28 @@ def quantize(
             out / "model.onnx",
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            reduce_range=made.kernel.reduce_range,
-            weight_type=made.kernel.weight_type,
-            nodes_to_exclude=made.excluded,
+            reduce_range=prepared.kernel.reduce_range,
+            weight_type=prepared.kernel.weight_type,
+            nodes_to_exclude=prepared.excluded,
             use_external_data_format=data.is_file() and data.stat().st_size > 2 * INLINE_BYTES,
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
     give_back()
     keep_companions(graph, out)
-    patterns = [re.escape(name) for name in made.excluded]
+    patterns = [re.escape(name) for name in prepared.excluded]
     coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
-    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], made.checked)
-    alphas = [
-        {
-            "layers": e.names,
-            "alpha": e.alpha,
-            "per_token": e.per_token,
-            "kl": e.kl,
-            "blocks": bool(made.coarse.intersection(e.names)),
-        }
-        for e in made.found
+    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], prepared.checked)
+    groups = [
+        SmoothedLayers(
+            layers=group.names,
+            alpha=group.alpha,
+            per_token=group.per_token,
+            kl=group.kl,
+            blocks=bool(prepared.coarse.intersection(group.names)),
+        )
+        for group in prepared.groups
     ]
-    write_result(out, facts={"smoothing": alphas})
+    write_result(out, facts={"smoothing": groups})
     check_divergence(kl, config.max_kl, out)
 
 
@@ -135,18 +136,18 @@ def _prepare(
     products = opened.products(weights)
     tables = opened.tables(embedding_of(model).detach().numpy())
     windows = windows_of(model, texts.calibration.texts, config.windows)
-    found = search(model, windows, names, weight_limits(kernel)[1])
-    size = next((each for each in (64, 32, 16) if model.config.hidden_size % each == 0), None)
-    coarse = {name for each in found if each.kl > config.layer_kl and size for name in each.names}
-    for each in found:
-        read = computing(products, {name: len(weights[name]) for name in each.names})
-        if not read or coarse.intersection(each.names):
+    groups = search(model, windows, names, weight_limits(kernel)[1])
+    size = next((size for size in (64, 32, 16) if model.config.hidden_size % size == 0), None)
+    coarse = {name for group in groups if group.kl > config.layer_kl and size for name in group.names}
+    for group in groups:
+        read = computing(products, {name: len(weights[name]) for name in group.names})
+        if not read or coarse.intersection(group.names):
             continue
-        if each.alpha is not None:
+        if group.alpha is not None:
             for product in read:
-                opened.multiply_rows(product, each.factors)
-            opened.divide_input(read, each.factors)
-        if each.per_token:
+                opened.multiply_rows(product, group.factors)
+            opened.divide_input(read, group.factors)
+        if group.per_token:
             opened.scale_tokens(read)
     if size is not None:
         linears = model.linears()
@@ -155,7 +156,7 @@ def _prepare(
     if tables and size is not None:
         opened.put_tables(tables, EMBEDDING, in_blocks(embedding_of(model), 8, size))
     return opened, Prepared(
-        found=found,
+        groups=groups,
         coarse=coarse,
         excluded=[product.node for product in products if not product.linears <= set(names)],
         kernel=kernel,

@@ -107,10 +107,8 @@ def divide_input(
     producers = {output: node for node in graph.node for output in node.output}
     source = producers[tensor]
     fold = _PRODUCERS.get(source.op_type)
-    foldable = (
-        fold is not None and source.output[0] == tensor and _read_only_by(graph, tensor, readers, ignored)
-    )
-    if fold is not None and foldable and fold(graph, weights, source, inverse):
+    alone = source.output[0] == tensor and _read_only_by(graph, tensor, readers, ignored)
+    if fold is not None and alone and fold(graph, weights, source, inverse):
         return
     divided, constant = (tensor + suffix for suffix in suffixes)
     node = helper.make_node("Mul", [tensor, weights.put(constant, inverse)], [divided], name=divided)

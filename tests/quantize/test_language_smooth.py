@@ -25,9 +25,8 @@ def test_products_become_integer_and_the_model_stays_near(
     config = Int8Smooth(windows=4, max_kl=1.0, layer_kl=1.0)
     quantize(config, ("avx512_vnni",), graph, language_checkpoints[name], splits_folder, tmp_path)
     assert read_result(tmp_path).fact("coverage", Coverage).coverage_macs == 1.0
-    told = read_result(tmp_path).facts["smoothing"]
-    assert told["kl"] < 0.3
-    assert len(told["alphas"]) == 2 * 4 + 1
+    assert read_result(tmp_path).gates[-1].numbers["kl"] < 0.3
+    assert len(read_result(tmp_path).facts["smoothing"]) == 2 * 4 + 1
     nodes = onnx.load(tmp_path / "model.onnx").graph.node
     assert sum(node.op_type == "MatMulInteger" for node in nodes) >= 2 * 4 + 1
     assert any(node.op_type == "GatherBlockQuantized" for node in nodes)
@@ -44,14 +43,13 @@ def test_layers_that_do_not_bear_it_get_blocks(
         out.mkdir()
         config = Int8Smooth(windows=4, max_kl=1.0, layer_kl=limit)
         quantize(config, ("avx512_vnni",), graph, checkpoint, splits_folder, out)
-        told = read_result(out).facts["smoothing"]
         nodes = onnx.load(out / "model.onnx").graph.node
-        groups = sum(each["blocks"] for each in told["alphas"])
+        groups = sum(group["blocks"] for group in read_result(out).facts["smoothing"])
         assert groups == (0 if limit == 1.0 else 2 * 4 + 1)
         assert sum(node.op_type == "MatMulInteger" for node in nodes) == (0 if groups else 2 * 5 + 1)
         assert sum(node.op_type == "MatMulNBits" for node in nodes) == (2 * 5 + 1 if groups else 0)
         assert read_result(out).fact("coverage", Coverage).coverage_macs == 1.0
-        kl[limit] = told["kl"]
+        kl[limit] = read_result(out).gates[-1].numbers["kl"]
     assert kl[1e-9] < kl[1.0]
 
 
