@@ -4,7 +4,8 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent  # of all workers; its name is new in each session
     return lambda name, build: shared_folder(root, name, build)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The lock of the machine's cores in a folder of this worker's, else it waits for others' benchmarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+        patch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,22 @@
-"""A tiny published model, a corpus and judged pairs, and `compress` in a process of its own."""
+"""A tiny published model, a corpus and judged pairs, and the command line over them."""
 
+import io
 import json
+import logging
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
+from compress.cli.main import main
 from tests.once import Once
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,21 +58,42 @@ def environment(cache: Path, **extra: str) -> dict[str, str]:
     }
 
 
+def run_here(home: Path, cache: Path, *arguments: str, **extra: str) -> Done:
+    """The command line in this process, as a shell in `home` starts it: exit code and what it printed."""
+    out, err, handlers = io.StringIO(), io.StringIO(), list(logging.root.handlers)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(home)
+        for name, value in environment(cache, **extra).items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["compress"])
+        try:
+            code = main(list(arguments))
+        except SystemExit as stop:  # of argparse
+            code = stop.code if isinstance(stop.code, int) else 1
+        finally:
+            GlobalHydra.instance().clear()
+            for handler in set(logging.root.handlers) - set(handlers):  # of the run's log
+                handler.close()
+            logging.root.handlers[:] = handlers
+    return Done(list(arguments), code, out.getvalue(), err.getvalue())
+
+
+def run_fresh(home: Path, cache: Path, *arguments: str, **extra: str) -> Done:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "compress", *arguments],
+        cwd=home,
+        env=environment(cache, **extra),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
 @pytest.fixture
 def compress(tmp_path: Path) -> Callable[..., Done]:
-    """Run the command line in `tmp_path`, with a cache there."""
-
-    def run(*arguments: str, **extra: str) -> Done:
-        return subprocess.run(
-            [sys.executable, "-m", "compress", *arguments],
-            cwd=tmp_path,
-            env=environment(tmp_path / "cache", **extra),
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-
-    return run
+    """Run the command line in this process and in `tmp_path`, with a cache there."""
+    return partial(run_here, tmp_path, tmp_path / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -132,15 +158,9 @@ class Finished:
     overrides: list[str]
     done: Done
 
-    def run(self, *arguments: str, **options: Any) -> Done:
-        """The command line once more, beside it and with its cache."""
-        return subprocess.run(
-            [sys.executable, "-m", "compress", *arguments],
-            **{"cwd": self.home, "env": environment(self.cache), **options},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+    def run(self, *arguments: str, home: Path | None = None, **extra: str) -> Done:
+        """The command line once more, beside it or in `home`, with its cache."""
+        return run_here(home or self.home, self.cache, *arguments, **extra)
 
 
 @pytest.fixture(scope="session")
@@ -148,17 +168,16 @@ def finished(once: Once, tiny: list[str]) -> Finished:
     """The tiny model pruned, distilled and quantized by the command line; not to be written to."""
     overrides = [*tiny, *SHRINK]
 
-    def at(folder: Path, done: Done) -> Finished:
-        home = folder / "home"
-        latest = home / "outputs" / "tiny" / "latest"
-        return Finished(home, folder / "cache", latest.resolve(), overrides, done)
-
     def build(folder: Path) -> None:
-        (folder / "home").mkdir()
-        done = at(folder, Done([], 0)).run("run", *overrides)
+        home = folder / "home"
+        home.mkdir()
+        done = run_fresh(home, folder / "cache", "run", *overrides)
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / "printed.json").write_text(json.dumps([done.args, done.stdout, done.stderr]))
 
     folder = once("finished", build)
     arguments, stdout, stderr = json.loads((folder / "printed.json").read_text())
-    return at(folder, Done(arguments, 0, stdout, stderr))
+    home = folder / "home"
+    latest = home / "outputs" / "tiny" / "latest"
+    done = Done(arguments, 0, stdout, stderr)
+    return Finished(home, folder / "cache", latest.resolve(), overrides, done)

@@ -119,7 +119,7 @@ def test_run_prints_the_verdict_and_names_what_it_wrote(finished):
 
 def test_a_dry_run_from_another_folder_writes_nothing(finished, tmp_path):
     before = sorted(finished.cache.rglob("*"))
-    done = finished.run("run", "--dry-run", *finished.overrides, "recover.steps=5", cwd=tmp_path)
+    done = finished.run("run", "--dry-run", *finished.overrides, "recover.steps=5", home=tmp_path)
     assert done.returncode == 0, done.stderr
     said = {}
     for line in done.stdout.splitlines():

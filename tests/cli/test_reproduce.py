@@ -16,12 +16,13 @@ from compress.config.compose import from_plain, load_config, options_of, to_plai
 from compress.errors import ArtifactError, ConfigError
 from compress.schema.report import Report
 from compress.stages.store import sha256_file
+from tests.runs import run_fresh
 
 
 @pytest.fixture(scope="session")
 def reproduced(finished):
     """`compress reproduce` of the finished run, in a process of its own; its folder and what it printed."""
-    done = finished.run("reproduce", str(finished.folder / "artifact"))
+    done = run_fresh(finished.home, finished.cache, "reproduce", str(finished.folder / "artifact"))
     (folder,) = (finished.home / "outputs" / "tiny").glob("reproduced-*")
     return folder, done
 
@@ -57,7 +58,7 @@ def test_another_model_is_told(finished, tmp_path):
     (artifact / "manifest.json").write_text(json.dumps(manifest))
     sums = {**manifest["files"], "manifest.json": sha256_file(artifact / "manifest.json")}
     (artifact / "SHA256SUMS").write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
-    done = finished.run("reproduce", str(artifact), cwd=tmp_path)
+    done = finished.run("reproduce", str(artifact), home=tmp_path)
     assert done.returncode == 1, done.stderr
     assert re.search(r"model\.onnx +│ differs", done.stdout)
     assert re.search(r"tokenizer\.json +│ same", done.stdout)
