@@ -75,11 +75,11 @@ class Timing:
     full: bool  # whether the context ended it
 
     def text(self) -> str:
-        said = f"{self.new_tokens} tokens after a prompt of {self.prompt_tokens}; "
-        said += f"time to first token {1e3 * self.first_seconds:.0f} ms"
+        sentence = f"{self.new_tokens} tokens after a prompt of {self.prompt_tokens}; "
+        sentence += f"time to first token {1e3 * self.first_seconds:.0f} ms"
         if self.new_tokens > 1:
-            said += f", then {(self.new_tokens - 1) / self.rest_seconds:.1f} tokens/s"
-        return said + ("; the model's context is full" if self.full else "")
+            sentence += f", then {(self.new_tokens - 1) / self.rest_seconds:.1f} tokens/s"
+        return sentence + ("; the model's context is full" if self.full else "")
 
 
 def generate(artifact: Path, request: Request, write: Callable[[str], object]) -> Timing:
@@ -190,24 +190,24 @@ def _dialogue(artifact: Path, prompt: str) -> str:
         raise ArtifactError(
             "the model has no chat template", found=f"none in {artifact}", next="leave --chat out"
         )
-    said = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+    messages = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def context_length(artifact: Path) -> int:
     """Tokens that the model reads at most; raises ArtifactError where config.json does not tell."""
-    found = read_json(artifact / "config.json").get("max_position_embeddings")
-    if not isinstance(found, int) or found < 1:
-        raise _no_language_model(artifact, f"a context of {found} tokens in config.json")
-    return found
+    length = read_json(artifact / "config.json").get("max_position_embeddings")
+    if not isinstance(length, int) or length < 1:
+        raise _no_language_model(artifact, f"a context of {length} tokens in config.json")
+    return length
 
 
 def end_tokens(artifact: Path) -> set[int]:
     """Tokens that end a text."""
     for name in ("generation_config.json", "config.json"):
-        found = read_json(artifact / name).get("eos_token_id")
-        if found is not None:
-            return set(found) if isinstance(found, list) else {found}
+        tokens = read_json(artifact / name).get("eos_token_id")
+        if tokens is not None:
+            return set(tokens) if isinstance(tokens, list) else {tokens}
     return set()
 
 

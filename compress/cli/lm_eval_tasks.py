@@ -117,10 +117,10 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Greedy text up to the first stop string. Raises ConfigError for a task that samples."""
-        asked = [
+        prompts = [
             (text, normalize_gen_kwargs(given, NEW_TOKENS)) for text, given in (r.args for r in requests)
         ]
-        for _, settings in asked:
+        for _, settings in prompts:
             if settings["do_sample"] and settings.get("temperature", 1.0) > 0:
                 raise ConfigError("a task samples its text", found=settings, allowed="greedy decoding")
             if settings["max_gen_toks"] >= self.max_length:
@@ -131,7 +131,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]
                 )
         return [
             self._write(text, settings["max_gen_toks"], [stop for stop in settings["until"] if stop])
-            for text, settings in _progress(asked, "written")
+            for text, settings in _progress(prompts, "written")
         ]
 
     def _write(self, prompt: str, count: int, stops: list[str]) -> str:

@@ -108,17 +108,17 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
 
 def compare(expected: Mapping[str, str], folder: Path) -> dict[str, str]:
     """A word for every file of either: of `expected`, path -> sha256, and of `folder`."""
-    found = {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
+    sums = {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
     words = {}
-    for name in sorted({*expected, *found}):
+    for name in sorted({*expected, *sums}):
         if name in MEASURED:
             words[name] = "not compared"
-        elif name not in found:
+        elif name not in sums:
             words[name] = "missing"
         elif name not in expected:
             words[name] = "new"
         else:
-            words[name] = "same" if expected[name] == found[name] else "differs"
+            words[name] = "same" if expected[name] == sums[name] else "differs"
     return words
 
 

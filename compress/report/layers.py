@@ -14,24 +14,24 @@ def layer_sections(report: Report) -> list[Section]:
 
 
 def _errors(report: Report) -> Section:
-    found = [(v.name, v.layer_errors) for v in report.variants if v.layer_errors is not None]
+    measured = [(v.name, v.layer_errors) for v in report.variants if v.layer_errors is not None]
     return Section(
         anchor="layers",
         title="Float against int8, layer by layer",
-        lines=tuple(error_line(name, errors) for name, errors in found),
+        lines=tuple(error_line(name, errors) for name, errors in measured),
         header=ERROR_HEADER,
-        rows=[row for name, errors in found for row in error_rows(name, errors)],
+        rows=[row for name, errors in measured for row in error_rows(name, errors)],
     )
 
 
 def _damage(report: Report) -> Section:
-    found = [(v.name, v.sensitivity) for v in report.variants if v.sensitivity is not None]
+    measured = [(v.name, v.sensitivity) for v in report.variants if v.sensitivity is not None]
     return Section(
         anchor="sensitivity",
         title="Layers left in float for quality",
-        lines=tuple(line for name, each in found for line in damage_lines(name, each)),
+        lines=tuple(line for name, sensitivity in measured for line in damage_lines(name, sensitivity)),
         header=DAMAGE_HEADER,
-        rows=[row for name, each in found for row in damage_rows(name, each)],
+        rows=[row for name, sensitivity in measured for row in damage_rows(name, sensitivity)],
     )
 
 
@@ -52,7 +52,7 @@ def error_line(name: str, errors: LayerErrors) -> str:
     )
 
 
-def damage_rows(name: str, found: Sensitivity) -> list[tuple[str, ...]]:
+def damage_rows(name: str, sensitivity: Sensitivity) -> list[tuple[str, ...]]:
     """The most damage first; what is left in float is always shown."""
     return [
         (
@@ -63,27 +63,30 @@ def damage_rows(name: str, found: Sensitivity) -> list[tuple[str, ...]]:
             megabytes(layer.bytes_added),
             "yes" if layer.left_out else "",
         )
-        for layer in shown_damage(found)
+        for layer in shown_damage(sensitivity)
     ]
 
 
-def shown_damage(found: Sensitivity) -> list[LayerDamage]:
-    return [layer for index, layer in enumerate(found.layers) if index < SHOWN or layer.left_out]
+def shown_damage(sensitivity: Sensitivity) -> list[LayerDamage]:
+    return [layer for index, layer in enumerate(sensitivity.layers) if index < SHOWN or layer.left_out]
 
 
-def damage_lines(name: str, found: Sensitivity) -> list[str]:
-    asked = f"asked {precise(found.min_cosine)} on {found.texts} select examples"
-    left = sum(layer.left_out for layer in found.layers)
-    if not left and found.met:
-        return [f"{name}: every layer in int8 has cosine {precise(found.cosine_all)} to float ({asked})"]
+def damage_lines(name: str, sensitivity: Sensitivity) -> list[str]:
+    asked = f"asked {precise(sensitivity.min_cosine)} on {sensitivity.texts} select examples"
+    left = sum(layer.left_out for layer in sensitivity.layers)
+    if not left and sensitivity.met:
+        return [
+            f"{name}: every layer in int8 has cosine {precise(sensitivity.cosine_all)} to float ({asked})"
+        ]
     lines = [
-        f"{name}: cosine to float {precise(found.cosine_all)} with every layer in int8, "
-        f"{precise(found.cosine)} with {left} left in float ({asked})",
-        f"{name}: that costs {megabytes(found.bytes_added)} MB and takes {percent(found.macs_left_out)} of "
-        "the multiply-accumulates from the integers; what it costs in time is the difference to int8_all",
+        f"{name}: cosine to float {precise(sensitivity.cosine_all)} with every layer in int8, "
+        f"{precise(sensitivity.cosine)} with {left} left in float ({asked})",
+        f"{name}: that costs {megabytes(sensitivity.bytes_added)} MB and takes "
+        f"{percent(sensitivity.macs_left_out)} of the multiply-accumulates from the integers; "
+        "what it costs in time is the difference to int8_all",
         "layers left out and cosine, as tried: "
-        + ", ".join(f"{count}: {precise(cosine)}" for count, cosine in found.tried),
+        + ", ".join(f"{count}: {precise(cosine)}" for count, cosine in sensitivity.tried),
     ]
-    if not found.met:
+    if not sensitivity.met:
         lines.insert(0, f"{name}: NOT MET: no set of layers within quantize.min_coverage reaches the cosine")
     return lines

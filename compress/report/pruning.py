@@ -26,22 +26,22 @@ def layer_widths(report: Report) -> list[LayerWidth]:
     Layers are told by their names; where a report has none, by their number in each of the two.
     """
     dense, best = report.variants[0], best_variant(report)
-    found = []
+    layers = []
     for kind, before in dense.widths.items():
         if not (after := best.widths.get(kind)):
             continue
         named = all(len(v.layer_names.get(kind, ())) == len(v.widths[kind]) for v in (dense, best))
         names = [_names(v, kind, named) for v in (dense, best)]
         left = dict(zip(names[1], after, strict=True))
-        found += [
+        layers += [
             LayerWidth(kind=kind, layer=name, before=width, after=left.get(name))
             for name, width in zip(names[0], before, strict=True)
         ]
-    return found
+    return layers
 
 
 def pruned(widths: list[LayerWidth]) -> bool:
-    return any(each.after != each.before for each in widths)
+    return any(width.after != width.before for width in widths)
 
 
 def _names(variant: Variant, kind: str, named: bool) -> tuple[str, ...]:
@@ -52,15 +52,15 @@ def _names(variant: Variant, kind: str, named: bool) -> tuple[str, ...]:
 
 def _widths(report: Report) -> Section:
     """Neighbours of a kind that became the same share a row; no rows where nothing was cut."""
-    found = layer_widths(report)
+    widths = layer_widths(report)
     rows: list[tuple[str, ...]] = []
     runs: list[list[LayerWidth]] = []
-    for each in found if pruned(found) else []:
+    for width in widths if pruned(widths) else []:
         last = runs[-1][-1] if runs else None
-        if last and (last.kind, last.before, last.after) == (each.kind, each.before, each.after):
-            runs[-1].append(each)
+        if last and (last.kind, last.before, last.after) == (width.kind, width.before, width.after):
+            runs[-1].append(width)
         else:
-            runs.append([each])
+            runs.append([width])
     for run in runs:
         first, last = run[0], run[-1]
         names = first.layer if first is last else f"{first.layer} to {last.layer} ({len(run)} layers)"
@@ -95,20 +95,21 @@ def by_sensitivity(groups: tuple[ChannelGroup, ...]) -> list[ChannelGroup]:
 
 
 def _cuts(report: Report) -> Section:
-    found = report.pruning_sensitivity
-    if found is None:
+    sensitivity = report.pruning_sensitivity
+    if sensitivity is None:
         return Section(anchor="cuts", title="Cuts into one layer alone")
-    shares = sorted({cut.keep for group in found.groups for cut in group.cuts}, reverse=True)
+    shares = sorted({cut.keep for group in sensitivity.groups for cut in group.cuts}, reverse=True)
     rows = []
-    for group in by_sensitivity(found.groups):
+    for group in by_sensitivity(sensitivity.groups):
         accuracy = {cut.keep: number(cut.accuracy) for cut in group.cuts}
         cells = [accuracy.get(share, MISSING) for share in shares]
         rows.append((group.layer, ", ".join(group.coupled) or MISSING, str(group.channels), *cells))
     lines = (
         "Each group of layers that share their channels was cut by itself, on a copy of the uncut model, and "
         "nothing estimated or trained anew: this shows where a cut hurts, not what a finished model loses.",
-        f"On {found.images} calibration images the whole model has accuracy {number(found.accuracy)} and "
-        f"cross-entropy {number(found.cross_entropy)} nats. The most sensitive layers come first.",
+        f"On {sensitivity.images} calibration images the whole model has accuracy "
+        f"{number(sensitivity.accuracy)} and cross-entropy {number(sensitivity.cross_entropy)} nats. "
+        "The most sensitive layers come first.",
     )
     header = (
         "layer",

@@ -58,14 +58,14 @@ def _noninferiority(report: Report) -> Section:
     tests = report.verdict.noninferiority
     rows = [
         (
-            f"{each.metric} (primary)" if each.metric == report.primary_metric else each.metric,
-            interval(each.drop.value, each.drop.ci95),
-            number(each.margin),
-            p_value(each.p_value),
-            p_value(each.p_holm),
-            "yes" if each.p_holm < _ONE_SIDED else "not shown",
+            f"{test.metric} (primary)" if test.metric == report.primary_metric else test.metric,
+            interval(test.drop.value, test.drop.ci95),
+            number(test.margin),
+            p_value(test.p_value),
+            p_value(test.p_holm),
+            "yes" if test.p_holm < _ONE_SIDED else "not shown",
         )
-        for each in tests
+        for test in tests
     ]
     lines = (
         f"The hypothesis to refute: {report.verdict.best} is worse than the dense model by the budget or "
@@ -132,10 +132,12 @@ def _kinds(report: Report) -> Section:
     rows = []
     for workload in profiled(report):
         every = [kind_ms(variant, workload) for variant in report.variants]
-        totals = [sum(each.values()) for each in every]
+        totals = [sum(of_variant.values()) for of_variant in every]
         for kind in KINDS:
-            if any(kind in each for each in every):
-                cells = [_ms(each.get(kind), total) for each, total in zip(every, totals, strict=True)]
+            if any(kind in of_variant for of_variant in every):
+                cells = [
+                    _ms(of_variant.get(kind), total) for of_variant, total in zip(every, totals, strict=True)
+                ]
                 rows.append((workload, kind, *cells))
         rows.append((workload, "all operators", *(_ms(total or None, None) for total in totals)))
     header = ("workload", "ms a call", *(variant.name for variant in report.variants))
@@ -149,10 +151,10 @@ def profiled(report: Report) -> list[str]:
 
 def kind_ms(variant: Variant, workload: str) -> dict[str, float]:
     """Milliseconds by class of operators, in the order of KINDS; empty without a profile."""
-    found = variant.profile.get(workload)
-    operators = found.operators if found else ()
-    kinds = [kind for kind in KINDS if any(each.kind == kind for each in operators)]
-    return {kind: sum(each.ms for each in operators if each.kind == kind) for kind in kinds}
+    profile = variant.profile.get(workload)
+    operators = profile.operators if profile else ()
+    kinds = [kind for kind in KINDS if any(operator.kind == kind for operator in operators)]
+    return {kind: sum(operator.ms for operator in operators if operator.kind == kind) for kind in kinds}
 
 
 def _ms(value: float | None, total: float | None) -> str:
@@ -165,12 +167,15 @@ def _operators(report: Report) -> Section:
     """The slowest operators of the variant that is kept."""
     best = best_variant(report)
     rows = []
-    for workload, found in best.profile.items():
-        total = sum(each.ms for each in found.operators)
-        shown = [each for each in found.operators if each.ms >= _LEAST_SHARE * total]
-        rows += [(workload, each.op_type, each.kind, str(each.nodes), _ms(each.ms, total)) for each in shown]
-        if rest := found.operators[len(shown) :]:
-            nodes, ms = sum(each.nodes for each in rest), sum(each.ms for each in rest)
+    for workload, profile in best.profile.items():
+        total = sum(operator.ms for operator in profile.operators)
+        shown = [operator for operator in profile.operators if operator.ms >= _LEAST_SHARE * total]
+        rows += [
+            (workload, operator.op_type, operator.kind, str(operator.nodes), _ms(operator.ms, total))
+            for operator in shown
+        ]
+        if rest := profile.operators[len(shown) :]:
+            nodes, ms = sum(operator.nodes for operator in rest), sum(operator.ms for operator in rest)
             rows.append((workload, f"{len(rest)} others", MISSING, str(nodes), _ms(ms, total)))
     header = ("workload", "operator", "class", "nodes", "ms a call")
     return Section(anchor="operators", title=f"Operators of {best.name}", header=header, rows=rows)
@@ -195,10 +200,10 @@ def _limits(report: Report) -> Section:
     rows = []
     for variant in report.variants:
         for workload, floor in variant.floor.items():
-            found = variant.latency_ms.get(workload)
+            latency = variant.latency_ms.get(workload)
             parts = (floor.integer_ms, floor.float_ms, floor.memory_ms, floor.ms)
-            far = f"{number(found.p50 / floor.ms)} x" if found and floor.ms else MISSING
-            p50 = number(found.p50) if found else MISSING
+            far = f"{number(latency.p50 / floor.ms)} x" if latency and floor.ms else MISSING
+            p50 = number(latency.p50) if latency else MISSING
             rows.append((variant.name, workload, *map(number, parts), p50, far))
     header = (
         "variant",
@@ -239,8 +244,8 @@ def _skipped(report: Report) -> Section:
 def by_reason(skipped: Iterable[SkippedNode]) -> list[tuple[str, list[str]]]:
     """Names of nodes by reason, the most frequent reason first."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for each in skipped:
-        groups[each.reason].append(each.node)
+    for node in skipped:
+        groups[node.reason].append(node.node)
     return sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
@@ -271,10 +276,10 @@ def curve(report: Report) -> Curve | None:
 
 
 def _recovery(report: Report) -> Section:
-    found = curve(report) or Curve(steps=[], train_loss=[], select_loss=[])
+    recovery = curve(report) or Curve(steps=[], train_loss=[], select_loss=[])
     rows = []
-    for name, losses in (("train", found.train_loss), ("select", found.select_loss)):
-        points = [(loss, step) for loss, step in zip(losses, found.steps, strict=True) if loss is not None]
+    for name, losses in (("train", recovery.train_loss), ("select", recovery.select_loss)):
+        points = [(loss, step) for loss, step in zip(losses, recovery.steps, strict=True) if loss is not None]
         if points:
             shown = (points[0], min(points), points[-1])
             rows.append((name, *(f"{number(loss)} at step {step}" for loss, step in shown)))
@@ -322,8 +327,8 @@ def _splits(report: Report) -> Section:
 
 
 def _nearly(split: Split) -> str:
-    found = split.near_duplicates
-    return MISSING if found is None else f"{found.examples} ({percent(found.share)})"
+    repeats = split.near_duplicates
+    return MISSING if repeats is None else f"{repeats.examples} ({percent(repeats.share)})"
 
 
 def _looks(split: Split) -> str:
@@ -342,19 +347,19 @@ def _models(count: int) -> str:
 def _split_lines(report: Report) -> Iterator[str]:
     used = [split.looks for split in report.splits.values() if split.looks]
     if used:
-        most = max(used, key=lambda each: each.looks)
+        most = max(used, key=lambda uses: uses.looks)
         advice = ": the best of several by these numbers looks better than it is" if most.models > 1 else ""
         yield (
             f"This test split has been looked at {_times(most.looks)} on this machine, for "
             f"{_models(most.models)} beside the dense one{advice}."
         )
     for name, split in report.splits.items():
-        found = split.near_duplicates
-        if found and found.examples:
+        repeats = split.near_duplicates
+        if repeats and repeats.examples:
             yield (
-                f"{found.examples} of {split.examples} examples of {name} nearly repeat a sentence of "
-                f"another split (Jaccard similarity of at least {found.limit:g}). The most alike, "
-                f"{number(found.similarity)}: {found.text} | {found.other} ({found.other_split})"
+                f"{repeats.examples} of {split.examples} examples of {name} nearly repeat a sentence of "
+                f"another split (Jaccard similarity of at least {repeats.limit:g}). The most alike, "
+                f"{number(repeats.similarity)}: {repeats.text} | {repeats.other} ({repeats.other_split})"
             )
 
 

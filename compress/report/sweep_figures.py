@@ -11,22 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from compress.report.figures import (
-    _BUDGET,
-    _GREY,
-    _PALETTE,
-    _STYLE,
-    _WIDTH,
-    _label_points,
-    _panels,
-    _svg,
+from compress.report.figure import (
+    BUDGET,
+    GREY,
+    PALETTE,
+    STYLE,
+    WIDTH,
+    label_points,
+    panels,
+    svg,
 )
 from compress.report.format import MISSING, number
 from compress.report.sweep_table import short_names
 from compress.schema.sweep import Front, Kind, Place, Point, Sweep, setting_value
 
-_FRONT = _PALETTE[0]
-_SHIPS = _PALETTE[2]
+_FRONT = PALETTE[0]
+_SHIPS = PALETTE[2]
 _PALE = "#94a3b8"
 _LABEL = 16  # characters of a value on an axis
 _TICKS = 8
@@ -35,22 +35,22 @@ _TICKS = 8
 # ---------------------------------------------------------------- fronts
 
 
+@mpl.rc_context(STYLE)
 def pareto(sweep: Sweep, kind: Kind) -> str:
     """Drop of the primary metric against a cost, a panel per workload; empty without such a front."""
     drawn = [front for front in sweep.fronts if front.kind == kind]
     if not drawn:
         return ""
-    with mpl.rc_context(_STYLE):
-        figure, axes = _panels(len(drawn), 2, 4.0)
-        for axis, front in zip(axes, drawn, strict=True):
-            _draw_front(axis, front, sweep)
-        figure.supylabel(
-            f"drop in {sweep.primary_metric} from dense (up is better)", fontsize=10, color="#334155"
-        )
-        legend = _legend(sweep)
-        figure.legend(handles=legend, loc="outside upper center", ncols=len(legend), fontsize=9)
-        _label_points(figure, axes, sweep.max_drop)
-        return _svg(figure, f"pareto-{kind}")
+    figure, axes = panels(len(drawn), 2, 4.0)
+    for axis, front in zip(axes, drawn, strict=True):
+        _draw_front(axis, front, sweep)
+    figure.supylabel(
+        f"drop in {sweep.primary_metric} from dense (up is better)", fontsize=10, color="#334155"
+    )
+    legend = _legend(sweep)
+    figure.legend(handles=legend, loc="outside upper center", ncols=len(legend), fontsize=9)
+    label_points(figure, axes, sweep.max_drop)
+    return svg(figure, f"pareto-{kind}")
 
 
 def _draw_front(axis: Axes, front: Front, sweep: Sweep) -> None:
@@ -78,12 +78,12 @@ def _draw_front(axis: Axes, front: Front, sweep: Sweep) -> None:
             label=f"#{place.number}",
         )
     axis.errorbar(
-        front.dense_cost, 0.0, fmt="s", markersize=8, color=_GREY, markerfacecolor="white",
+        front.dense_cost, 0.0, fmt="s", markersize=8, color=GREY, markerfacecolor="white",
         markeredgewidth=1.5,
         label=sweep.baseline.name if sweep.baseline else "dense",
     )  # fmt: skip
     if sweep.max_drop is not None:
-        axis.axhline(sweep.max_drop, color=_BUDGET, linestyle="--", linewidth=1.2)
+        axis.axhline(sweep.max_drop, color=BUDGET, linestyle="--", linewidth=1.2)
     axis.margins(x=0.12, y=0.1)
     axis.set_xlim(left=max(axis.get_xlim()[0], 0.0))
     axis.invert_yaxis()
@@ -116,16 +116,17 @@ def _legend(sweep: Sweep) -> list[Line2D]:
         entry("on the front, meets the budget", "D", _SHIPS),
         entry("on the front", "D", _FRONT, markerfacecolor="white"),
         entry("dominated (filled: meets the budget)", "o", _PALE),
-        entry("dense", "s", _GREY, markerfacecolor="white"),
+        entry("dense", "s", GREY, markerfacecolor="white"),
     ]
     if sweep.max_drop is not None:
-        handles.append(entry("budget", "", _BUDGET, linestyle="--"))
+        handles.append(entry("budget", "", BUDGET, linestyle="--"))
     return handles
 
 
 # ---------------------------------------------------------------- settings
 
 
+@mpl.rc_context(STYLE)
 def parallel(sweep: Sweep) -> str:
     """Parallel coordinates: an axis per setting that varies, then drop and latency; empty if none varies.
 
@@ -145,31 +146,30 @@ def parallel(sweep: Sweep) -> str:
             _scale(f"drop in\n{sweep.primary_metric}", drops),
             _scale(f"{front.cost},\n{front.unit}", costs),
         ]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
-        axis = figure.add_subplot()
-        for x, (_, ticks, _) in enumerate(axes):
-            axis.plot([x, x], [0, 1], color="#475569", linewidth=1, zorder=4)
-            for height, text in ticks:
-                _write(axis, x, height, text, left=front is not None and x == len(axes) - 1)
-        ends = {}
-        for i, point in enumerate(points):
-            # lines through the same value lie side by side
-            offset = 0.05 * (i / max(len(points) - 1, 1) - 0.5)
-            heights = [found[point.number] for _, _, found in axes if point.number in found]
-            settings = len(sweep.varying)
-            _line(axis, [h + offset for h in heights[:settings]] + heights[settings:], _style(point, front))
-            ends[point.number] = (len(heights) - 1, heights[-1] + (offset if len(heights) == settings else 0))
-        for x in sorted({x for x, _ in ends.values()}):
-            _names(axis, x, {n: y for n, (at, y) in ends.items() if at == x}, sweep, front)
-        axis.set_xticks(range(len(axes)), [label for label, _, _ in axes], color="#1e293b")
-        axis.xaxis.tick_top()
-        axis.tick_params(length=0)
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
-        axis.set_xlim(-0.25, len(axes) - 1 + 0.06 * len(axes))
-        axis.set_ylim(-0.06, 1.06)
-        return _svg(figure, "settings")
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    axis = figure.add_subplot()
+    for x, (_, ticks, _) in enumerate(axes):
+        axis.plot([x, x], [0, 1], color="#475569", linewidth=1, zorder=4)
+        for height, text in ticks:
+            _write(axis, x, height, text, left=front is not None and x == len(axes) - 1)
+    ends = {}
+    for i, point in enumerate(points):
+        # lines through the same value lie side by side
+        offset = 0.05 * (i / max(len(points) - 1, 1) - 0.5)
+        heights = [positions[point.number] for _, _, positions in axes if point.number in positions]
+        settings = len(sweep.varying)
+        _line(axis, [h + offset for h in heights[:settings]] + heights[settings:], _style(point, front))
+        ends[point.number] = (len(heights) - 1, heights[-1] + (offset if len(heights) == settings else 0))
+    for x in sorted({x for x, _ in ends.values()}):
+        _names(axis, x, {n: y for n, (at, y) in ends.items() if at == x}, sweep, front)
+    axis.set_xticks(range(len(axes)), [label for label, _, _ in axes], color="#1e293b")
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    axis.set_xlim(-0.25, len(axes) - 1 + 0.06 * len(axes))
+    axis.set_ylim(-0.06, 1.06)
+    return svg(figure, "settings")
 
 
 # name, heights (0 to 1) and texts of the ticks, height of each point by number
@@ -211,9 +211,9 @@ def _write(axis: Axes, x: float, y: float, text: str, left: bool) -> None:
 
 def _style(point: Point, front: Front | None) -> dict[str, Any]:
     if point.kept is None:
-        return {"color": _BUDGET, "linewidth": 1.0, "linestyle": ":"}
+        return {"color": BUDGET, "linewidth": 1.0, "linestyle": ":"}
     if front and point.number in front.members:
-        color = _PALETTE[front.members.index(point.number) % len(_PALETTE)]
+        color = PALETTE[front.members.index(point.number) % len(PALETTE)]
         return {"color": color, "linewidth": 2.2, "zorder": 3}
     return {"color": _PALE, "linewidth": 1.0, "alpha": 0.7}
 
@@ -238,7 +238,7 @@ def _names(axis: Axes, x: float, ends: dict[int, float], sweep: Sweep, front: Fr
     lift = max(0.0, -0.04 - heights[-1])  # the whole column, so that the last stays on the page
     for n, height in zip(order, heights, strict=True):
         style = _style(sweep.point(n), front)
-        color = _GREY if style["color"] == _PALE else style["color"]
+        color = GREY if style["color"] == _PALE else style["color"]
         axis.annotate(
             f"#{n}",
             (x, ends[n]),

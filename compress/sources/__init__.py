@@ -31,8 +31,8 @@ def fetch(uri: str, sha256: str | None = None) -> Path:
     cannot be written.
     """
     scheme, name = _split(uri)
-    found: Path = scheme.fetch(name, _checked(uri, sha256))
-    return found
+    content: Path = scheme.fetch(name, _checked(uri, sha256))
+    return content
 
 
 def identity(uri: str, sha256: str | None = None) -> str:
