@@ -1,4 +1,4 @@
-"""Every command that README.md tells to type exists and composes."""
+"""Every command that README.md and docs/ tell to type exists and composes; their links lead somewhere."""
 
 import os
 import re
@@ -25,8 +25,12 @@ def commands(text):
                 yield words
 
 
-README = ROOT / "README.md"
-FOUND = list(commands(README.read_text())) if README.exists() else []
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [
+    pytest.param(words, id=f"{page.stem}: {shlex.join(words)[:60]}")
+    for page in PAGES
+    for words in commands(page.read_text())
+]
 
 
 def check_run(words):
@@ -44,12 +48,25 @@ def targets():
     return set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split())
 
 
-def test_the_readme_has_commands():
-    assert any(words[:2] == ["compress", "run"] for words in FOUND)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_has_commands_short_lines_and_links_that_lead_somewhere(page):
+    text = page.read_text()
+    assert list(commands(text))
+    assert [line for line in text.splitlines() if len(line) > 130] == []
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("words", FOUND, ids=[shlex.join(words)[:60] for words in FOUND])
-def test_a_command_of_the_readme(words):
+def test_the_readme_names_every_page_and_stays_short():
+    text = (ROOT / "README.md").read_text()
+    assert [
+        page.name for page in PAGES if page.parent.name == "docs" and f"docs/{page.name}" not in text
+    ] == []
+    assert len(text[text.index("## Use it on your model") :].splitlines()) <= 60
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_command(words):
     program, *rest = words
     if program == "make":
         assert {word for word in rest if "=" not in word} <= targets()
