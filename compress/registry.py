@@ -24,6 +24,9 @@ class Option:
     implementation: str | None  # "package.module:function"; None: the stage hands on what it was given
     works_on: tuple[str, ...]  # names of tasks; empty: all
 
+    def fits(self, task: str) -> bool:
+        return not self.works_on or task in self.works_on
+
 
 def option(
     group: str, name: str, implementation: str | None, works_on: Sequence[str] = ()
@@ -44,19 +47,19 @@ def option(
     return declare
 
 
-def declared(config: object) -> Option:
-    """How the type of `config` was declared; raises ConfigError where it was not."""
-    if type(config) not in _declared:
+def declared(config_type: type) -> Option:
+    """How a dataclass was declared; raises ConfigError where it was not."""
+    if config_type not in _declared:
         raise ConfigError(
-            f"{type(config).__name__} is no option of a group",
+            f"{config_type.__name__} is no option of a group",
             allowed=", ".join(sorted(known.__name__ for known in _declared)),
         )
-    return _declared[type(config)]
+    return _declared[config_type]
 
 
 def implementation(config: object) -> Callable[..., Any]:
     """The function that does what `config` asks for; imports its module."""
-    chosen = declared(config)
+    chosen = declared(type(config))
     if chosen.implementation is None:
         raise ConfigError(f"{chosen.group}={chosen.name} does nothing", next="leave its stage out")
     module, _, function = chosen.implementation.partition(":")

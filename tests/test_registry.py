@@ -30,7 +30,7 @@ def test_an_option_is_found_by_its_exact_type(own_registry):
     assert registry.OPTIONS["prune"]["mine"] is Mine
     assert Mine().share == 0.5
     assert implementation(Mine()).__name__ == "did_you_mean"
-    assert declared(Mine()).works_on == ("language_modeling",)
+    assert declared(Mine).works_on == ("language_modeling",)
     assert not skips(Mine())
     with pytest.raises(ConfigError, match=r"Child is no option of a group\n  allowed: .*Int8Static"):
         implementation(Child())

@@ -49,10 +49,21 @@ class PairFile:
 
 @dataclass(kw_only=True)
 class DataConfig:
-    pass
+    def judged_pairs(self) -> list[str]:
+        """Names of the sets of judged pairs that the test is about."""
+        return []
+
+    def domains(self) -> list[str]:
+        """Names of the parts of the test that a language model is evaluated on, each apart."""
+        return []
 
 
-@option("data", "text", "compress.data.splits:open_splits", works_on=("sentence_embedding",))
+@option(
+    "data",
+    "text",
+    "compress.data.splits:open_splits",
+    works_on=("sentence_embedding", "language_modeling"),
+)
 @dataclass(kw_only=True)
 class TextData(DataConfig):
     """Sentences for calibration, selection and test; passages for training; pairs for judging."""
@@ -80,8 +91,19 @@ class TextData(DataConfig):
                 allowed=", ".join(self.corpora),
             )
 
+    def judged_pairs(self) -> list[str]:
+        return [name for name, file in self.pairs.items() if file.split is PairSplit.test]
 
-@option("data", "documents", "compress.data.documents:open_documents", works_on=("language_modeling",))
+    def domains(self) -> list[str]:
+        return ["text"]
+
+
+@option(
+    "data",
+    "documents",
+    "compress.data.documents:open_documents",
+    works_on=("sentence_embedding", "language_modeling"),
+)
 @dataclass(kw_only=True)
 class Documents(DataConfig):
     """Whole documents for language models: each goes to one split, by corpus as many as are named."""
@@ -115,6 +137,9 @@ class Documents(DataConfig):
                     raise ConfigError(
                         f"{name}.{corpus} is out of range", found=chosen[corpus], allowed="at least 1"
                     )
+
+    def domains(self) -> list[str]:
+        return list(self.test)
 
 
 # ---------------------------------------------------------------- images

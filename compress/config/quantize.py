@@ -95,7 +95,12 @@ class Int8Dynamic(QuantizeConfig):
         _patterns(self.exclude)
 
 
-@option("quantize", "int8_static", "compress.quantize.static:quantize")
+@option(
+    "quantize",
+    "int8_static",
+    "compress.quantize.static:quantize",
+    works_on=("sentence_embedding", "image_classification"),
+)
 @dataclass(kw_only=True)
 class Int8Static(QuantizeConfig):
     """8-bit weights and activations in QDQ format; scales come from the calibration split."""

@@ -7,7 +7,7 @@ Nothing heavy is imported here: a wrong configuration has to fail before torch i
 
 import dataclasses
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from compress.config.data import DataConfig, Documents, PairSplit, TextData
-from compress.config.evaluate import EvaluateConfig, LanguageModeling, SentenceSimilarity, language_metrics
+from compress.config.data import DataConfig
+from compress.config.evaluate import EvaluateConfig
 from compress.config.export import ExportConfig
 from compress.config.model import ModelConfig
 from compress.config.prune import PruneConfig
@@ -25,7 +25,7 @@ from compress.config.recover import RecoverConfig, TrainConfig
 from compress.config.space import Choice
 from compress.config.target import BudgetConfig, TargetConfig
 from compress.errors import ConfigError, did_you_mean
-from compress.registry import OPTIONS
+from compress.registry import OPTIONS, declared
 
 
 def conf_dir() -> Path:
@@ -58,27 +58,31 @@ class RunConfig:
             raise ConfigError(
                 "name is no plain folder name", found=self.name, allowed="letters, digits, - _ and ."
             )
-        if isinstance(self.evaluate, SentenceSimilarity) and isinstance(self.data, TextData):
-            _check_primary(self.evaluate.primary, _metrics_of_pairs(self.data))
-        if isinstance(self.evaluate, LanguageModeling) and isinstance(self.data, Documents):
-            _check_primary(self.evaluate.primary or "kl", language_metrics(self.data.test))
+        self._check_task()
+        metrics = self.evaluate.metrics(self.data)  # known now, not after an hour of training
+        primary = getattr(self.evaluate, "primary", None)
+        if primary is not None and primary not in metrics:
+            raise ConfigError(
+                "evaluate.primary names no metric", found=primary, allowed=did_you_mean(primary, metrics)
+            )
 
-
-def _metrics_of_pairs(data: TextData) -> set[str]:
-    judged = [name for name, file in data.pairs.items() if file.split is PairSplit.test]
-    return {
-        "cosine",
-        "cosine_p5",
-        *(f"{name}_{kind}" for name in judged for kind in ("spearman", "pearson")),
-    }
-
-
-def _check_primary(primary: str, metrics: Collection[str]) -> None:
-    """The metrics that `evaluate` will report are known now, not after an hour of training."""
-    if primary not in metrics:
-        raise ConfigError(
-            "evaluate.primary names no metric", found=primary, allowed=did_you_mean(primary, metrics)
-        )
+    def _check_task(self) -> None:
+        """Raise ConfigError for options that do not work on the kind of model, naming those that do."""
+        task, wrong, allowed, example = self.model.task, [], [], []
+        for group in (item.name for item in dataclasses.fields(self) if item.name in OPTIONS):
+            chosen = declared(type(getattr(self, group)))
+            if not chosen.fits(task):
+                fitting = [name for name, kind in OPTIONS[group].items() if declared(kind).fits(task)]
+                wrong.append(f"{group}={chosen.name}")
+                allowed.append(f"{group}={','.join(fitting)}")
+                example.append(f"{group}={fitting[0]}")
+        if wrong:
+            raise ConfigError(
+                f"{' '.join(wrong)} {'does' if len(wrong) == 1 else 'do'} not work on this kind of model",
+                found=f"model={declared(type(self.model)).name}, whose task is {task}",
+                allowed=" ".join(allowed),
+                next="for example " + " ".join(example),
+            )
 
 
 def register_schemas() -> None:

@@ -37,8 +37,10 @@ def collect(
     will when the model ships. Raises ValueError for a tensor that no node makes.
     """
     session = _session(model, tensors)
+    inputs = {taken.name for taken in session.get_inputs()}  # fused attention takes no positions
     for feed in feeds:
-        yield dict(zip(tensors, session.run(list(tensors), dict(feed)), strict=True))
+        values = session.run(list(tensors), {name: feed[name] for name in inputs})
+        yield dict(zip(tensors, values, strict=True))
 
 
 def _session(model: onnx.ModelProto | Path, tensors: Sequence[str]) -> InferenceSession:

@@ -21,7 +21,7 @@ from compress.config.quantize import (
     MixedBlocks,
     NoQuantize,
 )
-from compress.config.recover import Distill, NoRecover
+from compress.config.recover import Distill, NoRecover, NoTrain
 from compress.config.run import RunConfig, leaves
 from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import ConfigError
@@ -113,6 +113,7 @@ def run_config(**changes):
         "quantize": NoQuantize(),
         "evaluate": SentenceSimilarity(),
         "target": LocalTarget(),
+        "train": NoTrain(),
     }
     return RunConfig(**{**settings, **changes})
 

@@ -16,13 +16,14 @@ import optuna
 import pytest
 from rich.console import Console
 
+from compress import registry
 from compress.config.data import TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
 from compress.config.export import OptimumExport
 from compress.config.model import EncoderModel
 from compress.config.prune import Keep, NoPrune, StructuredPrune
 from compress.config.quantize import Int8Dynamic, NoQuantize
-from compress.config.recover import Distill, NoRecover
+from compress.config.recover import Distill, NoRecover, NoTrain
 from compress.config.run import RunConfig
 from compress.config.search import SearchConfig
 from compress.config.target import BudgetConfig, LocalTarget
@@ -46,6 +47,7 @@ def config(**changes):
         "quantize": Int8Dynamic(),
         "evaluate": SentenceSimilarity(primary="cosine"),
         "target": LocalTarget(max_seconds=1.0),
+        "train": NoTrain(),
         "budget": BudgetConfig(max_quality_drop=0.01),
     }
     return RunConfig(**{**settings, **changes})
@@ -193,9 +195,11 @@ def test_a_space_that_is_used_up_ends_the_search():
     assert len(fake.measures) == 6  # none, int8_dynamic, and int8_static with four calibrators
 
 
-def test_nothing_to_search_is_said():
+def test_nothing_to_search_is_said(monkeypatch):
     class Own(Int8Dynamic):
         pass
+
+    monkeypatch.setitem(registry._declared, Own, registry.declared(Int8Dynamic))
 
     with pytest.raises(ConfigError, match="nothing to search"):
         run(Fake(), config(prune=NoPrune(), recover=NoRecover(), quantize=Own()))

@@ -13,7 +13,7 @@ from compress.config.export import OptimumExport
 from compress.config.model import EncoderModel
 from compress.config.prune import Importance, Keep, NoPrune, StructuredPrune
 from compress.config.quantize import Calibrator, Int8Dynamic, Int8Static, NoQuantize
-from compress.config.recover import Distill, NoRecover
+from compress.config.recover import Distill, NoRecover, NoTrain
 from compress.config.run import RunConfig
 from compress.config.space import Choice, Float
 from compress.config.target import BudgetConfig, LocalTarget
@@ -54,6 +54,7 @@ def config(prune=None, quantize=None, recover=None):
         quantize=quantize or Int8Dynamic(min_coverage=0.5),
         evaluate=SentenceSimilarity(primary="cosine"),
         target=LocalTarget(),
+        train=NoTrain(),
     )
 
 
