@@ -66,6 +66,12 @@ def implementation(config: object) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
+def module_of(config: object) -> str | None:
+    """The module of what does what `config` asks for; None where nothing does."""
+    chosen = _declared.get(type(config))
+    return chosen.implementation.partition(":")[0] if chosen and chosen.implementation else None
+
+
 def skips(config: object) -> bool:
     """Whether the stage of `config` hands on what it was given."""
     return type(config) in _declared and _declared[type(config)].implementation is None

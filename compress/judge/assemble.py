@@ -41,9 +41,10 @@ from compress.schema.report import (
     WeightBlocks,
 )
 from compress.schema.workload import Workload
+from compress.stages.code_version import LIBRARIES
 from compress.stages.result import read_result
 from compress.stages.runner import Road
-from compress.stages.store import LIBRARIES, Entry, sha256_file
+from compress.stages.store import Entry, sha256_file
 
 _PACKAGES = (*LIBRARIES, "numpy")
 

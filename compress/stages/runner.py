@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from compress.registry import skips
+from compress.registry import module_of, skips
 from compress.schema.report import Stage
-from compress.stages.store import Entry, Store, code_version, entry_digest
+from compress.stages.code_version import code_version
+from compress.stages.store import Entry, Store, entry_digest
 from compress.system.memory import cores
 
 log = logging.getLogger(__name__)
@@ -50,12 +51,12 @@ class Road:
         """
         if skips(config):
             return inputs[0]
-        package = function.__module__.split(".")[1]
+        roots = {function.__module__, module_of(config) or function.__module__}
         key = {
             "config": [type(config).__name__, dataclasses.asdict(config)],
             "inputs": [entry.digest for entry in inputs],
             "extra": [extra, identity],
-            "code": code_version(package),
+            "code": code_version(frozenset(roots)),
         }
         label = label or name
         if self.dry_run:

@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +24,6 @@ from filelock import FileLock
 from compress.errors import StoreError
 from compress.system.memory import forget_peak, peak_memory
 
-# Libraries whose release changes what a stage computes.
-LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
 _DENIED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _SEAL = "entry.json"  # written last inside an entry: its key and the sha256 of every file
 
@@ -56,19 +52,6 @@ def sha256_model(path: Path) -> str:
 
 def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-_SHARED = ("config", "registry.py", "schema", "models", "data", "sources", "training")
-
-
-@cache
-def code_version(package: str) -> str:
-    """Digest of the sources of one package of ours, of what all stages share and of the libraries."""
-    root = Path(__file__).parents[1]
-    tops = [root / package, *(root / name for name in _SHARED)]
-    sources = [p for top in tops for p in ([top] if top.is_file() else top.rglob("*.py"))]
-    digests = {str(path.relative_to(root)): sha256_file(path) for path in sorted(sources)}
-    return sha256_json([digests, {name: version(name) for name in LIBRARIES}])
 
 
 class Store:

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import BenchmarkError, ModelError, StoreError
-from compress.stages import store as store_module
-from compress.stages.store import Store, code_version, entry_digest, sha256_file, sha256_model
+from compress.stages.store import Store, entry_digest, sha256_file, sha256_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -317,54 +316,6 @@ def test_a_file_where_the_cache_should_be(tmp_path):
 
 
 # ---------------------------------------------------------------- versions of the code
-
-
-@pytest.fixture
-def sources(tmp_path, monkeypatch):
-    """A copy of the package's sources, in which `code_version` looks."""
-    package = Path(store_module.__file__).parents[1]
-    copy = shutil.copytree(package, tmp_path / "compress", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(store_module, "__file__", str(copy / "stages" / "store.py"))
-    code_version.cache_clear()
-    yield copy
-    code_version.cache_clear()
-
-
-def changed(path):
-    path.write_text(path.read_text() + "\n")
-    code_version.cache_clear()
-
-
-def test_the_version_of_a_stage_is_that_of_its_sources(sources):
-    before = code_version("prune"), code_version("export")
-    code_version.cache_clear()
-    assert (code_version("prune"), code_version("export")) == before
-    changed(sources / "prune" / "least_squares.py")
-    assert code_version("prune") != before[0]
-    assert code_version("export") == before[1]
-
-
-@pytest.mark.parametrize(
-    "shared", ["config/data.py", "schema/report.py", "models/encoder.py", "data/text.py"]
-)
-def test_what_all_stages_share_is_part_of_every_version(sources, shared):
-    before = code_version("prune")
-    changed(sources / shared)
-    assert code_version("prune") != before
-
-
-@pytest.mark.parametrize("story", ["cli/main.py", "pipeline.py", "report/html.py"])
-def test_what_only_tells_the_story_is_part_of_none(sources, story):
-    before = code_version("prune")
-    changed(sources / story)
-    assert code_version("prune") == before
-
-
-def test_a_library_of_another_release_is_another_version(sources, monkeypatch):
-    before = code_version("prune")
-    code_version.cache_clear()
-    monkeypatch.setattr(store_module, "version", lambda name: "0.0")
-    assert code_version("prune") != before
 
 
 def test_sha256_file(tmp_path):

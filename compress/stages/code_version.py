@@ -1,0 +1,86 @@
+"""The version of a stage's code: a digest of all our sources that its functions can reach.
+
+Reached is what a module imports anywhere in it, also inside functions, and what it names in a string, as
+"compress.models.image_nets:resnet" or "runner.py" beside it. Not followed are imports for type checkers, and
+the strings that declare options: what implements another option is no part of this one.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from compress.stages.store import sha256_file, sha256_json
+
+PACKAGE = Path(__file__).parents[1]
+# Libraries whose release changes what a stage computes.
+LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+
+
+@cache
+def code_version(roots: frozenset[str]) -> str:
+    """Digest of what these modules of ours (compress.prune.depth) reach, and of the libraries' releases."""
+    sources = {str(path.relative_to(PACKAGE)): _digest(path) for path in closure(roots)}
+    return sha256_json([sources, {name: version(name) for name in LIBRARIES}])
+
+
+def closure(roots: Iterable[str]) -> set[Path]:
+    """The sources of these modules and of all that they reach, the packages around each included."""
+    reached: set[Path] = set()
+    waiting = [path for name in roots for path in _files(name)]
+    while waiting:
+        path = waiting.pop()
+        if path not in reached:
+            reached.add(path)
+            waiting += _reached(path)
+    return reached
+
+
+@cache
+def _reached(path: Path) -> frozenset[Path]:
+    """What one source reaches directly."""
+    found: set[Path] = set()
+    for node in _executed(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value.partition(":")[0]]
+            if node.value.endswith(".py") and (path.parent / node.value).is_file():
+                found.add(path.parent / node.value)
+        else:
+            continue
+        found.update(file for name in names for file in _files(name))
+    return frozenset(found)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree without those for type checkers, and without what stands above a class."""
+    yield node
+    children = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        children = list(node.orelse)
+    if isinstance(node, ast.ClassDef):
+        children = [child for child in children if child not in node.decorator_list]
+    for child in children:
+        yield from _executed(child)
+
+
+def _files(name: str) -> list[Path]:
+    """`compress.prune.depth` -> prune/__init__.py and prune/depth.py; none for what is not ours.
+
+    The outermost package is left out: it only offers the others to users.
+    """
+    first, *words = name.split(".")
+    if first != PACKAGE.name:
+        return []
+    places = [PACKAGE.joinpath(*words[:count]) for count in range(1, len(words) + 1)]
+    candidates = [path for place in places for path in (place / "__init__.py", place.with_suffix(".py"))]
+    return [path for path in candidates if path.is_file()]
+
+
+@cache
+def _digest(path: Path) -> str:
+    return sha256_file(path)

@@ -1,0 +1,172 @@
+"""A result is reused only while everything that made it is as it was."""
+
+import io
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from compress import pipeline
+from compress.config.compose import load_config
+from compress.stages import code_version as code
+from compress.stages import runner
+from compress.stages.code_version import closure, code_version
+from compress.stages.runner import Road
+from compress.stages.store import Store
+
+MINILM = {
+    "load": ("compress.models", "compress.models.encoder"),
+    "split": ("compress.data", "compress.data.text"),
+    "prune": ("compress.prune", "compress.prune.structured"),
+    "recover": ("compress.recover", "compress.recover.distill"),
+    "export": ("compress.export", "compress.export.optimum"),
+    "quantize": ("compress.quantize", "compress.quantize.dynamic"),
+    "evaluate": ("compress.evaluate", "compress.evaluate.sentence_similarity"),
+    "benchmark": ("compress.benchmark", "compress.benchmark.local"),
+}
+LANGUAGE = {
+    "export": ("compress.export", "compress.export.genai"),
+    "quantize": ("compress.quantize", "compress.quantize.weight_only"),
+    "evaluate": ("compress.evaluate", "compress.evaluate.language_modeling"),
+}
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's sources, in which `code_version` looks."""
+    copy = shutil.copytree(code.PACKAGE, tmp_path / "compress", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", copy)
+    forget()
+    yield copy
+    forget()
+
+
+def forget() -> None:
+    for cached in (code.code_version, code._reached, code._digest):
+        cached.cache_clear()
+
+
+def versions(stages: dict[str, tuple[str, str]]) -> dict[str, str]:
+    forget()
+    return {stage: code_version(frozenset(roots)) for stage, roots in stages.items()}
+
+
+def changed_by(source: Path, stages: dict[str, tuple[str, str]]) -> set[str]:
+    """The stages whose version a byte in `source` changes."""
+    before = versions(stages)
+    assert versions(stages) == before
+    source.write_text(source.read_text() + "\n")
+    after = versions(stages)
+    return {stage for stage in stages if after[stage] != before[stage]}
+
+
+@pytest.mark.parametrize(
+    ("source", "stages", "expected"),
+    [
+        ("graph/decoder.py", LANGUAGE, {"export", "quantize", "evaluate"}),
+        ("graph/gates.py", LANGUAGE, {"export", "quantize", "evaluate"}),
+        ("graph/gates.py", MINILM, {"export", "quantize", "evaluate"}),
+        ("prune/least_squares.py", MINILM, {"prune"}),
+        ("benchmark/runner.py", MINILM, {"benchmark"}),
+        ("registry.py", MINILM, set(MINILM)),
+        ("prune/__init__.py", MINILM, {"prune"}),  # the package around what is imported
+        ("quantize/static.py", MINILM, set()),  # another option
+        ("prune/channels.py", MINILM, set()),
+        ("recover/finetune.py", MINILM, set()),
+        ("evaluate/image_classification.py", MINILM, set()),
+        ("training/augment.py", MINILM, set()),
+        ("cli/main.py", MINILM, set()),
+        ("pipeline.py", MINILM, set()),
+        ("report/html.py", MINILM, set()),
+    ],
+)
+def test_a_byte_changes_the_stages_that_reach_it(
+    sources: Path, source: str, stages: dict[str, tuple[str, str]], expected: set[str]
+) -> None:
+    assert changed_by(sources / source, stages) == expected
+
+
+def test_nets_named_in_strings_are_reached(sources: Path) -> None:
+    stages = {"prune": ("compress.prune", "compress.prune.channels")}
+    assert changed_by(sources / "models" / "image_nets.py", stages) == {"prune"}
+
+
+def test_a_library_of_another_release_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = versions(MINILM)
+    monkeypatch.setattr(code, "version", lambda name: "0.0")
+    after = versions(MINILM)
+    forget()
+    assert not {stage for stage in MINILM if after[stage] == before[stage]}
+
+
+@pytest.mark.parametrize(
+    ("line", "reached"),
+    [
+        ("import compress.b", True),
+        ("from compress import b", True),
+        ("def f():\n    from compress.b import x", True),
+        ('NET = "compress.b:net"', True),
+        ('SCRIPT = "b.py"', True),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import compress.b", False),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import compress.b", True),
+        ('@option("group", "name", "compress.b:f")\nclass Config: ...', False),
+        ("import b", False),
+        ('"""compress.b does it."""', False),
+    ],
+)
+def test_what_counts_as_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, reached: bool
+) -> None:
+    package = tmp_path / "compress"
+    package.mkdir()
+    for name, text in (("__init__", "import compress.c"), ("a", line), ("b", ""), ("c", "")):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.setattr(code, "PACKAGE", package)
+    assert {path.stem for path in closure(["compress.a"])} == {"a", "b"} if reached else {"a"}
+
+
+class Traced(Store):
+    """Remembers which sources ran while each stage was made."""
+
+    ran: dict[str, set[str]]
+
+    def make(self, stage: str, key: Any, build: Callable[[Path, Path], None], **options: Any) -> Any:
+        def traced(out: Path, scratch: Path) -> None:
+            files = self.ran.setdefault(options["label"], set())
+            before = sys.gettrace()
+            sys.settrace(lambda frame, event, argument: files.add(frame.f_code.co_filename))
+            try:
+                build(out, scratch)
+            finally:
+                sys.settrace(before)
+
+        return super().make(stage, key, traced, **options)
+
+
+@pytest.mark.slow
+def test_all_that_runs_in_a_stage_is_in_its_version(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an edit would leave results of the code before it."""
+    store, asked = Traced(tmp_path / "store"), []
+    store.ran = {}
+
+    def remember(roots: frozenset[str]) -> str:
+        asked.append(roots)
+        return code_version(roots)
+
+    monkeypatch.setattr(runner, "code_version", remember)
+    road = Road(store, Console(file=io.StringIO()))
+    shrink = ["prune.keep.ffn=0.5", "prune.round_to=8", "recover=distill", "recover.steps=2"]
+    config = load_config([*tiny, "prune=structured", *shrink, "quantize=int8_dynamic"])
+    report = pipeline.run(config, tmp_path / "run", road)
+    assert [stage.name for stage in report.stages] == list(store.ran)
+    for (stage, ran), roots in zip(store.ran.items(), asked, strict=True):
+        ours = {name for name in ran if Path(name).is_relative_to(code.PACKAGE)}
+        outside = {*(str(path) for path in closure(roots)), str(code.PACKAGE / "stages" / "runner.py")}
+        assert len(ours) >= 2, stage
+        assert ours <= outside, stage
