@@ -1,9 +1,7 @@
 """Speed, memory and energy of ONNX models on a target."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,17 +12,10 @@ from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.stats import verdict
 from compress.config.target import LocalTarget, TargetConfig
 from compress.data import load_splits
-from compress.errors import ConfigError
-from compress.models import Model, load, read_facts
-from compress.models.preprocessing import check_side, read_preprocessing, shape_of
 from compress.registry import implementation
 from compress.schema.workload import Workload
 from compress.system.cpu import cpu_facts, threads_available
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from compress.models.causal_lm import CausalLM
+from compress.tasks import open_processor, task_of
 
 __all__ = [
     "Speed",
@@ -63,7 +54,7 @@ def benchmark(config: LocalTarget, names: Sequence[str], splits: Path, *folders:
     own = {
         name: _inputs(config, checkpoint, splits)
         for name, checkpoint in zip(names, checkpoints, strict=True)
-        if checkpoint != checkpoints[0] and read_facts(checkpoint).family == "causal_lm"
+        if checkpoint != checkpoints[0] and task_of(checkpoint) == "language_modeling"
     }
     implementation(config)(config, models, inputs, out, own)
 
@@ -71,12 +62,9 @@ def benchmark(config: LocalTarget, names: Sequence[str], splits: Path, *folders:
 def check_workloads(config: TargetConfig, checkpoint: Path) -> None:
     """Raise at once what `benchmark` would say of the target's workloads hours later; opens no model."""
     assert isinstance(config, LocalTarget)
-    family = read_facts(checkpoint).family
-    for workload in map(Workload.parse, config.workloads):
-        if workload.past and family != "causal_lm":
-            raise _no_cache(workload)
-        if family == "image_classifier":
-            check_side(shape_of(read_preprocessing(checkpoint))[0], workload.batch, workload.size)
+    processor = open_processor(checkpoint)
+    for workload in config.workloads:
+        processor.check(Workload.parse(workload))
 
 
 def profile_operators(
@@ -93,24 +81,5 @@ def measure_limits(config: LocalTarget, out: Path) -> None:
 
 
 def _inputs(config: LocalTarget, checkpoint: Path, splits: Path) -> dict[str, dict[str, np.ndarray]]:
-    model, examples = load(checkpoint), load_splits(splits).test.examples
-    return {
-        text: {name: tensor.numpy() for name, tensor in _feeds(model, examples, Workload.parse(text)).items()}
-        for text in config.workloads
-    }
-
-
-def _feeds(model: Model, examples: Any, workload: Workload) -> Mapping[str, "Tensor"]:
-    if not workload.past:
-        return model.workload(examples, workload.batch, workload.size)
-    if model.facts.family != "causal_lm":
-        raise _no_cache(workload)
-    return cast("CausalLM", model).workload(examples, workload.batch, workload.size, workload.past)
-
-
-def _no_cache(workload: Workload) -> ConfigError:
-    return ConfigError(
-        "only language models have cached tokens",
-        found=f"the workload {workload}",
-        allowed=f"{replace(workload, past=0)} for this model",
-    )
+    processor, examples = open_processor(checkpoint), load_splits(splits).test.examples
+    return {workload: processor.workload(examples, Workload.parse(workload)) for workload in config.workloads}

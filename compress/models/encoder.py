@@ -26,6 +26,7 @@ from compress.models.checkpoint import (
 from compress.models.encoder_card import CHECK_TEXTS, card_facts
 from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
 from compress.models.summary import Summary, write_summary
+from compress.models.tokenizer import complete
 
 FAMILY = "encoder"
 OUTPUT = "sentence_embedding"
@@ -110,6 +111,7 @@ class Encoder:
         """Write a checkpoint that stock transformers loads (where widths are uniform)."""
         self.module.backbone.save_pretrained(folder)  # type: ignore[operator]
         copy_companions(self.folder, folder)
+        complete(folder)
         write_facts(facts, folder)
         summary = Summary(
             parameters=self.parameters(),

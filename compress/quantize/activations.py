@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +9,7 @@ from onnxruntime import InferenceSession
 
 from compress.data import load_splits
 from compress.graph.session import Runtime, open_session
-from compress.models import Model, load
+from compress.tasks import open_processor
 
 EXAMPLES = 64  # of the calibration split, for means and maxima of activations
 
@@ -20,12 +19,7 @@ def calibration_feeds(checkpoint: Path, splits: Path, count: int) -> list[dict[s
 
     Name -> array with a first axis of 1; texts from the shortest to the longest.
     """
-    return feeds_of(load(checkpoint), load_splits(splits).calibration.examples[:count])
-
-
-def feeds_of(model: Model, examples: Any) -> list[dict[str, np.ndarray]]:
-    """Each example alone: name -> array with a first axis of 1."""
-    return [{name: tensor.numpy() for name, tensor in batch.items()} for batch in model.batches(examples, 1)]
+    return list(open_processor(checkpoint).batches(load_splits(splits).calibration.examples[:count], 1))
 
 
 def collect(

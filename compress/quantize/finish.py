@@ -6,11 +6,11 @@ import onnx
 
 from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.data import load_splits
-from compress.models import load
 from compress.quantize import coverage, sensitivity, sqnr
-from compress.quantize.activations import EXAMPLES, calibration_feeds, feeds_of
+from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.bias import correct_bias
 from compress.stages.result import write_result
+from compress.tasks import open_processor
 
 
 def finish(
@@ -36,7 +36,7 @@ def finish(
         quantized = corrected(quantized)
     else:
         examples = load_splits(splits).select.examples[: sensitivity.TEXTS]
-        select = feeds_of(load(checkpoint), examples)
+        select = list(open_processor(checkpoint).batches(examples, 1))
         quantized, found = sensitivity.leave_out(
             quantized, reference, select, config.min_cosine, config.min_coverage, corrected
         )

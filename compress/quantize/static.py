@@ -25,7 +25,6 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.config.quantize import Calibrator, Int8Static
 from compress.data import load_splits
-from compress.models import Model, load
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.calibrate import Grid, least_squares_ranges
@@ -35,6 +34,7 @@ from compress.quantize.kernels import Kernel, resolve
 from compress.quantize.layers import is_convolutional
 from compress.quantize.quiet import quiet
 from compress.quantize.smoothing import smooth
+from compress.tasks import Processor, open_processor
 
 _METHODS = {
     Calibrator.minmax: CalibrationMethod.MinMax,
@@ -56,19 +56,18 @@ _CONVOLUTIONAL = [
 class FeedReader(CalibrationDataReader):  # type: ignore[misc]
     """One example at a time: padding would enter the statistics."""
 
-    def __init__(self, model: Model, examples: Any) -> None:
-        self.model, self.examples = model, examples
+    def __init__(self, processor: Processor, examples: Any) -> None:
+        self.processor, self.examples = processor, examples
         self.set_range(0, len(examples))
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        self.batches = self.model.batches(self.examples[start_index:end_index], 1)
+        self.batches = self.processor.batches(self.examples[start_index:end_index], 1)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {name: tensor.numpy() for name, tensor in batch.items()}
+        return next(self.batches, None)
 
 
 def quantize(
@@ -126,11 +125,12 @@ def _ranges(
     config: Int8Static, kernel: Kernel, source: Path, types: Sequence[str], checkpoint: Path, splits: Path
 ) -> dict[str, Any]:
     """What tells `quantize_static` the ranges: examples, or for what it has no method, a cache of ours."""
-    model, examples = load(checkpoint), load_splits(splits).calibration.examples[: config.examples]
+    processor = open_processor(checkpoint)
+    examples = load_splits(splits).calibration.examples[: config.examples]
     if config.calibrator is not Calibrator.mse:
-        return {"calibration_data_reader": FeedReader(model, examples)}
+        return {"calibration_data_reader": FeedReader(processor, examples)}
     grid = Grid(low=-127, high=127, symmetric=True) if kernel.symmetric_activations else Grid(low=0, high=255)
-    found = least_squares_ranges(source, types, lambda: FeedReader(model, examples), grid)
+    found = least_squares_ranges(source, types, lambda: FeedReader(processor, examples), grid)
     cache = source.with_name("ranges.json")
     save_tensors_data(found, cache)
     return {"calibration_cache_path": cache}

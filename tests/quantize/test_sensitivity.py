@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from compress import models
 from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.quantize import left_out, quantize, without_exclusion
-from compress.quantize.activations import feeds_of
 from compress.quantize.layers import Layer, quantized_layers, restored
 from compress.quantize.sensitivity import affordable, by_price, fewest, leave_out, mean_cosine, rank, run
 from compress.schema.report import Coverage, Sensitivity
 from compress.stages.result import read_result
+from compress.tasks import open_processor
 
 
 def layer(name, macs, weights):
@@ -53,7 +52,7 @@ def test_cosine_by_hand():
 def pair(graphs, quantized, checkpoints, splits):
     def make(config, fuse=True):
         folder = quantized(config, "bert", fuse)
-        feeds = feeds_of(models.load(checkpoints["bert"]), splits.select.texts[:8])
+        feeds = list(open_processor(checkpoints["bert"]).batches(splits.select.texts[:8], 1))
         reference = onnx.load(graphs("bert", fuse) / "model.onnx")
         return reference, onnx.load(folder / "model.onnx"), feeds
 

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from compress import models
 from compress.config.quantize import Calibrator, Int8Static
 from compress.errors import ConfigError, GateError
 from compress.quantize.static import FeedReader
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
+from compress.tasks import open_processor
 
 CASES = [("bert", True), ("bert", False), ("roberta", True), ("distilbert", True), ("mpnet", True)]
 INTEGER = ("MatMulIntegerToFloat", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm")
@@ -79,8 +79,8 @@ def test_scales_are_those_of_the_calibration_texts(quantized, graphs, checkpoint
     onnx.save(model, tmp_path / "probe.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "probe.onnx", providers=["CPUExecutionProvider"])
     low = high = 0.0
-    for batch in models.load(checkpoints["bert"]).batches(splits.calibration.texts[:9], 1):
-        (seen,) = session.run([name], {k: v.numpy() for k, v in batch.items()})
+    for batch in open_processor(checkpoints["bert"]).batches(splits.calibration.texts[:9], 1):
+        (seen,) = session.run([name], batch)
         low, high = min(low, seen.min()), max(high, seen.max())
     graph = onnx.load(out / "model.onnx").graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -156,7 +156,7 @@ def test_it_keeps_quiet(quantized, capfd):
 
 
 def test_the_reader_gives_each_text_once_and_alone(checkpoints, splits):
-    reader = FeedReader(models.load(checkpoints["bert"]), splits.calibration.texts[:6])
+    reader = FeedReader(open_processor(checkpoints["bert"]), splits.calibration.texts[:6])
     rows = [batch["input_ids"] for batch in iter(reader.get_next, None)]
     assert len(rows) == len(reader) == 6
     assert {len(row) for row in rows} == {1}

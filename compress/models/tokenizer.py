@@ -1,0 +1,149 @@
+"""Texts to numbers of tokens by tokenizer.json: as transformers does it, without loading it or torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from compress.errors import ModelError
+from compress.models.checkpoint import read_json
+
+Ints = NDArray[np.int64]
+_PROBES = ("A cat sits on the mat.", "  The QUICK brown\tfox, jumps: 'over' 3 dogs!", "Ünïcode — 日本語 …")
+# What transformers takes back of the spaces that a tokenizer of words puts before punctuation.
+_SPACES = (" .", " ?", " !", " ,", " n't", " 'm", " 's", " 've", " 're")
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ModelError where the folder has no tokenizer.json that can be read."""
+        path = folder / "tokenizer.json"
+        try:
+            self._backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing more specific
+            raise ModelError(
+                f"no usable tokenizer in {folder}",
+                found=str(error).splitlines()[0] if path.is_file() else "no tokenizer.json",
+                allowed="tokenizer.json with tokenizer_config.json",
+            ) from None
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self.folder = folder
+        self.settings = _settings(folder)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model was made for, by tokenizer_config.json; very many where it does not say."""
+        return int(self.settings.get("model_max_length") or 1e30)
+
+    @property
+    def pad_id(self) -> int:
+        """Number of the token that fills up; raises ModelError where there is none."""
+        name = _content(self.settings.get("pad_token"))
+        number = None if name is None else self._backend.token_to_id(name)
+        if number is None:
+            raise ModelError(
+                f"the tokenizer in {self.folder} cannot pad",
+                found="no pad token",
+                next="name one in tokenizer_config.json",
+            )
+        return int(number)
+
+    @property
+    def largest(self) -> int:
+        """Highest number of a token."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=0)
+
+    def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Numbers of each text's tokens, at most `max_length` with the marks of its beginning and end."""
+        side = self.settings.get("truncation_side", "right")
+        self._backend.enable_truncation(max_length, direction=side)
+        try:
+            return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
+        finally:
+            self._backend.no_truncation()
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
+        """Tokens and attention mask [rows, longest row]; the mask is 0 where a row was filled up."""
+        width, pad = max(map(len, rows)), self.pad_id
+        ids, mask = np.full((len(rows), width), pad, np.int64), np.zeros((len(rows), width), np.int64)
+        left = self.settings.get("padding_side") == "left"
+        for number, row in enumerate(rows):
+            place = slice(width - len(row), None) if left else slice(len(row))
+            ids[number, place], mask[number, place] = row, 1
+        return ids, mask
+
+    def plain(self, text: str) -> list[int]:
+        """Numbers of a text's tokens without the marks of a beginning or an end."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def with_ends(self, text: str) -> tuple[list[int], list[int]]:
+        """Like `plain`, and the character behind each token."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return encoding.ids, [end for _, end in encoding.offsets]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens, marks left out."""
+        text: str = self._backend.decode(list(ids), skip_special_tokens=True)
+        if self.settings.get("clean_up_tokenization_spaces"):
+            text = text.replace(" ' ", "'")
+            for spaced in _SPACES:
+                text = text.replace(spaced, spaced[1:])
+        return text
+
+
+def complete(folder: Path) -> None:
+    """Write tokenizer.json into a checkpoint that has only older forms of it, or whose tokenizer_config.json
+    changes what it says, so that `Tokenizer` reads what transformers would.
+
+    Raises ModelError where transformers has no tokenizer for the folder, or only one in Python.
+    """
+    import transformers
+
+    try:
+        stock: Any = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"no usable tokenizer in {folder}",
+            found=(str(error) or type(error).__name__).splitlines()[0],
+            allowed="tokenizer.json with tokenizer_config.json, or a vocabulary transformers knows",
+        ) from None
+    if not _same(folder, stock):
+        stock.save_pretrained(folder)
+        if not _same(folder, stock):
+            raise ModelError(
+                f"the tokenizer in {folder} has no fast form that encodes alike",
+                found=type(stock).__name__,
+                allowed="one that tokenizer.json can describe",
+            )
+
+
+def _same(folder: Path, stock: Any) -> bool:
+    try:
+        own = Tokenizer(folder)
+    except ModelError:
+        return False
+    pad = stock.pad_token_id if _content(own.settings.get("pad_token")) is None else own.pad_id
+    ids = [own.encode(_PROBES, 12), [own.plain(text) for text in _PROBES]]
+    return pad == stock.pad_token_id and ids == [
+        stock(list(_PROBES), truncation=True, max_length=12)["input_ids"],
+        stock(list(_PROBES), add_special_tokens=False)["input_ids"],
+    ]
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json; its special tokens also from the file that older releases wrote them to."""
+    files = [folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
+    named = [read_json(path) for path in files if path.is_file()]
+    return {key: value for content in named for key, value in content.items() if value is not None}
+
+
+def _content(token: Any) -> str | None:
+    """The text of a special token, which may be described by an object."""
+    return token.get("content") if isinstance(token, dict) else token
