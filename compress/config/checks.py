@@ -1,20 +1,129 @@
-"""Range checks that several options share."""
+"""What a setting may be, declared with its default and checked when its dataclass is made.
 
+A class that only changes a default keeps what its base allows. A message begins with the field's own name:
+`compose.to_config` puts the path before it.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from compress.config.space import Range as Search
 from compress.errors import ConfigError
 
-# A message of a check begins with the field's own name: `compose.to_config` puts the path before it.
+
+class Allowed(Protocol):
+    """What the values of a setting have in common."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise ConfigError for a value that the setting `name` may not have."""
+
+
+@dataclass(frozen=True)
+class Range:
+    low: float
+    high: float = math.inf
+    open_low: bool = False  # whether `low` itself is out of range
+
+    def check(self, name: str, value: float) -> None:
+        if not (self.low < value if self.open_low else self.low <= value) or value > self.high:
+            raise ConfigError(f"{name} is out of range", found=value, allowed=self)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.open_low else 'at least'} {self.low:g}"
+        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    values: tuple[int, ...]
+
+    def check(self, name: str, value: int) -> None:
+        if value not in self.values:
+            raise ConfigError(
+                f"{name} has no such value", found=value, allowed=", ".join(map(str, self.values))
+            )
+
+
+@dataclass(frozen=True)
+class Patterns:
+    def check(self, name: str, value: Sequence[str]) -> None:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"{name} holds what is no regular expression",
+                    found=f"{pattern}: {error}",
+                    allowed="regular expressions over node names",
+                ) from None
+
+
+PATTERNS = {"allowed": Patterns()}  # metadata of a field of regular expressions
+
+
+# ---------------------------------------------------------------- fields
+
+
+def number(
+    default: float | None,
+    low: float,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    search: Search | None = None,
+) -> Any:
+    """A field from `low` to `high`; with `above`, more than `low`. `search`: what `compress search` tries."""
+    tried = {} if search is None else {"search": search}
+    return field(default=default, metadata={"allowed": Range(low, high, above), **tried})
+
+
+def positive(default: float | None, high: float = math.inf) -> Any:
+    return number(default, 0.0, high, above=True)
+
+
+def share(default: float | None) -> Any:
+    return number(default, 0.0, 1.0)
+
+
+def random_seed() -> Any:
+    return number(0, 0, 2**32 - 1)
+
+
+def one_of(default: int, *values: int) -> Any:
+    return field(default=default, metadata={"allowed": OneOf(values)})
+
+
+# ---------------------------------------------------------------- the check
+
+
+def allowed_of(config_type: type, name: str) -> Allowed | None:
+    """What a field of a dataclass, or the nearest base that says it, allows."""
+    for kind in config_type.__mro__:
+        declared = vars(kind).get("__dataclass_fields__", {}).get(name)
+        if declared is not None and "allowed" in declared.metadata:
+            found: Allowed = declared.metadata["allowed"]
+            return found
+    return None
+
+
+class Checked:
+    """Base of the dataclasses of the configuration; one with checks of its own calls this one's too."""
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, allowed = getattr(self, item.name), allowed_of(type(self), item.name)
+            if allowed is not None and value is not None:
+                allowed.check(item.name, value)
 
 
 def within(config: object, low: float, high: float, *names: str, open_low: bool = False) -> None:
     for name in names:
-        value = getattr(config, name)
-        if not (low < value if open_low else low <= value) or value > high:
-            bracket = "(" if open_low else "["
-            raise ConfigError(
-                f"{name} is out of range",
-                found=value,
-                allowed=f"{bracket}{low:g}, {high:g}]" if high != float("inf") else f"at least {low:g}",
-            )
+        Range(low, high, open_low).check(name, getattr(config, name))
 
 
 def check_seed(config: object) -> None:

@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from compress.config.checks import check_seed, within
+from compress.config.checks import Checked, Range, number, positive, random_seed
 from compress.errors import ConfigError
 from compress.registry import option
 
@@ -48,7 +48,7 @@ class PairFile:
 
 
 @dataclass(kw_only=True)
-class DataConfig:
+class DataConfig(Checked):
     def judged_pairs(self) -> list[str]:
         """Names of the sets of judged pairs that the test is about."""
         return []
@@ -70,20 +70,18 @@ class TextData(DataConfig):
 
     corpora: dict[str, TextFile] = MISSING
     pairs: dict[str, PairFile] = field(default_factory=dict)
-    calibration: int = 256
-    train: int = 0  # 0 takes all there is
-    select: int = 256
-    test: int = 500
+    calibration: int = number(256, 1)
+    train: int = number(0, 0)  # 0 takes all there is
+    select: int = number(256, 1)
+    test: int = number(500, 1)
     test_corpus: str = MISSING  # calibration, select and test sentences come from this corpus
-    min_words: int = 5
-    max_words: int = 128
-    seed: int = 0
+    min_words: int = number(5, 1)
+    max_words: int = number(128, 1)
+    seed: int = random_seed()
 
     def __post_init__(self) -> None:
-        within(self, 1, float("inf"), "calibration", "select", "test", "min_words", "max_words")
-        within(self, 0, float("inf"), "train")
-        within(self, self.min_words, float("inf"), "max_words")
-        check_seed(self)
+        super().__post_init__()
+        Range(self.min_words).check("max_words", self.max_words)
         if self.test_corpus not in self.corpora:
             raise ConfigError(
                 "test_corpus names no corpus",
@@ -114,14 +112,14 @@ class Documents(DataConfig):
     select: dict[str, int] = MISSING
     calibration: dict[str, int] = MISSING
     train: list[str] = field(default_factory=list)  # corpora whose other documents are trained on, in full
-    min_words: int = 40  # of a document; shorter ones are left out
-    max_words: int = 400  # of one for calibration, select and test: longer ones end with a paragraph before
-    seed: int = 0
+    min_words: int = number(40, 1)  # of a document; shorter ones are left out
+    # of one for calibration, select and test: longer ones end with a paragraph before
+    max_words: int = number(400, 1)
+    seed: int = random_seed()
 
     def __post_init__(self) -> None:
-        within(self, 1, float("inf"), "min_words")
-        within(self, self.min_words, float("inf"), "max_words")
-        check_seed(self)
+        super().__post_init__()
+        Range(self.min_words).check("max_words", self.max_words)
         for name in ("test", "select", "calibration", "train"):
             chosen = getattr(self, name)
             if name != "train" and not chosen:
@@ -171,16 +169,14 @@ class Interpolation(Enum):
 
 
 @dataclass(kw_only=True)
-class Resize:
+class Resize(Checked):
     """The shorter side to size / crop, then the square in the middle, as torchvision and timm evaluate."""
 
-    size: int = 0  # pixels a side of what comes out; 0: images stay as they are, all of one size
-    crop: float = 1.0  # share of the shorter side that the square keeps; models of 224 often have 0.875
+    # pixels a side of what comes out; 0: images stay as they are, all of one size
+    size: int = number(0, 0, 4096)
+    # share of the shorter side that the square keeps; models of 224 often have 0.875
+    crop: float = positive(1.0, 1.0)
     interpolation: Interpolation = Interpolation.bilinear
-
-    def __post_init__(self) -> None:
-        within(self, 0, 4096, "size")
-        within(self, 0.0, 1.0, "crop", open_low=True)
 
 
 @option("data", "images", "compress.data.images:open_images", works_on=("image_classification",))
@@ -192,13 +188,8 @@ class ImageData(DataConfig):
     test_set: ImageSet = field(default_factory=ImageSet)
     resize: Resize = field(default_factory=Resize)
     classes: list[str] = field(default_factory=list)  # names by label; empty: the files', or numbers
-    calibration: int = 512
-    select: int = 5000
-    train: int = 0  # 0 takes all there is
-    test: int = 0  # likewise
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        within(self, 1, float("inf"), "calibration", "select")
-        within(self, 0, float("inf"), "train", "test")
-        check_seed(self)
+    calibration: int = number(512, 1)
+    select: int = number(5000, 1)
+    train: int = number(0, 0)  # 0 takes all there is
+    test: int = number(0, 0)  # likewise
+    seed: int = random_seed()

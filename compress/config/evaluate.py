@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from compress.config.checks import check_seed, within
+from compress.config.checks import Checked, Range, number, random_seed
 from compress.config.data import DataConfig
 from compress.registry import option
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Checked):
     def metrics(self, data: DataConfig) -> Collection[str]:
         """Names of all that an evaluation on `data` reports."""
         raise NotImplementedError
@@ -24,12 +24,8 @@ class EvaluateConfig:
 @dataclass(kw_only=True)
 class SentenceSimilarity(EvaluateConfig):
     primary: str = "lee_spearman"
-    resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        within(self, 100, 100_000, "resamples")
-        check_seed(self)
+    resamples: int = number(2000, 100, 100_000)
+    seed: int = random_seed()
 
     def metrics(self, data: DataConfig) -> Collection[str]:
         judged = [f"{name}_{kind}" for name in data.judged_pairs() for kind in ("spearman", "pearson")]
@@ -45,12 +41,8 @@ class SentenceSimilarity(EvaluateConfig):
 @dataclass(kw_only=True)
 class ImageClassification(EvaluateConfig):
     primary: str = "accuracy"
-    resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        within(self, 100, 100_000, "resamples")
-        check_seed(self)
+    resamples: int = number(2000, 100, 100_000)
+    seed: int = random_seed()
 
     def metrics(self, data: DataConfig) -> Collection[str]:
         return "accuracy", "top5_accuracy", "nll", "agreement", "kl"
@@ -67,23 +59,19 @@ class LanguageModeling(EvaluateConfig):
     """Likelihood of held-out documents, and what the model writes by itself, beside the dense model."""
 
     primary: str | None = None  # null: bits_per_byte of the first corpus that is tested
-    context: int = 512  # tokens of a window
-    stride: int = 512  # tokens from one window to the next; a token is scored once, in the first that has it
-    tokens: int = 8192  # of each domain at most, by the dense model's tokenizer
-    prompts: int = 4  # beginnings of test documents that both models continue; 0: none
-    prompt_tokens: int = 32
-    new_tokens: int = 48
-    resamples: int = 2000
-    seed: int = 0
+    context: int = number(512, 16, 1_000_000)  # tokens of a window
+    # tokens from one window to the next; a token is scored once, in the first that has it
+    stride: int = number(512, 1)
+    tokens: int = number(8192, 32)  # of each domain at most, by the dense model's tokenizer
+    prompts: int = number(4, 0, 100)  # beginnings of test documents that both models continue; 0: none
+    prompt_tokens: int = number(32, 1, 10_000)
+    new_tokens: int = number(48, 1, 10_000)
+    resamples: int = number(2000, 100, 100_000)
+    seed: int = random_seed()
 
     def __post_init__(self) -> None:
-        within(self, 16, 1_000_000, "context")
-        within(self, 1, self.context, "stride")
-        within(self, 32, float("inf"), "tokens")
-        within(self, 0, 100, "prompts")
-        within(self, 1, 10_000, "prompt_tokens", "new_tokens")
-        within(self, 100, 100_000, "resamples")
-        check_seed(self)
+        super().__post_init__()
+        Range(1, self.context).check("stride", self.stride)
 
     def metrics(self, data: DataConfig) -> Collection[str]:
         return language_metrics(data.domains())

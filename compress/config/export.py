@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from compress.config.checks import within
+from compress.config.checks import Checked, number, positive
 from compress.registry import option
 
 
 @dataclass(kw_only=True)
-class ExportConfig:
+class ExportConfig(Checked):
     pass
 
 
@@ -19,14 +19,10 @@ class ExportConfig:
 )
 @dataclass(kw_only=True)
 class OptimumExport(ExportConfig):
-    opset: int = 18
+    opset: int = number(18, 14, 23)
     fuse: bool = True  # attention becomes one operator in what ships; the dense baseline stays plain
-    max_abs_diff: float = 1e-4  # the parity gate: torch against ONNX on real inputs
-    min_cosine: float = 0.99999
-
-    def __post_init__(self) -> None:
-        within(self, 14, 23, "opset")
-        within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
+    max_abs_diff: float = positive(1e-4, 1.0)  # the parity gate: torch against ONNX on real inputs
+    min_cosine: float = positive(0.99999, 1.0)
 
 
 @option(
@@ -39,13 +35,9 @@ class OptimumExport(ExportConfig):
 class TorchExport(ExportConfig):
     """By torch's own exporter."""
 
-    opset: int = 18
-    max_abs_diff: float = 1e-3  # of logits; the parity gate: torch against ONNX on real inputs
-    min_cosine: float = 0.99999
-
-    def __post_init__(self) -> None:
-        within(self, 14, 23, "opset")
-        within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
+    opset: int = number(18, 14, 23)
+    max_abs_diff: float = positive(1e-3, 1.0)  # of logits; the parity gate: torch against ONNX on real inputs
+    min_cosine: float = positive(0.99999, 1.0)
 
 
 @option("export", "genai", "compress.export.genai:export", works_on=("language_modeling",))
@@ -53,8 +45,5 @@ class TorchExport(ExportConfig):
 class GenaiExport(ExportConfig):
     """By onnxruntime-genai's model builder: language models."""
 
-    max_abs_diff: float = 1e-2  # of logits; the parity gate: torch against ONNX on real text
-    min_cosine: float = 0.99999
-
-    def __post_init__(self) -> None:
-        within(self, 0.0, 1.0, "max_abs_diff", "min_cosine", open_low=True)
+    max_abs_diff: float = positive(1e-2, 1.0)  # of logits; the parity gate: torch against ONNX on real text
+    min_cosine: float = positive(0.99999, 1.0)

@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from compress.config.checks import Checked
 from compress.registry import option
 
 
 @dataclass(kw_only=True)
-class ModelConfig:
+class ModelConfig(Checked):
     task: ClassVar[str]  # which options of the other groups work on the model
 
 

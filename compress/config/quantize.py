@@ -1,12 +1,10 @@
 """How it becomes integers."""
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar
 
-from compress.config.checks import check_seed, within
+from compress.config.checks import PATTERNS, Checked, number, one_of, positive, random_seed, share
 from compress.config.space import Choice
 from compress.errors import ConfigError
 from compress.registry import option
@@ -37,7 +35,7 @@ class Clip(Enum):
 
 
 @dataclass(kw_only=True)
-class QuantizeConfig:
+class QuantizeConfig(Checked):
     rung: ClassVar[str] = "int8"  # what a report calls the result
 
 
@@ -45,29 +43,6 @@ class QuantizeConfig:
 @dataclass(kw_only=True)
 class NoQuantize(QuantizeConfig):
     pass
-
-
-def _smooth(config: "Int8Dynamic | Int8Static") -> None:
-    if config.smooth is not None:
-        within(config, 0.0, 1.0, "smooth")
-
-
-def _floors(config: "Int8Dynamic | Int8Static") -> None:
-    within(config, -100.0, 150.0, "min_sqnr_db")
-    if config.min_cosine is not None:
-        within(config, -1.0, 1.0, "min_cosine")
-
-
-def _patterns(patterns: Sequence[str]) -> None:
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(
-                "exclude holds what is no regular expression",
-                found=f"{pattern}: {error}",
-                allowed="regular expressions over node names",
-            ) from None
 
 
 @option("quantize", "int8_dynamic", "compress.quantize.dynamic:quantize")
@@ -79,20 +54,16 @@ class Int8Dynamic(QuantizeConfig):
     reduce_range: bool | None = None  # null: from the flags of the target's CPU
     per_channel: bool = True
     embeddings: bool = True  # 8-bit embedding tables too: smaller, not faster
-    smooth: float | None = None  # alpha of SmoothQuant, 1: all into the weights; null: off; try 0.7
+    smooth: float | None = share(None)  # alpha of SmoothQuant, 1: all into the weights; null: off; try 0.7
     bias_correction: bool = False  # give each product's bias the mean that quantization took
-    exclude: list[str] = field(default_factory=list)  # regular expressions over node names
-    min_coverage: float = 0.95  # floor of the share of MACs in integers
+    # regular expressions over node names
+    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
+    min_coverage: float = share(0.95)  # floor of the share of MACs in integers
     # Of the output to the float model's, mean over select texts: below it the layers that cost the most
     # for their size stay in float, as long as min_coverage allows. null: off
-    min_cosine: float | None = None
-    min_sqnr_db: float = 5.0  # gate: signal over noise of each layer alone; a sound layer has 20 to 45
-
-    def __post_init__(self) -> None:
-        within(self, 0.0, 1.0, "min_coverage")
-        _smooth(self)
-        _floors(self)
-        _patterns(self.exclude)
+    min_cosine: float | None = number(None, -1.0, 1.0)
+    # gate: signal over noise of each layer alone; a sound layer has 20 to 45
+    min_sqnr_db: float = number(5.0, -100.0, 150.0)
 
 
 @option(
@@ -111,25 +82,17 @@ class Int8Static(QuantizeConfig):
     calibrator: Calibrator = field(
         default=Calibrator.minmax, metadata={"search": Choice(("minmax", "entropy", "percentile", "mse"))}
     )
-    percentile: float = 99.99
-    examples: int = 128  # of the calibration split
+    percentile: float = number(99.99, 50.0, 100.0)
+    examples: int = number(128, 1, 100_000)  # of the calibration split
     per_channel: bool = True
     embeddings: bool = True
-    smooth: float | None = None  # alpha of SmoothQuant, 1: all into the weights; null: off; try 0.7
+    smooth: float | None = share(None)  # alpha of SmoothQuant, 1: all into the weights; null: off; try 0.7
     equalize: bool = False  # make the channels between two convolutions even: for depthwise nets
     bias_correction: bool = False  # give each product's bias the mean that quantization took
-    exclude: list[str] = field(default_factory=list)
-    min_coverage: float = 0.9  # the first convolution of a small ViT is a twentieth of it
-    min_cosine: float | None = None  # as in Int8Dynamic
-    min_sqnr_db: float = 5.0
-
-    def __post_init__(self) -> None:
-        within(self, 0.0, 1.0, "min_coverage")
-        _smooth(self)
-        _floors(self)
-        _patterns(self.exclude)
-        within(self, 50.0, 100.0, "percentile")
-        within(self, 1, 100_000, "examples")
+    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
+    min_coverage: float = share(0.9)  # the first convolution of a small ViT is a twentieth of it
+    min_cosine: float | None = number(None, -1.0, 1.0)  # as in Int8Dynamic
+    min_sqnr_db: float = number(5.0, -100.0, 150.0)
 
 
 @option("quantize", "int8_qat", "compress.quantize.qat:quantize", works_on=("image_classification",))
@@ -137,24 +100,18 @@ class Int8Static(QuantizeConfig):
 class Int8Qat(Int8Static):
     """Int8Static, then trained for a while with its rounding in place: convolutional classifiers only."""
 
-    epochs: int = 1
-    images: int = 10_000  # of train, an epoch: most is won within a few thousand; 0: all
-    batch_size: int = 64
+    epochs: int = number(1, 1)
+    images: int = number(10_000, 0)  # of train, an epoch: most is won within a few thousand; 0: all
+    batch_size: int = number(64, 1)
     # Adam's, falling to zero. Weights and scales are measured in steps of their grids, so that it says how
     # far a weight goes at a time.
-    learning_rate: float = 0.005
-    distill: float = 0.9  # share of the loss that the float model's answers have; the rest are labels
-    temperature: float = 4.0
-    seed: int = 0
+    learning_rate: float = positive(0.005, 10.0)
+    distill: float = share(0.9)  # share of the loss that the float model's answers have; the rest are labels
+    temperature: float = positive(4.0, 100.0)
+    seed: int = random_seed()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, 1, float("inf"), "epochs", "batch_size")
-        within(self, 0, float("inf"), "images")
-        within(self, 0.0, 10.0, "learning_rate", open_low=True)
-        within(self, 0.0, 1.0, "distill")
-        within(self, 0.0, 100.0, "temperature", open_low=True)
-        check_seed(self)
         if self.bias_correction:
             raise ConfigError(
                 "bias_correction is not for int8_qat", found=True, allowed="false: training finds the biases"
@@ -165,33 +122,21 @@ _BLOCK_SIZES = (16, 32, 64, 128, 256)  # those of onnxruntime's MatMulNBits
 _LEVELS = (0, 1, 4)
 
 
-def _allowed(config: object, allowed: tuple[int, ...], *names: str) -> None:
-    for name in names:
-        if (found := getattr(config, name)) not in allowed:
-            raise ConfigError(f"{name} has no such value", found=found, allowed=", ".join(map(str, allowed)))
-
-
 @option("quantize", "int8_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class Int8Blocks(QuantizeConfig):
     """Language models: 8-bit weights, a scale and a zero point a block; embedding and head stored once."""
 
-    block_size: int = 64  # weights of a row that share a scale; it must divide every width
+    # weights of a row that share a scale; it must divide every width
+    block_size: int = one_of(64, *_BLOCK_SIZES)
     # 4: activations become 8-bit within a product, fast; 0 or 1: they stay in float. 4 gives way to 0 where
     # it costs quality on calibration windows.
-    accuracy_level: int = 4
-    exclude: list[str] = field(default_factory=list)  # regular expressions over names of linear layers
-    min_coverage: float = 0.95  # floor of the share of MACs in integers
-    min_sqnr_db: float = 20.0  # gate: signal over noise of each layer alone
-    max_kl: float = 0.05  # gate: nats a token to the float model, on calibration windows
-
-    def __post_init__(self) -> None:
-        _allowed(self, _BLOCK_SIZES, "block_size")
-        _allowed(self, _LEVELS, "accuracy_level")
-        within(self, 0.0, 1.0, "min_coverage")
-        within(self, -100.0, 150.0, "min_sqnr_db")
-        within(self, 0.0, 100.0, "max_kl", open_low=True)
-        _patterns(self.exclude)
+    accuracy_level: int = one_of(4, *_LEVELS)
+    # regular expressions over names of linear layers
+    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
+    min_coverage: float = share(0.95)  # floor of the share of MACs in integers
+    min_sqnr_db: float = number(20.0, -100.0, 150.0)  # gate: signal over noise of each layer alone
+    max_kl: float = positive(0.05, 100.0)  # gate: nats a token to the float model, on calibration windows
 
 
 @option("quantize", "int4_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
@@ -204,16 +149,11 @@ class Int4Blocks(Int8Blocks):
     block_size: int = 64  # 32 is nearer, and a quarter slower
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
-    windows: int = 32  # of the calibration split, 512 tokens each
+    windows: int = number(32, 1, 100_000)  # of the calibration split, 512 tokens each
     awq: bool = False  # even out the inputs of attention and feed-forward first; strength searched
-    head_bits: int = 8  # of the embedding too, which is the same matrix in a tied model
+    head_bits: int = one_of(8, 4, 8)  # of the embedding too, which is the same matrix in a tied model
     min_sqnr_db: float = 5.0
     max_kl: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        within(self, 1, 100_000, "windows")
-        _allowed(self, (4, 8), "head_bits")
 
 
 @option(
@@ -231,26 +171,23 @@ class MixedBlocks(QuantizeConfig):
 
     rung: ClassVar[str] = "mixed"
 
-    max_size_mb: float | None = None  # of all weights: the most sensitive layers for their size get 8 bits
-    max_kl: float | None = None  # nats a token to the float model: no more layers get 8 bits than it takes
-    block_size: int = 64
+    # of all weights: the most sensitive layers for their size get 8 bits
+    max_size_mb: float | None = positive(None)
+    # nats a token to the float model: no more layers get 8 bits than it takes
+    max_kl: float | None = positive(None)
+    block_size: int = one_of(64, *_BLOCK_SIZES)
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
     awq: bool = False
-    accuracy_level: int = 4
-    windows: int = 32
-    sensitivity_windows: int = 2  # for the layers' sensitivities, 512 tokens each
-    exclude: list[str] = field(default_factory=list)
-    min_coverage: float = 0.95
-    min_sqnr_db: float = 5.0
+    accuracy_level: int = one_of(4, *_LEVELS)
+    windows: int = number(32, 1, 100_000)
+    sensitivity_windows: int = number(2, 1, 100_000)  # for the layers' sensitivities, 512 tokens each
+    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
+    min_coverage: float = share(0.95)
+    min_sqnr_db: float = number(5.0, -100.0, 150.0)
 
     def __post_init__(self) -> None:
-        _allowed(self, _BLOCK_SIZES, "block_size")
-        _allowed(self, _LEVELS, "accuracy_level")
-        within(self, 1, 100_000, "windows", "sensitivity_windows")
-        within(self, 0.0, 1.0, "min_coverage")
-        within(self, -100.0, 150.0, "min_sqnr_db")
-        _patterns(self.exclude)
+        super().__post_init__()
         if self.max_size_mb is None and self.max_kl is None:
             raise ConfigError(
                 "max_size_mb or max_kl has to say how small, or how near to the float model",
@@ -258,9 +195,6 @@ class MixedBlocks(QuantizeConfig):
                 allowed="one of the two, or both",
                 next="quantize.max_size_mb=115, or quantize.max_kl=0.05",
             )
-        for name in ("max_size_mb", "max_kl"):
-            if getattr(self, name) is not None:
-                within(self, 0.0, float("inf"), name, open_low=True)
 
 
 @option(
@@ -270,18 +204,12 @@ class MixedBlocks(QuantizeConfig):
 class Int8Smooth(QuantizeConfig):
     """Language models: 8-bit weights and activations after SmoothQuant, its alpha searched layer by layer."""
 
-    windows: int = 16  # of the calibration split, 512 tokens each
+    windows: int = number(16, 1, 100_000)  # of the calibration split, 512 tokens each
     # Layers that read one tensor and alone cost more nats a token than this get 8-bit blocks: activations
     # rounded block by block, slower products.
-    layer_kl: float = 0.002
-    accuracy_level: int = 4  # of these blocks
-    exclude: list[str] = field(default_factory=list)  # regular expressions over names of linear layers
-    min_coverage: float = 0.95
-    max_kl: float = 0.5
-
-    def __post_init__(self) -> None:
-        within(self, 1, 100_000, "windows")
-        within(self, 0.0, 1.0, "min_coverage")
-        within(self, 0.0, 100.0, "max_kl", "layer_kl", open_low=True)
-        _allowed(self, _LEVELS, "accuracy_level")
-        _patterns(self.exclude)
+    layer_kl: float = positive(0.002, 100.0)
+    accuracy_level: int = one_of(4, *_LEVELS)  # of these blocks
+    # regular expressions over names of linear layers
+    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
+    min_coverage: float = share(0.95)
+    max_kl: float = positive(0.5, 100.0)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from compress.config.checks import check_seed, within
+from compress.config.checks import Checked, number, positive, random_seed, share
 from compress.errors import ConfigError
 from compress.registry import option
 
 
 @dataclass(kw_only=True)
-class RecoverConfig:
+class RecoverConfig(Checked):
     pass
 
 
@@ -30,30 +30,20 @@ class Precision(Enum):
 class Distill(RecoverConfig):
     """Distillation of embeddings and hidden states from the dense teacher on unlabelled text."""
 
-    steps: int = 700
-    batch_tokens: int = 2048  # padded tokens a step
-    learning_rate: float = 3e-4
-    warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.01
+    steps: int = number(700, 1)
+    batch_tokens: int = number(2048, 1)  # padded tokens a step
+    learning_rate: float = number(3e-4, 0, 1)
+    warmup: float = share(0.05)  # share of the steps
+    weight_decay: float = number(0.01, 0, 1)
     # Of the hidden states' loss beside the embeddings'. On MiniLM it gave the same quality for the same
     # tokens, each 20 % dearer, so it is off unless asked for.
-    hidden_weight: float = 0.0
-    max_length: int = 128  # tokens
+    hidden_weight: float = number(0.0, 0)
+    max_length: int = number(128, 8, 8192)  # tokens
     precision: Precision = Precision.auto
-    evaluate_every: int = 50  # steps between looks at the select split
-    patience: int = 4  # looks without improvement before it stops
-    max_minutes: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        within(self, 1, float("inf"), "steps", "batch_tokens", "evaluate_every", "patience")
-        within(self, 0.0, 1.0, "learning_rate", "weight_decay")
-        within(self, 0.0, 1.0, "warmup")
-        within(self, 0.0, float("inf"), "hidden_weight")
-        within(self, 8, 8192, "max_length")
-        if self.max_minutes is not None:
-            within(self, 0.0, float("inf"), "max_minutes", open_low=True)
-        check_seed(self)
+    evaluate_every: int = number(50, 1)  # steps between looks at the select split
+    patience: int = number(4, 1)  # looks without improvement before it stops
+    max_minutes: float | None = positive(None)
+    seed: int = random_seed()
 
 
 @option(
@@ -63,30 +53,19 @@ class Distill(RecoverConfig):
 class DistillLogits(RecoverConfig):
     """Distillation of a language model from the dense one's likeliest next tokens, on unlabelled text."""
 
-    steps: int = 150
-    batch_windows: int = 4  # windows a step
-    context: int = 512  # tokens of a window
-    top_k: int = 64  # of the teacher's tokens at each place; all others count as one
-    learning_rate: float = 5e-5  # 2e-4 made a lightly pruned model worse at first
-    warmup: float = 0.05  # share of the steps
-    weight_decay: float = 0.0
+    steps: int = number(150, 1)
+    batch_windows: int = number(4, 1)  # windows a step
+    context: int = number(512, 8, 1_000_000)  # tokens of a window
+    top_k: int = number(64, 1, 4096)  # of the teacher's tokens at each place; all others count as one
+    learning_rate: float = number(5e-5, 0, 1)  # 2e-4 made a lightly pruned model worse at first
+    warmup: float = share(0.05)  # share of the steps
+    weight_decay: float = number(0.0, 0, 1)
     precision: Precision = Precision.auto
-    select_windows: int = 16  # of the select split, at most
-    evaluate_every: int = 25  # steps between looks at them
-    patience: int = 4  # looks without improvement before it stops
-    max_minutes: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        within(
-            self, 1, float("inf"), "steps", "batch_windows", "select_windows", "evaluate_every", "patience"
-        )
-        within(self, 8, 1_000_000, "context")
-        within(self, 1, 4096, "top_k")
-        within(self, 0.0, 1.0, "learning_rate", "warmup", "weight_decay")
-        if self.max_minutes is not None:
-            within(self, 0.0, float("inf"), "max_minutes", open_low=True)
-        check_seed(self)
+    select_windows: int = number(16, 1)  # of the select split, at most
+    evaluate_every: int = number(25, 1)  # steps between looks at them
+    patience: int = number(4, 1)  # looks without improvement before it stops
+    max_minutes: float | None = positive(None)
+    seed: int = random_seed()
 
 
 class Optimizer(Enum):
@@ -95,38 +74,27 @@ class Optimizer(Enum):
 
 
 @dataclass(kw_only=True)
-class Fit:
+class Fit(Checked):
     """How a classifier of images is trained on labels; the rate rises and falls once (Smith 2018)."""
 
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: int = number(10, 1)
+    batch_size: int = number(128, 1)
     optimizer: Optimizer = Optimizer.sgd
-    learning_rate: float = 0.1  # at the peak
-    warmup: float = 0.2  # share of the steps until the peak
-    weight_decay: float = 5e-4  # of weights of two axes and more
-    label_smoothing: float = 0.1
+    learning_rate: float = positive(0.1, 10.0)  # at the peak
+    warmup: float = share(0.2)  # share of the steps until the peak
+    weight_decay: float = number(5e-4, 0, 1)  # of weights of two axes and more
+    label_smoothing: float = share(0.1)
     augment: bool = True  # shifted, mirrored, a square erased
-    shift: int = 2  # pixels, at most
+    shift: int = number(2, 0, 16)  # pixels, at most
     flip: bool = True
-    erase: float = 0.5  # share of the images
-    distill: float = 0.0  # share of the loss that a teacher's answers have (Hinton et al. 2015)
-    temperature: float = 4.0
-    ema: float = 0.0  # of the weights, a step; 0: off
+    erase: float = share(0.5)  # share of the images
+    distill: float = share(0.0)  # share of the loss that a teacher's answers have (Hinton et al. 2015)
+    temperature: float = positive(4.0, 100.0)
+    ema: float = number(0.0, 0.0, 0.99999)  # of the weights, a step; 0: off
     precision: Precision = Precision.auto
-    patience: int = 1000  # epochs without a better accuracy on select before it stops
-    max_minutes: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        within(self, 1, float("inf"), "epochs", "batch_size", "patience")
-        within(self, 0, 16, "shift")
-        within(self, 0.0, 10.0, "learning_rate", open_low=True)
-        within(self, 0.0, 1.0, "warmup", "weight_decay", "label_smoothing", "erase", "distill")
-        within(self, 0.0, 100.0, "temperature", open_low=True)
-        within(self, 0.0, 0.99999, "ema")
-        if self.max_minutes is not None:
-            within(self, 0.0, float("inf"), "max_minutes", open_low=True)
-        check_seed(self)
+    patience: int = number(1000, 1)  # epochs without a better accuracy on select before it stops
+    max_minutes: float | None = positive(None)
+    seed: int = random_seed()
 
 
 @option("recover", "finetune", "compress.recover.finetune:finetune", works_on=("image_classification",))
@@ -140,7 +108,7 @@ class Finetune(Fit, RecoverConfig):
 
 
 @dataclass(kw_only=True)
-class TrainConfig:
+class TrainConfig(Checked):
     pass
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from compress.config.checks import check_seed, within
+from compress.config.checks import Checked, number, positive, random_seed
 from compress.errors import ConfigError, did_you_mean
 
 OBJECTIVES = ("quality_drop", "latency", "size", "memory")  # of a search; all to be small
@@ -11,18 +11,19 @@ SAMPLERS = ("tpe", "nsga2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(Checked):
     """What `compress search` is asked for beside the experiment; not a part of a run."""
 
     objectives: tuple[str, ...]
     study: str  # its name; results go to outputs/<name>/search-<study>/
     storage: str | None = None  # a journal file or a database URL; None: a journal in that folder
     sampler: str = "tpe"
-    trials: int | None = None  # of the study, with those of earlier and of other processes
-    minutes: float | None = None  # of this process
-    seed: int = 0
+    trials: int | None = number(None, 1)  # of the study, with those of earlier and of other processes
+    minutes: float | None = positive(None)  # of this process
+    seed: int = random_seed()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.objectives:
             if name not in OBJECTIVES:
                 raise ConfigError("unknown objective", found=name, allowed=did_you_mean(name, OBJECTIVES))
@@ -42,8 +43,3 @@ class SearchConfig:
             raise ConfigError(
                 "unknown sampler", found=self.sampler, allowed=did_you_mean(self.sampler, SAMPLERS)
             )
-        if self.trials is not None:
-            within(self, 1, float("inf"), "trials")
-        if self.minutes is not None:
-            within(self, 0.0, float("inf"), "minutes", open_low=True)
-        check_seed(self)

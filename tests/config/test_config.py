@@ -1,105 +1,142 @@
-"""Range checks of the dataclasses, each beside a value that is just allowed."""
+"""What the dataclasses refuse: ranges as their fields declare them, and checks of several fields."""
 
 import dataclasses
 import math
 import re
+from types import UnionType
+from typing import get_args, get_type_hints
 
 import pytest
 
+from compress.config.checks import Checked, OneOf, Patterns, Range, allowed_of
 from compress.config.data import PairFile, PairSplit, TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
 from compress.config.export import OptimumExport
 from compress.config.model import EncoderModel
-from compress.config.prune import Keep, LanguageKeep, LanguagePrune, NoPrune, StructuredPrune
+from compress.config.prune import Keep, LanguagePrune, NoPrune
 from compress.config.quantize import (
-    Int4Blocks,
     Int8Blocks,
     Int8Dynamic,
     Int8Qat,
-    Int8Smooth,
-    Int8Static,
     MixedBlocks,
     NoQuantize,
 )
-from compress.config.recover import Distill, NoRecover, NoTrain
+from compress.config.recover import Distill, Finetune, Fit, NoRecover, NoTrain
 from compress.config.run import RunConfig, leaves
+from compress.config.search import SearchConfig
 from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import ConfigError
 from compress.registry import OPTIONS
+from tests.config.options import make
 
 TEXT = {"corpora": {"a": TextFile(source="path:a")}, "test_corpus": "a"}
 
 WRONG = [
-    (lambda v: Keep(ffn=v), 1.5, 1.0),
-    (lambda v: Keep(heads=v), 0.0, 1e-9),
     (lambda v: Keep(layers=v), math.nan, 0.5),
-    (lambda v: StructuredPrune(round_to=v), 0, 1),
-    (lambda v: StructuredPrune(damping=v), 0.0, 10.0),
-    (lambda v: LanguageKeep(ffn=v), 1.5, 1.0),
-    (lambda v: LanguageKeep(kv_heads=v), 0.0, 0.3),
-    (lambda v: LanguageKeep(layers=v), -0.1, 0.9),
     (lambda v: LanguagePrune(vocabulary=v), 0, None),
-    (lambda v: LanguagePrune(round_to=v), 0, 1),
-    (lambda v: LanguagePrune(damping=v), 0.0, 10.0),
-    (lambda v: LanguagePrune(calibration_tokens=v), 63, 64),
-    (lambda v: LanguagePrune(protect_first=v), -1, 0),
-    (lambda v: LanguagePrune(protect_last=v), -1, 0),
-    (lambda v: Distill(steps=v), 0, 1),
-    (lambda v: Distill(warmup=v), 1.01, 1.0),
     (lambda v: Distill(max_minutes=v), -1.0, None),
-    (lambda v: Distill(seed=v), -1, 0),
-    (lambda v: OptimumExport(opset=v), 13, 14),
-    (lambda v: OptimumExport(max_abs_diff=v), 0.0, 1.0),
-    (lambda v: Int8Dynamic(min_coverage=v), 1.1, 0.0),
     (lambda v: Int8Dynamic(exclude=v), ["("], ["layer.0"]),
-    (lambda v: Int8Dynamic(smooth=v), 1.1, None),
-    (lambda v: Int8Static(smooth=v), -0.1, 0.0),
-    (lambda v: Int8Static(percentile=v), 49.9, 100.0),
-    (lambda v: Int8Static(exclude=v), ["*"], []),
-    (lambda v: Int8Qat(epochs=v), 0, 1),
-    (lambda v: Int8Qat(images=v), -1, 0),
-    (lambda v: Int8Qat(batch_size=v), 0, 1),
-    (lambda v: Int8Qat(learning_rate=v), 0.0, 10.0),
-    (lambda v: Int8Qat(distill=v), 1.1, 1.0),
-    (lambda v: Int8Qat(temperature=v), 0.0, 1.0),
-    (lambda v: Int8Qat(seed=v), -1, 0),
     (lambda v: Int8Qat(percentile=v), 49.9, 100.0),
     (lambda v: Int8Qat(bias_correction=v), True, False),
     (lambda v: Int8Blocks(block_size=v), 48, 64),
-    (lambda v: Int8Blocks(accuracy_level=v), 2, 4),
-    (lambda v: Int8Blocks(max_kl=v), 0.0, 0.01),
-    (lambda v: Int8Blocks(exclude=v), ["("], ["lm_head"]),
-    (lambda v: Int4Blocks(head_bits=v), 6, 4),
-    (lambda v: Int4Blocks(windows=v), 0, 1),
-    (lambda v: Int4Blocks(block_size=v), 8, 16),
     (lambda v: MixedBlocks(max_size_mb=v), None, 1.0),
-    (lambda v: MixedBlocks(max_kl=v), 0.0, 0.1),
-    (lambda v: MixedBlocks(max_kl=0.1, sensitivity_windows=v), 0, 1),
-    (lambda v: Int8Smooth(windows=v), 0, 1),
-    (lambda v: SentenceSimilarity(resamples=v), 99, 100),
     (lambda v: SentenceSimilarity(seed=v), 2**32, 2**32 - 1),
-    (lambda v: LocalTarget(threads=v), -1, 0),
-    (lambda v: LocalTarget(max_seconds=v), 0.5, 1.0),
     (lambda v: LocalTarget(workloads=v), [], ["1x1"]),
     (lambda v: LocalTarget(workloads=v), ["1x8", "1x8"], ["1x8", "2x8"]),
     (lambda v: LocalTarget(workloads=v), ["8x"], ["8x1"]),
     (lambda v: LocalTarget(workloads=v), ["0x8"], ["1x8"]),
     (lambda v: LocalTarget(workloads=v), ["²x8"], ["2x8"]),
     (lambda v: BudgetConfig(min_speedup=v), -0.1, 0.0),
-    (lambda v: TextData(**TEXT, calibration=v), 0, 1),
-    (lambda v: TextData(**TEXT, train=v), -1, 0),
     (lambda v: TextData(**TEXT, max_words=v), 4, 5),  # min_words is 5
     (lambda v: TextData(corpora=TEXT["corpora"], test_corpus=v), "b", "a"),
 ]
 
 
-@pytest.mark.parametrize(("make", "wrong", "right"), WRONG)
-def test_ranges(make, wrong, right):
+@pytest.mark.parametrize(("option", "wrong", "right"), WRONG)
+def test_what_is_refused_beside_what_is_just_allowed(option, wrong, right):
     with pytest.raises(ConfigError) as raised:
-        make(wrong)
+        option(wrong)
     assert "found:" in str(raised.value)
     assert "allowed:" in str(raised.value)
-    make(right)
+    option(right)
+
+
+def with_parts(kind):
+    """A dataclass and those of its settings that are dataclasses."""
+    yield kind
+    for hint in get_type_hints(kind).values():
+        if dataclasses.is_dataclass(hint):
+            yield from with_parts(hint)
+
+
+OPTION_TYPES = [kind for known in OPTIONS.values() for kind in known.values()]
+CHECKED = sorted(
+    {
+        part
+        for kind in [*OPTION_TYPES, BudgetConfig, SearchConfig]
+        for part in with_parts(kind)
+        if issubclass(part, Checked)
+    },
+    key=lambda kind: kind.__name__,
+)
+SETTINGS = [(kind, item.name) for kind in CHECKED for item in dataclasses.fields(kind)]
+
+
+def numeric(kind, name):
+    hint = get_type_hints(kind)[name]
+    return {int, float} & {hint, *(get_args(hint) if isinstance(hint, UnionType) else ())}
+
+
+@pytest.mark.parametrize("kind", CHECKED, ids=lambda kind: kind.__name__)
+def test_every_number_says_what_it_may_be(kind):
+    for item in dataclasses.fields(kind):
+        assert not numeric(kind, item.name) or allowed_of(kind, item.name), item.name
+
+
+def outside(kind, name, allowed):
+    """Values just beyond what is allowed, and a message's beginning."""
+    if isinstance(allowed, OneOf):
+        return [min(allowed.values) - 1, max(allowed.values) + 1], f"{name} has no such value"
+    if isinstance(allowed, Patterns):
+        return [["("], ["sound", "*"]], f"{name} holds what is no regular expression"
+    step = 1 if int in numeric(kind, name) else 1e-6
+    values = [allowed.low if allowed.open_low else allowed.low - step]
+    values += [allowed.high + step] if math.isfinite(allowed.high) else []
+    return [*values, *([math.nan] if step < 1 else [])], f"{name} is out of range"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [pair for pair in SETTINGS if allowed_of(*pair)], ids=lambda value: str(value)
+)
+def test_a_value_outside_is_refused_and_the_ends_are_not(kind, name):
+    allowed = allowed_of(kind, name)
+    values, message = outside(kind, name, allowed)
+    for value in values:
+        with pytest.raises(ConfigError, match=f"^{message}\n  found:   .*\n  allowed: "):
+            make(kind, **{name: value})
+    ends = [allowed.low + allowed.open_low, allowed.high] if isinstance(allowed, Range) else []
+    for value in filter(math.isfinite, ends):
+        allowed.check(name, value)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "said"),
+    [
+        (Range(1), "at least 1"),
+        (Range(0.0, open_low=True), "above 0"),
+        (Range(0.0, 1.0), "[0, 1]"),
+        (Range(0.0, 1.0, open_low=True), "(0, 1]"),
+        (Range(1, 4096), "[1, 4096]"),
+    ],
+)
+def test_how_a_range_is_written(allowed, said):
+    assert str(allowed) == said
+
+
+def test_another_default_keeps_the_range():
+    assert allowed_of(Finetune, "distill") == allowed_of(Fit, "distill") == Range(0.0, 1.0)
+    with pytest.raises(ConfigError, match="distill is out of range"):
+        Finetune(distill=1.1)
 
 
 def run_config(**changes):

@@ -9,32 +9,19 @@ from functools import cache
 import pytest
 
 from compress.config.compose import load_config
-from compress.config.data import Documents, TextData, TextFile
-from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
-from compress.config.quantize import MixedBlocks
 from compress.config.run import RunConfig
 from compress.errors import ConfigError
 from compress.registry import OPTIONS
+from tests.config.options import make
 
 EXPERIMENTS = ("minilm", "fashion_resnet", "smollm2")  # one a task
-CORPORA = {"mine": TextFile(source="path:x")}
-# How to make options that have settings without a default.
-MAKE = {
-    MixedBlocks: lambda: MixedBlocks(max_kl=0.05),
-    TextData: lambda: TextData(corpora=CORPORA, test_corpus="mine"),
-    Documents: lambda: Documents(
-        corpora=CORPORA, test={"mine": 2}, select={"mine": 2}, calibration={"mine": 2}
-    ),
-    **{kind: lambda kind=kind: kind(source="path:x") for kind in (EncoderModel, ImageClassifierModel)},
-    CausalLMModel: lambda: CausalLMModel(source="path:x"),
-}
 composed = cache(lambda experiment: load_config([f"experiment={experiment}"]))
 
 
 def swapped(experiment: str, group: str, name: str) -> RunConfig:
     """The experiment with another option; raises ConfigError."""
     config, kind = composed(experiment), OPTIONS[group][name]
-    changes = {group: MAKE.get(kind, kind)()}
+    changes = {group: make(kind)}
     evaluate = changes.get("evaluate", config.evaluate)
     if group == "data" and hasattr(evaluate, "primary"):  # other data, another metric
         changes["evaluate"] = replace(evaluate, primary=evaluate.metrics(changes["data"])[0])
