@@ -164,7 +164,7 @@ def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_sp
 def test_a_search_knows_the_widths_of_a_vit(image_data, image_checkpoints, tmp_path):
     words = ("prune=structured", "prune.keep={ffn: 0.45, heads: 0.6, layers: 0.4}", "prune.round_to=8")
     config = load_config(overrides(image_data, image_checkpoints["vit"], *words))
-    found = Workbench(road(tmp_path)).settle(config).prune.keep
+    found = Workbench(road(tmp_path)).canonical(config).prune.keep
     assert (found.ffn, found.heads, found.layers) == (0.5, 0.5, 0.5)  # of 32, 4 and 2
 
 

@@ -14,7 +14,7 @@ from compress.config.target import LocalTarget
 from compress.evaluate import evaluate_select, load_quality
 from compress.prune.selection import rounded_width
 from compress.schema.report import Report
-from compress.search.space import Measured, Widths, geometric_mean, relative, settle
+from compress.search.space import Measured, Widths, canonical, geometric_mean, relative
 from compress.stages.runner import Road
 
 GLANCE_SAMPLES = 100  # sentences, and pairs of each set
@@ -28,7 +28,7 @@ class Workbench:
     road: Road
     _widths: Widths | None = None
 
-    def settle(self, config: RunConfig) -> RunConfig:
+    def canonical(self, config: RunConfig) -> RunConfig:
         if not isinstance(config.prune, StructuredPrune):
             return config
         if self._widths is None:
@@ -36,7 +36,7 @@ class Workbench:
             self._widths = Widths(
                 ffn=max(widths["ffn"]), heads=max(widths["heads"]), layers=len(widths["ffn"])
             )
-        return settle(config, self._widths, rounded_width)
+        return canonical(config, self._widths, rounded_width)
 
     def glance(self, config: RunConfig) -> Measured:
         target = config.target

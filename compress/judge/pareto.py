@@ -1,4 +1,4 @@
-"""The Pareto front and its hypervolume: the only arithmetic in `report/`."""
+"""The Pareto front and its hypervolume."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ def _minimised(points: Sequence[Point], directions: Sequence[Direction]) -> list
     return result
 
 
-def _dominates(a: Point, b: Point) -> bool:
+def dominates(a: Point, b: Point) -> bool:
+    """`a` is nowhere worse than `b` and somewhere better; small is good."""
     return all(x <= y for x, y in zip(a, b, strict=True)) and tuple(a) != tuple(b)
 
 
@@ -26,7 +27,7 @@ def non_dominated(points: Sequence[Point], directions: Sequence[Direction]) -> l
     Raises ValueError for NaN or a point whose length is not that of `directions`.
     """
     costs = _minimised(points, directions)
-    return [i for i, cost in enumerate(costs) if not any(_dominates(other, cost) for other in costs)]
+    return [i for i, cost in enumerate(costs) if not any(dominates(other, cost) for other in costs)]
 
 
 def hypervolume(points: Sequence[Point], reference: Point, directions: Sequence[Direction]) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from compress.judge.pareto import Direction, hypervolume, non_dominated
+from compress.judge.pareto import Direction, dominates, hypervolume, non_dominated
 from compress.report.format import decimals_of, fixed
 from compress.schema.report import Estimate
 from compress.schema.sweep import Baseline, Domination, Front, Kept, Kind, Place, Point
@@ -102,8 +102,7 @@ def _order(place: Place) -> tuple[float, float, int]:
 
 def beats(a: Place, b: Place) -> bool:
     """`a` dominates `b` in the point estimates."""
-    better = a.cost.value < b.cost.value or a.drop.value < b.drop.value
-    return better and a.cost.value <= b.cost.value and a.drop.value <= b.drop.value
+    return dominates((a.cost.value, a.drop.value), (b.cost.value, b.drop.value))
 
 
 def surely(a: Place, b: Place) -> bool:

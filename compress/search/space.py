@@ -12,6 +12,7 @@ from compress.config.recover import NoRecover
 from compress.config.run import RunConfig, leaves
 from compress.config.space import Choice, Range
 from compress.config.target import BudgetConfig
+from compress.judge.pareto import dominates
 from compress.registry import OPTIONS
 from compress.schema.report import Estimate
 
@@ -99,14 +100,14 @@ def _with(node: T, path: Sequence[str], value: Any) -> T:
 
 def settings_of(config: RunConfig, space: Mapping[str, Range]) -> dict[str, Any]:
     """The searched settings that `config` has, by name; the inverse of `configure`."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for group, options in OPTIONS.items():
         if group in space:
-            found[group] = next(n for n, kind in options.items() if kind is type(getattr(config, group)))
+            settings[group] = next(n for n, kind in options.items() if kind is type(getattr(config, group)))
     for name, value in leaves(config):
         if name in space:
-            found[name] = value.name if isinstance(value, Enum) else value
-    return found
+            settings[name] = value.name if isinstance(value, Enum) else value
+    return settings
 
 
 def starts(config: RunConfig, space: Mapping[str, Range]) -> list[dict[str, Any]]:
@@ -124,7 +125,7 @@ def starts(config: RunConfig, space: Mapping[str, Range]) -> list[dict[str, Any]
         for name, values in space.items()
     }
     own = {name: _nearest(value, space[name]) for name, value in own.items()}
-    return [each for i, each in enumerate([mild, own, far]) if each not in [mild, own, far][:i]]
+    return [start for i, start in enumerate([mild, own, far]) if start not in [mild, own, far][:i]]
 
 
 def _default(name: str, values: Range) -> Any:
@@ -149,7 +150,7 @@ def _nearest(value: Any, values: Range) -> Any:
     return min(values.low + steps * values.step, values.high)
 
 
-def settle(config: RunConfig, dense: Widths, rounded: Callable[[int, float, int], int]) -> RunConfig:
+def canonical(config: RunConfig, dense: Widths, rounded: Callable[[int, float, int], int]) -> RunConfig:
     """One config for all that lead to the same model: shares become those of what is really kept.
 
     `rounded(width, share, multiple)` is the pruner's rule. Where nothing goes there is nothing to
@@ -186,8 +187,8 @@ def relative(drop: Estimate, dense_score: float) -> Estimate:
 def geometric_mean(speedups: Iterable[Estimate]) -> Estimate:
     """Of the workloads' speed-ups and of the ends of their intervals, which is no narrower than its own
     interval would be; 1 for the dense model, which has none."""
-    each = [(speedup.value, *speedup.ci95) for speedup in speedups] or [(1.0, 1.0, 1.0)]
-    value, low, high = (statistics.geometric_mean(column) for column in zip(*each, strict=True))
+    triples = [(speedup.value, *speedup.ci95) for speedup in speedups] or [(1.0, 1.0, 1.0)]
+    value, low, high = (statistics.geometric_mean(column) for column in zip(*triples, strict=True))
     return Estimate(value=value, ci95=(low, high))
 
 
@@ -207,14 +208,14 @@ def violations(measured: Measured, budget: BudgetConfig) -> dict[str, float]:
 
     As in the verdict, the end of the interval counts that speaks against the candidate.
     """
-    found = {}
+    excess_by_limit = {}
     if budget.max_quality_drop is not None:
-        found["quality_drop"] = measured.drop.ci95[1] - budget.max_quality_drop
+        excess_by_limit["quality_drop"] = measured.drop.ci95[1] - budget.max_quality_drop
     if budget.min_speedup is not None:
-        found["speedup"] = (budget.min_speedup - measured.slowest) / (budget.min_speedup or 1.0)
+        excess_by_limit["speedup"] = (budget.min_speedup - measured.slowest) / (budget.min_speedup or 1.0)
     if budget.max_size_mb is not None:
-        found["size"] = (measured.size_mb - budget.max_size_mb) / (budget.max_size_mb or 1.0)
-    return {name: 1e3 if math.isnan(excess) else excess for name, excess in found.items()}
+        excess_by_limit["size"] = (measured.size_mb - budget.max_size_mb) / (budget.max_size_mb or 1.0)
+    return {name: 1e3 if math.isnan(excess) else excess for name, excess in excess_by_limit.items()}
 
 
 def total_violation(measured: Measured, budget: BudgetConfig) -> float:
@@ -266,16 +267,16 @@ def hopeless(glance: Measured, past: Sequence[tuple[Measured, Measured]], budget
     )
 
 
-def winner(found: Sequence[Measured], objectives: Sequence[str], budget: BudgetConfig) -> int | None:
+def winner(candidates: Sequence[Measured], objectives: Sequence[str], budget: BudgetConfig) -> int | None:
     """Index of the best: feasible before infeasible, then the objectives.
 
     Of several objectives: the point of the front nearest to the ideal one, each scaled to its range on
     the front. Without a feasible one: that which misses the budget least.
     """
-    feasible = [i for i, each in enumerate(found) if total_violation(each, budget) == 0]
+    feasible = [i for i, candidate in enumerate(candidates) if total_violation(candidate, budget) == 0]
     if not feasible:
-        return min(range(len(found)), key=lambda i: total_violation(found[i], budget), default=None)
-    values = {i: objective_values(found[i], objectives) for i in feasible}
+        return min(range(len(candidates)), key=lambda i: total_violation(candidates[i], budget), default=None)
+    values = {i: objective_values(candidates[i], objectives) for i in feasible}
     front = [i for i in feasible if not any(dominates(values[j], values[i]) for j in feasible)]
     lows = [min(values[i][k] for i in front) for k in range(len(objectives))]
     spans = [max(values[i][k] for i in front) - low or 1.0 for k, low in enumerate(lows)]
@@ -284,8 +285,3 @@ def winner(found: Sequence[Measured], objectives: Sequence[str], budget: BudgetC
         return math.hypot(*((v - low) / span for v, low, span in zip(values[i], lows, spans, strict=True)))
 
     return min(front, key=distance)
-
-
-def dominates(left: Sequence[float], right: Sequence[float]) -> bool:
-    """Nowhere worse and somewhere better; small is good."""
-    return all(a <= b for a, b in zip(left, right, strict=True)) and tuple(left) != tuple(right)

@@ -41,7 +41,7 @@ POPULATION = 10  # of NSGA-II: its default of 50 is more than a search here runs
 ASKS = 10  # until settings that were not tried yet are drawn without the sampler
 VANISHED = timedelta(hours=6)  # a trial of another machine that runs for longer than this is dead
 _MEASURED = TypeAdapter(Measured)
-Settle = Callable[[RunConfig], RunConfig]
+Canonical = Callable[[RunConfig], RunConfig]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ _LOOKS = ("glance", "measured")
 
 
 def next_trial(
-    study: optuna.Study, config: RunConfig, settle: Settle, seed: int
+    study: optuna.Study, config: RunConfig, canonical: Canonical, seed: int
 ) -> tuple[optuna.Trial, RunConfig] | None:
     """A trial whose configuration nobody tried yet; None when there is none left."""
     space = collect(config)
@@ -206,15 +206,15 @@ def next_trial(
             "the experiment has nothing to search", next="prune=structured or quantize=int8_dynamic"
         )
     records = read_records(study)
-    taken = {r.key: r.number for r in records if r.key and (r.counts or r.state == "RUNNING")}
+    tried = {r.key: r.number for r in records if r.key and (r.counts or r.state == "RUNNING")}
     distributions = {name: _distribution(values) for name, values in space.items()}
 
-    def ask() -> tuple[optuna.Trial, RunConfig] | None:
+    def propose() -> tuple[optuna.Trial, RunConfig] | None:
         trial = study.ask(distributions)
         trial.set_user_attr("process", f"{socket.gethostname()}:{os.getpid()}")
-        candidate = settle(configure(config, trial.params))
-        if (key := config_key(candidate)) in taken:
-            trial.set_user_attr("repeats", taken[key])
+        candidate = canonical(configure(config, trial.params))
+        if (key := config_key(candidate)) in tried:
+            trial.set_user_attr("repeats", tried[key])
             study.tell(trial, state=TrialState.FAIL)
             return None
         trial.set_user_attr("key", key)
@@ -222,15 +222,15 @@ def next_trial(
         return trial, candidate
 
     for _ in range(ASKS):
-        if asked := ask():
-            return asked
+        if proposal := propose():
+            return proposal
     grid = list(itertools.product(*[_points(values) for values in space.values()]))
     random.Random(seed).shuffle(grid)
     for point in grid:
         params = dict(zip(space, point, strict=True))
-        if config_key(settle(configure(config, params))) not in taken:
+        if config_key(canonical(configure(config, params))) not in tried:
             study.enqueue_trial(params)
-            return ask()
+            return propose()
     return None
 
 

@@ -41,7 +41,8 @@ class Member:
 def split(scheme: str, name: str, package: str, version: str, word: str) -> tuple[str, str, str]:
     """Package, version and path inside of `package==version/path/inside`, by patterns of the first two.
 
-    `word` is what a message calls a package. Raises SourceError unless `name` has that form and the path stays inside.
+    `word` is what a message calls a package. Raises SourceError unless `name` has that form and the path
+    stays inside.
     """
     match = re.fullmatch(rf"({package})==({version})/(.+)", name)
     inside = match[3].rstrip("/") if match else ""

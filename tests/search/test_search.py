@@ -30,7 +30,7 @@ from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import BudgetError, ConfigError, GateError, StoreError
 from compress.schema.report import Estimate, Report, Score, Variant, Verdict
 from compress.search.search import search
-from compress.search.space import Measured, Widths, settle
+from compress.search.space import Measured, Widths, canonical
 from compress.search.study import config_key, open_study, read_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,8 +71,8 @@ class Fake:
     fail: object = None  # called with a config before it is measured
     harm: float = 0.02  # of pruning all
 
-    def settle(self, config):
-        return settle(config, Widths(ffn=1536, heads=12, layers=6), rounded_width)
+    def canonical(self, config):
+        return canonical(config, Widths(ffn=1536, heads=12, layers=6), rounded_width)
 
     def glance(self, config):
         self.glances.append(config)

@@ -18,6 +18,7 @@ from compress.config.run import RunConfig
 from compress.config.space import Choice, Float
 from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import ConfigError
+from compress.judge.pareto import dominates
 from compress.judge.verdict import misses
 from compress.prune.selection import rounded_width
 from compress.schema.report import Estimate, Score, Variant
@@ -25,15 +26,14 @@ from compress.search.space import (
     Measured,
     Widths,
     cannot_win,
+    canonical,
     collect,
     configure,
-    dominates,
     geometric_mean,
     hopeless,
     objective_values,
     relative,
     settings_of,
-    settle,
     starts,
     total_violation,
     violations,
@@ -164,7 +164,7 @@ def test_a_start_is_not_repeated():
 
 
 def keeps(**shares):
-    return settle(config(prune=StructuredPrune(keep=Keep(**shares))), DENSE, rounded_width).prune
+    return canonical(config(prune=StructuredPrune(keep=Keep(**shares))), DENSE, rounded_width).prune
 
 
 def test_shares_that_keep_the_same_are_the_same():
@@ -175,20 +175,20 @@ def test_shares_that_keep_the_same_are_the_same():
 
 
 @given(st.floats(0.01, 1.0), st.floats(0.01, 1.0), st.floats(0.01, 1.0))
-def test_settling_changes_nothing_that_is_kept(ffn, heads, layers):
+def test_the_canonical_form_changes_nothing_that_is_kept(ffn, heads, layers):
     prune = keeps(ffn=ffn, heads=heads, layers=layers)
     found = prune.keep if isinstance(prune, StructuredPrune) else Keep()
     assert rounded_width(1536, found.ffn, 64) == rounded_width(1536, ffn, 64)
     assert rounded_width(12, found.heads, 1) == rounded_width(12, heads, 1)
     assert max(1, round(6 * found.layers)) == max(1, round(6 * layers))
-    again = settle(config(prune=prune), DENSE, rounded_width).prune
+    again = canonical(config(prune=prune), DENSE, rounded_width).prune
     assert again == prune
 
 
 def test_where_nothing_goes_nothing_is_pruned_or_recovered():
-    found = settle(config(prune=StructuredPrune(keep=Keep(ffn=0.99))), DENSE, rounded_width)
+    found = canonical(config(prune=StructuredPrune(keep=Keep(ffn=0.99))), DENSE, rounded_width)
     assert (found.prune, found.recover) == (NoPrune(), NoRecover())
-    assert settle(config(prune=NoPrune()), DENSE, rounded_width) == config(prune=NoPrune())
+    assert canonical(config(prune=NoPrune()), DENSE, rounded_width) == config(prune=NoPrune())
 
 
 # --- numbers
