@@ -119,6 +119,26 @@ def test_what_is_written_is_verified(shipped):
     assert sorted(p.name for p in shipped.parent.iterdir()) == ["artifact"]
 
 
+def test_an_artifact_of_an_earlier_release_verifies(tmp_path):
+    """Written when the files that stages leave for each other slipped into it."""
+    kept = Path(__file__).parent / "fixtures" / "artifact_of_version_1"
+    manifest = verify(shutil.copytree(kept, tmp_path / "artifact"))
+    assert "reopened.json" in manifest.files
+    (tmp_path / "artifact" / "reopened.json").unlink()
+    with pytest.raises(ArtifactError, match=r"missing: reopened\.json"):
+        verify(tmp_path / "artifact")
+
+
+def test_what_stages_do_not_name_does_not_ship(tmp_path, parts):
+    for part, names in (("graph", ["blocks.json"]), ("checkpoint", ["reopened.json", "sensitivity.json"])):
+        for name in names:
+            (shutil.copytree(parts / part, tmp_path / part, dirs_exist_ok=True) / name).write_text("{}")
+    write(tmp_path / "artifact", tmp_path)
+    assert not {"blocks.json", "reopened.json", "stage.json"} & {
+        path.name for path in (tmp_path / "artifact").rglob("*")
+    }
+
+
 @pytest.fixture
 def language_model(tmp_path, tiny_lm):
     """The artifact of one whose weights lie in a file of their own."""

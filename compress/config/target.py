@@ -47,6 +47,7 @@ class BudgetConfig:
     max_quality_drop: float | None = None  # relative, of the primary metric; upper end of the interval
     min_speedup: float | None = None  # at every workload; lower end of the interval
     max_size_mb: float | None = None  # 1 MB = 10^6 bytes
+    fallback: bool = False  # ship the last variant that meets the budget where what was asked for does not
 
     def __post_init__(self) -> None:
         for name in ("max_quality_drop", "min_speedup", "max_size_mb"):

@@ -8,19 +8,25 @@ from compress.schema.report import Noninferiority, Variant, Verdict
 
 
 def judge(variants: Sequence[Variant], primary: str, budget: BudgetConfig) -> Verdict:
-    """The last variant that meets the budget ships; when none does, the last is kept and named.
+    """What was asked for, the last variant, is what lies in the artifact, whether it ships or not.
 
-    Quality counts by the upper end of the paired interval of its drop, speed by the lower end of the
-    interval of the speed-up. `variants[0]` is the dense model.
+    Where it misses its budget, the last variant that meets it is named beside it, and with
+    `budget.fallback` takes its place. Quality counts by the upper end of the paired interval of its drop,
+    speed by the lower end of the interval of the speed-up. `variants[0]` is the dense model.
     """
-    dense = variants[0]
-    candidates = variants[1:] or variants
-    fitting = [each for each in candidates if not misses(each, dense, primary, budget)]
-    best = (fitting or candidates)[-1]
+    dense, asked = variants[0], variants[-1]
+    missed = misses(asked, dense, primary, budget)
+    fitting = [other for other in variants[1:-1] if missed and not misses(other, dense, primary, budget)]
+    instead = fitting[-1] if fitting else None
+    best, reasons = asked, missed
+    if instead is not None and budget.fallback:
+        best = instead
+        reasons = [f"{asked.name}, which was asked for, misses its budget: {line}" for line in missed]
     return Verdict(
-        ships=bool(fitting),
+        ships=not missed or best is not asked,
         best=best.name,
-        reasons=(*misses(best, dense, primary, budget), *_facts(best, dense, primary)),
+        reasons=(*reasons, *_facts(best, dense, primary)),
+        instead=None if instead is None or best is instead else instead.name,
         noninferiority=noninferiority(best, dense, primary, budget),
     )
 

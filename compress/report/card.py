@@ -12,7 +12,7 @@ from compress.report.classification import summary
 from compress.report.format import interval, megabytes, percent, relevant_flags, run_lengths
 from compress.report.grid import escape_markdown, markdown_grid
 from compress.report.html import templates
-from compress.report.section import best_variant
+from compress.report.section import best_variant, fallback_line
 from compress.report.sections import noise, settings
 from compress.report.table import markdown_table
 from compress.schema.report import Report
@@ -37,6 +37,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         front_matter=front_matter(report, facts),
         best=best,
         dense=dense,
+        instead=fallback_line(report.verdict),
         drop=_drop(report),
         widths={kind: run_lengths(widths) for kind, widths in best.widths.items()},
         groups={name: _settings(report, name) for name in ("prune", "recover", "quantize")},

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from compress.report import figures, layer_figures
 from compress.report.format import bracket, interval, megabytes, number, percent, speed_word
-from compress.report.section import best_variant
+from compress.report.section import best_variant, fallback_line
 from compress.report.sections import sections
 from compress.report.table import mark, table_rows
 from compress.schema.report import Report
@@ -44,6 +44,7 @@ def report_html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         dense=report.variants[0].name,
+        instead=fallback_line(report.verdict),
         columns=[(variant.name, mark(report, variant)) for variant in report.variants],
         rows=table_rows(report),
         cards=_cards(report),

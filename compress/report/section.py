@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compress.schema.report import Report, Variant
+from compress.schema.report import Report, Variant, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,13 @@ class Section:
     rows: Sequence[tuple[str, ...]] = ()
     pictures: Sequence[Picture] = ()  # what HTML shows in place of the rows
     code: str = ""  # a command, verbatim
+
+
+def fallback_line(verdict: Verdict) -> str | None:
+    """What meets the budget where the variant in the artifact does not."""
+    if verdict.instead is None:
+        return None
+    return f"{verdict.instead} meets the budget: budget.fallback=true ships it instead"
 
 
 def best_variant(report: Report) -> Variant:

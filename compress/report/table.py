@@ -9,6 +9,7 @@ from rich.text import Text
 
 from compress.report.format import percent
 from compress.report.grid import Cell, Line, compared, console_grid, estimated, markdown_grid, plain
+from compress.report.section import fallback_line
 from compress.report.sections import noise_advice
 from compress.schema.report import Estimate, Latency, Report, Score, Variant
 from compress.schema.workload import Workload
@@ -27,7 +28,7 @@ class Row:
 def mark(report: Report, variant: Variant) -> str:
     """What the header says under a variant's name."""
     if variant.name == report.verdict.best:
-        return "ships" if report.verdict.ships else "best, does not ship"
+        return "ships" if report.verdict.ships else "does not ship"
     return "baseline" if variant is report.variants[0] else ""
 
 
@@ -137,7 +138,7 @@ def _speed_rows(report: Report) -> list[Row]:
 def console_summary(report: Report, width: int) -> Group:
     """What a run prints at its end: the table, the verdict with its reasons, why it is not faster, noise."""
     verdict, noise = report.verdict, noise_advice(report)
-    word = "ships" if verdict.ships else "does not meet the budget; kept as the best there is"
+    word = "ships" if verdict.ships else "does not meet the budget"
     headline = Text.assemble((verdict.best, "green" if verdict.ships else "yellow"), f" {word}:")
     doubts = [Text.assemble("  ", ("noise:", "yellow"), f" {line}") for line in noise]
     why = [
@@ -147,7 +148,8 @@ def console_summary(report: Report, width: int) -> Group:
         for workload, sentences in variant.not_faster.items()
         for sentence in sentences
     ]
-    reasons = [Text(f"  - {line}") for line in verdict.reasons]
+    instead = fallback_line(verdict)
+    reasons = [Text(f"  - {line}") for line in (*verdict.reasons, *([instead] if instead else []))]
     return Group(console_table(report, width), headline, *reasons, *why, *doubts)
 
 

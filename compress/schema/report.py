@@ -441,8 +441,9 @@ class Noninferiority:
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     ships: bool
-    best: str  # name of the variant that is kept, whether it ships or not
+    best: str  # name of the variant in `artifact/`, whether it ships or not
     reasons: tuple[str, ...]
+    instead: str | None = None  # the last variant that meets the budget, where `best` does not
     noninferiority: tuple[Noninferiority, ...] = ()  # of `best`, the primary metric first
 
 
@@ -453,7 +454,7 @@ class Report:
     environment: dict[str, Any]
     splits: dict[str, Split]
     primary_metric: str
-    variants: tuple[Variant, ...]  # the first is dense, the last is what `artifact/` holds
+    variants: tuple[Variant, ...]  # the first is dense, the last is what was asked for
     verdict: Verdict
     stages: tuple[Stage, ...]
     gates: tuple[Gate, ...] = ()

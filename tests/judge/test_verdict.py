@@ -62,11 +62,25 @@ def test_the_lower_end_of_the_slowest_workload_decides():
     assert verdict.reasons[0] == "speed-up at 8x128 may be as low as 1.90x (budget 2x)"
 
 
-def test_the_last_that_meets_the_budget_ships():
+def test_what_was_asked_for_stays_and_what_meets_the_budget_is_named_beside_it():
+    fused, pruned = variant("fused", drop=(0, 0, 0)), variant("pruned", drop=(0, 0.01, 0.02))
+    variants = [DENSE, fused, pruned, variant("int8", drop=(0, 0.1, 0.2))]
+    verdict = judge(variants, "m", BudgetConfig(max_quality_drop=0.05))
+    assert (verdict.ships, verdict.best, verdict.instead) == (False, "int8", "pruned")
+    assert verdict.reasons[0].startswith("m may have dropped by up to 40.0%")
+    within = judge(variants, "m", BudgetConfig(max_quality_drop=0.5))
+    assert (within.ships, within.best, within.instead) == (True, "int8", None)
+    none = judge(variants, "m", BudgetConfig(max_size_mb=1))
+    assert (none.ships, none.best, none.instead) == (False, "int8", None)
+
+
+def test_with_a_fallback_the_last_that_meets_the_budget_ships():
     pruned, small = variant("pruned", drop=(0, 0.01, 0.02)), variant("int8", drop=(0, 0.1, 0.2))
-    verdict = judge([DENSE, pruned, small], "m", BudgetConfig(max_quality_drop=0.05))
-    assert (verdict.ships, verdict.best) == (True, "pruned")
-    assert judge([DENSE, pruned, small], "m", BudgetConfig()).best == "int8"
+    verdict = judge([DENSE, pruned, small], "m", BudgetConfig(max_quality_drop=0.05, fallback=True))
+    assert (verdict.ships, verdict.best, verdict.instead) == (True, "pruned", None)
+    assert verdict.reasons[0].startswith("int8, which was asked for, misses its budget: m may have dropped")
+    for budget in (BudgetConfig(fallback=True), BudgetConfig(max_size_mb=1, fallback=True)):
+        assert judge([DENSE, pruned, small], "m", budget).best == "int8"
 
 
 def test_none_meets_the_budget():
@@ -108,20 +122,23 @@ numbers = st.floats(-2, 2) | st.just(math.nan)
     speeds=st.lists(numbers, min_size=3, max_size=3),
     max_drop=st.floats(0, 1),
     min_speedup=st.floats(0, 2),
+    fallback=st.booleans(),
 )
-def test_nothing_ships_beyond_its_budget(drops, speeds, max_drop, min_speedup):
+def test_nothing_ships_beyond_its_budget(drops, speeds, max_drop, min_speedup, fallback):
     candidates = [
         variant(f"v{i}", drop=(-9, 0, drop), speed={"w": (speeds[i], 9, 9)}) for i, drop in enumerate(drops)
     ]
-    budget = BudgetConfig(max_quality_drop=max_drop, min_speedup=min_speedup)
+    budget = BudgetConfig(max_quality_drop=max_drop, min_speedup=min_speedup, fallback=fallback)
     verdict = judge([DENSE, *candidates], "m", budget)
     fitting = [
         v.name
         for v in candidates
         if v.drop_from_dense["m"].ci95[1] / 0.5 <= max_drop and v.speedup["w"].ci95[0] >= min_speedup
     ]
-    assert verdict.ships == bool(fitting)
-    assert verdict.best == (fitting or [candidates[-1].name])[-1]
+    asked = candidates[-1].name
+    assert verdict.ships == bool(asked in fitting or (fallback and fitting))
+    assert verdict.best == (fitting[-1] if fallback and fitting else asked)
+    assert verdict.instead == (fitting[-1] if fitting and not verdict.ships else None)
 
 
 def test_every_metric_is_tested_against_the_budget():

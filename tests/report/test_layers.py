@@ -5,7 +5,17 @@ import dataclasses
 from compress.report import layer_figures
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
-from compress.schema.report import LayerDamage, LayerError, LayerErrors, Report, Sensitivity
+from compress.schema.report import (
+    BitChoice,
+    LayerDamage,
+    LayerError,
+    LayerErrors,
+    Report,
+    SensitiveLayers,
+    Sensitivity,
+    SmoothedLayers,
+    WeightBlocks,
+)
 
 ERRORS = LayerErrors(
     floor_db=5.0,
@@ -76,3 +86,46 @@ def test_the_figures_show_every_layer_of_the_tables(report):
     assert all(f"/layer.{i}/MatMul" in drawn for i in (*range(20), 24))
     assert "left in float" in drawn
     assert "stays in int8" in drawn
+
+
+def test_the_bits_of_each_layer_are_drawn(report: Report) -> None:
+    layers = {f"model.layers.{i}.mlp.up_proj": 8 if i == 2 else 4 for i in range(5)} | {"lm_head": 8}
+    costs = tuple(
+        SensitiveLayers(names=(name,), bits=bits, kl=0.1 * bits, low_bytes=1, high_bytes=2)
+        for name, bits in layers.items()
+    )
+    blocks = WeightBlocks(
+        bits=layers,
+        kl=0.03,
+        accuracy_level=0,
+        kl_of_level=0.5,
+        kl_of_float_activations=0.03,
+        choice=BitChoice(size_bytes=9, kl_of_the_sum=0.1, layers=costs),
+    )
+    *others, last = report.variants
+    drawn = dataclasses.replace(report, variants=(*others, dataclasses.replace(last, blocks=blocks)))
+    (section,) = [section for section in sections(drawn) if section.anchor == "bits"]
+    assert section.rows == [
+        ("int8", "mlp.up_proj", "4 in 0-1; 8 in 2; 4 in 3-4"),
+        ("int8", "lm_head", "8"),
+    ]
+    assert "0.500 nats with 8-bit activations, 0.0300 with float ones: float activations" in section.lines[1]
+    assert section.lines[2].startswith("int8: in 4 bits alone the layers that cost the most nats a token are")
+    assert "model.layers.2.mlp.up_proj 0.800 (8 bits)" in section.lines[2]
+    assert not [section for section in sections(report) if section.anchor in ("bits", "alphas")]
+
+
+def test_each_alpha_is_drawn(report: Report) -> None:
+    def group(layer: int, alpha: float | None, **words: bool) -> SmoothedLayers:
+        names = tuple(f"model.layers.{layer}.self_attn.{word}_proj" for word in "qk")
+        return SmoothedLayers(
+            layers=names, alpha=alpha, kl=0.1, **{"per_token": False, "blocks": False} | words
+        )
+
+    groups = (group(0, 0.5), group(1, 0.5), group(2, None), group(3, 0.7, per_token=True, blocks=True))
+    *others, last = report.variants
+    drawn = dataclasses.replace(report, variants=(*others, dataclasses.replace(last, smoothing=groups)))
+    (section,) = [section for section in sections(drawn) if section.anchor == "alphas"]
+    spans = "0.5 in 0-1; as they were in 2; 0.7 a token in blocks of 8 bits in 3"
+    assert section.rows == [("int8", "self_attn.q_proj, self_attn.k_proj", spans)]
+    assert spans in report_markdown(drawn)

@@ -1,6 +1,7 @@
 """report.md, report.html and the model card, as files a reader opens."""
 
 import dataclasses
+import io
 import math
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from rich.console import Console
 
 import compress.schema.report
 from compress.errors import ArtifactError
@@ -20,6 +22,7 @@ from compress.report.card import model_card
 from compress.report.figures import quality_axis
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
+from compress.report.table import console_summary
 from compress.schema.report import Gate, Latency, Report, Stage, Verdict
 
 FACTS = {
@@ -175,7 +178,7 @@ def test_markdown_says_what_html_says(report: Report, pages: dict[str, str]) -> 
     for piece in ("**Ships: int8**", "passed", "reused", "prune.keep.ffn=0.5", "6 x 1536", "differ by 1.2 %"):
         assert piece in text
     failed = dataclasses.replace(report, verdict=dataclasses.replace(report.verdict, ships=False))
-    assert "**Does not ship; the best is: int8**" in report_markdown(failed)
+    assert "**Does not ship: int8**" in report_markdown(failed)
 
 
 def test_the_axis_of_quality_turns_drops_over(report: Report) -> None:
@@ -248,3 +251,19 @@ def test_the_card_guesses_nothing(bare: Report) -> None:
 def test_code_in_the_card_cannot_end_its_block(report: Report) -> None:
     code = 'text = """\n```\n# heading\n```\n"""'
     assert f"````python\n{code}\n````" in model_card(report, FACTS | {"example_code": code})
+
+
+def test_every_drawing_names_what_meets_the_budget(report: Report) -> None:
+    verdict = Verdict(ships=False, best="int8", reasons=("too much",), instead="recovered")
+    failed = dataclasses.replace(report, verdict=verdict)
+    line = "recovered meets the budget: budget.fallback=true ships it instead"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(console_summary(failed, 200))
+    for text in (
+        report_markdown(failed),
+        report_html(failed),
+        model_card(failed, FACTS),
+        console.export_text(),
+    ):
+        assert line in text.replace("\\", "")
+        assert line not in report_markdown(report)

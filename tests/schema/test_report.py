@@ -1,12 +1,15 @@
 """report.json: what is saved is what is loaded, and nothing else is taken for a report."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import ArtifactError
+from compress.report import redraw
 from compress.schema.report import SCHEMA_VERSION, Report
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -65,3 +68,31 @@ def test_what_is_no_report(tmp_path, content):
         Report.load(path)
     with pytest.raises(ArtifactError, match="cannot read the report"):
         Report.load(tmp_path / "missing.json")
+
+
+def test_a_report_of_version_1_is_read_and_redrawn(tmp_path: Path) -> None:
+    """Its notes had no types."""
+    stored = Path(__file__).parents[2] / "experiments" / "minilm" / "report.json"
+    old = json.loads(stored.read_text())
+    assert old["schema_version"] == 1
+    report = Report.load(stored)
+    assert report.schema_version == SCHEMA_VERSION
+    notes = old["notes"]
+    assert (list(report.lineage), list(report.noise)) == (notes["lineage"], notes["noise"])
+    assert report.command == notes["command"]
+    assert list(report.recovery.train_loss) == notes["recover"]["train_loss"]
+    assert {kind: list(widths) for kind, widths in report.pruning.after.items()} == notes["prune"]["after"]
+    shutil.copy(stored, tmp_path / "report.json")
+    redraw(tmp_path)
+    for name in ("report.md", "report.html"):
+        assert notes["command"] in (tmp_path / name).read_text()
+    report.save(tmp_path / "again.json")
+    assert Report.load(tmp_path / "again.json") == report
+
+
+@pytest.mark.parametrize("notes", [{}, {"recover": {}, "prune": {}}, {"recover": None}])
+def test_a_report_of_version_1_without_notes(tmp_path: Path, notes: dict[str, None]) -> None:
+    stored = Path(__file__).parents[2] / "experiments" / "minilm" / "report.json"
+    (tmp_path / "report.json").write_text(json.dumps(json.loads(stored.read_text()) | {"notes": notes}))
+    report = Report.load(tmp_path / "report.json")
+    assert (report.command, report.noise, report.recovery, report.pruning) == ("", (), None, None)
