@@ -52,12 +52,6 @@ class Weights:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
         self.tensors[name] = self.graph.initializer[-1]
 
-    def drop_unused(self) -> None:
-        used = {name for node in self.graph.node for name in node.input}
-        tensors = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(tensors)
-
 
 def is_external(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)

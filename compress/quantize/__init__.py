@@ -1,5 +1,6 @@
 """ONNX in, smaller ONNX out."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from compress.config.quantize import Int8Dynamic, Int8Static, QuantizeConfig
-from compress.graph import shipped_files
+from compress.graph import graph_files, shipped_files
 from compress.graph.gates import check_interface, check_operators
 from compress.registry import implementation
 from compress.schema.report import Sensitivity
@@ -26,6 +27,8 @@ def quantize(
     before, after = (onnx.load(folder / "model.onnx", load_external_data=False) for folder in (graph, out))
     check_interface(before.graph, after.graph)
     check_operators(after)
+    for name in set(shipped_files(graph)) - {path.name for path in graph_files(graph)}:
+        shutil.copy(graph / name, out / name)  # of the same inputs and outputs
     write_result(out, ships=shipped_files(out))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization.quant_utils import QUANT_INPUT_SUFFIX
 
+from compress.graph.surgery import drop_dead, producers
 from compress.graph.weights import Weights
 from compress.quantize.activations import collect
 
@@ -51,8 +52,7 @@ def correct_bias(quantized: onnx.ModelProto, original: onnx.ModelProto, feeds: F
         level = [places[name] for name in depths if depths[name] == depth]
         for place, found in _means(corrected, level, feeds, lambda place: place.found).items():
             place.add(expected[place] - found)
-    _drop_dead(corrected.graph)
-    weights.drop_unused()
+    drop_dead(corrected.graph)
     return corrected
 
 
@@ -113,10 +113,10 @@ def _built_in(graph: onnx.GraphProto, weights: Weights) -> dict[str, Place]:
 
 def _add_to_bias(graph: onnx.GraphProto, weights: Weights, node: onnx.NodeProto, error: Floats) -> None:
     """A bias of the node's own, in 32 bits where it multiplies integers: their scale is inputs x weights."""
-    producers = {output: maker for maker in graph.node for output in maker.output}
-    makers = [producers.get(name) for name in node.input[:2]]
+    made_by = producers(graph.node)
+    makers = [made_by.get(name) for name in node.input[:2]]
     old = node.input[2] if len(node.input) > 2 else ""
-    value = (_constant(old, weights, producers) if old else 0.0) + error
+    value = (_constant(old, weights, made_by) if old else 0.0) + error
     name = old or f"{node.name}_bias"
     if all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers):
         inputs, rows = (weights[maker.input[1]] for maker in makers if maker is not None)
@@ -137,19 +137,11 @@ def _add_to_bias(graph: onnx.GraphProto, weights: Weights, node: onnx.NodeProto,
         node.input.append(name)
 
 
-def _constant(name: str, weights: Weights, producers: Mapping[str, onnx.NodeProto]) -> Floats:
+def _constant(name: str, weights: Weights, made_by: Mapping[str, onnx.NodeProto]) -> Floats:
     if name in weights:
         return weights[name].astype(np.float64)
-    integers, scale = (weights[each].astype(np.float64) for each in producers[name].input[:2])
+    integers, scale = (weights[stored].astype(np.float64) for stored in made_by[name].input[:2])
     return np.asarray(integers * scale)
-
-
-def _drop_dead(graph: onnx.GraphProto) -> None:
-    """Biases in integers that nothing reads any more."""
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    for node in [node for node in graph.node if node.op_type == "DequantizeLinear"]:
-        if not read & set(node.output):
-            graph.node.remove(node)
 
 
 def _means(

@@ -7,9 +7,8 @@ Small divergences nearly add up, so 8 bits go where they save the most for their
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,46 +20,20 @@ from compress.models.walk import Walk
 from compress.quantize.blocks import block_bytes, in_blocks
 from compress.quantize.fidelity import head_divergence
 from compress.quantize.language_layers import HEAD, changed_weights, embedding_of, is_tied
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sensitive:
-    names: tuple[str, ...]  # layers that read one tensor
-    kl: float  # nats a token, of 4 bits in them alone
-    low_bytes: int  # in 4 bits
-    high_bytes: int  # in 8
-
-    @property
-    def price(self) -> int:
-        return self.high_bytes - self.low_bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    bits: Mapping[str, int]
-    size_bytes: int  # of all weights
-    kl: float  # sum of the sensitivities of what has 4 bits
-    sensitive: tuple[Sensitive, ...]
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "size_bytes": self.size_bytes,
-            "kl_of_the_sum": self.kl,
-            "layers": [{**asdict(group), "bits": self.bits[group.names[0]]} for group in self.sensitive],
-        }
+from compress.schema.report import BitChoice, SensitiveLayers
 
 
 def choose_bits(
     model: CausalLM, windows: Tensor, names: Sequence[str], config: MixedBlocks, rest_bytes: int
-) -> Choice:
+) -> BitChoice:
     """For the linear layers `names` of `model`; `rest_bytes`: of the weights that stay in float."""
     sensitive = sensitivities(model, windows, names, config)
     return choose(sensitive, rest_bytes, config.max_size_mb, config.max_kl)
 
 
 def choose(
-    sensitive: Sequence[Sensitive], rest_bytes: int, max_size_mb: float | None, max_kl: float | None
-) -> Choice:
+    sensitive: Sequence[SensitiveLayers], rest_bytes: int, max_size_mb: float | None, max_kl: float | None
+) -> BitChoice:
     """8 bits by divergence saved a byte, as far as the size allows and no further than `max_kl` needs.
 
     Raises ConfigError where not even 4 bits everywhere are small enough.
@@ -76,20 +49,30 @@ def choose(
         )
     high: set[tuple[str, ...]] = set()
     kl = sum(group.kl for group in sensitive)
-    for group in sorted(sensitive, key=lambda group: -group.kl / group.price):
+    for group in sorted(sensitive, key=lambda group: -group.kl / _price(group)):
         if max_kl is not None and kl <= max_kl:
             break
-        if size + group.price <= limit:
-            size, kl = size + group.price, kl - group.kl
+        if size + _price(group) <= limit:
+            size, kl = size + _price(group), kl - group.kl
             high.add(group.names)
-    bits = {name: 8 if group.names in high else 4 for group in sensitive for name in group.names}
-    return Choice(bits=bits, size_bytes=size, kl=max(0.0, kl), sensitive=tuple(sensitive))
+    layers = tuple(replace(group, bits=8 if group.names in high else 4) for group in sensitive)
+    return BitChoice(size_bytes=size, kl_of_the_sum=max(0.0, kl), layers=layers)
+
+
+def bits_of(choice: BitChoice) -> dict[str, int]:
+    """Layer -> bits."""
+    return {name: group.bits for group in choice.layers for name in group.names}
+
+
+def _price(group: SensitiveLayers) -> int:
+    """Bytes that 8 bits take more than 4."""
+    return group.high_bytes - group.low_bytes
 
 
 @torch.no_grad()
 def sensitivities(
     model: CausalLM, windows: Tensor, names: Sequence[str], config: MixedBlocks
-) -> list[Sensitive]:
+) -> list[SensitiveLayers]:
     walk = Walk(model, windows)
     final = walk.behind(0)
     head = model.linears()[HEAD]
@@ -109,7 +92,7 @@ def sensitivities(
     return measured
 
 
-def _head(model: CausalLM, final: Tensor, windows: Tensor, config: MixedBlocks) -> Sensitive:
+def _head(model: CausalLM, final: Tensor, windows: Tensor, config: MixedBlocks) -> SensitiveLayers:
     """Of the head, and of the embedding where it is the same matrix."""
     head = model.linears()[HEAD]
     before = head.weight.detach()
@@ -132,10 +115,10 @@ def _low(weight: Tensor, config: MixedBlocks, importance: Tensor | None = None) 
 
 def _sensitive(
     linears: Mapping[str, nn.Linear], kl: float, config: MixedBlocks, copies: int = 1
-) -> Sensitive:
+) -> SensitiveLayers:
     low, high = (
         copies
         * sum(block_bytes(e.out_features, e.in_features, bits, config.block_size) for e in linears.values())
         for bits in (4, 8)
     )
-    return Sensitive(names=tuple(linears), kl=kl, low_bytes=low, high_bytes=high)
+    return SensitiveLayers(names=tuple(linears), bits=4, kl=kl, low_bytes=low, high_bytes=high)

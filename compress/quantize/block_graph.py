@@ -4,7 +4,7 @@ A layer of the checkpoint is found in the graph by its numbers: exporters rename
 matrices, but do not change them. Weights are read one at a time from where the file maps them.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from compress.graph.surgery import drop_dead, needed, reads, replace_nodes
 from compress.graph.weights import Weights, is_external
 from compress.quantize.blocks import Blocks, pack, rows_of, stacked
 from compress.quantize.smoothing import divide_input, matrix
@@ -159,9 +160,7 @@ class BlockGraph:
             part = f"{result}/of_scaled"
             node.input[0], node.output[0] = scaled, part
             nodes += [node, helper.make_node("Mul", [part, size], [result], f"{result}/whole")]
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del self.graph.node[:]
-        self.graph.node.extend(kept)
+        replace_nodes(self.graph, nodes)
 
     def multiply_rows(self, product: Product, factors: np.ndarray) -> None:
         """Multiply what a MatMul's weight (channels, outputs) does to each input channel."""
@@ -172,7 +171,7 @@ class BlockGraph:
 
     def save(self, out: Path) -> Path:
         """Write `out/model.onnx`, with `model.onnx_data` beside it where it is large."""
-        self._drop_unused()
+        drop_dead(self.graph)
         if all(opset.domain != MICROSOFT for opset in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         for tensor in self.graph.initializer:
@@ -196,9 +195,13 @@ class BlockGraph:
     def rest_bytes(self, replaced: Sequence[str], tables: Sequence[str]) -> int:
         """Of the weights that stay when these products and tables are replaced."""
         gone = {*replaced, *tables}
-        nodes = self._needed([node for node in self.graph.node if node.name not in gone], gone)
-        used = set(_names(nodes))
-        return sum(self.weights[name].nbytes for name in self.weights.tensors if name in used)
+        outputs = {value.name for value in self.graph.output}
+        for node in self.graph.node:
+            if node.name in gone:  # it still reads activations
+                outputs |= {name for name in node.input if self._matrix(name) is None}
+        nodes = needed([node for node in self.graph.node if node.name not in gone], outputs)
+        read = {name for node in nodes for name in reads(node)}
+        return sum(self.weights[name].nbytes for name in self.weights.tensors if name in read)
 
     def _put(self, name: str, blocks: Blocks) -> list[str]:
         """Names of the initializers for codes, scales and zero points; those there already are shared."""
@@ -210,28 +213,6 @@ class BlockGraph:
 
     def _matrix(self, name: str) -> np.ndarray | None:
         return matrix(self.graph, self.weights, name)
-
-    def _drop_unused(self) -> None:
-        """Weights that nothing reads, and the nodes that only made them usable."""
-        nodes = self._needed(list(self.graph.node))
-        used = set(_names(nodes)) | {value.name for value in self.graph.output}
-        tensors = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.node[:], self.graph.initializer[:]
-        self.graph.node.extend(nodes)
-        self.graph.initializer.extend(tensors)
-
-    def _needed(self, nodes: list[onnx.NodeProto], gone: Collection[str] = ()) -> list[onnx.NodeProto]:
-        """Those that an output or another of them needs; nodes named in `gone` still read activations."""
-        results = {value.name for value in self.graph.output}
-        for node in self.graph.node:
-            if node.name in gone:
-                results |= {name for name in node.input if self._matrix(name) is None}
-        while True:
-            used = set(_names(nodes)) | results
-            kept = [node for node in nodes if used & set(node.output)]
-            if len(kept) == len(nodes):
-                return kept
-            nodes = kept
 
 
 def _parts(
@@ -256,10 +237,3 @@ def _parts(
 
 def _bytes(row: np.ndarray) -> bytes:
     return np.ascontiguousarray(row, np.float32).tobytes()
-
-
-def _names(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
-    for node in nodes:
-        yield from node.input
-        for attribute in node.attribute:
-            yield from _names(attribute.g.node)

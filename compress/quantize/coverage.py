@@ -1,6 +1,5 @@
 """How much of a model really became integer: quantizers skip nodes without a word."""
 
-import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from compress.errors import ConfigError, GateError
+from compress.graph.surgery import attributes, producers, readers
 from compress.quantize.layers import positions_of
 from compress.schema.report import Coverage, SkippedNode
 from compress.stages.result import gate, write_result
@@ -30,21 +30,17 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
     model = onnx.load(quantized)
     graph, positions = model.graph, positions_of(model)
     initializers = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {output: node for node in graph.node for output in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    made_by, read_by = producers(graph.node), readers(graph.node)
     integer, real, skipped = 0, 0, []
     for node in graph.node:
         if node.op_type in _ATTENTION:
             skipped.append(SkippedNode(node=node.name, reason="both inputs are activations"))
         if node.op_type not in _PRODUCTS | _INTEGER_PRODUCTS:
             continue
-        weight, dequantized = _weight(node, initializers, producers)
+        weight, dequantized = _weight(node, initializers, made_by)
         if weight is None:
             skipped.append(SkippedNode(node=node.name, reason="both inputs are activations"))
-        elif node.op_type in _INTEGER_PRODUCTS or (dequantized and not _in_float(node, readers)):
+        elif node.op_type in _INTEGER_PRODUCTS or (dequantized and not _in_float(node, read_by)):
             integer += _numbers(node, weight) * positions.get(node.output[0], 1)
         else:
             real += int(np.prod(weight.dims)) * positions.get(node.output[0], 1)
@@ -104,13 +100,13 @@ def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:
 def _weight(
     node: onnx.NodeProto,
     initializers: dict[str, onnx.TensorProto],
-    producers: dict[str, onnx.NodeProto],
+    made_by: dict[str, onnx.NodeProto],
 ) -> tuple[onnx.TensorProto | None, bool]:
     """The constant operand of a product, and whether it comes as integers through DequantizeLinear
     (with the other operand quantized too, or it would be computed in float)."""
     found, quantized = None, []
     for name in node.input:
-        source = producers.get(name)
+        source = made_by.get(name)
         quantized.append(source is not None and source.op_type == "DequantizeLinear")
         if source is not None and quantized[-1]:
             name = source.input[0]
@@ -119,16 +115,16 @@ def _weight(
     return found, all(quantized[:2])  # a third input is the bias
 
 
-def _in_float(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
+def _in_float(node: onnx.NodeProto, read_by: dict[str, list[onnx.NodeProto]]) -> bool:
     """Whether a convolution gives floats: onnxruntime has an integer kernel only for one that gives integers.
 
     An activation in between that the integers' range does as well is no obstacle.
     """
     if node.op_type != "Conv":
         return False
-    after = readers.get(node.output[0], [])
+    after = read_by.get(node.output[0], [])
     if len(after) == 1 and after[0].op_type in ("Relu", "Clip"):
-        after = readers.get(after[0].output[0], [])
+        after = read_by.get(after[0].output[0], [])
     return not after or any(reader.op_type != "QuantizeLinear" for reader in after)
 
 
@@ -136,7 +132,8 @@ def _numbers(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
     """How many weights a product has; those of MatMulNBits are packed."""
     if node.op_type != "MatMulNBits":
         return int(np.prod(weight.dims))
-    return int(math.prod(a.i for a in node.attribute if a.name in ("K", "N")))
+    sizes = attributes(node)
+    return int(sizes["K"] * sizes["N"])
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

@@ -7,7 +7,6 @@ magnitudes of the channel's weights, both become sqrt(r1 r2); a channel of a dep
 between two such pairs, so the pairs are gone through again until nothing moves.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,10 +15,11 @@ import onnx
 from numpy.typing import NDArray
 
 from compress.errors import ConfigError
+from compress.graph.surgery import attributes, drop_dead, readers
 from compress.graph.weights import Weights
 
-_ROUNDS = 100  # chains of convolutions settle in fewer
-_SETTLED = 1e-3  # factors that near to 1
+_ROUNDS = 100  # chains of convolutions take fewer
+_NEAR_ONE = 1e-3  # factors that need no further round
 _LOUDER = 4.0  # than the largest bias no bias becomes
 Floats = NDArray[np.float64]
 
@@ -81,29 +81,29 @@ def equalize(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     nodes = {node.output[0]: node for pair in pairs for node in pair}
     kernels = {name: _kernel(node, weights) for name, node in nodes.items()}
-    settle([(kernels[first.output[0]], kernels[second.output[0]]) for first, second in pairs])
+    even_out([(kernels[first.output[0]], kernels[second.output[0]]) for first, second in pairs])
     for name, node in nodes.items():
         for slot, value in enumerate((kernels[name].weight, kernels[name].bias), 1):
             if value is not None:
                 node.input[slot] = weights.put(node.input[slot], value.astype(np.float32))
-    weights.drop_unused()
+    drop_dead(even.graph)
     return even
 
 
-def settle(pairs: list[tuple[Kernel, Kernel]]) -> None:
+def even_out(pairs: list[tuple[Kernel, Kernel]]) -> None:
     """Even out each pair, again and again until the factors are near 1."""
     for _ in range(_ROUNDS):
         moved = 0.0
         for first, second in pairs:
-            found = np.maximum(factors(first.outgoing(), second.incoming()), first.least_factors())
-            first.divide_outputs(found)
-            second.multiply_inputs(found)
-            moved = max(moved, float(np.abs(np.log(found)).max()))
-        if moved < _SETTLED:
+            factors = np.maximum(even_factors(first.outgoing(), second.incoming()), first.least_factors())
+            first.divide_outputs(factors)
+            second.multiply_inputs(factors)
+            moved = max(moved, float(np.abs(np.log(factors)).max()))
+        if moved < _NEAR_ONE:
             return
 
 
-def factors(outgoing: Floats, incoming: Floats) -> Floats:
+def even_factors(outgoing: Floats, incoming: Floats) -> Floats:
     """s of each channel, from both ranges of its weights; a channel without weights on a side stays."""
     live = (outgoing > 0) & (incoming > 0)
     return np.sqrt(np.where(live, outgoing, 1.0) / np.where(live, incoming, 1.0))
@@ -111,15 +111,11 @@ def factors(outgoing: Floats, incoming: Floats) -> Floats:
 
 def find_pairs(graph: onnx.GraphProto, weights: Weights) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Convolutions with nothing but a ReLU between them, which nothing else reads, in the graph's order."""
-    readers = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    for value in graph.output:
-        readers[value.name].append(None)
+    reading, outputs = readers(graph.node), {value.name for value in graph.output}
 
     def only_reader(name: str) -> onnx.NodeProto | None:
-        return readers[name][0] if len(readers[name]) == 1 else None
+        nodes = reading.get(name, [])
+        return nodes[0] if len(nodes) == 1 and name not in outputs else None
 
     def is_plain(node: onnx.NodeProto | None) -> bool:
         return node is not None and node.op_type == "Conv" and all(name in weights for name in node.input[1:])
@@ -133,6 +129,5 @@ def find_pairs(graph: onnx.GraphProto, weights: Weights) -> Iterator[tuple[onnx.
 
 
 def _kernel(node: onnx.NodeProto, weights: Weights) -> Kernel:
-    groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
     bias = weights[node.input[2]].astype(np.float64) if len(node.input) > 2 else None
-    return Kernel(weights[node.input[1]].astype(np.float64), bias, groups)
+    return Kernel(weights[node.input[1]].astype(np.float64), bias, attributes(node).get("group", 1))

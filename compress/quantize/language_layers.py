@@ -1,10 +1,8 @@
-"""The linear layers of a language model by name, and what goes along with its graph."""
+"""The linear layers of a language model by name, and its embedding."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +14,6 @@ from compress.quantize.blocks import SIZES
 
 HEAD = "lm_head"
 EMBEDDING = "embed_tokens"
-_COMPANION = "genai_config.json"  # onnxruntime-genai's, of the same inputs and outputs
 
 
 def chosen_layers(model: CausalLM, exclude: Sequence[str]) -> list[str]:
@@ -37,7 +34,7 @@ def check_block_size(model: CausalLM, names: Iterable[str], size: int) -> None:
     for name in names:
         width = linears[name].in_features
         if width % size:
-            fitting = ", ".join(str(each) for each in SIZES if width % each == 0)
+            fitting = ", ".join(str(allowed) for allowed in SIZES if width % allowed == 0)
             raise ConfigError(
                 "quantize.block_size does not divide a layer's width",
                 found=f"{size}, and {width} inputs of {name}",
@@ -58,11 +55,6 @@ def embedding_of(model: CausalLM) -> nn.Parameter:
 
 def is_tied(model: CausalLM) -> bool:
     return bool(model.config.tie_word_embeddings)
-
-
-def keep_companions(graph: Path, out: Path) -> None:
-    if (graph / _COMPANION).is_file():
-        shutil.copy(graph / _COMPANION, out / _COMPANION)
 
 
 @contextmanager

@@ -42,7 +42,6 @@ from compress.quantize.language_layers import (
     changed_weights,
     chosen_layers,
     embedding_of,
-    keep_companions,
     weights_of,
 )
 from compress.quantize.quiet import quiet
@@ -107,7 +106,6 @@ def quantize(
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
     give_back()
-    keep_companions(graph, out)
     patterns = [re.escape(name) for name in prepared.excluded]
     coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
     (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], prepared.checked)

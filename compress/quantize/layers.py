@@ -3,12 +3,14 @@
 onnxruntime's quantizers rename nodes but keep the name of what a layer gives; by it they are matched.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+
+from compress.graph.surgery import copied, needed, producers, reads
 
 ALONE = "/alone"  # after the name of a tensor: what the integers make of float inputs
 SWITCH = "/integer"  # after the name of a tensor: the input that says which of the two makes it
@@ -29,12 +31,12 @@ class Layer:
 
 def quantized_layers(reference: onnx.ModelProto, quantized: onnx.ModelProto) -> list[Layer]:
     """Layers of `reference` that `quantized` computes from integers, in the order of the graph."""
-    weights, producers = _float_weights(reference.graph), _producers(quantized.graph)
+    weights, made_by = _float_weights(reference.graph), producers(quantized.graph.node)
     positions, found = positions_of(reference), []
     for node in reference.graph.node:
         weight = next((name for name in node.input if name in weights), None)
         output = node.output[0]
-        twin = producers.get(output)
+        twin = made_by.get(output)
         if node.op_type not in _LAYERS or weight is None or twin is None or weight in twin.input:
             continue
         size = int(np.prod(weights[weight].dims))
@@ -93,7 +95,7 @@ def restored(
     originals = {node.output[0]: node for node in reference.graph.node if node.output[0] in outputs}
     if is_convolutional(reference.graph):
         rounded = _rounded(quantized.graph, reference.graph, outputs)
-        originals = {name: _reading(node, rounded) for name, node in originals.items()}
+        originals = {name: copied(node, rounded) for name, node in originals.items()}
     nodes = [originals.get(node.output[0], node) for node in quantized.graph.node]
     needed = {name for node in originals.values() for name in node.input}
     weights = [tensor for tensor in reference.graph.initializer if tensor.name in needed]
@@ -124,8 +126,7 @@ def switched(
         if output not in outputs:
             nodes.append(node)
             continue
-        plain = onnx.NodeProto()
-        plain.CopyFrom(node)
+        plain = copied(node)
         plain.output[0] += ALONE
         value = helper.make_tensor_value_info(output + ALONE, TensorProto.FLOAT, None)
         then, other = (
@@ -147,17 +148,15 @@ def _twin(
     reference: onnx.ModelProto, quantized: onnx.ModelProto, output: str, suffix: str
 ) -> list[onnx.NodeProto]:
     """The nodes of `quantized` that make `output` from tensors that `reference` has too."""
-    known = set(_producers(reference.graph)) | {value.name for value in reference.graph.input}
+    known = set(producers(reference.graph.node)) | {value.name for value in reference.graph.input}
     # A bias in integers is dequantized into a tensor of the float bias's name.
-    twice = {tensor.name for tensor in reference.graph.initializer} & set(_producers(quantized.graph))
+    twice = {tensor.name for tensor in reference.graph.initializer} & set(producers(quantized.graph.node))
     nodes: list[onnx.NodeProto] = []
     needed = {output}
     for node in reversed(quantized.graph.node):
         if needed & set(node.output):
-            twin = onnx.NodeProto()
-            twin.CopyFrom(node)
+            twin = copied(node, {name: name + suffix for name in twice})
             twin.name += suffix
-            twin.input[:] = [name + suffix if name in twice else name for name in node.input]
             twin.output[:] = [
                 name + suffix if name == output or name in twice else name for name in node.output
             ]
@@ -170,7 +169,7 @@ def _rounded(
     quantized: onnx.GraphProto, reference: onnx.GraphProto, outputs: Collection[str]
 ) -> dict[str, str]:
     """Float tensor -> its rounded twin, for all that integer nodes make: neither an input nor `outputs`."""
-    makers, found = _producers(reference), {}
+    makers, found = producers(reference.node), {}
     for name, twin in _roundings(quantized.node).items():
         maker = makers.get(name)
         while maker is not None and maker.op_type in ("Relu", "Clip"):  # which a convolution takes in
@@ -184,7 +183,7 @@ def _without_rounding(nodes: Iterable[onnx.NodeProto], tables: Collection[str]) 
     """Readers of what a float embedding table gives read it itself, where QDQ format rounds it for them."""
     nodes = list(nodes)
     floats = {twin: name for name, twin in _roundings(nodes).items() if name in tables}
-    return [_reading(node, floats) if floats.keys() & set(node.input) else node for node in nodes]
+    return [copied(node, floats) if floats.keys() & set(node.input) else node for node in nodes]
 
 
 def _roundings(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
@@ -198,14 +197,6 @@ def _roundings(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     }
 
 
-def _reading(node: onnx.NodeProto, instead: Mapping[str, str]) -> onnx.NodeProto:
-    """A copy of the node with other inputs."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    copy.input[:] = [instead.get(name, name) for name in node.input]
-    return copy
-
-
 def _rebuilt(
     model: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
@@ -217,11 +208,8 @@ def _rebuilt(
     Without a twin, what no output needs is left out; with one, its operators' domains come in.
     """
     outputs = {value.name for value in model.graph.output}
-    kept, needed = [], set(outputs)
-    for node in reversed(nodes):
-        if twin is not None or needed & set(node.output):
-            kept.append(node)
-            needed |= set(_read(node))
+    kept = needed(nodes, outputs) if twin is None else nodes
+    read = outputs.union(*map(reads, kept))
     own = {tensor.name for tensor in model.graph.initializer} | {o for node in kept for o in node.output}
     tensors = [*model.graph.initializer, *(tensor for tensor in more if tensor.name not in own)]
     made = onnx.ModelProto(
@@ -236,23 +224,11 @@ def _rebuilt(
     if twin is not None:
         made.opset_import.extend(opset for opset in twin.opset_import if opset.domain not in domains)
     made.graph.name = model.graph.name
-    made.graph.node.extend(reversed(kept))
-    made.graph.initializer.extend(tensor for tensor in tensors if tensor.name in needed)
+    made.graph.node.extend(kept)
+    made.graph.initializer.extend(tensor for tensor in tensors if tensor.name in read)
     made.graph.input.extend(model.graph.input)
     made.graph.output.extend(model.graph.output)
     return made
-
-
-def _read(node: onnx.NodeProto) -> Iterable[str]:
-    """Names a node reads, those of its branches included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in attribute.g.node:
-            yield from _read(inner)
-
-
-def _producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    return {output: node for node in graph.node for output in node.output}
 
 
 def _float_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

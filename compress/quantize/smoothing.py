@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from compress.graph.surgery import attributes, drop_dead, producers
 from compress.graph.weights import Weights
 from compress.quantize.activations import collect
 
@@ -58,7 +59,7 @@ def smooth(
         for product in group.products:
             product.input[1] = weights.put(product.input[1], weights[product.input[1]] * scale[:, None])
         divide_input(graph, weights, group.products, scale)
-    weights.drop_unused()
+    drop_dead(graph)
     return smoothed
 
 
@@ -104,8 +105,7 @@ def divide_input(
     elsewhere by a Mul, `suffixes` being what its name and that of its constant have behind the tensor's.
     """
     tensor, inverse = readers[0].input[0], (1 / factors).astype(np.float32)
-    producers = {output: node for node in graph.node for output in node.output}
-    source = producers[tensor]
+    source = producers(graph.node)[tensor]
     fold = _PRODUCERS.get(source.op_type)
     alone = source.output[0] == tensor and _read_only_by(graph, tensor, readers, ignored)
     if fold is not None and alone and fold(graph, weights, source, inverse):
@@ -167,7 +167,7 @@ def _fold_into_values(
     graph: onnx.GraphProto, weights: Weights, attention: onnx.NodeProto, inverse: np.ndarray
 ) -> bool:
     """The projection of the values, and its bias: attention weighs tokens and keeps channels apart."""
-    heads = {attribute.name: attribute.i for attribute in attention.attribute}
+    heads = attributes(attention)
     values = attention.input[2]
     biased = _maker(graph, values, "Add")
     if biased is None or heads.get("q_num_heads") != heads.get("kv_num_heads"):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from compress.graph.surgery import attributes, drop_dead
 from compress.graph.weights import Weights
 from compress.quantize.torch_nodes import cannot_train, check_nodes, run_node
 
@@ -174,7 +175,7 @@ class TorchGraph(nn.Module):
                 start = _tensor(floats[twins[layer.name].input[slot]])
                 stored, scale, zero = maker.input
                 where = Where(integers=stored, scale=scale, layer=layer.name, slot=slot)
-                axis = next((a.i for a in maker.attribute if a.name == "axis"), 1)
+                axis = attributes(maker).get("axis", 1)
                 weight = slot == 1
                 self.constants[stored] = Constant(
                     where,
@@ -210,7 +211,7 @@ def write_back(
         store(where.scale, constant.step().numpy())
         layer = layers[where.layer]
         layer.input[where.slot] = weights.put(layer.input[where.slot], constant.value().numpy())
-    weights.drop_unused()
+    drop_dead(floats.graph)
     return rounded, floats
 
 

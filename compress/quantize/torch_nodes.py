@@ -5,18 +5,14 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import helper
 from torch import Tensor
 from torch.nn import functional
 
 from compress.errors import ModelError
+from compress.graph import surgery
 
 Attributes = dict[str, Any]
 _ROUNDING = ("QuantizeLinear", "DequantizeLinear")
-
-
-def attributes_of(node: onnx.NodeProto) -> Attributes:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _padding(attributes: Attributes) -> list[int]:
@@ -85,7 +81,7 @@ _WINDOW: dict[str, Callable[[Any], bool]] = {
 
 def run_node(node: onnx.NodeProto, inputs: Sequence[Tensor | None]) -> Tensor:
     """What the node gives; None is an input left open."""
-    return _OPERATORS[node.op_type](attributes_of(node), *inputs)
+    return _OPERATORS[node.op_type](surgery.attributes(node), *inputs)
 
 
 def check_nodes(graph: onnx.GraphProto) -> None:
@@ -98,7 +94,7 @@ def check_nodes(graph: onnx.GraphProto) -> None:
         rules = _ONLY.get(node.op_type, {})
         if node.op_type in ("Conv", "MaxPool", "AveragePool"):
             rules = {**rules, **_WINDOW}
-        for name, value in attributes_of(node).items():
+        for name, value in surgery.attributes(node).items():
             if not rules.get(name, lambda _: True)(value):
                 raise cannot_train(
                     node, "two axes, padded alike on both sides, rounded down", f" with {name}={value}"

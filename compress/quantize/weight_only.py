@@ -4,10 +4,9 @@ The products become onnxruntime's MatMulNBits; embedding and head of a tied mode
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -15,8 +14,9 @@ from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
 from compress.errors import GateError
 from compress.models import load_causal_lm
+from compress.models.causal_lm import CausalLM
 from compress.quantize import coverage, sqnr
-from compress.quantize.bit_choice import choose_bits
+from compress.quantize.bit_choice import bits_of, choose_bits
 from compress.quantize.block_graph import BlockGraph, Product, computing
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, choose_level, windows_of
@@ -27,116 +27,93 @@ from compress.quantize.language_layers import (
     chosen_layers,
     embedding_of,
     is_tied,
-    keep_companions,
     weights_of,
 )
 from compress.quantize.layerwise import Recipe, Rounded, round_layers
-from compress.schema.report import LayerError
+from compress.schema.report import BitChoice, LayerError, WeightBlocks
 from compress.stages.result import write_result
 from compress.system.memory import give_back
 
-Plan = tuple[Recipe, dict[str, Any]]  # and what stage.json says of how it was chosen
-
-
-def quantize(
-    config: Int8Blocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
-) -> None:
-    """Raises ConfigError for a block size that does not divide a width, GateError as `quantize` says."""
-    _quantize(config, lambda model: (_recipe(config, model), {}), graph, checkpoint, splits, out)
-
-
-def _recipe(config: Int8Blocks, model: Any) -> Recipe:
-    names = chosen_layers(model, config.exclude)
-    if isinstance(config, Int4Blocks):
-        bits = {name: config.head_bits if name == HEAD else 4 for name in names}
-        return Recipe(
-            bits=bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq
-        )
-    return Recipe(bits=dict.fromkeys(names, 8), size=config.block_size)
-
-
-def quantize_mixed(
-    config: MixedBlocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
-) -> None:
-    """Raises ConfigError where not even 4 bits everywhere fit into `max_size_mb`."""
-    _quantize(config, lambda model: _mixed(config, model, graph, splits), graph, checkpoint, splits, out)
-
-
-def _mixed(config: MixedBlocks, model: Any, graph: Path, splits: Path) -> Plan:
-    names = chosen_layers(model, config.exclude)
-    check_block_size(model, names, config.block_size)
-    opened = BlockGraph(graph)
-    products = opened.products(weights_of(model))
-    rest = opened.rest_bytes([p.node for p in products if p.linears <= set(names)], _tables(opened, model))
-    windows = windows_of(model, load_texts(splits).calibration.texts, config.sensitivity_windows)
-    choice = choose_bits(model, windows, names, config, rest)
-    recipe = Recipe(
-        bits=choice.bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq
-    )
-    return recipe, {"choice": choice.facts()}
+_WINDOWS = 2  # of the calibration split, where rounding does not look at the inputs: for the layers' errors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class Prepared:
     """What is left to know of the float model once it is gone from memory."""
 
     errors: tuple[LayerError, ...]
-    facts: dict[str, Any]
-    excluded: tuple[str, ...]  # nodes
+    bits: Mapping[str, int]
+    choice: BitChoice | None
+    excluded: list[str]  # nodes
     windows: int  # of calibration
     checked: Tensor  # windows (windows, tokens) for the gate
 
 
-def _quantize(
+def quantize(
     config: Int8Blocks | MixedBlocks,
-    plan: Callable[[Any], Plan],
+    cpu_flags: Sequence[str],
     graph: Path,
     checkpoint: Path,
     splits: Path,
     out: Path,
 ) -> None:
-    """Round, write the graph, and prove it."""
-    made = _make(config, plan, graph, checkpoint, splits, out)
+    """Raises ConfigError for a block size that does not divide a width, and where not even 4 bits everywhere
+    fit into `max_size_mb`; GateError as `compress.quantize.quantize` says."""
+    prepared = _round(config, graph, checkpoint, splits, out)
     give_back()
-    keep_companions(graph, out)
     target = out / "model.onnx"
-    coverage.check(
-        coverage.measure(target, [re.escape(name) for name in made.excluded]), config.min_coverage, out
+    excluded = [re.escape(name) for name in prepared.excluded]
+    coverage.check(coverage.measure(target, excluded), config.min_coverage, out)
+    advice = "more bits, a smaller block, or quantize.exclude"
+    sqnr.check(prepared.errors, config.min_sqnr_db, prepared.windows, out, advice)
+    level = choose_level(graph / "model.onnx", target, prepared.checked, config.accuracy_level)
+    write_result(
+        out, facts={"blocks": WeightBlocks(bits=dict(prepared.bits), choice=prepared.choice, **level)}
     )
-    sqnr.check(
-        made.errors, config.min_sqnr_db, made.windows, out, "more bits, a smaller block, or quantize.exclude"
-    )
-    level = choose_level(graph / "model.onnx", target, made.checked, config.accuracy_level)
-    write_result(out, facts={"blocks": {**level, **made.facts, "windows": made.windows}})
     check_divergence(level["kl"], config.max_kl, out)
 
 
-def _make(
-    config: Int8Blocks | MixedBlocks,
-    plan: Callable[[Any], Plan],
-    graph: Path,
-    checkpoint: Path,
-    splits: Path,
-    out: Path,
-) -> Made:
-    model = load_causal_lm(checkpoint)
-    recipe, facts = plan(model)
-    check_block_size(model, recipe.bits, recipe.size)
-    texts = load_texts(splits)
-    windows = windows_of(model, texts.calibration.texts, getattr(config, "windows", 2))
+def _round(
+    config: Int8Blocks | MixedBlocks, graph: Path, checkpoint: Path, splits: Path, out: Path
+) -> Prepared:
+    """Round the layers and write the graph."""
+    model, texts = load_causal_lm(checkpoint), load_texts(splits)
+    names = chosen_layers(model, config.exclude)
+    check_block_size(model, names, config.block_size)
     opened = BlockGraph(graph)
     products = opened.products(weights_of(model))  # by the weights as they are now
-    tables = _tables(opened, model)
+    tables = opened.tables(embedding_of(model).detach().numpy())
+    choice: BitChoice | None = None
+    if isinstance(config, MixedBlocks):
+        rest = opened.rest_bytes([p.node for p in products if p.linears <= set(names)], tables)
+        few = windows_of(model, texts.calibration.texts, config.sensitivity_windows)
+        choice = choose_bits(model, few, names, config, rest)
+    recipe = _recipe(config, names, choice)
+    count = config.windows if isinstance(config, Int4Blocks | MixedBlocks) else _WINDOWS
+    windows = windows_of(model, texts.calibration.texts, count)
     table = _table(model, recipe)
     rounded = round_layers(model, windows, recipe)
     write(opened, products, tables, rounded, table, config.accuracy_level, out)
-    return Made(
+    return Prepared(
         errors=tuple(sorted(rounded.errors, key=lambda error: error.alone_db)),
-        facts={"bits": dict(recipe.bits), **facts},
-        excluded=tuple(p.node for p in products if not p.linears <= set(recipe.bits)),
+        bits=recipe.bits,
+        choice=choice,
+        excluded=[product.node for product in products if not product.linears <= set(recipe.bits)],
         windows=len(windows),
         checked=check_windows(model, texts),
     )
+
+
+def _recipe(config: Int8Blocks | MixedBlocks, names: Sequence[str], choice: BitChoice | None) -> Recipe:
+    if choice is not None:
+        bits = bits_of(choice)
+    elif isinstance(config, Int4Blocks):
+        bits = {name: config.head_bits if name == HEAD else 4 for name in names}
+    else:
+        bits = dict.fromkeys(names, 8)
+    if not isinstance(config, Int4Blocks | MixedBlocks):
+        return Recipe(bits=bits, size=config.block_size)
+    return Recipe(bits=bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq)
 
 
 def write(
@@ -166,11 +143,7 @@ def write(
     return opened.save(out)
 
 
-def _tables(opened: BlockGraph, model: Any) -> list[str]:
-    return opened.tables(embedding_of(model).detach().numpy())
-
-
-def _table(model: Any, recipe: Recipe) -> Blocks | None:
+def _table(model: CausalLM, recipe: Recipe) -> Blocks | None:
     """The embedding of a model whose head is another matrix, in 8 bits; None where the head stores it."""
     weight = embedding_of(model).detach()
     if is_tied(model) or HEAD not in recipe.bits or weight.shape[1] % recipe.size:

@@ -11,7 +11,7 @@ from compress.errors import ConfigError
 from compress.graph.weights import Weights
 from compress.models import load
 from compress.quantize import quantize
-from compress.quantize.equalize import Kernel, equalize, factors, find_pairs, settle
+from compress.quantize.equalize import Kernel, equalize, even_factors, even_out, find_pairs
 
 X = {"x": np.random.default_rng(5).normal(size=(2, 3, 6, 6)).astype(np.float32)}
 
@@ -49,7 +49,7 @@ SHAPES = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 1, 3, 3), "b2": (8,), "w3": 
 
 
 def test_factors_by_hand():
-    found = factors(np.array([8.0, 1.0, 0.0, 1.0]), np.array([2.0, 4.0, 1.0, 0.0]))
+    found = even_factors(np.array([8.0, 1.0, 0.0, 1.0]), np.array([2.0, 4.0, 1.0, 0.0]))
     np.testing.assert_allclose(found, [2.0, 0.5, 1.0, 1.0])
 
 
@@ -57,7 +57,7 @@ def test_a_dead_channel_is_not_blown_up_to_its_bias():
     """By hand: 1e-6 and 1 would give a factor of 0.001, and a bias of 500; 4 times the largest is allowed."""
     first = Kernel(np.array([[[[1e-6]]], [[[1.0]]]]), np.array([-0.5, 2.0]), 1)
     second = Kernel(np.ones((1, 2, 1, 1)), None, 1)
-    settle([(first, second)])
+    even_out([(first, second)])
     np.testing.assert_allclose(first.bias, [-8.0, 2.0])
     np.testing.assert_allclose(second.weight.ravel(), [0.0625, 1.0])
 
@@ -83,7 +83,7 @@ def test_the_ranges_of_an_equal_pair_are_the_geometric_mean():
     """Dense and without biases, by hand: both sides of channel i become sqrt(r1 r2)."""
     first = Kernel(np.array([[[[4.0]]], [[[-1.0]]]]), None, 1)
     second = Kernel(np.array([[[[1.0]], [[9.0]]], [[[-0.5]], [[2.0]]]]), None, 1)
-    settle([(first, second)])
+    even_out([(first, second)])
     np.testing.assert_allclose(first.weight.ravel(), [2.0, -3.0])
     np.testing.assert_allclose(second.weight[:, :, 0, 0], [[2.0, 3.0], [-1.0, 2 / 3]])
 
