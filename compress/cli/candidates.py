@@ -5,16 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compress import models, pipeline
+from compress import pipeline
 from compress.benchmark import load_speed
-from compress.config.prune import StructuredPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
 from compress.config.target import LocalTarget
 from compress.evaluate import evaluate_select, load_quality
-from compress.prune.selection import rounded_width
+from compress.models.summary import read_summary
 from compress.schema.report import Report
-from compress.search.space import Measured, Widths, canonical, geometric_mean, relative
+from compress.search.space import Measured, canonical, geometric_mean, relative
 from compress.stages.runner import Road
 
 GLANCE_SAMPLES = 100  # sentences, and pairs of each set
@@ -26,17 +25,12 @@ class Workbench:
     """Candidates that are really built and measured; what they share is made once."""
 
     road: Road
-    _widths: Widths | None = None
+    _widths: dict[str, tuple[int, ...]] | None = None  # of the dense model
 
     def canonical(self, config: RunConfig) -> RunConfig:
-        if not isinstance(config.prune, StructuredPrune):
-            return config
         if self._widths is None:
-            widths = models.load(pipeline.load(config, self._quiet()).path).stack.widths()
-            self._widths = Widths(
-                ffn=max(widths["ffn"]), heads=max(widths["heads"]), layers=len(widths["ffn"])
-            )
-        return canonical(config, self._widths, rounded_width)
+            self._widths = read_summary(pipeline.load(config, self._quiet()).path).widths
+        return canonical(config, self._widths)
 
     def glance(self, config: RunConfig) -> Measured:
         target = config.target

@@ -21,7 +21,8 @@ from compress.models.walk import Walk
 from compress.prune.fisher import information
 from compress.prune.least_squares import refit
 from compress.prune.select_columns import keep_groups
-from compress.prune.selection import cheapest_widths, rounded_width
+from compress.prune.selection import cheapest_widths
+from compress.prune.shares import rounded_width
 
 _FFN = "mlp.down_proj"
 

@@ -6,14 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import ConfigError
-
-
-def rounded_width(width: int, share: float, multiple: int) -> int:
-    """`share` of `width`, to the nearest multiple; at least one multiple, never more than there is."""
-    if share >= 1.0:
-        return width
-    nearest = max(1, round(width * share / multiple)) * multiple
-    return min(nearest, width)
+from compress.prune.shares import rounded_width
 
 
 def select_local(scores: Sequence[Tensor], share: float, multiple: int) -> list[Tensor]:

@@ -2,17 +2,18 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar, get_type_hints
 
-from compress.config.prune import NoPrune, Scope, StructuredPrune
+from compress.config.prune import NoPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig, leaves
 from compress.config.space import Choice, Range
 from compress.config.target import BudgetConfig
 from compress.judge.pareto import dominates
+from compress.prune.shares import canonical as canonical_prune
 from compress.registry import OPTIONS
 from compress.schema.report import Estimate
 
@@ -31,15 +32,6 @@ class Measured:
     slowest: float  # the least that the interval of any workload's speed-up allows
     size_mb: float
     memory_mb: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Widths:
-    """How many of each kind a layer of the dense model has, and how many layers there are."""
-
-    ffn: int
-    heads: int
-    layers: int
 
 
 # ---------------------------------------------------------------- settings
@@ -150,29 +142,15 @@ def _nearest(value: Any, values: Range) -> Any:
     return min(values.low + steps * values.step, values.high)
 
 
-def canonical(config: RunConfig, dense: Widths, rounded: Callable[[int, float, int], int]) -> RunConfig:
-    """One config for all that lead to the same model: shares become those of what is really kept.
+def canonical(config: RunConfig, widths: Mapping[str, tuple[int, ...]]) -> RunConfig:
+    """One config for all that lead to the same model; `widths` of the dense one: kind -> of each layer.
 
-    `rounded(width, share, multiple)` is the pruner's rule. Where nothing goes there is nothing to
-    prune or recover.
+    Where nothing goes there is nothing to prune or recover.
     """
-    prune = config.prune
-    if not isinstance(prune, StructuredPrune):
-        return config
-    keep = prune.keep
-    layers = max(1, round(dense.layers * keep.layers))
-    heads, ffn = rounded(dense.heads, keep.heads, 1), rounded(dense.ffn, keep.ffn, prune.round_to)
-    if prune.scope is Scope["global"]:  # a width for each layer: only the share is known
-        heads, ffn = heads if keep.heads == 1 else -1, ffn if keep.ffn == 1 else -1
-    if (ffn, heads, layers) == (dense.ffn, dense.heads, dense.layers):
-        return replace(config, prune=NoPrune(), recover=NoRecover())
-    kept = replace(
-        keep,
-        ffn=keep.ffn if ffn < 0 else ffn / dense.ffn,
-        heads=keep.heads if heads < 0 else heads / dense.heads,
-        layers=layers / dense.layers,
-    )
-    return replace(config, prune=replace(prune, keep=kept))
+    prune = canonical_prune(config.prune, widths)
+    if isinstance(prune, NoPrune) and not isinstance(config.prune, NoPrune):
+        return replace(config, prune=prune, recover=NoRecover())
+    return replace(config, prune=prune)
 
 
 # ---------------------------------------------------------------- judgements

@@ -30,7 +30,7 @@ from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import BudgetError, ConfigError, GateError, StoreError
 from compress.schema.report import Estimate, Report, Score, Variant, Verdict
 from compress.search.search import search
-from compress.search.space import Measured, Widths, canonical
+from compress.search.space import Measured, canonical
 from compress.search.study import config_key, open_study, read_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,10 +57,6 @@ def request(**changes):
     return SearchConfig(**{"objectives": ("latency",), "study": "s", "trials": 8, **changes})
 
 
-def rounded_width(width, share, multiple):
-    return width if share >= 1 else max(1, round(width * share / multiple)) * multiple
-
-
 @dataclass
 class Fake:
     """Speed and quality by formula: what is pruned is faster and worse, recovery brings 60 % back."""
@@ -72,7 +68,7 @@ class Fake:
     harm: float = 0.02  # of pruning all
 
     def canonical(self, config):
-        return canonical(config, Widths(ffn=1536, heads=12, layers=6), rounded_width)
+        return canonical(config, {"ffn": (1536,) * 6, "heads": (12,) * 6})
 
     def glance(self, config):
         self.glances.append(config)

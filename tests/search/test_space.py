@@ -11,7 +11,16 @@ from compress.config.data import TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
 from compress.config.export import OptimumExport
 from compress.config.model import EncoderModel
-from compress.config.prune import Importance, Keep, NoPrune, StructuredPrune
+from compress.config.prune import (
+    ChannelPrune,
+    Importance,
+    Keep,
+    LanguageKeep,
+    LanguagePrune,
+    NoPrune,
+    Scope,
+    StructuredPrune,
+)
 from compress.config.quantize import Calibrator, Int8Dynamic, Int8Static, NoQuantize
 from compress.config.recover import Distill, NoRecover, NoTrain
 from compress.config.run import RunConfig
@@ -20,11 +29,11 @@ from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import ConfigError
 from compress.judge.pareto import dominates
 from compress.judge.verdict import misses
-from compress.prune.selection import rounded_width
+from compress.prune.shares import canonical as canonical_prune
+from compress.prune.shares import rounded_width
 from compress.schema.report import Estimate, Score, Variant
 from compress.search.space import (
     Measured,
-    Widths,
     cannot_win,
     canonical,
     collect,
@@ -40,7 +49,7 @@ from compress.search.space import (
     winner,
 )
 
-DENSE = Widths(ffn=1536, heads=12, layers=6)
+DENSE = {"ffn": (1536,) * 6, "heads": (12,) * 6}
 
 
 def config(prune=None, quantize=None, recover=None):
@@ -164,7 +173,7 @@ def test_a_start_is_not_repeated():
 
 
 def keeps(**shares):
-    return canonical(config(prune=StructuredPrune(keep=Keep(**shares))), DENSE, rounded_width).prune
+    return canonical(config(prune=StructuredPrune(keep=Keep(**shares))), DENSE).prune
 
 
 def test_shares_that_keep_the_same_are_the_same():
@@ -181,14 +190,34 @@ def test_the_canonical_form_changes_nothing_that_is_kept(ffn, heads, layers):
     assert rounded_width(1536, found.ffn, 64) == rounded_width(1536, ffn, 64)
     assert rounded_width(12, found.heads, 1) == rounded_width(12, heads, 1)
     assert max(1, round(6 * found.layers)) == max(1, round(6 * layers))
-    again = canonical(config(prune=prune), DENSE, rounded_width).prune
+    again = canonical(config(prune=prune), DENSE).prune
     assert again == prune
 
 
 def test_where_nothing_goes_nothing_is_pruned_or_recovered():
-    found = canonical(config(prune=StructuredPrune(keep=Keep(ffn=0.99))), DENSE, rounded_width)
+    found = canonical(config(prune=StructuredPrune(keep=Keep(ffn=0.99))), DENSE)
     assert (found.prune, found.recover) == (NoPrune(), NoRecover())
-    assert canonical(config(prune=NoPrune()), DENSE, rounded_width) == config(prune=NoPrune())
+    assert canonical(config(prune=NoPrune()), DENSE) == config(prune=NoPrune())
+
+
+def test_language_models_and_convolutions_have_a_canonical_form_too():
+    widths = {"ffn": (1536,) * 30, "kv_heads": (3,) * 30, "vocabulary": (49152,)}
+
+    def language(vocabulary=None, **shares):
+        prune = LanguagePrune(keep=LanguageKeep(**shares), vocabulary=vocabulary)
+        return canonical_prune(prune, widths)
+
+    assert language(ffn=0.8) == language(ffn=0.79) == LanguagePrune(keep=LanguageKeep(ffn=1216 / 1536))
+    assert language(layers=0.9) == language(layers=0.91) != language(layers=0.94)
+    assert language(ffn=0.99) == NoPrune()
+    assert language(ffn=0.99, vocabulary=24576) == LanguagePrune(vocabulary=24576)
+    ragged = LanguagePrune(scope=Scope["global"], keep=LanguageKeep(ffn=0.79))
+    assert canonical_prune(ragged, widths) == ragged  # a width for each layer: only the share is known
+    channels = {"channels": (32, 64)}
+    assert canonical_prune(ChannelPrune(keep=1.0), channels) == NoPrune()
+    for goal in ({"macs": 0.5}, {"latency_ms": 4.0}, {"sparse_epochs": 1}):
+        assert canonical_prune(ChannelPrune(keep=1.0, **goal), channels) == ChannelPrune(keep=1.0, **goal)
+    assert canonical_prune(ChannelPrune(keep=0.5), channels) == ChannelPrune(keep=0.5)
 
 
 # --- numbers
