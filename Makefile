@@ -2,12 +2,13 @@ PYTHON ?= python3
 EXPERIMENT ?= minilm
 ARGS ?=
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: help setup experiment sweep test lint type build clean
+.PHONY: help setup experiment sweep check test test-slow lint type build clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/ready ## build .venv from requirements.lock (done by itself when missing or stale)
 
@@ -21,8 +22,14 @@ setup: .venv/ready ## build .venv from requirements.lock (done by itself when mi
 experiment: setup ## run EXPERIMENT (minilm) with ARGS, print the table, name the report
 	$(BIN)/compress run experiment=$(EXPERIMENT) $(ARGS)
 
-test: setup ## run the tests; ARGS="-m slow" for the long ones
-	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not slow" $(ARGS)
+check: lint ## style, imports, the tests that need no model, one run of a tiny one: two minutes
+	$(PYTEST) -m "check and not slow" $(ARGS)
+
+test: setup ## run the tests
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: setup ## run the long tests; ARGS="-m slow" for those that CI leaves out, too
+	$(PYTEST) -m "slow and not exhaustive" $(ARGS)
 
 sweep: setup ## run the grid of experiment minilm_sweep, draw the Pareto fronts
 	$(BIN)/compress run -m experiment=minilm_sweep $(ARGS)

@@ -82,6 +82,13 @@ def sentence(rng: random.Random) -> str:
     return " ".join(rng.choices(WORDS, weights, k=rng.randint(6, 24))).capitalize() + "."
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make check` runs: models and data come through `once`."""
+    for item in items:
+        if "once" not in getattr(item, "fixturenames", ()) or item.path.name == "test_pipeline.py":
+            item.add_marker(pytest.mark.check)
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """`once(name, build)`: the folder that `build(folder)` fills, the same for all tests of a session."""
