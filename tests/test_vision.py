@@ -41,7 +41,7 @@ def overrides(image_data, source, *more):
         *("model=image_classifier", f"model.source='path:{source}'", "data=images", *sets),
         *("data.classes=[top,middle,bottom]", "data.calibration=30", "data.select=60"),
         *("export=torch", "quantize=int8_static", "evaluate=image_classification"),
-        *("target.workloads=[1x8,4x8]", "target.max_seconds=1", "name=stripes", *more),
+        *("target.workloads=[1x8]", "target.max_seconds=1", "name=stripes", *more),
     ]
 
 
@@ -49,9 +49,10 @@ def road(tmp_path):
     return Road(Store(tmp_path / "cache" / "store"), Console(file=io.StringIO()))
 
 
-@pytest.mark.parametrize("net", ["resnet", "vit"])
-def test_the_road(net, image_data, image_checkpoints, image_splits, tmp_path):
-    config = load_config(overrides(image_data, image_checkpoints[net]))
+@pytest.mark.parametrize("net", ["resnet", pytest.param("vit", marks=pytest.mark.slow)])
+def test_a_net_is_quantized_measured_and_shipped(net, image_data, image_checkpoints, image_splits, tmp_path):
+    words = overrides(image_data, image_checkpoints[net], "target.workloads=[1x8,4x8]")
+    config = load_config(words)
     report = pipeline.run(config, tmp_path / "run", road(tmp_path))
     assert [variant.name for variant in report.variants] == ["dense", "int8"]
     assert report.primary_metric == "accuracy"
@@ -111,6 +112,7 @@ def test_layers_stay_in_float_and_their_price_is_told(image_data, image_checkpoi
     assert verify(tmp_path / "run" / "artifact").name == "stripes"
 
 
+@pytest.mark.slow
 def test_a_net_that_is_trained_with_its_rounding(image_data, image_checkpoints, tmp_path):
     words = ["quantize=int8_qat", "quantize.equalize=true", "quantize.batch_size=32"]
     config = load_config(overrides(image_data, image_checkpoints["depthwise"], *words))
@@ -133,7 +135,10 @@ def test_the_code_of_the_card_runs(image_data, image_checkpoints, tmp_path, monk
     assert set(done.stdout.strip("[]\n").replace("'", "").split(", ")) <= {"top", "middle", "bottom"}
 
 
-@pytest.mark.parametrize(("quantize", "covered"), [("int8_static", 0.82), ("int8_dynamic", 0.82)])
+@pytest.mark.parametrize(
+    ("quantize", "covered"),
+    [("int8_static", 0.82), pytest.param("int8_dynamic", 0.82, marks=pytest.mark.slow)],
+)
 def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_splits, tmp_path):
     words = overrides(
         image_data,
