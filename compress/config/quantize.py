@@ -45,10 +45,9 @@ class NoQuantize(QuantizeConfig):
     pass
 
 
-@option("quantize", "int8_dynamic", "compress.quantize.dynamic:quantize")
 @dataclass(kw_only=True)
-class Int8Dynamic(QuantizeConfig):
-    """8-bit weights and activations; the activations' scales are found at run time."""
+class Int8(QuantizeConfig):
+    """8-bit weights and activations."""
 
     weight_type: WeightType = WeightType.auto
     reduce_range: bool | None = None  # null: from the flags of the target's CPU
@@ -66,6 +65,12 @@ class Int8Dynamic(QuantizeConfig):
     min_sqnr_db: float = number(5.0, -100.0, 150.0)
 
 
+@option("quantize", "int8_dynamic", "compress.quantize.dynamic:quantize")
+@dataclass(kw_only=True)
+class Int8Dynamic(Int8):
+    """The activations' scales are found at run time."""
+
+
 @option(
     "quantize",
     "int8_static",
@@ -73,26 +78,17 @@ class Int8Dynamic(QuantizeConfig):
     works_on=("sentence_embedding", "image_classification"),
 )
 @dataclass(kw_only=True)
-class Int8Static(QuantizeConfig):
-    """8-bit weights and activations in QDQ format; scales come from the calibration split."""
+class Int8Static(Int8):
+    """In QDQ format; scales come from the calibration split."""
 
-    weight_type: WeightType = WeightType.auto
-    reduce_range: bool | None = None  # null: from the flags of the target's CPU
-    symmetric_activations: bool | None = None  # null: likewise
+    symmetric_activations: bool | None = None  # null: from the flags of the target's CPU
     calibrator: Calibrator = field(
         default=Calibrator.minmax, metadata={"search": Choice(("minmax", "entropy", "percentile", "mse"))}
     )
     percentile: float = number(99.99, 50.0, 100.0)
     examples: int = number(128, 1, 100_000)  # of the calibration split
-    per_channel: bool = True
-    embeddings: bool = True
-    smooth: float | None = share(None)  # alpha of SmoothQuant, 1: all into the weights; null: off; try 0.7
     equalize: bool = False  # make the channels between two convolutions even: for depthwise nets
-    bias_correction: bool = False  # give each product's bias the mean that quantization took
-    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
-    min_coverage: float = share(0.9)  # the first convolution of a small ViT is a twentieth of it
-    min_cosine: float | None = number(None, -1.0, 1.0)  # as in Int8Dynamic
-    min_sqnr_db: float = number(5.0, -100.0, 150.0)
+    min_coverage: float = 0.9  # the first convolution of a small ViT is a twentieth of it
 
 
 @option("quantize", "int8_qat", "compress.quantize.qat:quantize", works_on=("image_classification",))
@@ -118,35 +114,37 @@ class Int8Qat(Int8Static):
             )
 
 
-_BLOCK_SIZES = (16, 32, 64, 128, 256)  # those of onnxruntime's MatMulNBits
-_LEVELS = (0, 1, 4)
+@dataclass(kw_only=True)
+class IntegerBlocks(QuantizeConfig):
+    """Language models: a scale and a zero point a block of weights."""
+
+    # weights of a row that share a scale, as onnxruntime's MatMulNBits can; it must divide every width
+    block_size: int = one_of(64, 16, 32, 64, 128, 256)
+    # 4: activations become 8-bit within a product, fast; 0 or 1: they stay in float. 4 gives way to 0 where
+    # it costs quality on calibration windows.
+    accuracy_level: int = one_of(4, 0, 1, 4)
+    # regular expressions over names of linear layers
+    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
+    min_coverage: float = share(0.95)  # floor of the share of MACs in integers
+    min_sqnr_db: float = number(5.0, -100.0, 150.0)  # gate: signal over noise of each layer alone
 
 
 @option("quantize", "int8_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
 @dataclass(kw_only=True)
-class Int8Blocks(QuantizeConfig):
-    """Language models: 8-bit weights, a scale and a zero point a block; embedding and head stored once."""
+class Int8Blocks(IntegerBlocks):
+    """8-bit weights; embedding and head stored once."""
 
-    # weights of a row that share a scale; it must divide every width
-    block_size: int = one_of(64, *_BLOCK_SIZES)
-    # 4: activations become 8-bit within a product, fast; 0 or 1: they stay in float. 4 gives way to 0 where
-    # it costs quality on calibration windows.
-    accuracy_level: int = one_of(4, *_LEVELS)
-    # regular expressions over names of linear layers
-    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
-    min_coverage: float = share(0.95)  # floor of the share of MACs in integers
-    min_sqnr_db: float = number(20.0, -100.0, 150.0)  # gate: signal over noise of each layer alone
+    min_sqnr_db: float = 20.0
     max_kl: float = positive(0.05, 100.0)  # gate: nats a token to the float model, on calibration windows
 
 
 @option("quantize", "int4_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class Int4Blocks(Int8Blocks):
-    """Language models: 4-bit weights in blocks; embedding and head in `head_bits`."""
+    """4-bit weights; embedding and head in `head_bits`. Blocks of 32 are nearer, and a quarter slower."""
 
     rung: ClassVar[str] = "int4"
 
-    block_size: int = 64  # 32 is nearer, and a quarter slower
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
     windows: int = number(32, 1, 100_000)  # of the calibration split, 512 tokens each
@@ -156,10 +154,15 @@ class Int4Blocks(Int8Blocks):
     max_kl: float = 0.5
 
 
-@option("quantize", "mixed_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
+@option(
+    "quantize",
+    "mixed_blocks",
+    "compress.quantize.weight_only:quantize_mixed",
+    works_on=("language_modeling",),
+)
 @dataclass(kw_only=True)
-class MixedBlocks(QuantizeConfig):
-    """Language models: 4 or 8 bits a layer, as its sensitivity and a budget say; head and embedding too.
+class MixedBlocks(IntegerBlocks):
+    """4 or 8 bits a layer, as its sensitivity and a budget say; head and embedding too.
 
     Layers that read the same tensor (query, key and value; gate and up) get the same bits.
     """
@@ -170,16 +173,11 @@ class MixedBlocks(QuantizeConfig):
     max_size_mb: float | None = positive(None)
     # nats a token to the float model: no more layers get 8 bits than it takes
     max_kl: float | None = positive(None)
-    block_size: int = one_of(64, *_BLOCK_SIZES)
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
     awq: bool = False
-    accuracy_level: int = one_of(4, *_LEVELS)
     windows: int = number(32, 1, 100_000)
     sensitivity_windows: int = number(2, 1, 100_000)  # for the layers' sensitivities, 512 tokens each
-    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
-    min_coverage: float = share(0.95)
-    min_sqnr_db: float = number(5.0, -100.0, 150.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +201,7 @@ class Int8Smooth(QuantizeConfig):
     # Layers that read one tensor and alone cost more nats a token than this get 8-bit blocks: activations
     # rounded block by block, slower products.
     layer_kl: float = positive(0.002, 100.0)
-    accuracy_level: int = one_of(4, *_LEVELS)  # of these blocks
+    accuracy_level: int = one_of(4, 0, 1, 4)  # of these blocks
     # regular expressions over names of linear layers
     exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
     min_coverage: float = share(0.95)

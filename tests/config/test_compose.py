@@ -24,6 +24,7 @@ NEEDS = {
     ("model", "causal_lm"): ["model.source=path:x"],
     ("data", "images"): ["data.train_set.source=path:x", "data.test_set.source=path:x"],
     ("quantize", "mixed_blocks"): ["quantize.max_size_mb=115"],
+    ("data", "news_wikipedia"): ["evaluate.primary=cosine"],  # which has no judged pairs
     ("data", "documents"): [
         '+data.corpora={mine: {source: "path:x"}}',
         *(f"+data.{split}={{mine: 2}}" for split in ("calibration", "select", "test")),
