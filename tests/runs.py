@@ -138,7 +138,7 @@ def tiny(published: dict[str, Path], corpus: Path) -> list[str]:
 
 
 SHRINK = [
-    "prune=structured",
+    "prune=transformer",
     "prune.keep.ffn=0.5",
     "prune.round_to=8",
     "recover=distill",

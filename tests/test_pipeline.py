@@ -188,7 +188,7 @@ def test_what_failed_before_it_shipped_leaves_no_artifact(finished, tmp_path, mo
         ),
         (["recover=distill", "recover.steps=2", "quantize=none"], ["dense", "recovered"]),
         (
-            ["prune=structured", "prune.scope=global", "prune.keep.ffn=0.6", "prune.round_to=1"],
+            ["prune=transformer", "prune.scope=global", "prune.keep.ffn=0.6", "prune.round_to=1"],
             ["dense", "pruned", "int8"],
         ),
     ],

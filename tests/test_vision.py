@@ -143,7 +143,7 @@ def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_sp
     words = overrides(
         image_data,
         image_checkpoints["vit"],
-        *("prune=structured", "prune.keep={ffn: 0.5, heads: 0.5, layers: 0.5}", "prune.round_to=8"),
+        *("prune=transformer", "prune.keep={ffn: 0.5, heads: 0.5, layers: 0.5}", "prune.round_to=8"),
         *("recover=finetune", "recover.epochs=2", "recover.optimizer=adamw", "recover.learning_rate=0.002"),
         *("recover.batch_size=16", "recover.augment=false", f"quantize={quantize}"),
         f"quantize.min_coverage={covered - 0.05}",  # the patches' convolution stays in float
@@ -167,7 +167,7 @@ def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_sp
 
 
 def test_a_search_knows_the_widths_of_a_vit(image_data, image_checkpoints, tmp_path):
-    words = ("prune=structured", "prune.keep={ffn: 0.45, heads: 0.6, layers: 0.4}", "prune.round_to=8")
+    words = ("prune=transformer", "prune.keep={ffn: 0.45, heads: 0.6, layers: 0.4}", "prune.round_to=8")
     config = load_config(overrides(image_data, image_checkpoints["vit"], *words))
     found = Workbench(road(tmp_path)).canonical(config).prune.keep
     assert (found.ffn, found.heads, found.layers) == (0.5, 0.5, 0.5)  # of 32, 4 and 2
@@ -182,7 +182,7 @@ def test_a_ragged_vit_ships_as_onnx_only(image_data, image_checkpoints, tmp_path
     words = overrides(
         image_data,
         tmp_path / "uneven",
-        *("prune=structured", "prune.scope=global", "prune.keep.ffn=0.6", "prune.round_to=1"),
+        *("prune=transformer", "prune.scope=global", "prune.keep.ffn=0.6", "prune.round_to=1"),
         "quantize=none",
     )
     report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
@@ -315,7 +315,7 @@ def test_a_latency_is_asked_for(image_checkpoints, image_data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("net", "option", "advice"), [("resnet", "structured", "channels"), ("vit", "channels", "structured")]
+    ("net", "option", "advice"), [("resnet", "transformer", "channels"), ("vit", "channels", "transformer")]
 )
 def test_pruning_of_another_kind_of_net_is_refused(
     net, option, advice, image_data, image_checkpoints, tmp_path

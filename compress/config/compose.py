@@ -179,10 +179,19 @@ def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig
     try:
         groups = {group: OmegaConf.structured(OPTIONS[group][chosen[group]]) for group in OPTIONS}
         return to_config(
-            cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), groups, dict(plain)))
+            cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), groups, _renamed(plain)))
         )
     except OmegaConfBaseException as error:
         raise _explain(error, []) from error
+
+
+def _renamed(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """With the names of today for settings that had another one when the configuration was written."""
+    prune = dict(plain.get("prune") or {})
+    keep = prune.get("keep")
+    if isinstance(keep, Mapping) and "kv_heads" in keep:
+        prune["keep"] = {"heads" if name == "kv_heads" else name: share for name, share in keep.items()}
+    return {**plain, "prune": prune}
 
 
 def options() -> dict[str, dict[str, str]]:

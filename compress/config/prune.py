@@ -1,20 +1,15 @@
 """What is cut out of it."""
 
+import importlib
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from compress.config.checks import check_seed, within
 from compress.config.space import Choice, Float
-from compress.errors import ConfigError
+from compress.errors import ConfigError, did_you_mean
 from compress.registry import option
 from compress.schema.workload import Workload
-
-
-class Importance(Enum):
-    magnitude = "magnitude"  # L2 norm of all coupled weights
-    taylor = "taylor"  # |weight x gradient| of the labels' loss, or of a contrastive one without labels
-    activation = "activation"  # what the activation contributes to the layer that reads it
-
 
 # local: the same share from every layer, so that widths are uniform;
 # global (a keyword, hence this form): one ranking over all layers, which ships as ONNX only, or, of language
@@ -48,30 +43,102 @@ class NoPrune(PruneConfig):
     pass
 
 
+def check_importance(name: str) -> None:
+    """Raise ConfigError unless a function of `compress/prune/importance.py` has this name."""
+    known = _importances()
+    if name not in known:
+        raise ConfigError("importance is unknown", found=name, allowed=did_you_mean(name, known))
+
+
+def check_comparable(config: "TransformerPrune") -> None:
+    """Raise ConfigError for the global scope with an importance that says nothing between layers of a
+    language model, whose dense layers differ far more than those of an encoder."""
+    if config.scope is Scope["global"] and _importances()[config.importance].across != "added":
+        added = [name for name, importance in _importances().items() if importance.across == "added"]
+        raise ConfigError(
+            "scope=global compares channels of different layers",
+            found=f"importance={config.importance}",
+            allowed=f"importance={' or '.join(added)}, which is about the model's answers",
+        )
+
+
+def _importances() -> dict[str, Any]:
+    """By name; pruning stands above the configuration, hence no import statement."""
+    importances: dict[str, Any] = importlib.import_module("compress.prune.importance").IMPORTANCES
+    return importances
+
+
+@option(
+    "prune",
+    "transformer",
+    "compress.prune.transformer:prune",
+    works_on=("sentence_embedding", "image_classification", "language_modeling"),
+)
+@dataclass(kw_only=True)
+class TransformerPrune(PruneConfig):
+    """A physically smaller transformer: fewer tokens, feed-forward channels, attention heads, layers."""
+
+    # tokens of a language model at most; null keeps all. A multiple of 32 keeps kernels full
+    vocabulary: int | None = None
+    keep: Keep = field(default_factory=Keep)
+    # magnitude, taylor, activation, wanda, fisher, obs. By magnitude alone a transformer breaks, so the
+    # search leaves that out.
+    importance: str = field(default="activation", metadata={"search": Choice(("activation", "taylor"))})
+    # global: each layer has a width of its own
+    scope: Scope = Scope["local"]
+    round_to: int = 64  # kept channels are a multiple of this, so that integer kernels stay full
+    repair: bool = True  # least squares of the layer that reads what was cut, to what it gave before
+    damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
+    batch_size: int = 32  # of texts or images
+    calibration_tokens: int = 32768  # of a language model, for scores and least squares; ten a channel do
+    protect_first: int = 0  # layers that are not dropped
+    protect_last: int = 0
+
+    def __post_init__(self) -> None:
+        if self.vocabulary is not None:
+            within(self, 1, 10_000_000, "vocabulary")
+        within(self, 1, 4096, "round_to", "batch_size")
+        within(self, 0.0, 10.0, "damping", open_low=True)
+        within(self, 64, 100_000_000, "calibration_tokens")
+        within(self, 0, 1000, "protect_first", "protect_last")
+        check_importance(self.importance)
+        if self.scope is Scope["global"] and _importances()[self.importance].across == "never":
+            check_comparable(self)
+
+
 @option(
     "prune",
     "structured",
-    "compress.prune.structured:prune",
+    "compress.prune.transformer:prune",
     works_on=("sentence_embedding", "image_classification"),
 )
 @dataclass(kw_only=True)
-class StructuredPrune(PruneConfig):
-    """Physically smaller layers: feed-forward channels, attention heads, layers."""
+class StructuredPrune(TransformerPrune):
+    """The former name of `prune=transformer`, which manifests of artifacts have."""
 
-    # By magnitude alone a transformer breaks, so the search leaves that out.
-    importance: Importance = field(
-        default=Importance.activation, metadata={"search": Choice(("activation", "taylor"))}
-    )
-    scope: Scope = Scope["local"]
-    keep: Keep = field(default_factory=Keep)
-    round_to: int = 64  # kept channels are a multiple of this, so that integer kernels stay full
-    repair: bool = True  # least squares of the layer after the pruned channels
-    damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
-    batch_size: int = 32
+
+@dataclass(kw_only=True)
+class LanguageKeep(Keep):
+    """`heads` are those of keys and values, each with the query heads that share it."""
+
+    ffn: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.0625)})
+    heads: float = 1.0
+    layers: float = field(default=1.0, metadata={"search": Float(0.75, 1.0, 0.0625)})
+
+
+@option("prune", "language", "compress.prune.transformer:prune", works_on=("language_modeling",))
+@dataclass(kw_only=True)
+class LanguagePrune(TransformerPrune):
+    """`prune=transformer` with the defaults of language models."""
+
+    keep: LanguageKeep = field(default_factory=LanguageKeep)
+    importance: str = "fisher"
+    protect_first: int = 2  # without the first the model breaks
+    protect_last: int = 1
 
     def __post_init__(self) -> None:
-        within(self, 1, 4096, "round_to", "batch_size")
-        within(self, 0.0, 10.0, "damping", open_low=True)
+        super().__post_init__()
+        check_comparable(self)
 
 
 class ChannelImportance(Enum):
@@ -136,58 +203,3 @@ class ChannelPrune(PruneConfig):
         within(self, 2, 1_000_000, "images")
         within(self, 0, 10_000_000, "batch_norm_images")
         check_seed(self)
-
-
-class LanguageImportance(Enum):
-    fisher = "fisher"  # how much the model's answers depend on it (Theis et al. 2018)
-    obs = "obs"  # error that is left when the others are fitted anew (Optimal Brain Surgeon)
-    wanda = "wanda"  # norm of the weights that read it x its root mean square (Sun et al. 2024)
-    magnitude = "magnitude"  # norm of the weights that read it: what the others have to beat
-
-
-@dataclass(kw_only=True)
-class LanguageKeep:
-    """Share of each kind that stays."""
-
-    # feed-forward channels
-    ffn: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.0625)})
-    # key-value heads, each with the query heads that share it
-    kv_heads: float = 1.0
-    # whole decoder layers
-    layers: float = field(default=1.0, metadata={"search": Float(0.75, 1.0, 0.0625)})
-
-    def __post_init__(self) -> None:
-        within(self, 0.0, 1.0, "ffn", "kv_heads", "layers", open_low=True)
-
-
-@option("prune", "language", "compress.prune.language:prune", works_on=("language_modeling",))
-@dataclass(kw_only=True)
-class LanguagePrune(PruneConfig):
-    """A smaller language model that stock transformers loads: fewer tokens, then narrower, then shallower."""
-
-    # tokens at most; null keeps all. A multiple of 32 keeps kernels full
-    vocabulary: int | None = None
-    keep: LanguageKeep = field(default_factory=LanguageKeep)
-    importance: LanguageImportance = LanguageImportance.fisher
-    # of feed-forward channels. global: each layer has a width of its own, and layers are dropped first
-    scope: Scope = Scope["local"]
-    round_to: int = 64  # kept channels are a multiple of this: a block of the integer kernels
-    repair: bool = True  # least squares of the layer that reads what was cut, to what it gave before
-    damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
-    calibration_tokens: int = 32768  # for scores and least squares; ten a channel are enough
-    protect_first: int = 2  # layers that are not dropped; without the first the model breaks
-    protect_last: int = 1
-
-    def __post_init__(self) -> None:
-        if self.vocabulary is not None:
-            within(self, 1, 10_000_000, "vocabulary")
-        within(self, 1, 4096, "round_to")
-        within(self, 0.0, 10.0, "damping", open_low=True)
-        within(self, 64, 100_000_000, "calibration_tokens")
-        within(self, 0, 1000, "protect_first", "protect_last")
-        if self.scope is Scope["global"] and self.importance is not LanguageImportance.fisher:
-            raise ConfigError(
-                "scope=global compares channels of different layers",
-                found=f"importance={self.importance.value}",
-                allowed="importance=fisher, which is about the model's answers",
-            )

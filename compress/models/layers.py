@@ -34,7 +34,7 @@ class Architecture:
     num_layers: str = "num_hidden_layers"
     num_heads_attribute: str = "num_attention_heads"  # of the attention module, as the next
     inner_size_attribute: str = "all_head_size"
-    prunable_heads: bool = True
+    whole_heads: str = ""  # why heads cannot be cut one layer at a time
     fused_attention: bool = True  # whether transformers has its scaled_dot_product_attention
     causal: bool = False  # a language model, whose heads share keys and values
 
@@ -75,7 +75,7 @@ _MPNET = replace(
     value="attention.attn.v",
     attention_output="attention.attn.o",
     ffn_norm="attention.LayerNorm",
-    prunable_heads=False,  # one table of relative positions, a column a head, serves all layers
+    whole_heads="one table of relative positions, a column a head, serves all layers",
     fused_attention=False,
 )
 _VIT = replace(
@@ -110,7 +110,7 @@ _PHI3 = replace(
     value="self_attn.qkv_proj",
     gate="mlp.gate_up_proj",
     ffn_in="mlp.gate_up_proj",
-    prunable_heads=False,
+    whole_heads="query, key and value in one matrix",
 )
 TEXT_ENCODERS = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), _BERT),
@@ -190,6 +190,11 @@ class Stack:
     def kv_heads(self) -> int:
         """Of a layer that was not cut; as many as heads, where they do not share keys and values."""
         return int(getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads)
+
+    @property
+    def sharing(self) -> int:
+        """Heads that share the same keys and values."""
+        return int(self.config.num_attention_heads) // self.kv_heads
 
     @contextmanager
     def without_layer(self, index: int) -> Iterator[None]:

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from compress.config.prune import ChannelImportance
 from compress.models.image_classifier import ImageClassifier
-from compress.prune.examples import Labelled
-from compress.prune.gradients import accumulate
+from compress.prune.calibration import LabelledImages, accumulate
 
-WITH_GRADIENTS = (ChannelImportance.taylor, ChannelImportance.hessian)
 HESSIAN_IMAGES = 64  # one backward pass each
 _BATCH = 64
 
@@ -40,11 +38,11 @@ class MeanActivation(tp.importance.Importance):  # type: ignore[misc]
         return total
 
 
-def prepare(kind: ChannelImportance, model: ImageClassifier, data: Labelled) -> dict[str, Tensor]:
+def prepare(kind: ChannelImportance, model: ImageClassifier, data: LabelledImages) -> dict[str, Tensor]:
     """What the importance needs: gradients, left in the weights, or mean activations by name of layer."""
     model.module.zero_grad()
     if kind is ChannelImportance.taylor:
-        accumulate(model, data, _BATCH)
+        accumulate(model.module, data.losses())
     elif kind is ChannelImportance.hessian:
         _mean_squared_gradients(model, data)
     elif kind is ChannelImportance.activation:
@@ -52,11 +50,11 @@ def prepare(kind: ChannelImportance, model: ImageClassifier, data: Labelled) -> 
     return {}
 
 
-def _mean_squared_gradients(model: ImageClassifier, data: Labelled) -> None:
+def _mean_squared_gradients(model: ImageClassifier, data: LabelledImages) -> None:
     """Into `grad`: torch-pruning's accumulate_grad keeps the last image only."""
     parameters = list(model.module.parameters())
     sums = [torch.zeros_like(p) for p in parameters]
-    for inputs, labels in data.first(HESSIAN_IMAGES).batches(model, 1):
+    for inputs, labels in data.first(HESSIAN_IMAGES).labelled(1):
         model.module.zero_grad()
         nn.functional.cross_entropy(model.module(**inputs), labels).backward()  # type: ignore[no-untyped-call]
         for total, parameter in zip(sums, parameters, strict=True):
@@ -66,7 +64,7 @@ def _mean_squared_gradients(model: ImageClassifier, data: Labelled) -> None:
         parameter.grad = total
 
 
-def mean_activations(model: ImageClassifier, data: Labelled) -> dict[str, Tensor]:
+def mean_activations(model: ImageClassifier, data: LabelledImages) -> dict[str, Tensor]:
     """Name of layer -> mean magnitude of each output channel over all images and places."""
     sums: dict[str, Tensor] = {}
 
@@ -80,7 +78,7 @@ def mean_activations(model: ImageClassifier, data: Labelled) -> dict[str, Tensor
     hooks = [layer.register_forward_hook(remember(name)) for name, layer in model.layers().items()]
     try:
         with torch.no_grad():
-            for inputs, _ in data.batches(model, _BATCH):
+            for inputs, _ in data.labelled(_BATCH):
                 model.module(**inputs)
     finally:
         for hook in hooks:

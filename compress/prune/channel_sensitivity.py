@@ -13,7 +13,7 @@ import torch_pruning as tp
 from torch import nn
 
 from compress.models.image_classifier import ImageClassifier, replay
-from compress.prune.examples import Labelled
+from compress.prune.calibration import LabelledImages
 from compress.schema.report import ChannelGroup, PrunedAlone, PruningSensitivity
 
 KEPT = (0.75, 0.5, 0.25)  # shares of the channels of a group
@@ -21,7 +21,7 @@ _BATCH = 128
 
 
 def measure(
-    model: ImageClassifier, pruner: Callable[[float], tp.BasePruner], data: Labelled
+    model: ImageClassifier, pruner: Callable[[float], tp.BasePruner], data: LabelledImages
 ) -> PruningSensitivity:
     """Cut each group of layers to each of `KEPT` on a copy of `model`, and judge the copy on `data`.
 
@@ -35,7 +35,7 @@ def measure(
         for group in chooser.step(interactive=True):
             root, gone = names[group[0].dep.target.module], [int(i) for i in group[0].idxs]
             module = without_channels(model, root, gone)
-            accuracy, cross_entropy = judge(module, model, data)
+            accuracy, cross_entropy = judge(module, data)
             left = len(layers[root].weight) - len(gone)
             cut = PrunedAlone(keep=keep, channels=left, accuracy=accuracy, cross_entropy=cross_entropy)
             found.setdefault(_coupled(chooser.DG, group, names), []).append(cut)
@@ -43,7 +43,7 @@ def measure(
         ChannelGroup(layer=first, coupled=tuple(rest), channels=len(layers[first].weight), cuts=tuple(cuts))
         for (first, *rest), cuts in found.items()
     ]
-    accuracy, cross_entropy = judge(model.module, model, data)
+    accuracy, cross_entropy = judge(model.module, data)
     order = list(layers)
     return PruningSensitivity(
         images=len(data.labels),
@@ -61,10 +61,10 @@ def without_channels(model: ImageClassifier, layer: str, channels: Sequence[int]
 
 
 @torch.no_grad()
-def judge(module: nn.Module, model: ImageClassifier, data: Labelled) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy (nats) of `module`, which reads what `model` reads."""
+def judge(module: nn.Module, data: LabelledImages) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy (nats) of `module`."""
     right, loss = 0, 0.0
-    for inputs, labels in data.batches(model, _BATCH):
+    for inputs, labels in data.labelled(_BATCH):
         logits = module(**inputs)
         right += int((logits.argmax(1) == labels).sum())
         loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))

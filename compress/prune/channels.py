@@ -17,13 +17,13 @@ from compress.errors import ConfigError, ModelError
 from compress.models import load_image_classifier
 from compress.models.image_classifier import ImageClassifier
 from compress.prune.batch_norm import reestimate
+from compress.prune.calibration import LabelledImages
 from compress.prune.channel_importance import importance, prepare
 from compress.prune.channel_sensitivity import measure
-from compress.prune.examples import Labelled
 from compress.prune.pruner import Pruner, check_traced
 from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
-from compress.prune.tracing import own_groups, told
+from compress.prune.tracing import fresh_defaults, torch_pruning_errors
 from compress.schema.report import PruningSensitivity
 from compress.stages.result import write_result
 
@@ -46,9 +46,9 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
             "an option of the configuration does not work on this kind of model",
             found=f"{model.config['model_type']}, a transformer",
             allowed="a classifier that is none",
-            next="prune=structured cuts its heads, feed-forward channels and layers",
+            next="prune=transformer cuts its heads, feed-forward channels and layers",
         )
-    some = Labelled(data.calibration.images, data.calibration.labels).first(config.images)
+    some = LabelledImages(model, data.calibration.images, data.calibration.labels).first(config.images)
     torch.manual_seed(config.seed)
     before, macs = model.widths(), model.macs()
     if config.sparse_epochs:
@@ -67,7 +67,7 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
 
 
 def cut(
-    model: ImageClassifier, config: ChannelPrune, data: Labelled, settle: Callable[[], object]
+    model: ImageClassifier, config: ChannelPrune, data: LabelledImages, settle: Callable[[], object]
 ) -> History:
     """Prune `model` in place, in `config.steps` rounds; what was cut, by name of layer.
 
@@ -77,7 +77,7 @@ def cut(
     whole, history = model.macs(), History()
     wanted = config.keep if config.macs is None else None
     for number in range(1, config.steps + 1):
-        with told():
+        with torch_pruning_errors():
             activations = prepare(config.importance, model, data)
         done = number / config.steps
         if wanted is None:
@@ -98,7 +98,7 @@ def cut_once(
     model: ImageClassifier, config: ChannelPrune, activations: Mapping[str, Tensor], share: float
 ) -> History:
     """One round: this share of the channels stays."""
-    with told():
+    with torch_pruning_errors():
         pruner = pruner_of(model, config, activations, share)
         check_traced(model, pruner)
         pruner.step()
@@ -132,14 +132,14 @@ def pruner_of(
         pruning_ratio=1 - share,
         ignored_layers=[model.last_layer()],
         round_to=config.round_to,
-        **own_groups(),
+        **fresh_defaults(),
     )
 
 
-def sensitivity(model: ImageClassifier, config: ChannelPrune, data: Labelled) -> PruningSensitivity:
+def sensitivity(model: ImageClassifier, config: ChannelPrune, data: LabelledImages) -> PruningSensitivity:
     """What the model loses by cuts into each group of layers alone, to exact shares of its channels."""
     alone = replace(config, scope=ChannelScope["local"], round_to=1)
-    with torch.random.fork_rng(), told():
+    with torch.random.fork_rng(), torch_pruning_errors():
         activations = prepare(config.importance, model, data)
         found = measure(model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data)
     model.module.zero_grad()

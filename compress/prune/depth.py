@@ -1,68 +1,84 @@
-"""Shallower language models: layers leave one by one, that first whose absence changes answers least."""
+"""Fewer layers: they leave one by one, that first whose absence changes the outputs least."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from compress.config.prune import LanguagePrune
-from compress.errors import ConfigError
-from compress.models.causal_lm import CausalLM
-from compress.models.walk import Walk
+from compress.models import Model
+from compress.models.layers import Stack
+from compress.models.walk import Layered, Walk
 
 log = logging.getLogger(__name__)
 SHORTLIST = 6  # candidates of each round whose divergence is measured
 TOKENS = 8192  # of the calibration text, for it
 
+# Layers -> how far the model without each of them is from the dense one.
+Distances = Callable[[Sequence[int]], Mapping[int, float]]
 
-def layers_left(model: CausalLM, config: LanguagePrune) -> int:
-    """Raises ConfigError where too few layers are free to go."""
-    before = int(model.config.num_hidden_layers)
-    left = max(1, round(before * config.keep.layers))
-    free = before - config.protect_first - config.protect_last
-    if before - left > max(free, 0):
-        raise ConfigError(
-            "prune.keep.layers drops more layers than may go",
-            found=f"{config.keep.layers}, {before - left} of {before}",
-            allowed=f"at most {max(free, 0)}: the first {config.protect_first} and the last "
-            f"{config.protect_last} stay (prune.protect_first, prune.protect_last)",
-        )
-    return left
+
+def drop_layers(stack: Stack, target: int, protected: tuple[int, int], distances: Distances) -> list[int]:
+    """Remove layers greedily until `target` are left; returns their numbers in the model as given, in the
+    order they went. The first and the last `protected` stay."""
+    numbers = list(range(len(stack.blocks)))
+    dropped: list[int] = []
+    while len(numbers) > target:
+        far = distances(range(protected[0], len(numbers) - protected[1]))
+        nearest = min(far, key=far.__getitem__)
+        log.info("dropped layer %d: distance to dense %.4f", numbers[nearest], far[nearest])
+        stack.drop_layer(nearest)
+        dropped.append(numbers.pop(nearest))
+    return dropped
 
 
 @torch.no_grad()
-def last_hidden(model: CausalLM, windows: Tensor) -> Tensor:
+def output_distances(
+    model: Model,
+    batches: Callable[[], Iterable[Mapping[str, Tensor]]],
+    distance: Callable[[Tensor, Tensor], Tensor],
+) -> Distances:
+    """By the mean `distance` of each output from the dense model's, which is `model` as it is now."""
+    dense = [model.run(batch) for batch in batches()]
+
+    @torch.no_grad()
+    def distances(candidates: Sequence[int]) -> dict[int, float]:
+        far = {}
+        for index in candidates:
+            with model.stack.without_layer(index):
+                pairs = zip(map(model.run, batches()), dense, strict=True)
+                far[index] = float(torch.cat([distance(output, wanted) for output, wanted in pairs]).mean())
+        return far
+
+    return distances
+
+
+@torch.no_grad()
+def answer_distances(model: Layered, windows: Tensor) -> Distances:
+    """By the mean Kullback-Leibler divergence, in nats a token, from the dense language model's answers on
+    `windows`; `model` is that as it is now.
+
+    Block influence, 1 - the mean cosine of what enters and what leaves a layer (ShortGPT, Men et al. 2024),
+    only says which layers are tried.
+    """
+    windows = windows[: max(1, TOKENS // windows.shape[1])]
+    dense, walk = last_hidden(Walk(model, windows)), Walk(model, windows)
+
+    @torch.no_grad()
+    def distances(candidates: Sequence[int]) -> dict[int, float]:
+        influence = block_influence(walk)
+        tried = sorted(sorted(candidates, key=influence.__getitem__)[:SHORTLIST])
+        return divergences(walk, dense, tried)
+
+    return distances
+
+
+def last_hidden(walk: Walk) -> Tensor:
     """What leaves the last layer, before the final norm: (windows, tokens, hidden)."""
-    walk = Walk(model, windows)
     for index in range(len(walk)):
         for window in torch.split(walk.states, 1):
             window.copy_(walk.run(index, window))
     return walk.states
-
-
-@torch.no_grad()
-def drop_layers(model: CausalLM, config: LanguagePrune, windows: Tensor, dense: Tensor) -> list[int]:
-    """Remove layers greedily; returns their numbers in the model as given, in the order they went.
-
-    `dense`: what leaves the dense model's last layer on `windows`, whose answers are the measure: the mean
-    Kullback-Leibler divergence of the shorter model's from them. Block influence, 1 - the mean cosine of
-    what enters and what leaves a layer (ShortGPT, Men et al. 2024), only says which layers are tried.
-    """
-    target = layers_left(model, config)
-    numbers = list(range(int(model.config.num_hidden_layers)))
-    dropped: list[int] = []
-    walk = Walk(model, windows)
-    while len(walk) > target:
-        free = range(config.protect_first, len(walk) - config.protect_last)
-        influence = block_influence(walk)
-        tried = sorted(sorted(free, key=influence.__getitem__)[:SHORTLIST])
-        found = divergences(walk, dense, tried)
-        best = min(tried, key=found.__getitem__)
-        log.info("dropped layer %d: KL to dense %.4f nats", numbers[best], found[best])
-        model.stack.drop_layer(best)
-        dropped.append(numbers.pop(best))
-    return dropped
 
 
 def block_influence(walk: Walk) -> list[float]:

@@ -9,11 +9,6 @@ from compress.errors import ConfigError
 from compress.prune.shares import rounded_width
 
 
-def select_local(scores: Sequence[Tensor], share: float, multiple: int) -> list[Tensor]:
-    """Indices kept of each layer, ascending: the same share of every layer."""
-    return [_best(s, rounded_width(len(s), share, multiple)) for s in scores]
-
-
 def select_global(scores: Sequence[Tensor], share: float, multiple: int) -> list[Tensor]:
     """Indices kept of each layer by one ranking; scores are standardised within each layer first,
     since their scale differs by orders of magnitude between layers (FLAP, An et al. 2024)."""
@@ -22,7 +17,7 @@ def select_global(scores: Sequence[Tensor], share: float, multiple: int) -> list
     kept[flat.topk(max(1, round(len(flat) * share))).indices] = True
     counts = [int(part.sum()) for part in torch.split(kept, [len(s) for s in scores])]
     return [
-        _best(s, rounded_width(len(s), count / len(s), multiple))
+        best(s, rounded_width(len(s), count / len(s), multiple))
         for s, count in zip(scores, counts, strict=True)
     ]
 
@@ -62,7 +57,8 @@ def removed(kept: Tensor, width: int) -> list[int]:
     return [int(i) for i in mask.nonzero().flatten()]
 
 
-def _best(scores: Tensor, count: int) -> Tensor:
+def best(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` largest, ascending; raises ConfigError where scores are not finite."""
     if not torch.isfinite(scores).all():
         raise ConfigError(
             "the importances are not finite", next="try another one: prune.importance=activation"

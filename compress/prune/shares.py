@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, cast
 
-from compress.config.prune import ChannelPrune, LanguagePrune, NoPrune, PruneConfig, Scope, StructuredPrune
+from compress.config.prune import ChannelPrune, NoPrune, PruneConfig, Scope, TransformerPrune
 
 
 def rounded_width(width: int, share: float, multiple: int) -> int:
@@ -24,18 +23,19 @@ def canonical(config: PruneConfig, widths: Mapping[str, tuple[int, ...]]) -> Pru
         goals = (config.macs, config.latency_ms)
         whole = config.keep == 1 and goals == (None, None) and not config.sparse_epochs
         return NoPrune() if whole else config
-    if not isinstance(config, StructuredPrune | LanguagePrune):
+    if not isinstance(config, TransformerPrune):
         return config
     dense = {"layers": len(widths["ffn"]), **{kind: max(per_layer) for kind, per_layer in widths.items()}}
+    dense["heads"] = dense.get("kv_heads") or dense["heads"]  # those that share keys and values go together
     shares = {
         kind: _share(kind, share, dense[kind], config.round_to if kind == "ffn" else 1)
         for kind, share in asdict(config.keep).items()
         # of a width for each layer only the share is known
         if kind == "layers" or share == 1 or config.scope is not Scope["global"]
     }
-    keep: Any = replace(cast(Any, config.keep), **shares)
+    keep = replace(config.keep, **shares)
     whole = all(share == 1 for share in asdict(keep).values())
-    return NoPrune() if whole and not getattr(config, "vocabulary", None) else replace(config, keep=keep)
+    return NoPrune() if whole and config.vocabulary is None else replace(config, keep=keep)
 
 
 def _share(kind: str, share: float, dense: int, multiple: int) -> float:

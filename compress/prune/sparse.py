@@ -9,7 +9,7 @@ from compress.config.prune import ChannelImportance, ChannelPrune
 from compress.config.recover import Fit
 from compress.data import ImageSplits
 from compress.models.image_classifier import ImageClassifier
-from compress.prune.tracing import own_groups, told
+from compress.prune.tracing import fresh_defaults, torch_pruning_errors
 from compress.training.loop import History
 from compress.training.supervised import ClassifierTraining
 
@@ -31,7 +31,7 @@ def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits
     trainer = ClassifierTraining(fit, model, None, data, keep_last=True)
     net = model.module.net
     by_factor = config.importance is ChannelImportance.bn_scale
-    with told():
+    with torch_pruning_errors():
         pruner = (tp.pruner.BNScalePruner if by_factor else tp.pruner.GroupNormPruner)(
             net,
             model.example(),
@@ -40,7 +40,7 @@ def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits
             else tp.importance.GroupMagnitudeImportance(),
             reg=config.sparse_strength,
             ignored_layers=[model.last_layer()],
-            **own_groups(),
+            **fresh_defaults(),
         )
     trainer.regularize = lambda: pruner.regularize(net)
     with tempfile.TemporaryDirectory(dir=out) as scratch:

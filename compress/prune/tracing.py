@@ -8,14 +8,14 @@ from typing import Any
 from compress.errors import ModelError
 
 
-def own_groups() -> dict[str, Any]:
-    """In place of its defaults, which are dicts that all pruners of a process share and write to."""
+def fresh_defaults() -> dict[str, Any]:
+    """Arguments in place of its defaults: dicts that all pruners of a process share and write to."""
     return {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Whatever torch-pruning or autograd stumbles over, as an error of ours."""
+def torch_pruning_errors() -> Iterator[None]:
+    """Turn what torch-pruning or autograd raise into a ModelError."""
     try:
         with warnings.catch_warnings():
             # Factors of channels that no layer of torch's holds, as in ConvNeXt: it cuts them rightly.

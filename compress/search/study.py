@@ -203,7 +203,7 @@ def next_trial(
     space = collect(config)
     if not space:
         raise ConfigError(
-            "the experiment has nothing to search", next="prune=structured or quantize=int8_dynamic"
+            "the experiment has nothing to search", next="prune=transformer or quantize=int8_dynamic"
         )
     records = read_records(study)
     tried = {r.key: r.number for r in records if r.key and (r.counts or r.state == "RUNNING")}

@@ -83,7 +83,7 @@ def write_inputs(folder: Path) -> list[str]:
         f'+data.corpora={{made: {{source: "path:{folder}/text.txt"}}}}',
         f"+data.pairs={{{pairs}}}",
         *("data.calibration=40", "data.select=40", "data.test=40"),
-        *("prune=structured", "prune.keep.ffn=0.5", "prune.round_to=8"),
+        *("prune=transformer", "prune.keep.ffn=0.5", "prune.round_to=8"),
         # many looks: after each the training can be taken up
         *("recover=distill", "recover.steps=120", "recover.evaluate_every=5", "recover.patience=1000"),
         "quantize.min_coverage=0",

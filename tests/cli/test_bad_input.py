@@ -26,12 +26,12 @@ def refused(done, *patterns):
 
 CONFIGS = {
     "misspelt key": (
-        ["model.source=path:.", "prune=structured", "prune.keep.fnn=0.5"],
+        ["model.source=path:.", "prune=transformer", "prune.keep.fnn=0.5"],
         "unknown key in Keep",
         "mean 'ffn'",
     ),
     "ratio": (
-        ["model.source=path:.", "prune=structured", "prune.keep.ffn=1.5"],
+        ["model.source=path:.", "prune=transformer", "prune.keep.ffn=1.5"],
         "found:   1.5",
         r"allowed: \(0, 1\]",
     ),
@@ -105,7 +105,7 @@ def test_a_wrong_grid_fails_before_its_first_point_runs(tmp_path, monkeypatch, c
 
     monkeypatch.chdir(tmp_path)
     words, *patterns = GRIDS[case]
-    base = ["-m", "model.source=path:.", "prune=structured", "prune.keep.ffn=0.5", "hydra.sweep.dir=swept"]
+    base = ["-m", "model.source=path:.", "prune=transformer", "prune.keep.ffn=0.5", "hydra.sweep.dir=swept"]
     code = cli.main(["run", *base, *words])
     refused(subprocess.CompletedProcess(words, code, *capsys.readouterr()), *patterns)
     assert list(tmp_path.iterdir()) == []

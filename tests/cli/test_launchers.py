@@ -24,7 +24,7 @@ from compress.config.compose import load_config
 from compress.errors import ConfigError
 
 POINTS = [
-    *("prune=structured", "prune.keep.ffn=0.5", "prune.round_to=8", "quantize=int8_dynamic"),
+    *("prune=transformer", "prune.keep.ffn=0.5", "prune.round_to=8", "quantize=int8_dynamic"),
     *("recover=distill", "recover.steps=4,6"),
 ]
 

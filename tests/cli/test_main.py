@@ -30,7 +30,7 @@ def test_list_names_every_option(capsys):
 def test_list_of_a_group(capsys):
     assert cli.main(["list", "prune"]) == 0
     printed = clean(capsys.readouterr().out)
-    assert "prune structured" in printed
+    assert "prune transformer" in printed
     assert "quantize" not in printed
 
 

@@ -63,5 +63,5 @@ def test_a_finished_point_that_is_walked_again_stays_finished_if_that_is_killed(
 def test_another_point_in_the_folder_of_a_finished_one_runs(tmp_path: Path):
     with point(tmp_path, ["prune=none"]):
         pass
-    with point(tmp_path, ["prune=structured"]):
+    with point(tmp_path, ["prune=transformer"]):
         assert read(tmp_path)["status"] == "running"

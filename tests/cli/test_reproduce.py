@@ -81,7 +81,7 @@ def test_the_manifest_holds_the_whole_configuration(finished):
     manifest = verify(finished.folder / "artifact")
     config = load_config(finished.overrides)
     assert from_plain(manifest.config, manifest.options) == config
-    assert manifest.options["prune"] == "structured"
+    assert manifest.options["prune"] == "transformer"
     assert manifest.environment["torch_threads"] == 1
     made_for = config_of(manifest)
     assert made_for.target.cpu_flags == manifest.environment["isa_flags"]
@@ -93,6 +93,19 @@ def test_a_configuration_survives_being_written_down(overrides):
     config = load_config(["experiment=minilm", *overrides])
     written = json.loads(json.dumps([to_plain(config), options_of(config)]))
     assert from_plain(*written) == config
+
+
+def test_former_names_of_pruning_are_read():
+    """As artifacts hold them that were made before there was one option for all transformers."""
+    config = load_config(["experiment=smollm2", "prune=narrow_llm", "prune.keep.heads=0.5"])
+    plain, chosen = to_plain(config), options_of(config)
+    plain["prune"]["keep"]["kv_heads"] = plain["prune"]["keep"].pop("heads")
+    assert from_plain(plain, chosen) == config
+    config = load_config(["experiment=minilm", "prune=structured", "prune.keep.ffn=0.5"])
+    plain, chosen = to_plain(config), options_of(config)
+    for name in ("vocabulary", "calibration_tokens", "protect_first", "protect_last"):
+        del plain["prune"][name]
+    assert from_plain(plain, {**chosen, "prune": "structured"}) == config
 
 
 def test_a_configuration_that_is_none():

@@ -97,11 +97,11 @@ def test_a_key_of_another_option_is_an_error():
 
 
 def test_global_is_a_scope_although_it_is_a_keyword():
-    assert load_config([*BASE, "prune=structured", "prune.scope=global"]).prune.scope is Scope["global"]
+    assert load_config([*BASE, "prune=transformer", "prune.scope=global"]).prune.scope is Scope["global"]
 
 
 MESSAGES = [
-    (["prune=structured", "prune.keep.fnn=1"], "unknown key in Keep", "prune.keep.fnn", "mean 'ffn'"),
+    (["prune=transformer", "prune.keep.fnn=1"], "unknown key in Keep", "prune.keep.fnn", "mean 'ffn'"),
     (["budget.min_speeedup=1"], "unknown key in BudgetConfig", "budget.min_speeedup", "mean 'min_speedup'"),
     (["nmae=x"], "unknown key", "nmae", "mean 'name'"),
     (["++zzz=1"], "unknown key", "zzz", "quantize"),
@@ -109,23 +109,23 @@ MESSAGES = [
     (["quantize=int8_dinamic"], "unknown option for quantize", "int8_dinamic", "mean 'int8_dynamic'"),
     (["experiment=minlm"], "unknown option for experiment", "minlm", "mean 'minilm'"),
     (["model=foo"], "unknown option for model", "foo", "minilm_hub"),
-    (["prune=null"], "unknown option for prune", "null", "structured"),
+    (["prune=null"], "unknown option for prune", "null", "transformer"),
     (["target.threads=abc"], "wrong value for target.threads", "abc", "an integer"),
     (["recover=distill", "recover.steps=1.5"], "wrong value for recover.steps", "1.5", "an integer"),
     (["budget.max_size_mb=big"], "wrong value for budget.max_size_mb", "big", "a number or null"),
     (["export.fuse=maybe"], "wrong value for export.fuse", "maybe", "true or false"),
     (["target.workloads=8x128"], "wrong value for target.workloads", "8x128", r"a list: \[a,b\]"),
-    (["prune=structured", "prune.keep=0.5"], "wrong value for prune.keep", "0.5", "ffn, heads, layers"),
+    (["prune=transformer", "prune.keep=0.5"], "wrong value for prune.keep", "0.5", "ffn, heads, layers"),
     (["budget=3"], "wrong value for budget", "3", "min_speedup"),
     (
-        ["prune=structured", "prune.importance=tayler"],
-        "wrong value for prune.importance",
+        ["prune=transformer", "prune.importance=tayler"],
+        "prune.importance is unknown",
         "tayler",
         "mean 'taylor'",
     ),
     (["data.corpora.wikipedia.format=xml"], "wrong value for data.corpora.wikipedia.format", "xml", "lines"),
-    (["prune=structured", "prune.keep.ffn=1.5"], "prune.keep.ffn is out of range", "1.5", r"\(0, 1\]"),
-    (["prune=structured", "prune.round_to=0"], "prune.round_to is out of range", "0", r"\[1, 4096\]"),
+    (["prune=transformer", "prune.keep.ffn=1.5"], "prune.keep.ffn is out of range", "1.5", r"\(0, 1\]"),
+    (["prune=transformer", "prune.round_to=0"], "prune.round_to is out of range", "0", r"\[1, 4096\]"),
     (["recover=distill", "recover.seed=-1"], "recover.seed is out of range", "-1", r"\[0, "),
     (["budget.min_speedup=-1"], "budget.min_speedup is out of range", "-1.0", "at least 0"),
     (["data.max_words=2"], "data.max_words is out of range", "2", "at least 5"),
@@ -183,8 +183,8 @@ def test_a_corpus_of_ones_own_beside_or_instead():
 
 
 def test_expand_gives_the_product_of_all_values():
-    jobs = expand(["prune=none,structured", "seed=1", "a.b=2,3", "c=[1,2]"], sweep=True)
-    product = itertools.product(["prune=none", "prune=structured"], ["a.b=2", "a.b=3"])
+    jobs = expand(["prune=none,transformer", "seed=1", "a.b=2,3", "c=[1,2]"], sweep=True)
+    product = itertools.product(["prune=none", "prune=transformer"], ["a.b=2", "a.b=3"])
     assert jobs == [[prune, "seed=1", ab, "c=[1,2]"] for prune, ab in product]
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_read(override):
 
 
 def test_the_configuration_survives_as_yaml_and_as_json():
-    config = load_config([*BASE, "prune=structured", "prune.scope=global", "quantize=none"])
+    config = load_config([*BASE, "prune=transformer", "prune.scope=global", "quantize=none"])
     assert isinstance(config.quantize, NoQuantize)
     assert not isinstance(config.prune, NoPrune)
     assert yaml.safe_load(to_yaml(config)) == to_plain(config)

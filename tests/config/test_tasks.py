@@ -51,8 +51,8 @@ def test_every_pair_composes_or_is_refused_with_options_that_compose(experiment,
 # Pairs that fail later where they are not refused: measured, each with a model of its task.
 REFUSED = [
     ("minilm", "data=fashion_mnist", "data=text,documents"),
-    ("minilm", "prune=channels", "prune=none,structured"),
-    ("minilm", "prune=narrow_llm", "prune=none,structured"),
+    ("minilm", "prune=channels", "prune=none,transformer,structured"),
+    ("minilm", "prune=narrow_llm", "prune=none,transformer,structured"),
     ("minilm", "recover=finetune", "recover=none,distill"),
     ("minilm", "export=genai", "export=optimum,torch"),
     ("minilm", "quantize=int8_blocks", "quantize=none,int8_dynamic,int8_static"),
@@ -62,7 +62,7 @@ REFUSED = [
     ("fashion_resnet", "data=wikipedia_lee", "data=images"),
     ("fashion_resnet", "export=optimum", "export=torch"),
     ("fashion_resnet", "quantize=int8_smooth", "quantize=none,int8_dynamic,int8_static,int8_qat"),
-    ("smollm2", "prune=half_channels", "prune=none,language"),
+    ("smollm2", "prune=half_channels", "prune=none,transformer,language"),
     ("smollm2", "recover=distill", "recover=none,distill_logits"),
     ("smollm2", "export=torch", "export=optimum,genai"),  # without the cache
     (
@@ -83,10 +83,10 @@ def test_all_wrong_options_are_named_at_once():
     with pytest.raises(ConfigError) as raised:
         load_config(["experiment=minilm", "model=smollm2"])
     assert str(raised.value).splitlines() == [
-        "prune=structured recover=distill evaluate=sentence_similarity do not work on this kind of model",
+        "recover=distill evaluate=sentence_similarity do not work on this kind of model",
         "  found:   model=causal_lm, whose task is language_modeling",
-        "  allowed: prune=none,language recover=none,distill_logits evaluate=language_modeling",
-        "  next:    for example prune=none recover=none evaluate=language_modeling",
+        "  allowed: recover=none,distill_logits evaluate=language_modeling",
+        "  next:    for example recover=none evaluate=language_modeling",
     ]
 
 

@@ -10,11 +10,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from compress import models
+from compress.config.prune import TransformerPrune
 from compress.export.attempt import attempt
 from compress.export.fuse import _use_standard_attention, fuse
 from compress.export.optimum import _export
 from compress.export.strip import strip
-from compress.prune import structured
+from compress.prune.width import apply, heads_of
 
 
 def plain_and_fused(encoder, folder):
@@ -76,11 +77,9 @@ def test_mpnet_is_left_right_where_the_pattern_is_not_found(checkpoints, splits,
 def test_after_pruning_of_heads(name, gone, checkpoints, splits, tmp_path):
     """The inner size is no longer the hidden size, and may differ between layers."""
     encoder = models.load(checkpoints[name])
-    graph = structured._dependencies(encoder)
+    cut = heads_of(encoder.stack, TransformerPrune())
     for index, heads in enumerate(gone):
-        channels = [head * 8 + i for head in heads for i in range(8)]
-        structured._cut(graph, encoder.stack.layers()[index].query, channels)
-        encoder.stack.note_pruned_heads(index, heads)
+        apply(cut, encoder.stack, index, torch.tensor([i for i in range(4) if i not in heads]), {}, 0.01)
     assert encoder.widths()["heads"] == tuple(4 - len(heads) for heads in gone)
     plain, fused, blocks = plain_and_fused(encoder, tmp_path)
     assert blocks == 2

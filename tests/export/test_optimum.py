@@ -12,12 +12,12 @@ import torch
 
 from compress import models
 from compress.config.export import OptimumExport
-from compress.config.prune import Keep, StructuredPrune
+from compress.config.prune import Keep, TransformerPrune
 from compress.errors import CompressError, GateError
 from compress.export import export, optimum, plain
 from compress.export.parity import parity
-from compress.prune import structured
 from compress.stages.result import read_result
+from tests.prune.cuts import cut_channels, cut_heads, drop, texts_of
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
 
@@ -76,10 +76,11 @@ def test_the_baseline_is_not_rewritten():
 @pytest.mark.parametrize("fuse", [True, False])
 def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
     encoder = models.load(checkpoints["bert"])
-    chosen = StructuredPrune(keep=Keep(heads=0.5, ffn=0.5), round_to=8)
-    structured.drop_layers(encoder, 0.5, splits.calibration.texts, 32)
-    structured.prune_heads(encoder, chosen, splits.calibration.texts)
-    structured.prune_ffn(encoder, chosen, splits.calibration.texts)
+    chosen = TransformerPrune(keep=Keep(heads=0.5, ffn=0.5), round_to=8)
+    data = texts_of(encoder, splits.calibration.texts)
+    drop(data, 0.5)
+    cut_heads(data, chosen)
+    cut_channels(data, chosen)
     encoder.stack.note_ffn_widths()
     encoder.save(tmp_path / "small", encoder.facts)
     export(OptimumExport(fuse=fuse), tmp_path / "small", splits_folder, tmp_path)

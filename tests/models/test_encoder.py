@@ -128,18 +128,19 @@ def test_padding_does_not_change_an_embedding(name, checkpoints, texts):
 @pytest.mark.parametrize("name", HEADED)
 @pytest.mark.parametrize("change", ["heads", "ffn", "layers", "layers+heads", "layers+heads+ffn"])
 def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, checkpoints, texts, tmp_path):
-    from compress.config.prune import Keep, StructuredPrune
-    from compress.prune import structured
+    from compress.config.prune import Keep, TransformerPrune
+    from tests.prune.cuts import cut_channels, cut_heads, drop, texts_of
 
     keep = dict.fromkeys(change.split("+"), 0.5)
-    config = StructuredPrune(keep=Keep(**keep), round_to=8)
+    config = TransformerPrune(keep=Keep(**keep), round_to=8)
     encoder = models.load(checkpoints[name])
+    data = texts_of(encoder, texts)
     if "layers" in keep:
-        structured.drop_layers(encoder, 0.5, texts, 8)
+        drop(data, 0.5)
     if "heads" in keep:
-        structured.prune_heads(encoder, config, texts)
+        cut_heads(data, config)
     if "ffn" in keep:
-        structured.prune_ffn(encoder, config, texts)
+        cut_channels(data, config)
     assert encoder.stack.note_ffn_widths() is None
     encoder.save(tmp_path / "small", encoder.facts)
     depth = 1 if "layers" in keep else 2

@@ -1,15 +1,16 @@
 """Layers left out, dropped and noted, in text encoders and in classifiers of images."""
 
 import functools
+from collections import ChainMap
 
 import numpy as np
 import pytest
 import torch
 
 from compress import models
-from compress.config.prune import Keep, StructuredPrune
+from compress.config.prune import Keep, TransformerPrune
 from compress.errors import ModelError
-from compress.prune import structured
+from tests.prune.cuts import cut_heads, texts_of
 
 
 def images():
@@ -19,7 +20,7 @@ def images():
 @pytest.fixture(params=["bert", "distilbert", "vit"])
 def opened(request, checkpoints, image_checkpoints, splits):
     """A model and something to run it on."""
-    model = models.load((checkpoints | image_checkpoints)[request.param])
+    model = models.load(ChainMap(checkpoints, image_checkpoints)[request.param])
     examples = images() if request.param == "vit" else splits.test.texts[:6]
     return model, next(model.batches(examples, 6))
 
@@ -66,7 +67,7 @@ def test_heads_pruned_twice_keep_their_first_numbers(opened):
 
 def test_pruned_heads_follow_their_layer_when_another_is_dropped(checkpoints, splits, tmp_path):
     encoder, texts = models.load(checkpoints["bert"]), splits.test.texts[:6]
-    structured.prune_heads(encoder, StructuredPrune(keep=Keep(heads=0.5)), texts)
+    cut_heads(texts_of(encoder, texts), TransformerPrune(keep=Keep(heads=0.5)))
     of_second = encoder.stack.config.pruned_heads[1]
     encoder.stack.drop_layer(0)
     assert encoder.stack.config.pruned_heads == {0: of_second}
@@ -89,7 +90,7 @@ LANGUAGE = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi
 @pytest.fixture(params=NAMES + LANGUAGE)
 def seen(request, checkpoints, image_checkpoints, language_checkpoints, splits):
     """A model and what each of its modules last read and gave."""
-    model = models.load((checkpoints | image_checkpoints | language_checkpoints)[request.param])
+    model = models.load(ChainMap(checkpoints, image_checkpoints, language_checkpoints)[request.param])
     examples = images() if request.param == "vit" else splits.test.texts[:6]
     read, given = {}, {}
 

@@ -12,9 +12,9 @@ from compress.config.prune import ChannelImportance, ChannelPrune
 from compress.prune import prune
 from compress.prune.channel_sensitivity import KEPT
 from compress.prune.channels import sensitivity
-from compress.prune.examples import Labelled
 from compress.schema.report import PruningSensitivity
 from compress.stages.result import read_result
+from tests.prune.cuts import images_of
 
 
 def config(**changes):
@@ -29,7 +29,7 @@ def model(image_checkpoints):
 
 @pytest.fixture
 def some(image_splits):
-    return Labelled(image_splits.calibration.images, image_splits.calibration.labels)
+    return image_splits.calibration
 
 
 def cut_by_hand(block, keep):
@@ -53,7 +53,7 @@ def probabilities(net, model, images):
 
 @pytest.mark.parametrize("keep", KEPT)
 def test_a_cut_by_hand_costs_the_same(keep, model, some):
-    found = sensitivity(model, config(), some)
+    found = sensitivity(model, config(), images_of(model, some))
     (group,) = [group for group in found.groups if group.layer == "body.2.first.0"]
     assert (group.coupled, group.channels) == ((), 8)
     net = copy.deepcopy(model.module.net)
@@ -67,7 +67,7 @@ def test_a_cut_by_hand_costs_the_same(keep, model, some):
 
 
 def test_the_whole_model_is_the_reference(model, some):
-    found = sensitivity(model, config(), some)
+    found = sensitivity(model, config(), images_of(model, some))
     expected = probabilities(model.module.net, model, some.images)
     assert found.images == 30
     assert found.accuracy == np.mean(expected.argmax(1) == some.labels)
@@ -76,7 +76,7 @@ def test_the_whole_model_is_the_reference(model, some):
 
 
 def test_every_layer_but_the_last_is_in_one_group(model, some):
-    groups = sensitivity(model, config(), some).groups
+    groups = sensitivity(model, config(), images_of(model, some)).groups
     members = [name for group in groups for name in (group.layer, *group.coupled)]
     assert sorted(members) == sorted(set(model.layers()) - {"head"})
     assert groups[0].layer == "body.0.0"
@@ -99,7 +99,8 @@ def test_measuring_does_not_change_what_is_cut(kind, image_checkpoints, image_sp
 
 
 def test_depthwise_layers_go_with_the_one_before(image_checkpoints, some):
-    groups = sensitivity(models.load(image_checkpoints["depthwise"]), config(), some).groups
+    model = models.load(image_checkpoints["depthwise"])
+    groups = sensitivity(model, config(), images_of(model, some)).groups
     assert groups[0].layer == "body.0.0"
     assert groups[0].coupled == ("body.2.0",)
 
@@ -107,6 +108,6 @@ def test_depthwise_layers_go_with_the_one_before(image_checkpoints, some):
 def test_a_group_that_would_be_left_without_channels_is_passed_over(image_checkpoints, some):
     model = models.load(image_checkpoints["resnet"])
     cut_by_hand(model.module.net.body[2], 2)
-    groups = sensitivity(model, config(), some).groups
+    groups = sensitivity(model, config(), images_of(model, some)).groups
     (group,) = [group for group in groups if group.layer == "body.2.first.0"]
     assert [(cut.keep, cut.channels) for cut in group.cuts] == [(0.75, 1), (0.5, 1)]

@@ -15,9 +15,9 @@ from compress.errors import ConfigError, ModelError
 from compress.prune import channels, prune
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_importance import mean_activations, prepare
-from compress.prune.examples import Labelled
 from compress.prune.sparse import train_sparse
 from compress.stages.result import read_result
+from tests.prune.cuts import images_of
 
 SCOPES = ("local", "global", "isomorphic")
 
@@ -39,7 +39,7 @@ def pruned(image_checkpoints, image_splits_folder, tmp_path):
 
 @pytest.fixture
 def some(image_splits):
-    return Labelled(image_splits.calibration.images, image_splits.calibration.labels)
+    return image_splits.calibration
 
 
 @pytest.mark.parametrize("name", ["resnet", "depthwise"])
@@ -112,7 +112,7 @@ def test_channels_without_effect_go_first(image_checkpoints, some):
             block.first[1].weight[dead] = 0
             block.first[1].bias[dead] = -1.0  # and the relu after it gives zero
             block.second[0].weight[:, dead] = 0
-        activations = prepare(kind, model, some)
+        activations = prepare(kind, model, images_of(model, some))
         history = channels.cut_once(model, config(importance=kind), activations, 0.5)
         gone = next(indices for name, of_output, indices in history if name == "body.2.first.0")
         assert sorted(gone) == dead, kind
@@ -120,7 +120,7 @@ def test_channels_without_effect_go_first(image_checkpoints, some):
 
 def test_taylor_by_hand(image_checkpoints, some):
     model = models.load(image_checkpoints["resnet"])
-    prepare(ChannelImportance.taylor, model, some)
+    prepare(ChannelImportance.taylor, model, images_of(model, some))
     found = model.module.net.head.weight.grad.clone()
     model.module.zero_grad()
     inputs = model.inputs(some.images)
@@ -133,7 +133,7 @@ def test_taylor_by_hand(image_checkpoints, some):
 def test_hessian_sums_over_images(image_checkpoints, some):
     """torch-pruning's own keeps the last image only."""
     model = models.load(image_checkpoints["resnet"])
-    prepare(ChannelImportance.hessian, model, some.first(3))
+    prepare(ChannelImportance.hessian, model, images_of(model, some).first(3))
     found = model.module.net.head.weight.grad.clone()
     expected = torch.zeros_like(found)
     for i in range(3):
@@ -148,9 +148,9 @@ def test_mean_activations_are_of_all_batches(image_checkpoints, some, monkeypatc
     from compress.prune import channel_importance
 
     model = models.load(image_checkpoints["resnet"])
-    whole = mean_activations(model, some)
+    whole = mean_activations(model, images_of(model, some))
     monkeypatch.setattr(channel_importance, "_BATCH", 7)
-    for name, means in mean_activations(model, some).items():
+    for name, means in mean_activations(model, images_of(model, some)).items():
         assert torch.allclose(means, whole[name], rtol=1e-4), name
 
 
@@ -208,7 +208,9 @@ def test_sparse_training_draws_channels_to_zero(kind, image_checkpoints, image_s
 def test_every_round_is_followed_by_new_statistics(image_checkpoints, some):
     model = models.load(image_checkpoints["resnet"])
     seen = []
-    channels.cut(model, config(steps=3, round_to=1), some, lambda: seen.append(model.macs()))
+    channels.cut(
+        model, config(steps=3, round_to=1), images_of(model, some), lambda: seen.append(model.macs())
+    )
     assert len(seen) == 3
     assert model.macs() == seen[2] < seen[1] < seen[0]
 
@@ -278,7 +280,9 @@ def test_an_importance_that_finds_nothing(image_checkpoints, some):
             parent, _, last = name.rpartition(".")
             setattr(model.module.net.get_submodule(parent), last, nn.Identity())
     with pytest.raises(ConfigError, match=r"found nothing to cut\n  found: +prune\.importance=bn_scale"):
-        channels.cut(model, config(importance=ChannelImportance.bn_scale), some, lambda: None)
+        channels.cut(
+            model, config(importance=ChannelImportance.bn_scale), images_of(model, some), lambda: None
+        )
 
 
 def test_an_encoder_is_refused(checkpoints, splits_folder, tmp_path):
@@ -287,7 +291,7 @@ def test_an_encoder_is_refused(checkpoints, splits_folder, tmp_path):
 
 
 def test_a_transformer_is_refused(image_checkpoints, image_splits_folder, tmp_path):
-    with pytest.raises(ModelError, match=r"vit, a transformer\n.*\n  next: +prune=structured"):
+    with pytest.raises(ModelError, match=r"vit, a transformer\n.*\n  next: +prune=transformer"):
         prune(config(), image_checkpoints["vit"], image_splits_folder, tmp_path)
 
 

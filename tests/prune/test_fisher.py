@@ -5,15 +5,14 @@ import torch
 from torch import nn
 
 from compress.models import load_causal_lm
-from compress.prune import fisher as module
+from compress.prune import calibration
+from compress.prune.calibration import Windows
 from compress.prune.fisher import information
-
-READERS = ("self_attn.o_proj", "mlp.down_proj")
 
 
 @pytest.fixture
 def exact(monkeypatch):
-    monkeypatch.setattr(module, "wants_bfloat16", lambda _: False)
+    monkeypatch.setattr(calibration, "wants_bfloat16", lambda _: False)
 
 
 def tokens(model, windows=3, size=12):
@@ -22,35 +21,35 @@ def tokens(model, windows=3, size=12):
     )
 
 
+def readers_of(model):
+    return [part for layer in model.stack.layers() for part in (layer.attention_output, layer.ffn_out)]
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "phi3"])
 def test_it_is_the_squared_slope_of_a_gate_at_each_token(name, language_checkpoints, exact):
     model = load_causal_lm(language_checkpoints[name])
     windows = tokens(model)
-    found = information(model, windows, READERS)
+    found = information(readers_of(model), Windows(model, windows).losses())
     random = torch.Generator().manual_seed(0)
-    for index, layer in enumerate(model.module.model.layers):
-        for reader in READERS:
-            expected, draws = 0, torch.Generator().set_state(random.get_state())
-            linear = layer.get_submodule(reader)
-            for window in windows:
-                gate = torch.ones(1, len(window), linear.in_features, requires_grad=True)
-                hook = linear.register_forward_pre_hook(lambda _, args, gate=gate: (args[0] * gate,))
-                logits = model.module(input_ids=window[None], use_cache=False).logits[0]
-                hook.remove()
-                drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draws)[:, 0]
-                nn.functional.cross_entropy(logits, drawn, reduction="sum").backward()
-                expected = expected + gate.grad[0].square().sum(0)
-            torch.testing.assert_close(
-                found[index][reader].float(), expected / windows.numel(), rtol=1e-3, atol=1e-9
-            )
-            assert expected.max() > 0
+    for linear in readers_of(model):
+        expected, draws = 0, torch.Generator().set_state(random.get_state())
+        for window in windows:
+            gate = torch.ones(1, len(window), linear.in_features, requires_grad=True)
+            hook = linear.register_forward_pre_hook(lambda _, args, gate=gate: (args[0] * gate,))
+            logits = model.module(input_ids=window[None], use_cache=False).logits[0]
+            hook.remove()
+            drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=draws)[:, 0]
+            nn.functional.cross_entropy(logits, drawn, reduction="sum").backward()
+            expected = expected + gate.grad[0].square().sum(0)
+        torch.testing.assert_close(found[linear].float(), expected / windows.numel(), rtol=1e-3, atol=1e-9)
+        assert expected.max() > 0
 
 
 def test_a_silent_channel_tells_nothing_and_weights_keep_no_gradients(language_checkpoints, exact):
     model = load_causal_lm(language_checkpoints["llama"])
     with torch.no_grad():
         model.module.model.layers[1].mlp.up_proj.weight[3] = 0
-    found = information(model, tokens(model), READERS)[1]["mlp.down_proj"]
+    found = information(readers_of(model), Windows(model, tokens(model)).losses())[readers_of(model)[-1]]
     assert found[3] == 0
     assert (found > 0).sum() == len(found) - 1
     assert all(weight.grad is None for weight in model.module.parameters())

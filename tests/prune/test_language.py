@@ -10,19 +10,19 @@ import torch
 import transformers
 
 from compress.config.export import GenaiExport
-from compress.config.prune import LanguageImportance, LanguageKeep, LanguagePrune, Scope, StructuredPrune
+from compress.config.prune import LanguageKeep, LanguagePrune, Scope
 from compress.data import load_splits
 from compress.errors import ConfigError, GateError, ModelError
 from compress.export import export
 from compress.models import load_causal_lm
 from compress.models.padding import cut_padding
 from compress.models.walk import Walk
-from compress.prune import language, prune
+from compress.prune import prune, transformer
+from compress.prune.calibration import Windows, calibration_windows
 from compress.prune.depth import divergences, last_hidden
-from compress.prune.gated_ffn import narrow
-from compress.prune.language import calibration_windows
 from compress.prune.reload import check_reload
 from compress.prune.tokens import cut_vocabulary
+from compress.prune.width import narrow
 from compress.stages.result import read_result
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
@@ -32,15 +32,15 @@ TEXT = "The old river runs slowly under the city."
 @pytest.fixture
 def no_fresh_process(monkeypatch):
     """Two tests are about it; it takes seconds."""
-    monkeypatch.setattr(language, "check_reload", lambda model, out: None)
+    monkeypatch.setattr(transformer, "check_reload", lambda model, out: None)
 
 
-def config(vocabulary=None, ffn=1.0, kv_heads=1.0, layers=1.0, importance="fisher", **changes):
+def config(vocabulary=None, ffn=1.0, heads=1.0, layers=1.0, importance="fisher", **changes):
     defaults = {"round_to": 8, "calibration_tokens": 512, "protect_first": 0, "protect_last": 0}
     return LanguagePrune(
         vocabulary=vocabulary,
-        keep=LanguageKeep(ffn=ffn, kv_heads=kv_heads, layers=layers),
-        importance=LanguageImportance[importance],
+        keep=LanguageKeep(ffn=ffn, heads=heads, layers=layers),
+        importance=importance,
         **{**defaults, **changes},
     )
 
@@ -65,7 +65,7 @@ def test_every_cut_gives_a_model_that_stock_transformers_loads(
 ):
     heads = 1.0 if name == "phi3" else 0.5
     before = load_causal_lm(language_checkpoints[name])
-    chosen = config(vocabulary=288, ffn=0.5, kv_heads=heads, layers=0.5)
+    chosen = config(vocabulary=288, ffn=0.5, heads=heads, layers=0.5)
     prune(chosen, language_checkpoints[name], splits_folder, tmp_path)
     after = load_causal_lm(tmp_path)
     left = before.kv_heads * heads
@@ -188,6 +188,10 @@ def test_a_tokenizer_without_merges(language_checkpoints, splits_folder, copy_of
 # ---------------------------------------------------------------- width
 
 
+def cut(model, chosen, windows):
+    narrow(model, transformer.wanted(model, chosen), chosen, Windows(model, windows))
+
+
 def windows_of(model, splits):
     return calibration_windows(model, splits.calibration.texts, 512)
 
@@ -206,7 +210,7 @@ def test_every_corpus_has_the_same_part(language_checkpoints):
 def test_without_repair_channels_are_as_they_were(importance, language_checkpoints, splits):
     """The small layer equals the large one with the other channels silenced."""
     before, after = (load_causal_lm(language_checkpoints["qwen3"]) for _ in range(2))
-    narrow(after, config(ffn=0.5, importance=importance, repair=False), windows_of(after, splits))
+    cut(after, config(ffn=0.5, importance=importance, repair=False), windows_of(after, splits))
     for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
         rows = kept_rows(old, new)
         assert len(rows) == 32
@@ -217,7 +221,7 @@ def test_without_repair_channels_are_as_they_were(importance, language_checkpoin
 
 def test_a_group_of_heads_goes_as_one(language_checkpoints, splits):
     before, after = (load_causal_lm(language_checkpoints["qwen2"]) for _ in range(2))
-    narrow(after, config(kv_heads=0.5, repair=False), windows_of(after, splits))
+    cut(after, config(heads=0.5, repair=False), windows_of(after, splits))
     for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
         (group,) = [
             g
@@ -244,7 +248,7 @@ def test_the_repair_is_the_least_squares_of_numpy(language_checkpoints, splits):
     """Of both layers: of what the dense model feeds it, to what it gives there."""
     before, after = (load_causal_lm(language_checkpoints["mistral"]) for _ in range(2))
     windows = windows_of(after, splits)
-    narrow(after, config(ffn=0.5, damping=1e-12), windows)
+    cut(after, config(ffn=0.5, damping=1e-12), windows)
     for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
         seen = []
         handle = old.mlp.down_proj.register_forward_hook(
@@ -263,7 +267,7 @@ def test_least_squares_comes_nearer_to_dense(language_checkpoints, splits):
     errors = {}
     for repair in (True, False):
         before, after = (load_causal_lm(language_checkpoints["llama"]) for _ in range(2))
-        narrow(
+        cut(
             after,
             config(ffn=0.5, importance="wanda", repair=repair),
             calibration_windows(after, splits.train.texts, 8192),
@@ -329,10 +333,10 @@ def test_the_corpora_of_the_texts_balance_the_calibration(
             for split in [getattr(found, name)]
         },
     )
-    monkeypatch.setattr(language, "load_splits", lambda folder: named)
+    monkeypatch.setattr(transformer, "load_texts", lambda folder: named)
     seen = []
     monkeypatch.setattr(
-        language,
+        transformer,
         "calibration_windows",
         lambda model, texts, tokens, corpora: (
             seen.append((texts, corpora)) or calibration_windows(model, texts, tokens, corpora)
@@ -350,7 +354,7 @@ def test_only_fisher_information_compares_layers():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"ffn": 0.005}, r"keep\.ffn leaves"), ({"kv_heads": 0.2}, r"keep\.kv_heads leaves")]
+    ("change", "said"), [({"ffn": 0.005}, r"keep\.ffn leaves"), ({"heads": 0.2}, r"keep\.heads leaves")]
 )
 def test_a_share_that_leaves_nothing(change, said, language_checkpoints, splits_folder, tmp_path):
     with pytest.raises(ConfigError, match=said):
@@ -359,7 +363,7 @@ def test_a_share_that_leaves_nothing(change, said, language_checkpoints, splits_
 
 def test_fused_heads_cannot_be_cut(language_checkpoints, splits_folder, tmp_path):
     with pytest.raises(ModelError, match="heads of a phi3 model"):
-        prune(config(kv_heads=0.5), language_checkpoints["phi3"], splits_folder, tmp_path)
+        prune(config(heads=0.5), language_checkpoints["phi3"], splits_folder, tmp_path)
 
 
 def test_heads_that_do_not_divide(language_checkpoints, splits_folder, copy_of, tmp_path):
@@ -367,7 +371,7 @@ def test_heads_that_do_not_divide(language_checkpoints, splits_folder, copy_of, 
     described = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**described, "num_key_value_heads": 3}))
     with pytest.raises(ModelError, match="do not divide"):
-        prune(config(kv_heads=0.5), folder, splits_folder, tmp_path / "out")
+        prune(config(heads=0.5), folder, splits_folder, tmp_path / "out")
 
 
 # ---------------------------------------------------------------- depth
@@ -394,7 +398,7 @@ def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
             ]
         wanted[index] = float(torch.stack(kl).mean())
     with torch.no_grad():
-        found = divergences(Walk(dense, windows), last_hidden(dense, windows), [0, 1])
+        found = divergences(Walk(dense, windows), last_hidden(Walk(dense, windows)), [0, 1])
     assert found == pytest.approx(wanted, rel=1e-3)
     prune(config(layers=0.5), language_checkpoints["gemma3_text"], splits_folder, tmp_path)
     (dropped,) = read_result(tmp_path).facts["pruning"]["dropped_layers"]
@@ -415,8 +419,3 @@ def test_protected_layers_cannot_all_stay(language_checkpoints, splits_folder, t
     chosen = config(layers=0.5, protect_first=2, protect_last=1)
     with pytest.raises(ConfigError, match=r"drops more layers than may go\n.*1 of 2\n.*at most 0"):
         prune(chosen, language_checkpoints["llama"], splits_folder, tmp_path)
-
-
-def test_structured_says_what_to_use_instead(language_checkpoints, splits_folder, tmp_path):
-    with pytest.raises(ModelError, match="prune=language"):
-        prune(StructuredPrune(), language_checkpoints["llama"], splits_folder, tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compress import models
-from compress.config.prune import Keep, StructuredPrune
+from compress.config.prune import Keep, TransformerPrune
 from compress.errors import GateError
 from compress.prune import prune
 from compress.prune.reload import check_reload, check_reopened
@@ -15,13 +15,13 @@ from compress.stages.result import read_result
 
 def test_a_pruned_checkpoint_passes(checkpoints, splits_folder, tmp_path):
     keep = Keep(ffn=0.5, heads=0.5, layers=0.5)
-    prune(StructuredPrune(keep=keep, round_to=8), checkpoints["bert"], splits_folder, tmp_path)
+    prune(TransformerPrune(keep=keep, round_to=8), checkpoints["bert"], splits_folder, tmp_path)
     assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6
 
 
 def test_a_pruned_classifier_passes(image_checkpoints, image_splits_folder, tmp_path):
     keep = Keep(ffn=0.5, heads=0.5, layers=0.5)
-    prune(StructuredPrune(keep=keep, round_to=8), image_checkpoints["vit"], image_splits_folder, tmp_path)
+    prune(TransformerPrune(keep=keep, round_to=8), image_checkpoints["vit"], image_splits_folder, tmp_path)
     assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6
 
 

@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 
 from compress.errors import ConfigError
 from compress.prune.selection import (
+    best,
     cheapest_widths,
     removed,
-    rounded_width,
     select_global,
-    select_local,
 )
+from compress.prune.shares import rounded_width
+
+
+def select_local(scores, share, multiple):
+    return [best(layer, rounded_width(len(layer), share, multiple)) for layer in scores]
+
 
 shares = st.floats(0.01, 1.0)
 multiples = st.sampled_from([1, 4, 8, 64])

@@ -7,28 +7,20 @@ import torch
 import transformers
 
 from compress import models
-from compress.config.prune import Importance, Keep, Scope, StructuredPrune
 from compress.errors import ConfigError, ModelError
-from compress.prune import prune, structured
-from compress.prune.activation_stats import collect
-from compress.prune.selection import select_local
+from compress.prune import prune, transformer
+from compress.prune.selection import best
 from compress.stages.result import read_result
+from tests.prune.cuts import config, cut_channels, cut_heads, drop, moments_of, texts_of
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
 HEADED = ("bert", "roberta", "distilbert")
 
 
-def config(importance="activation", scope="local", round_to=8, **changes):
-    keep = {kind: changes.pop(kind) for kind in ("ffn", "heads", "layers") if kind in changes}
-    return StructuredPrune(
-        importance=Importance[importance], scope=Scope[scope], round_to=round_to, keep=Keep(**keep), **changes
-    )
-
-
 @pytest.fixture(autouse=True)
 def no_fresh_process(monkeypatch):
     """test_reload.py is about it; it takes seconds."""
-    monkeypatch.setattr(structured, "check_reload", lambda encoder, out: None)
+    monkeypatch.setattr(transformer, "check_reload", lambda encoder, out: None)
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, tex
 def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts):
     """Without repair, the small layer equals the large one with the other channels silenced."""
     dense, small = models.load(checkpoints[name]), models.load(checkpoints[name])
-    structured.prune_ffn(small, config(importance, ffn=0.5, repair=False), texts)
+    cut_channels(texts_of(small, texts), config(importance, ffn=0.5, repair=False))
     assert small.widths() == {"ffn": (32, 32), "heads": (4, 4)}
     for before, after in zip(dense.stack.layers(), small.stack.layers(), strict=True):
         rows = [
@@ -76,11 +68,11 @@ def test_repair_lowers_the_error_of_the_layer_on_calibration_texts(importance, c
     dense = models.load(checkpoints["bert"])
     dense.module.requires_grad_(False)
     reader = dense.stack.layers()[0].ffn_out
-    moments = collect(dense, [reader], texts, 32)[reader]
+    moments = moments_of(texts_of(dense, texts), [reader])[reader]
     errors = {}
     for repair in (False, True):
         small = models.load(checkpoints["bert"])
-        structured.prune_ffn(small, config(importance, ffn=0.5, repair=repair), texts)
+        cut_channels(texts_of(small, texts), config(importance, ffn=0.5, repair=repair))
         layer = small.stack.layers()[0]
         kept = [
             next(i for i in range(64) if torch.equal(dense.stack.layers()[0].ffn_in.weight[i], row))
@@ -99,7 +91,7 @@ def test_repair_keeps_the_embeddings_closer(checkpoints, splits):
     target, cosines = embed(dense, splits.test.texts), {}
     for repair in (False, True):
         small = models.load(checkpoints["bert"])
-        structured.prune_ffn(small, config(ffn=0.5, repair=repair), splits.calibration.texts)
+        cut_channels(texts_of(small, splits.calibration.texts), config(ffn=0.5, repair=repair))
         cosines[repair] = float((embed(small, splits.test.texts) * target).sum(1).mean())
     assert cosines[False] < cosines[True] < 1
 
@@ -113,7 +105,7 @@ def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
                 layer.ffn_out.weight[:, silent] = 0
         first = encoder.stack.layers()[0].ffn_in.weight.detach().clone()
         before = embed(encoder, texts)
-        structured.prune_ffn(encoder, config(ffn=62 / 64, round_to=1, repair=repair), texts)
+        cut_channels(texts_of(encoder, texts), config(ffn=62 / 64, round_to=1, repair=repair))
         kept = [i for i in range(64) if i not in silent]
         assert torch.equal(encoder.stack.layers()[0].ffn_in.weight, first[kept])
         torch.testing.assert_close(embed(encoder, texts), before, atol=1e-5, rtol=0)
@@ -126,7 +118,7 @@ def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkp
     with torch.no_grad():  # for the global scope to cut the layers unequally
         encoder.stack.layers()[0].attention_output.weight[:, :24] *= 0.01
     stock = copy.deepcopy(encoder.module.backbone)
-    structured.prune_heads(encoder, config(heads=0.5, scope=scope), texts)
+    cut_heads(texts_of(encoder, texts), config(heads=0.5, scope=scope))
     chosen = encoder.module.config.pruned_heads
     assert sum(len(heads) for heads in chosen.values()) == 4
     stock.config.pruned_heads = {}
@@ -144,17 +136,19 @@ def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkp
 def test_the_heads_that_go_are_those_of_the_least_summed_importance(checkpoints, texts):
     encoder = models.load(checkpoints["bert"])
     layer = encoder.stack.layers()[1]
-    moments = collect(encoder, [layer.attention_output], texts, 32)[layer.attention_output]
+    moments = moments_of(texts_of(encoder, texts), [layer.attention_output])[layer.attention_output]
     squares = layer.attention_output.weight.detach().double().pow(2).sum(0)
     scores = (moments.covariance().diagonal() * squares).view(4, 8).sum(1)
-    structured.prune_heads(encoder, config(heads=0.5), texts)
-    kept = select_local([scores], 0.5, 1)[0].tolist()
+    cut_heads(texts_of(encoder, texts), config(heads=0.5))
+    kept = best(scores, 2).tolist()
     assert encoder.module.config.pruned_heads[1] == [head for head in range(4) if head not in kept]
 
 
-def test_heads_of_mpnet_are_refused(checkpoints, texts):
-    with pytest.raises(ModelError, match=r"heads of a mpnet model.*\n  allowed: prune\.keep\.heads=1\.0"):
-        structured.prune_heads(models.load(checkpoints["mpnet"]), config(heads=0.5), texts)
+def test_heads_of_mpnet_are_refused(checkpoints, splits_folder, tmp_path):
+    with pytest.raises(
+        ModelError, match=r"heads of a mpnet model.*\n.*one table.*\n  allowed: prune\.keep\.heads=1\.0"
+    ):
+        prune(config(heads=0.5), checkpoints["mpnet"], splits_folder, tmp_path)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -172,8 +166,8 @@ def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, split
     assert len(set(small.widths()["ffn"])) == 2
     assert sum(small.widths()["ffn"]) == pytest.approx(0.6 * 128, abs=1)
     if heads < 1:
-        structured.prune_heads(source, chosen, texts)
-    structured.prune_ffn(source, chosen, texts)
+        cut_heads(texts_of(source, texts), chosen)
+    cut_channels(texts_of(source, texts), chosen)
     assert torch.equal(embed(source, texts), embed(small, texts))
     eager = models.load(tmp_path / "out", attention="eager")
     assert eager.module.config._attn_implementation == "eager"
@@ -186,7 +180,7 @@ def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
     for index in range(2):
         with encoder.stack.without_layer(index):
             cosines.append(float((embed(encoder, texts) * dense).sum(1).mean()))
-    dropped = structured.drop_layers(encoder, 0.5, texts, 16)
+    dropped = drop(texts_of(encoder, texts, 16), 0.5)
     assert dropped == [cosines.index(max(cosines))]
     assert float((embed(encoder, texts) * dense).sum(1).mean()) == pytest.approx(max(cosines), abs=1e-6)
     assert encoder.module.config.num_hidden_layers == 1
@@ -194,7 +188,7 @@ def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
 
 def test_at_least_one_layer_stays(checkpoints, texts):
     encoder = models.load(checkpoints["distilbert"])
-    assert len(structured.drop_layers(encoder, 0.01, texts, 32)) == 1
+    assert len(drop(texts_of(encoder, texts, 32), 0.01)) == 1
     assert len(encoder.stack.layers()) == 1
 
 
@@ -206,7 +200,7 @@ def test_facts_of_a_dropped_layer(checkpoints, splits_folder, tmp_path):
     names = models.read_summary(tmp_path).layer_names
     assert names == {"ffn": (f"layer {1 - dropped}",), "heads": (f"layer {1 - dropped}",)}
     assert facts.ffn_widths is None
-    assert facts.lineage == ("pruned (activation, local): ffn 128 to 32, heads 8 to 4",)
+    assert facts.lineage == ("pruned (activation, local, least squares): ffn 64 to 32, layers 2 to 1",)
 
 
 def test_the_same_call_gives_the_same_bytes(checkpoints, splits_folder, tmp_path):
@@ -221,8 +215,8 @@ def test_the_same_call_gives_the_same_bytes(checkpoints, splits_folder, tmp_path
 def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, texts):
     encoder = models.load(checkpoints["bert"])
     chosen = config("taylor", heads=0.5, ffn=0.5)
-    structured.prune_heads(encoder, chosen, texts)
-    structured.prune_ffn(encoder, chosen, texts)
+    cut_heads(texts_of(encoder, texts), chosen)
+    cut_channels(texts_of(encoder, texts), chosen)
     assert all(parameter.grad is None for parameter in encoder.module.parameters())
     assert not encoder.module.training
     assert encoder.widths() == {"ffn": (32, 32), "heads": (2, 2)}
@@ -230,13 +224,13 @@ def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, t
 
 def test_taylor_needs_more_than_one_text_a_batch(checkpoints, texts):
     with pytest.raises(ConfigError, match="batch_size=1"):
-        structured.prune_ffn(models.load(checkpoints["bert"]), config("taylor", ffn=0.5, batch_size=1), texts)
+        cut_channels(texts_of(models.load(checkpoints["bert"]), texts, 1), config("taylor", ffn=0.5))
 
 
 def test_a_model_with_other_weights_is_not_what_stock_transformers_would_make(checkpoints, tmp_path):
     """`pruned_heads` is all that tells transformers of the narrower layers."""
     encoder = models.load(checkpoints["bert"])
-    structured.prune_heads(encoder, config(heads=0.5), ["the river runs near the old city ."])
+    cut_heads(texts_of(encoder, ["the river runs near the old city ."]), config(heads=0.5))
     encoder.module.config.pruned_heads = {}
     encoder.save(tmp_path, encoder.facts)
     with pytest.raises(RuntimeError, match="mismatch"):

@@ -10,14 +10,14 @@ import transformers
 from scipy.stats import entropy
 
 from compress import models
-from compress.config.prune import Importance, Keep, Scope, StructuredPrune
+from compress.config.prune import Keep
 from compress.errors import ConfigError, ModelError
 from compress.models.checkpoint import Facts
 from compress.models.image_classifier import ImageClassifier
-from compress.prune import prune, structured
-from compress.prune.activation_stats import collect
-from compress.prune.examples import Labelled
+from compress.prune import prune, transformer
+from compress.prune.calibration import kl_divergence
 from compress.stages.result import read_result
+from tests.prune.cuts import channel_scores, config, cut_channels, cut_heads, drop, images_of, moments_of
 
 CLASSES = {
     "vit": (transformers.ViTConfig, transformers.ViTForImageClassification),
@@ -25,22 +25,15 @@ CLASSES = {
 }
 
 
-def config(importance="activation", scope="local", round_to=8, **changes):
-    keep = {kind: changes.pop(kind) for kind in ("ffn", "heads", "layers") if kind in changes}
-    return StructuredPrune(
-        importance=Importance[importance], scope=Scope[scope], round_to=round_to, keep=Keep(**keep), **changes
-    )
-
-
 @pytest.fixture(autouse=True)
 def no_fresh_process(monkeypatch):
     """test_reload.py is about it; it takes seconds."""
-    monkeypatch.setattr(structured, "check_reload", lambda model, out: None)
+    monkeypatch.setattr(transformer, "check_reload", lambda model, out: None)
 
 
 @pytest.fixture
 def some(image_splits):
-    return Labelled(image_splits.calibration.images, image_splits.calibration.labels)
+    return image_splits.calibration
 
 
 @pytest.fixture
@@ -69,7 +62,7 @@ def test_ffn_is_cut_to_the_channels_chosen(importance, vit, some):
     """Without repair, the small layer equals the large one with the other channels silenced."""
     small = copy.copy(vit)
     small.module = copy.deepcopy(vit.module)
-    structured.prune_ffn(small, config(importance, ffn=0.5, repair=False), some)
+    cut_channels(images_of(small, some), config(importance, ffn=0.5, repair=False))
     assert small.widths() == {"ffn": (16, 16), "heads": (4, 4)}
     for before, after in zip(vit.stack.layers(), small.stack.layers(), strict=True):
         rows = [
@@ -87,24 +80,22 @@ def test_repair_keeps_the_answers_closer(image_checkpoints, vit, some, image_spl
     dense, off = logits(vit, image_splits.test.images), {}
     for repair in (False, True):
         small = models.load(image_checkpoints["vit"])
-        structured.prune_ffn(small, config(ffn=0.5, repair=repair), some)
+        cut_channels(images_of(small, some), config(ffn=0.5, repair=repair))
         off[repair] = float((logits(small, image_splits.test.images) - dense).pow(2).mean())
     assert 0 < off[True] < 0.7 * off[False]
 
 
 def test_taylor_is_the_coupled_weight_times_gradient_of_the_labels_loss(vit, some):
-    layer, other = vit.stack.layers()
+    layer = vit.stack.layers()[0]
     loss = torch.nn.functional.cross_entropy(
         vit.run(vit.inputs(some.images)), torch.from_numpy(some.labels), reduction="sum"
     )
     parts = (layer.ffn_in.weight, layer.ffn_out.weight)
     first, second = torch.autograd.grad(loss, parts)
     coupled = (parts[0] * first).abs().sum(1) + (parts[1] * second).abs().sum(0)
-    chosen = config("taylor")
-    structured._prepare(vit, chosen, [], some)
-    scores, _ = structured._scores(vit, chosen, [layer.ffn_in, other.ffn_in], {}, False)
+    scores, _ = channel_scores(images_of(vit, some), config("taylor"))
     torch.testing.assert_close(
-        scores / scores.sum(), (coupled / coupled.sum()).detach(), atol=1e-5, rtol=1e-3
+        (scores / scores.sum()).float(), (coupled / coupled.sum()).detach(), atol=1e-5, rtol=1e-3
     )
     assert all(parameter.grad is None for parameter in vit.module.parameters())
 
@@ -115,7 +106,7 @@ def test_heads_go_as_transformers_own_prune_heads_takes_them(scope, vit, some):
         vit.stack.layers()[0].attention_output.weight[:, :12] *= 0.01
         vit.stack.layers()[1].attention_output.weight[:, :4] *= 0.01
     stock = copy.deepcopy(vit.module.net)
-    structured.prune_heads(vit, config(heads=0.5, scope=scope), some)
+    cut_heads(images_of(vit, some), config(heads=0.5, scope=scope))
     chosen = vit.stack.config.pruned_heads
     assert sum(len(heads) for heads in chosen.values()) == 4
     assert {index: len(heads) for index, heads in chosen.items()} == (
@@ -132,10 +123,10 @@ def test_heads_go_as_transformers_own_prune_heads_takes_them(scope, vit, some):
 
 def test_heads_by_activation_are_those_of_the_least_summed_importance(vit, some):
     layer = vit.stack.layers()[1]
-    moments = collect(vit, [layer.attention_output], some, 32)[layer.attention_output]
+    moments = moments_of(images_of(vit, some), [layer.attention_output])[layer.attention_output]
     squares = layer.attention_output.weight.detach().double().pow(2).sum(0)
     scores = (moments.covariance().diagonal() * squares).view(4, 4).sum(1)
-    structured.prune_heads(vit, config(heads=0.5), some)
+    cut_heads(images_of(vit, some), config(heads=0.5))
     assert vit.stack.config.pruned_heads[1] == sorted(scores.argsort()[:2].tolist())
 
 
@@ -147,16 +138,16 @@ def test_layers_are_dropped_by_what_their_absence_does_to_the_answers(vit, some)
     for index in range(2):
         with vit.stack.without_layer(index):
             divergences.append(kl())
-    dropped = structured.drop_layers(vit, 0.5, some, 8)
+    dropped = drop(images_of(vit, some, 8), 0.5)
     assert dropped == [int(np.argmin(divergences))]
     assert kl() == pytest.approx(min(divergences), rel=1e-4)
     assert vit.stack.config.num_hidden_layers == 1
 
 
-def test_minus_kl_is_scipys():
+def test_the_divergence_is_scipys():
     found, dense = (torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(2))
-    expected = -entropy(dense.double().softmax(1), found.double().softmax(1), axis=1)
-    np.testing.assert_allclose(structured.minus_kl(found, dense), expected, rtol=1e-5)
+    expected = entropy(dense.double().softmax(1), found.double().softmax(1), axis=1)
+    np.testing.assert_allclose(kl_divergence(found, dense), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["vit", "deit"])
@@ -182,7 +173,9 @@ def test_stock_transformers_gives_equal_logits(kind, image_splits_folder, some, 
         stock_logits(tmp_path / "out", inputs), logits(small, some.images), atol=1e-6, rtol=0
     )
     assert models.read_summary(tmp_path / "out").keeps_checkpoint
-    assert small.facts.lineage == ("pruned (activation, local): ffn 96 to 32, heads 12 to 4",)
+    assert small.facts.lineage == (
+        "pruned (activation, local, least squares): ffn 32 to 16, heads 4 to 2, layers 3 to 2",
+    )
     (dropped,) = read_result(tmp_path / "out").facts["pruning"]["dropped_layers"]
     assert small.facts.kept_layers == tuple(i for i in range(3) if i != dropped)
     names = tuple(f"layer {i}" for i in small.facts.kept_layers)
@@ -202,8 +195,8 @@ def test_a_ragged_checkpoint_reloads_with_equal_logits_and_ships_without(
     small = models.load(tmp_path / "out")
     assert small.facts.ffn_widths == small.widths()["ffn"]
     assert len(set(small.widths()["ffn"])) == 2
-    structured.prune_heads(vit, chosen, some)
-    structured.prune_ffn(vit, chosen, some)
+    cut_heads(images_of(vit, some), chosen)
+    cut_channels(images_of(vit, some), chosen)
     assert torch.equal(logits(vit, some.images), logits(small, some.images))
     assert read_result(tmp_path / "out").gates[0].numbers["max_abs_diff"] == 0
     assert not models.read_summary(tmp_path / "out").keeps_checkpoint

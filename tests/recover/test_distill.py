@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress import models
-from compress.config.prune import Keep, StructuredPrune
+from compress.config.prune import Keep, TransformerPrune
 from compress.config.recover import Distill, Precision
 from compress.data import TextSplit
 from compress.errors import DataError, GateError
-from compress.prune import structured
 from compress.recover import distill, recover
 from compress.recover.distill import bucketed
 from compress.stages.result import read_result
 from compress.training.precision import wants_bfloat16
+from tests.prune.cuts import cut_channels, texts_of
 
 
 def config(**changes):
@@ -38,8 +38,8 @@ def pruned(checkpoints, splits, tmp_path_factory):
     """BERT with a fifth of its channels, not repaired."""
     folder = tmp_path_factory.mktemp("pruned")
     encoder = models.load(checkpoints["bert"])
-    chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
-    structured.prune_ffn(encoder, chosen, splits.calibration.texts)
+    chosen = TransformerPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
+    cut_channels(texts_of(encoder, splits.calibration.texts), chosen)
     encoder.stack.note_ffn_widths()
     encoder.save(folder, encoder.facts.after("pruned"))
     return folder
@@ -164,8 +164,8 @@ def test_a_model_that_was_not_changed_stays_as_it_is(checkpoints, run):
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "mpnet"])
 def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp_path):
     encoder = models.load(checkpoints[name])
-    chosen = StructuredPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
-    structured.prune_ffn(encoder, chosen, splits.calibration.texts)
+    chosen = TransformerPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
+    cut_channels(texts_of(encoder, splits.calibration.texts), chosen)
     encoder.stack.note_ffn_widths()
     for folder in ("pruned", "out", "scratch"):
         (tmp_path / folder).mkdir()

@@ -21,7 +21,7 @@ from compress.config.data import TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
 from compress.config.export import OptimumExport
 from compress.config.model import EncoderModel
-from compress.config.prune import Keep, NoPrune, StructuredPrune
+from compress.config.prune import Keep, NoPrune, TransformerPrune
 from compress.config.quantize import Int8Dynamic, NoQuantize
 from compress.config.recover import Distill, NoRecover, NoTrain
 from compress.config.run import RunConfig
@@ -41,7 +41,7 @@ def config(**changes):
         "name": "x",
         "model": EncoderModel(source="path:x"),
         "data": TextData(corpora={"c": TextFile(source="path:c")}, test_corpus="c"),
-        "prune": StructuredPrune(keep=Keep(ffn=0.5)),
+        "prune": TransformerPrune(keep=Keep(ffn=0.5)),
         "recover": Distill(),
         "export": OptimumExport(),
         "quantize": Int8Dynamic(),
@@ -82,7 +82,7 @@ class Fake:
 
     def look(self, config):
         kept = 1.0
-        if isinstance(config.prune, StructuredPrune):
+        if isinstance(config.prune, TransformerPrune):
             keep = config.prune.keep
             kept = keep.ffn * keep.heads * keep.layers
         bits = 32 if isinstance(config.quantize, NoQuantize) else 8
@@ -321,7 +321,7 @@ def test_when_all_fail_the_experiment_is_at_fault():
 
 def test_ctrl_c_keeps_the_study_and_the_trial_is_run_again():
     def fail(config):
-        if isinstance(config.prune, StructuredPrune):
+        if isinstance(config.prune, TransformerPrune):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -473,7 +473,7 @@ def test_a_journal_where_a_folder_is_is_said():
 
 def test_a_database_that_goes_away_keeps_what_it_had():
     def fail(config):
-        if isinstance(config.prune, StructuredPrune):
+        if isinstance(config.prune, TransformerPrune):
             with sqlite3.connect("study.db") as database:
                 database.execute("ALTER TABLE trial_user_attributes RENAME TO gone")
 
@@ -554,7 +554,7 @@ def test_an_unknown_objective_is_refused_in_seconds(compress, tiny):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_search_of_a_tiny_model(compress, tiny, tmp_path):
-    overrides = [*tiny, "prune=structured", "prune.round_to=8", "prune.keep.ffn=0.5"]
+    overrides = [*tiny, "prune=transformer", "prune.round_to=8", "prune.keep.ffn=0.5"]
     overrides += ["recover=distill", "recover.steps=4", "budget.max_quality_drop=0.5"]
     command = ["search", *overrides, "objective=latency,size", "--trials", "4", "--study", "t"]
     done = compress(*command)

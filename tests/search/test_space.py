@@ -13,13 +13,12 @@ from compress.config.export import OptimumExport
 from compress.config.model import EncoderModel
 from compress.config.prune import (
     ChannelPrune,
-    Importance,
     Keep,
     LanguageKeep,
     LanguagePrune,
     NoPrune,
     Scope,
-    StructuredPrune,
+    TransformerPrune,
 )
 from compress.config.quantize import Calibrator, Int8Dynamic, Int8Static, NoQuantize
 from compress.config.recover import Distill, NoRecover, NoTrain
@@ -57,7 +56,7 @@ def config(prune=None, quantize=None, recover=None):
         name="x",
         model=EncoderModel(source="path:x"),
         data=TextData(corpora={"c": TextFile(source="path:c")}, test_corpus="c"),
-        prune=prune or StructuredPrune(keep=Keep(ffn=0.5)),
+        prune=prune or TransformerPrune(keep=Keep(ffn=0.5)),
         recover=recover or Distill(),
         export=OptimumExport(),
         quantize=quantize or Int8Dynamic(min_coverage=0.5),
@@ -108,7 +107,7 @@ def test_settings_become_a_config():
             "quantize": "int8_static",
         },
     )
-    assert found.prune == StructuredPrune(importance=Importance.taylor, keep=Keep(ffn=0.25))
+    assert found.prune == TransformerPrune(importance="taylor", keep=Keep(ffn=0.25))
     # min_coverage is the experiment's; what only the old option had is gone
     assert found.quantize == Int8Static(calibrator=Calibrator.entropy, min_coverage=0.5)
     assert found.recover == Distill()
@@ -158,14 +157,14 @@ def test_the_starts_are_mild_own_and_aggressive():
 
 
 def test_own_settings_off_the_grid_start_beside_it():
-    off = config(prune=StructuredPrune(importance=Importance.magnitude, keep=Keep(ffn=0.51, heads=0.1)))
+    off = config(prune=TransformerPrune(importance="magnitude", keep=Keep(ffn=0.51, heads=0.1)))
     own = starts(off, collect(off))[1]
     assert (own["prune.keep.ffn"], own["prune.keep.heads"]) == (0.5, 0.5)
     assert own["prune.importance"] == "activation"
 
 
 def test_a_start_is_not_repeated():
-    whole = config(prune=StructuredPrune())
+    whole = config(prune=TransformerPrune())
     assert len(starts(whole, collect(whole))) == 2
 
 
@@ -173,20 +172,20 @@ def test_a_start_is_not_repeated():
 
 
 def keeps(**shares):
-    return canonical(config(prune=StructuredPrune(keep=Keep(**shares))), DENSE).prune
+    return canonical(config(prune=TransformerPrune(keep=Keep(**shares))), DENSE).prune
 
 
 def test_shares_that_keep_the_same_are_the_same():
-    assert keeps(heads=0.625) == keeps(heads=0.66) == StructuredPrune(keep=Keep(heads=8 / 12))
+    assert keeps(heads=0.625) == keeps(heads=0.66) == TransformerPrune(keep=Keep(heads=8 / 12))
     assert keeps(layers=0.625) == keeps(layers=0.75)  # 3.75 and 4.5 of 6 layers: 4, as Python rounds
-    assert keeps(ffn=0.5) == keeps(ffn=0.51) == StructuredPrune(keep=Keep(ffn=0.5))
+    assert keeps(ffn=0.5) == keeps(ffn=0.51) == TransformerPrune(keep=Keep(ffn=0.5))
     assert keeps(ffn=0.5) != keeps(ffn=0.5625)
 
 
 @given(st.floats(0.01, 1.0), st.floats(0.01, 1.0), st.floats(0.01, 1.0))
 def test_the_canonical_form_changes_nothing_that_is_kept(ffn, heads, layers):
     prune = keeps(ffn=ffn, heads=heads, layers=layers)
-    found = prune.keep if isinstance(prune, StructuredPrune) else Keep()
+    found = prune.keep if isinstance(prune, TransformerPrune) else Keep()
     assert rounded_width(1536, found.ffn, 64) == rounded_width(1536, ffn, 64)
     assert rounded_width(12, found.heads, 1) == rounded_width(12, heads, 1)
     assert max(1, round(6 * found.layers)) == max(1, round(6 * layers))
@@ -195,7 +194,7 @@ def test_the_canonical_form_changes_nothing_that_is_kept(ffn, heads, layers):
 
 
 def test_where_nothing_goes_nothing_is_pruned_or_recovered():
-    found = canonical(config(prune=StructuredPrune(keep=Keep(ffn=0.99))), DENSE)
+    found = canonical(config(prune=TransformerPrune(keep=Keep(ffn=0.99))), DENSE)
     assert (found.prune, found.recover) == (NoPrune(), NoRecover())
     assert canonical(config(prune=NoPrune()), DENSE) == config(prune=NoPrune())
 

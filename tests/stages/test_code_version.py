@@ -21,7 +21,7 @@ from compress.stages.store import Store
 MINILM = {
     "load": ("compress.models", "compress.models.encoder"),
     "split": ("compress.data", "compress.data.text"),
-    "prune": ("compress.prune", "compress.prune.structured"),
+    "prune": ("compress.prune", "compress.prune.transformer"),
     "recover": ("compress.recover", "compress.recover.distill"),
     "export": ("compress.export", "compress.export.optimum"),
     "quantize": ("compress.quantize", "compress.quantize.dynamic"),
@@ -162,7 +162,7 @@ def test_all_that_runs_in_a_stage_is_in_its_version(
     monkeypatch.setattr(runner, "code_version", remember)
     road = Road(store, Console(file=io.StringIO()))
     shrink = ["prune.keep.ffn=0.5", "prune.round_to=8", "recover=distill", "recover.steps=2"]
-    config = load_config([*tiny, "prune=structured", *shrink, "quantize=int8_dynamic"])
+    config = load_config([*tiny, "prune=transformer", *shrink, "quantize=int8_dynamic"])
     report = pipeline.run(config, tmp_path / "run", road)
     assert [stage.name for stage in report.stages] == list(store.ran)
     for (stage, ran), roots in zip(store.ran.items(), asked, strict=True):

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from compress.cli.cache import held
-from compress.config.prune import Keep, NoPrune, StructuredPrune
+from compress.config.prune import Keep, NoPrune, TransformerPrune
 from compress.config.quantize import NoQuantize
 from compress.config.recover import NoRecover
 from compress.stages.runner import Road
@@ -132,7 +132,7 @@ def test_a_dry_run_builds_nothing_and_says_what_it_would_do(store):
     before = sorted(store.root.rglob("*"))
     road = walk(store, dry_run=True)
     loaded = road.stage("load", stage(calls), Settings())
-    pruned = road.stage("prune", stage(calls), StructuredPrune(), loaded)
+    pruned = road.stage("prune", stage(calls), TransformerPrune(), loaded)
     road.stage("load", stage(calls), Settings(value=1), pruned)
     assert len(calls) == 1
     assert sorted(store.root.rglob("*")) == before
@@ -146,6 +146,6 @@ def test_a_dry_run_builds_nothing_and_says_what_it_would_do(store):
 def test_a_dry_run_predicts_the_digests_of_the_run(store):
     def both(road):
         first = road.stage("load", stage([]), Settings())
-        return [first.digest, road.stage("prune", stage([]), StructuredPrune(), first).digest]
+        return [first.digest, road.stage("prune", stage([]), TransformerPrune(), first).digest]
 
     assert both(walk(store, dry_run=True)) == both(walk(store))

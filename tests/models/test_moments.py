@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from compress import models
-from compress.prune.activation_stats import Moments, collect
-from compress.prune.examples import Labelled
+from compress.models.moments import Moments
+from tests.prune.cuts import images_of, moments_of, texts_of
 
 
 def tokens_into(encoder, modules, texts):
@@ -34,7 +34,7 @@ def test_equal_numpy_over_real_tokens_at_any_batch_size(name, checkpoints, split
     ]
     raw = tokens_into(encoder, modules, texts)
     for batch_size in (1, 7, 64):
-        moments = collect(encoder, modules, texts, batch_size)
+        moments = moments_of(texts_of(encoder, texts, batch_size), modules)
         for module, x in raw.items():
             assert moments[module].count == len(x)
             np.testing.assert_allclose(moments[module].mean(), x.mean(0), atol=1e-5)
@@ -49,7 +49,7 @@ def test_of_images_every_token_is_real(image_checkpoints, image_splits):
         model.run(model.inputs(split.images))
     handle.remove()
     x = seen[0].reshape(-1, 32)
-    moments = collect(model, [module], Labelled(split.images, split.labels), 7)[module]
+    moments = moments_of(images_of(model, split, 7), [module])[module]
     assert moments.count == len(x) == 5 * len(split.images)
     np.testing.assert_allclose(moments.mean(), x.mean(0), atol=1e-5)
     np.testing.assert_allclose(moments.covariance(), np.cov(x.T, bias=True), atol=1e-5)
@@ -58,7 +58,7 @@ def test_of_images_every_token_is_real(image_checkpoints, image_splits):
 def test_no_hook_and_no_gradient_stays(checkpoints, splits):
     encoder = models.load(checkpoints["bert"])
     module = encoder.stack.layers()[0].ffn_out
-    collect(encoder, [module], splits.calibration.texts[:4], 2)
+    moments_of(texts_of(encoder, splits.calibration.texts[:4], 2), [module])
     assert not module._forward_pre_hooks
     assert all(parameter.grad is None for parameter in encoder.module.parameters())
 
@@ -67,7 +67,7 @@ def test_hooks_go_when_the_model_fails(checkpoints):
     encoder = models.load(checkpoints["bert"])
     module = encoder.stack.layers()[0].ffn_out
     with pytest.raises(TypeError):
-        collect(encoder, [module], [3], 2)
+        moments_of(texts_of(encoder, [3], 2), [module])
     assert not module._forward_pre_hooks
 
 
@@ -77,3 +77,15 @@ def test_a_channel_with_little_spread_around_a_large_mean():
     for part in x.split(500):
         moments.add(part)
     np.testing.assert_allclose(moments.covariance().diagonal(), x.double().var(0, correction=0), rtol=1e-3)
+
+
+def test_without_a_shift_they_are_plain_sums():
+    x = 3 + torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    for shifted in (True, False):
+        moments = Moments(3, shifted)
+        for part in x.split(100):
+            moments.add(part)
+        exact = x.double()
+        np.testing.assert_allclose(moments.second(), exact.T @ exact / 500, rtol=1e-6)
+        np.testing.assert_allclose(moments.mean(), exact.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(moments.covariance(), np.cov(exact.T, bias=True), atol=1e-4)

@@ -1,0 +1,181 @@
+"""Pruning of transformers: vocabulary, layers, attention heads, feed-forward channels, where asked for.
+
+What is coupled is named by the table of architectures (models/layers.py), so that nothing has to be traced.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from compress.config.prune import Scope, TransformerPrune, check_comparable
+from compress.data import load_images, load_texts
+from compress.errors import ConfigError, ModelError
+from compress.models import Model, load, read_check_inputs
+from compress.models.causal_lm import CausalLM
+from compress.prune.calibration import Calibration, LabelledImages, Texts, Windows, calibration_windows
+from compress.prune.depth import drop_layers
+from compress.prune.reload import check_reload, check_reopened
+from compress.prune.tokens import bytes_per_token, cut_vocabulary
+from compress.prune.width import Cut, channels_of, heads_of, narrow
+from compress.stages.result import write_result
+
+
+def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -> None:
+    """Cut, write the checkpoint and prove it: by stock transformers, or by this package where an encoder's
+    widths differ by layer, which stock transformers cannot load.
+
+    Raises ModelError for a model without transformer layers, or whose tokenizer or heads cannot be cut,
+    ConfigError for a share or a vocabulary that leaves too little, and GateError where the checkpoint opened
+    again computes something else.
+    """
+    model = load(checkpoint)
+    stack, causal, before = model.stack, model.stack.architecture.causal, model.widths()
+    check(model, config)
+    left = layers_left(config, len(before["ffn"]))
+    with tempfile.TemporaryDirectory() as folder:  # files of a smaller vocabulary, until they are saved
+        summary: dict[str, Any] = {}
+        changes: dict[str, Any] = {"kept_tokens": None}
+        if config.vocabulary is not None:
+            changes["kept_tokens"], summary = vocabulary(model, config.vocabulary, splits, Path(folder))
+        data = calibration(model, splits, config)
+        # Of the dense model, but for its vocabulary: what the layers that stay have to come near to.
+        distances = data.distances() if left < len(before["ffn"]) else None
+        if causal and config.scope is Scope["local"]:
+            narrow(model, wanted(model, config), config, data)
+        dropped: list[int] = []
+        if distances is not None:
+            dropped = drop_layers(stack, left, (config.protect_first, config.protect_last), distances)
+        if causal and config.scope is Scope["global"]:  # one share of the layers that stay
+            narrow(model, wanted(model, config), config, data)
+        elif not causal:
+            for cut in wanted(model, config):  # channels by what reads them when the heads are gone
+                narrow(model, [cut], config, data)
+        ragged = stack.note_ffn_widths()
+        after = model.widths()
+        kept = tuple(number for number in range(len(before["ffn"])) if number not in dropped)
+        changes |= {"kept_layers": kept if dropped else None, "ffn_widths": None if causal else ragged}
+        done = step(config, before, after)
+        if changes["ffn_widths"] is not None:
+            done += "; widths differ by layer, so it ships as ONNX only"
+        model.save(out, model.facts.after(done, **changes))
+    if ragged is None or causal:
+        check_reload(model, out)
+    else:
+        stored = read_check_inputs(out)
+        check_reopened(model, out, {name: torch.from_numpy(array) for name, array in stored.items()})
+    summary |= {"before": before, "after": after, "dropped_layers": dropped, **data.size}
+    write_result(out, facts={"pruning": summary})
+
+
+def check(model: Model, config: TransformerPrune) -> None:
+    """Raise ConfigError for what leaves nothing, or does not work on this kind of model, and ModelError for
+    heads or layers that cannot be cut."""
+    architecture, widths, keep = model.stack.architecture, model.widths(), config.keep
+    kv_heads = "kv_heads" if architecture.causal else "heads"
+    ffn = widths["ffn"]
+    for name, size in {"ffn": min(ffn), "heads": min(widths[kv_heads]), "layers": len(ffn)}.items():
+        share = getattr(keep, name)
+        if share * size < 0.5:
+            raise ConfigError(
+                f"prune.keep.{name} leaves nothing of {size}",
+                found=share,
+                allowed=f"at least {0.5 / size:.3g}, which leaves one",
+            )
+    if architecture.whole_heads and keep.heads < 1.0:
+        raise ModelError(
+            f"heads of a {model.stack.config.model_type} model cannot be cut one layer at a time",
+            found=architecture.whole_heads,
+            allowed="prune.keep.heads=1.0",
+        )
+    if architecture.causal:
+        check_comparable(config)
+        if len(set(ffn)) > 1 and keep.ffn < 1.0:
+            raise ModelError(
+                "the feed-forward layers have widths of their own already",
+                found=f"{min(ffn)} to {max(ffn)}",
+                allowed="layers of one width, as in the dense model",
+                next="prune the dense model once, to the share wanted in the end",
+            )
+    elif config.vocabulary is not None:
+        raise ConfigError(
+            "prune.vocabulary cuts the vocabulary of language models",
+            found=model.facts.family,
+            allowed="prune.vocabulary=null",
+        )
+
+
+def layers_left(config: TransformerPrune, layers: int) -> int:
+    """Raises ConfigError where too few layers are free to go."""
+    left = max(1, round(layers * config.keep.layers))
+    free = max(layers - config.protect_first - config.protect_last, 0)
+    if layers - left > free:
+        raise ConfigError(
+            "prune.keep.layers drops more layers than may go",
+            found=f"{config.keep.layers}, {layers - left} of {layers}",
+            allowed=f"at most {free}: the first {config.protect_first} and the last "
+            f"{config.protect_last} stay (prune.protect_first, prune.protect_last)",
+        )
+    return left
+
+
+def calibration(model: Model, splits: Path, config: TransformerPrune) -> Calibration:
+    """Of the calibration split; for language models of the train split too, since it takes much text."""
+    if "pixel_values" in model.input_names:
+        images = load_images(splits).calibration
+        return LabelledImages(model, images.images, images.labels, config.batch_size)
+    if not model.stack.architecture.causal:
+        return Texts(model, load_texts(splits).calibration.texts, config.batch_size)
+    both, corpora = counted(splits)
+    language_model = cast(CausalLM, model)
+    windows = calibration_windows(language_model, both, config.calibration_tokens, corpora)
+    return Windows(language_model, windows)
+
+
+def counted(splits: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Calibration and train texts, and the corpus of each."""
+    texts = load_texts(splits)
+    parts = texts.calibration, texts.train
+    return tuple(t for part in parts for t in part.texts), tuple(d for part in parts for d in part.domains)
+
+
+def wanted(model: Model, config: TransformerPrune) -> list[Cut]:
+    """Attention before the feed-forward layer, as data flows."""
+    cuts: list[Cut] = [heads_of(model.stack, config), channels_of(config)]
+    return [cut for cut in cuts if cut.share < 1.0]
+
+
+def vocabulary(
+    model: Model, target: int, splits: Path, folder: Path
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Cut it: the tokens kept, and what the report says."""
+    language_model = cast(CausalLM, model)
+    texts, held_out = counted(splits)[0], load_texts(splits).select.texts
+    sets = {name: some for name, some in {"counted": texts, "select": held_out}.items() if some}
+    before = {name: bytes_per_token(language_model, some) for name, some in sets.items()}
+    kept = cut_vocabulary(language_model, texts, target, folder)
+    after = {name: bytes_per_token(language_model, some) for name, some in sets.items()}
+    return kept, {"bytes_per_token": {"before": before, "after": after}}
+
+
+def step(
+    config: TransformerPrune, before: Mapping[str, Sequence[int]], after: Mapping[str, Sequence[int]]
+) -> str:
+    """What was done, for the lineage."""
+    parts = [
+        f"{kind} {old[0]} to {_width(after[kind])}"
+        for kind, old in before.items()
+        if {*old} != {*after[kind]}
+    ]
+    if len(after["ffn"]) < len(before["ffn"]):
+        parts.append(f"layers {len(before['ffn'])} to {len(after['ffn'])}")
+    how = config.importance, config.scope.value, "least squares" if config.repair else "no repair"
+    return f"pruned ({', '.join(how)}): {', '.join(parts) or 'nothing'}"
+
+
+def _width(widths: Sequence[int]) -> str:
+    """One number, or what they are between and on average."""
+    low, high = min(widths), max(widths)
+    return f"{low}" if low == high else f"{low}-{high} (mean {sum(widths) / len(widths):.0f})"

@@ -1,0 +1,51 @@
+"""Single cuts of a model, as tests make them."""
+
+from compress.config.prune import Keep, Scope, TransformerPrune
+from compress.prune.calibration import LabelledImages, Texts
+from compress.prune.depth import drop_layers
+from compress.prune.width import channels_of, heads_of, measure, narrow
+
+
+def config(importance="activation", scope="local", round_to=8, **changes):
+    keep = {kind: changes.pop(kind) for kind in ("ffn", "heads", "layers") if kind in changes}
+    return TransformerPrune(
+        importance=importance, scope=Scope[scope], round_to=round_to, keep=Keep(**keep), **changes
+    )
+
+
+def texts_of(encoder, texts, batch_size=32):
+    return Texts(encoder, texts, batch_size)
+
+
+def images_of(model, split, batch_size=32):
+    return LabelledImages(model, split.images, split.labels, batch_size)
+
+
+def cut_heads(data, chosen):
+    narrow(data.model, [heads_of(data.model.stack, chosen)], chosen, data)
+
+
+def cut_channels(data, chosen):
+    narrow(data.model, [channels_of(chosen)], chosen, data)
+
+
+def drop(data, share):
+    stack = data.model.stack
+    return drop_layers(stack, max(1, round(len(stack.blocks) * share)), (0, 0), data.distances())
+
+
+def channel_scores(data, chosen):
+    """Of each layer, with nothing left behind."""
+    cut = channels_of(chosen)
+    scores, moments = measure(data.model, [cut], chosen, data)
+    layers = data.model.stack.layers()
+    found = [
+        scores.of(cut, layer, layer.ffn_width, seen) for layer, seen in zip(layers, moments, strict=True)
+    ]
+    data.model.module.zero_grad()
+    return found
+
+
+def moments_of(data, linears):
+    """Of layers of the first transformer layer, or of any in one pass."""
+    return next(iter(data.moments([linears])))
