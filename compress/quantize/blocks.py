@@ -126,29 +126,8 @@ def pack(blocks: Blocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return codes, blocks.scales.numpy(), _joined(blocks.zeros.numpy(), blocks.bits)
 
 
-def unpack(
-    codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray, bits: int, size: int, columns: int
-) -> Blocks:
-    """Undo `pack`."""
-    rows, count = scales.shape
-    return Blocks(
-        codes=torch.from_numpy(_split(codes.reshape(rows, -1), bits)[:, : count * size].copy()),
-        scales=torch.from_numpy(scales),
-        zeros=torch.from_numpy(_split(zeros, bits)[:, :count].copy()),
-        bits=bits,
-        size=size,
-        columns=columns,
-    )
-
-
 def _joined(numbers: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return numbers
     even = np.pad(numbers, ((0, 0), (0, numbers.shape[1] % 2)))
     return np.asarray(even[:, ::2] | even[:, 1::2] << 4, np.uint8)
-
-
-def _split(packed: np.ndarray, bits: int) -> np.ndarray:
-    if bits == 8:
-        return packed
-    return np.stack([packed & 15, packed >> 4], -1).reshape(len(packed), -1)

@@ -80,21 +80,19 @@ def check(coverage: Coverage, floor: float, out: Path) -> None:
 def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:
     """Names of the products that match; raises ConfigError for a pattern that matches none."""
     nodes = onnx.load(graph, load_external_data=False).graph.node
-    products = [node.name for node in nodes if node.op_type in _PRODUCTS | {"Gather"}]
+    return matching([node.name for node in nodes if node.op_type in _PRODUCTS | {"Gather"}], patterns, "node")
+
+
+def matching(names: Sequence[str], patterns: Sequence[str], kind: str) -> list[str]:
+    """Those of the names in which a pattern is; raises ConfigError for a pattern that is in none."""
     for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
+        if not any(re.search(pattern, name) for name in names):
             raise ConfigError(
-                "a pattern in quantize.exclude is no regular expression", found=f"{pattern}: {error}"
-            ) from None
-        if not any(re.search(pattern, name) for name in products):
-            raise ConfigError(
-                "a pattern in quantize.exclude matches no node",
+                f"a pattern in quantize.exclude matches no {kind}",
                 found=pattern,
-                allowed=", ".join(products[:6]) + ", ...",
+                allowed=f"{', '.join(names[:6])}, ..., {names[-1]}",
             )
-    return [name for name in products if any(re.search(pattern, name) for pattern in patterns)]
+    return [name for name in names if any(re.search(pattern, name) for pattern in patterns)]
 
 
 def _weight(

@@ -11,8 +11,7 @@ from compress.config.quantize import Int8Dynamic
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.finish import finish
-from compress.quantize.kernels import resolve
-from compress.quantize.quiet import quiet
+from compress.quantize.kernels import quiet, resolve
 from compress.quantize.smoothing import smooth
 
 

@@ -1,6 +1,9 @@
-"""Which 8-bit types the integer kernels of a CPU want."""
+"""How onnxruntime's quantizers are called: with the 8-bit types that a CPU's kernels want, and silently."""
 
-from collections.abc import Collection
+import io
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 from onnxruntime.quantization import QuantType
@@ -58,3 +61,16 @@ def weight_limits(kernel: Kernel) -> tuple[int, int]:
     """Smallest and largest integer that onnxruntime gives to a weight."""
     low, high = get_qmin_qmax_for_qType(kernel.weight_type.tensor_type, kernel.reduce_range, symmetric=True)
     return int(low), int(high)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """onnxruntime's quantizers print, and log on the root logger: keep that from the screen."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.setLevel(level)

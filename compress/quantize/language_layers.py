@@ -1,6 +1,5 @@
 """The linear layers of a language model by name, and its embedding."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from compress.errors import ConfigError
 from compress.models.causal_lm import CausalLM
 from compress.quantize.blocks import SIZES
+from compress.quantize.coverage import matching
 
 HEAD = "lm_head"
 EMBEDDING = "embed_tokens"
@@ -19,14 +19,8 @@ EMBEDDING = "embed_tokens"
 def chosen_layers(model: CausalLM, exclude: Sequence[str]) -> list[str]:
     """Names of the linear layers that no pattern matches; ConfigError for a pattern that matches none."""
     names = list(model.linears())
-    for pattern in exclude:
-        if not any(re.search(pattern, name) for name in names):
-            raise ConfigError(
-                "a pattern in quantize.exclude matches no layer",
-                found=pattern,
-                allowed=", ".join(names[:7]) + f", ..., {names[-1]}",
-            )
-    return [name for name in names if not any(re.search(pattern, name) for pattern in exclude)]
+    left_out = matching(names, exclude, "layer")
+    return [name for name in names if name not in left_out]
 
 
 def check_block_size(model: CausalLM, names: Iterable[str], size: int) -> None:

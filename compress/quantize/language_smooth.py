@@ -35,7 +35,7 @@ from compress.quantize.fidelity import (
     head_divergence,
     windows_of,
 )
-from compress.quantize.kernels import Kernel, resolve, weight_limits
+from compress.quantize.kernels import Kernel, quiet, resolve, weight_limits
 from compress.quantize.language_layers import (
     EMBEDDING,
     HEAD,
@@ -44,7 +44,6 @@ from compress.quantize.language_layers import (
     embedding_of,
     weights_of,
 )
-from compress.quantize.quiet import quiet
 from compress.quantize.smoothing import factors
 from compress.schema.report import SmoothedLayers
 from compress.stages.result import write_result

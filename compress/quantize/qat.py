@@ -8,7 +8,7 @@ al. 2015, https://arxiv.org/abs/1503.02531). The start counts as an epoch: train
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,6 @@ from torch.nn import functional
 from compress.config.quantize import Int8Qat
 from compress.data import ImageSplits, load_images
 from compress.errors import GateError, ModelError
-from compress.models import load_image_classifier
-from compress.models.image_classifier import ImageClassifier
 from compress.quantize.activations import collect
 from compress.quantize.finish import finish
 from compress.quantize.kernels import resolve, weight_limits
@@ -31,8 +29,9 @@ from compress.quantize.layers import is_convolutional
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, write_back
 from compress.stages.result import gate, write_result
+from compress.tasks import Processor, open_processor
+from compress.training.distillation import distillation
 from compress.training.loop import Plan, Trainer
-from compress.training.supervised import distillation
 
 _SELECT_BATCH = 250
 GATE_IMAGES = 64
@@ -56,7 +55,6 @@ def quantize(
     config: Int8Qat, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
     """Also notes how training went. Raises ModelError for a net that is not convolutional."""
-    model, data = load_image_classifier(checkpoint), load_images(splits)
     quantized, reference = calibrated(config, cpu_flags, graph, checkpoint, splits, out)
     if not is_convolutional(reference.graph):
         raise ModelError(
@@ -65,13 +63,14 @@ def quantize(
             allowed="convolutional nets",
             next="quantize=int8_static works on any net that can be exported",
         )
+    processor, data = open_processor(checkpoint), load_images(splits)
     limits = weight_limits(resolve(cpu_flags, config.weight_type, config.reduce_range))
     net, teacher = TorchGraph(quantized, reference, limits), TorchGraph(reference, reference)
-    training = RoundedTraining(config, net, teacher, model, data)
+    training = RoundedTraining(config, net, teacher, processor, data)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         history = training.run(Path(scratch))
     quantized, reference = write_back(net, quantized, reference)
-    images = model.inputs(data.calibration.images[:GATE_IMAGES])["pixel_values"]
+    (images,) = _pixels(processor, data.calibration.images[:GATE_IMAGES], GATE_IMAGES)
     agreement, steps_apart = compare(net, quantized, images)
     trained = Trained(
         train_loss=history.train_loss[1:],
@@ -97,10 +96,10 @@ class RoundedTraining(Trainer):
         config: Int8Qat,
         net: TorchGraph,
         teacher: TorchGraph,
-        model: ImageClassifier,
+        processor: Processor,
         data: ImageSplits,
     ) -> None:
-        self.config, self.net, self.teacher, self.model, self.data = config, net, teacher, model, data
+        self.config, self.net, self.teacher, self.processor, self.data = config, net, teacher, processor, data
         epoch = len(self.epoch(0))
         plan = Plan(steps=config.epochs * epoch, look_every=epoch, seed=config.seed)
         optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
@@ -114,7 +113,7 @@ class RoundedTraining(Trainer):
         return [batch.tolist() for batch in torch.split(order, self.config.batch_size)]
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
-        pixels = self.model.inputs(self.data.train.images[rows])["pixel_values"]
+        (pixels,) = _pixels(self.processor, self.data.train.images[rows], len(rows))
         with torch.no_grad():
             wanted = self.teacher(pixels)
         error = loss(self.config, self.net(pixels), wanted, self.data.train.labels[rows])
@@ -129,8 +128,14 @@ class RoundedTraining(Trainer):
     @torch.no_grad()
     def _answers(self, net: TorchGraph) -> Tensor:
         """Logits on select, (images, classes)."""
-        batches = self.model.batches(self.data.select.images, _SELECT_BATCH)
-        return torch.cat([net(batch["pixel_values"]) for batch in batches])
+        batches = _pixels(self.processor, self.data.select.images, _SELECT_BATCH)
+        return torch.cat([net(pixels) for pixels in batches])
+
+
+def _pixels(processor: Processor, images: NDArray[np.uint8], size: int) -> Iterator[Tensor]:
+    """What the net reads, so many images at a time."""
+    for feeds in processor.batches(images, size):
+        yield torch.from_numpy(feeds["pixel_values"])
 
 
 def loss(config: Int8Qat, student: Tensor, teacher: Tensor, labels: NDArray[np.int64]) -> Tensor:

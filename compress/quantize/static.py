@@ -25,14 +25,14 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.config.quantize import Calibrator, Int8Static
 from compress.data import load_splits
+from compress.graph.surgery import producers, replace_nodes
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.calibrate import Grid, least_squares_ranges
 from compress.quantize.equalize import equalize
 from compress.quantize.finish import finish
-from compress.quantize.kernels import Kernel, resolve
+from compress.quantize.kernels import Kernel, quiet, resolve
 from compress.quantize.layers import is_convolutional
-from compress.quantize.quiet import quiet
 from compress.quantize.smoothing import smooth
 from compress.tasks import Processor, open_processor
 
@@ -130,9 +130,9 @@ def _ranges(
     if config.calibrator is not Calibrator.mse:
         return {"calibration_data_reader": FeedReader(processor, examples)}
     grid = Grid(low=-127, high=127, symmetric=True) if kernel.symmetric_activations else Grid(low=0, high=255)
-    found = least_squares_ranges(source, types, lambda: FeedReader(processor, examples), grid)
+    ranges = least_squares_ranges(source, types, lambda: FeedReader(processor, examples), grid)
     cache = source.with_name("ranges.json")
-    save_tensors_data(found, cache)
+    save_tensors_data(ranges, cache)
     return {"calibration_cache_path": cache}
 
 
@@ -150,19 +150,11 @@ def with_activations(quantized: onnx.ModelProto, original: onnx.ModelProto) -> o
         if activation is not None and node.op_type != activation.op_type:
             node.output[0] = activation.input[0]
             nodes.append(activation)
-    given = {tensor.name for tensor in quantized.graph.initializer} | {o for n in nodes for o in n.output}
+    given = {tensor.name for tensor in quantized.graph.initializer} | producers(nodes).keys()
     needed = {name for node in nodes for name in node.input} - given
     quantized.graph.initializer.extend(t for t in original.graph.initializer if t.name in needed)
-    ordered = list(map(_copied, nodes))
-    del quantized.graph.node[:]
-    quantized.graph.node.extend(ordered)
+    replace_nodes(quantized.graph, nodes)
     return quantized
-
-
-def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    copied = onnx.NodeProto()
-    copied.CopyFrom(node)
-    return copied
 
 
 def _declare_products(path: Path) -> list[str]:
@@ -198,12 +190,12 @@ def _spare_the_rest(path: Path) -> None:
     tables give stays: the int8 lookup is recognised by the rounding after it.
     """
     model = onnx.load(path)
-    producers = {output: node for node in model.graph.node for output in node.output}
+    made_by = producers(model.graph.node)
     floats = {}
     for node in model.graph.node:
-        rounding = producers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        rounding = made_by.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if rounding is not None and rounding.op_type == "QuantizeLinear":
-            source = producers.get(rounding.input[0])
+            source = made_by.get(rounding.input[0])
             if source is None or source.op_type != "Gather":
                 floats[node.output[0]] = rounding.input[0]
     for node in model.graph.node:

@@ -1,4 +1,4 @@
-"""What the distillations of encoders and language models share beside the loop."""
+"""What trainings that learn from a teacher share beside the loop."""
 
 from abc import ABC
 from collections.abc import Iterable
@@ -79,3 +79,10 @@ class Distillation(Trainer, ABC):
         step = f"distilled for {self.history.step} steps, {self.history.tokens / 1e6:.1f} M tokens"
         student.save(out, student.facts.after(step))
         write_result(out, facts={"recovery": {**history, **curves}})
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) of the softened answers, mean over the batch (Hinton et al. 2015)."""
+    soft = nn.functional.log_softmax(student / temperature, 1)
+    wanted = nn.functional.log_softmax(teacher / temperature, 1)
+    return nn.functional.kl_div(soft, wanted, log_target=True, reduction="batchmean") * temperature**2

@@ -15,6 +15,7 @@ from compress.models.image_classifier import ImageClassifier
 from compress.stages.result import write_result
 from compress.system.malloc import keep_freed_memory
 from compress.training.augment import augment
+from compress.training.distillation import distillation
 from compress.training.loop import History, Plan, Trainer
 from compress.training.precision import wants_bfloat16
 
@@ -142,13 +143,6 @@ def one_cycle(done: float, warmup: float) -> float:
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / max(1e-9, 1 - warmup))))
-
-
-def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of the softened answers, mean over the batch (Hinton et al. 2015)."""
-    soft = nn.functional.log_softmax(student / temperature, 1)
-    wanted = nn.functional.log_softmax(teacher / temperature, 1)
-    return nn.functional.kl_div(soft, wanted, log_target=True, reduction="batchmean") * temperature**2
 
 
 def write_history(history: History, out: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.quantize.blocks import block_bytes, block_grid, in_blocks, pack, rounded, stacked, unpack
+from compress.quantize.blocks import Blocks, block_bytes, block_grid, in_blocks, pack, rounded, stacked
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 70), st.sampled_from([4, 8]), st.sampled_from([16, 32]))
 
@@ -32,6 +32,24 @@ def run(node, inputs, weights, shape):
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)[0]
+
+
+def unpack(
+    codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray, bits: int, size: int, columns: int
+) -> Blocks:
+    rows, count = scales.shape
+
+    def split(packed: np.ndarray) -> np.ndarray:
+        return packed if bits == 8 else np.stack([packed & 15, packed >> 4], -1).reshape(len(packed), -1)
+
+    return Blocks(
+        codes=torch.from_numpy(split(codes.reshape(rows, -1))[:, : count * size].copy()),
+        scales=torch.from_numpy(scales),
+        zeros=torch.from_numpy(split(zeros)[:, :count].copy()),
+        bits=bits,
+        size=size,
+        columns=columns,
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,7 +13,8 @@ from compress.recover import recover, train_baseline
 from compress.recover.baseline import preprocessing_of
 from compress.stages.result import read_result
 from compress.training.augment import augment, shifted, squares
-from compress.training.supervised import ClassifierTraining, distillation, one_cycle
+from compress.training.distillation import distillation
+from compress.training.supervised import ClassifierTraining, one_cycle
 
 KWARGS = {"widths": [8, 12], "blocks": 1, "classes": 3}
 FACTS = {"source": "path:x", "base_model": "x", "license": "mit"}
