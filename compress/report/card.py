@@ -13,7 +13,7 @@ from compress.report.format import interval, megabytes, percent, relevant_flags,
 from compress.report.grid import escape_markdown, markdown_grid
 from compress.report.html import templates
 from compress.report.section import best_variant, fallback_line
-from compress.report.sections import noise, settings
+from compress.report.sections import settings
 from compress.report.table import markdown_table
 from compress.schema.report import Report
 
@@ -46,7 +46,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         flags=relevant_flags([str(flag) for flag in report.environment.get("isa_flags") or []]),
         table=markdown_table(report),
         answers=summary(report),
-        noise=noise(report),
+        noise=report.noise,
         interface=_interface(facts),
         code=_fenced(str(facts.get("example_code") or "")),
     )

@@ -20,8 +20,9 @@ from compress.report.figure import (
     svg,
 )
 from compress.report.format import duration, number
-from compress.report.sections import curve, kind_ms, profiled
+from compress.report.sections import curve
 from compress.report.table import direction
+from compress.report.timing import kind_ms, profiled
 from compress.schema.report import KINDS, Report
 
 _KIND_COLORS = dict(

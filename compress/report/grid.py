@@ -48,7 +48,7 @@ def estimated(estimate: Score | Estimate | None, word: str = "") -> Cell:
 
 
 def compared(speedup: Estimate | None) -> Cell:
-    """A speed-up, and whether it is told from 1."""
+    """A speed-up, and the word that its interval allows."""
     return estimated(speedup, speed_word(speedup) if speedup else "")
 
 

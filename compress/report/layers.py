@@ -10,7 +10,7 @@ from compress.report.format import megabytes, number, percent, precise
 from compress.report.section import Section
 from compress.schema.report import LayerDamage, LayerErrors, Report, Sensitivity, SmoothedLayers, WeightBlocks
 
-SHOWN = 20
+SHOWN = 20  # layers
 _WORST = 5  # layers that a line names
 ERROR_HEADER = ("variant", "layer", "SQNR alone, dB", "SQNR in the whole graph, dB")
 DAMAGE_HEADER = ("variant", "layer", "damage alone, 1 - cosine", "MACs", "float adds, MB", "left in float")

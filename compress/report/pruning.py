@@ -23,7 +23,7 @@ def pruning_sections(report: Report) -> list[Section]:
 def layer_widths(report: Report) -> list[LayerWidth]:
     """Every layer of the dense model beside what it is in the kept variant.
 
-    Layers are told by their names; where a report has none, by their number in each of the two.
+    Layers are matched by their names; where a report has none, by their number in each of the two.
     """
     dense, best = report.variants[0], best_variant(report)
     layers = []

@@ -1,11 +1,11 @@
 """Everything a report says below its table, as headings, lines and grids: Markdown and HTML draw the same."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from compress.report.classification import answer_sections
+from compress.report.coverage import coverage_sections
 from compress.report.format import (
     MISSING,
     duration,
@@ -20,12 +20,11 @@ from compress.report.format import (
 from compress.report.language import language_sections
 from compress.report.layers import layer_sections
 from compress.report.pruning import pruning_sections
-from compress.report.section import Section, best_variant
-from compress.schema.report import KINDS, Report, SkippedNode, Split, Variant
+from compress.report.section import Section
+from compress.report.timing import timing_sections
+from compress.schema.report import Report, Split
 
-_NODES_SHOWN = 3
 _ONE_SIDED = 0.025  # the level that belongs to one end of a 95 % interval
-_LEAST_SHARE = 0.01  # of the time, for an operator to be named
 
 
 def sections(report: Report) -> list[Section]:
@@ -35,13 +34,8 @@ def sections(report: Report) -> list[Section]:
         *answer_sections(report),
         *language_sections(report),
         _gates(report),
-        _noise(report),
-        *_not_faster(report),
-        _kinds(report),
-        _operators(report),
-        _limits(report),
-        _coverage(report),
-        _skipped(report),
+        *timing_sections(report),
+        *coverage_sections(report),
         *layer_sections(report),
         *pruning_sections(report),
         _recovery(report),
@@ -93,165 +87,6 @@ def _gates(report: Report) -> Section:
         for gate in report.gates
     ]
     return Section(anchor="gates", title="Gates", header=("gate", "result", "numbers"), rows=rows)
-
-
-def noise(report: Report) -> tuple[str, ...]:
-    """Why the timing may not be trusted; empty on a quiet machine."""
-    return report.noise
-
-
-def noise_advice(report: Report) -> tuple[str, ...]:
-    """The noise and, since a timing is kept for later runs like any result, how to time again."""
-    if not noise(report):
-        return ()
-    earlier = any(stage.name == "benchmark" and stage.reused for stage in report.stages)
-    target = report.config.get("target")
-    seed = target.get("seed", 0) if isinstance(target, dict) else 0
-    whose = "timed by an earlier run" if earlier else "later runs reuse this timing"
-    return (*noise(report), f"{whose}; to time again, on a quieter machine: target.seed={int(seed) + 1}")
-
-
-def _noise(report: Report) -> Section:
-    return Section(anchor="noise", title="Noise of the timing", lines=noise_advice(report))
-
-
-def _not_faster(report: Report) -> list[Section]:
-    return [
-        Section(
-            anchor=f"not-faster-{i}-{j}",
-            title=f"Why {variant.name} is not faster at {workload}",
-            lines=sentences,
-        )
-        for i, variant in enumerate(report.variants)
-        for j, (workload, sentences) in enumerate(variant.not_faster.items())
-    ]
-
-
-def _kinds(report: Report) -> Section:
-    """A row per workload and class of operators, a column per variant."""
-    rows = []
-    for workload in profiled(report):
-        every = [kind_ms(variant, workload) for variant in report.variants]
-        totals = [sum(of_variant.values()) for of_variant in every]
-        for kind in KINDS:
-            if any(kind in of_variant for of_variant in every):
-                cells = [
-                    _ms(of_variant.get(kind), total) for of_variant, total in zip(every, totals, strict=True)
-                ]
-                rows.append((workload, kind, *cells))
-        rows.append((workload, "all operators", *(_ms(total or None, None) for total in totals)))
-    header = ("workload", "ms a call", *(variant.name for variant in report.variants))
-    return Section(anchor="time", title="Where the time of a call goes", header=header, rows=rows)
-
-
-def profiled(report: Report) -> list[str]:
-    """Workloads of which some variant has a profile."""
-    return list(dict.fromkeys(name for variant in report.variants for name in variant.profile))
-
-
-def kind_ms(variant: Variant, workload: str) -> dict[str, float]:
-    """Milliseconds by class of operators, in the order of KINDS; empty without a profile."""
-    profile = variant.profile.get(workload)
-    operators = profile.operators if profile else ()
-    kinds = [kind for kind in KINDS if any(operator.kind == kind for operator in operators)]
-    return {kind: sum(operator.ms for operator in operators if operator.kind == kind) for kind in kinds}
-
-
-def _ms(value: float | None, total: float | None) -> str:
-    if value is None:
-        return MISSING
-    return f"{number(value)} ({100 * value / total:.0f} %)" if total else number(value)
-
-
-def _operators(report: Report) -> Section:
-    """The slowest operators of the variant that is kept."""
-    best = best_variant(report)
-    rows = []
-    for workload, profile in best.profile.items():
-        total = sum(operator.ms for operator in profile.operators)
-        shown = [operator for operator in profile.operators if operator.ms >= _LEAST_SHARE * total]
-        rows += [
-            (workload, operator.op_type, operator.kind, str(operator.nodes), _ms(operator.ms, total))
-            for operator in shown
-        ]
-        if rest := profile.operators[len(shown) :]:
-            nodes, ms = sum(operator.nodes for operator in rest), sum(operator.ms for operator in rest)
-            rows.append((workload, f"{len(rest)} others", MISSING, str(nodes), _ms(ms, total)))
-    header = ("workload", "operator", "class", "nodes", "ms a call")
-    return Section(anchor="operators", title=f"Operators of {best.name}", header=header, rows=rows)
-
-
-def _limits(report: Report) -> Section:
-    """What the machine reaches, and how far each variant is from the least time it could take."""
-    limits = report.limits
-    if limits is None:
-        return Section(anchor="limits", title="Distance from the machine's limit")
-    gops = ", ".join(
-        f"{number(rate)} GOP/s with {name} weights" for name, rate in limits.integer_gops.items()
-    )
-    cache = "unknown" if limits.cache_bytes is None else f"{megabytes(limits.cache_bytes)} MB"
-    lines = (
-        f"Measured on this machine with {limits.threads} threads: {number(limits.float32_gflops)} GFLOP/s "
-        f"in float32 products, {gops}, {number(limits.bandwidth_gb_per_s)} GB/s from memory; "
-        f"last cache {cache}; {number(limits.node_us)} microseconds to start a node.",
-        "The limit is the time of the products alone at these rates, or of reading their weights from memory "
-        "where they do not fit the cache.",
-    )
-    rows = []
-    for variant in report.variants:
-        for workload, floor in variant.floor.items():
-            latency = variant.latency_ms.get(workload)
-            parts = (floor.integer_ms, floor.float_ms, floor.memory_ms, floor.ms)
-            far = f"{number(latency.p50 / floor.ms)} x" if latency and floor.ms else MISSING
-            p50 = number(latency.p50) if latency else MISSING
-            rows.append((variant.name, workload, *map(number, parts), p50, far))
-    header = (
-        "variant",
-        "workload",
-        "integers, ms",
-        "floats, ms",
-        "memory, ms",
-        "limit, ms",
-        "p50, ms",
-        "p50 / limit",
-    )
-    return Section(
-        anchor="limits", title="Distance from the machine's limit", lines=lines, header=header, rows=rows
-    )
-
-
-def _coverage(report: Report) -> Section:
-    rows = [
-        (v.name, percent(v.quantization.coverage_macs), percent(v.quantization.coverage_bytes))
-        for v in report.variants
-        if v.quantization is not None
-    ]
-    header = ("variant", "MACs in integers", "weight bytes in integers")
-    return Section(anchor="coverage", title="Quantization coverage", header=header, rows=rows)
-
-
-def _skipped(report: Report) -> Section:
-    rows = [
-        (v.name, reason, str(len(nodes)), _shortened(nodes))
-        for v in report.variants
-        if v.quantization is not None
-        for reason, nodes in by_reason(v.quantization.skipped)
-    ]
-    header = ("variant", "reason", "nodes", "which")
-    return Section(anchor="skipped", title="Nodes left in float", header=header, rows=rows)
-
-
-def by_reason(skipped: Iterable[SkippedNode]) -> list[tuple[str, list[str]]]:
-    """Names of nodes by reason, the most frequent reason first."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for node in skipped:
-        groups[node.reason].append(node.node)
-    return sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-
-
-def _shortened(nodes: list[str]) -> str:
-    more = len(nodes) - _NODES_SHOWN
-    return ", ".join(nodes[:_NODES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from rich.text import Text
 from compress.report.format import percent
 from compress.report.grid import Cell, Line, compared, console_grid, estimated, markdown_grid, plain
 from compress.report.section import fallback_line
-from compress.report.sections import noise_advice
+from compress.report.timing import noise_advice
 from compress.schema.report import Estimate, Latency, Report, Score, Variant
 from compress.schema.workload import Workload
 

@@ -96,7 +96,7 @@ def _snapshot(repository: str, revision: str) -> Path:
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     here = _hub_cache()
 
-    def look(folder: Path, local: bool) -> Path:
+    def download(folder: Path, local: bool) -> Path:
         return Path(
             snapshot_download(
                 repository.removeprefix(_DATASETS),
@@ -109,7 +109,7 @@ def _snapshot(repository: str, revision: str) -> Path:
         )
 
     try:
-        return look(here, local=offline)
+        return download(here, local=offline)
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
@@ -117,7 +117,7 @@ def _snapshot(repository: str, revision: str) -> Path:
     except Exception as error:  # of the hub's client, its transport and the disk; each is explained
         raise _explained(error, repository, revision, here) from None
     try:
-        return look(Path(HF_HUB_CACHE), local=True)
+        return download(Path(HF_HUB_CACHE), local=True)
     except LocalEntryNotFoundError:
         raise SourceError(
             f"no network, and hf:{repository}@{revision} is not in the cache",

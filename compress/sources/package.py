@@ -50,7 +50,7 @@ def describe(name: str, sha256: str | None) -> dict[str, str]:
             path = next(name for name in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
             headers = HeaderParser().parsestr(archive.read(path).decode("utf-8", "replace"))
     except (OSError, zipfile.BadZipFile, StopIteration):
-        return facts  # provenance is told where it is known, never invented
+        return facts  # provenance is stated where it is known, never invented
     license = headers["License-Expression"] or headers["License"]
     facts |= {"name": headers["Name"] or member.package, "version": headers["Version"] or member.version}
     return facts | ({"license": license.splitlines()[0]} if license else {})

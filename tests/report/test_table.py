@@ -4,9 +4,11 @@ import io
 import pytest
 from rich.console import Console
 
+from compress.report.coverage import by_reason
 from compress.report.grid import escape_markdown
-from compress.report.sections import by_reason, curve, noise_advice, sections
+from compress.report.sections import curve, sections
 from compress.report.table import console_summary, markdown_table, table_rows
+from compress.report.timing import noise_advice
 from compress.schema.report import (
     Estimate,
     Looks,
