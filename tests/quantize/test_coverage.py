@@ -149,11 +149,6 @@ def test_a_pattern_that_matches_nothing(pattern, mixed):
         excluded_nodes(mixed, ["down", pattern])
 
 
-def test_a_pattern_that_is_no_regular_expression(mixed):
-    with pytest.raises(ConfigError, match=r"quantize\.exclude.*\n  found:   \("):
-        excluded_nodes(mixed, ["("])
-
-
 @pytest.mark.parametrize(
     ("after", "covered"),
     [
