@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compress import models
+from compress import tasks
 from compress.benchmark import (
     benchmark,
     check_workloads,
@@ -121,8 +121,9 @@ def at_latency(config: RunConfig, road: Road) -> RunConfig:
 
 def load(config: RunConfig, road: Road) -> Entry:
     """The dense checkpoint."""
-    identity = models.identity(config.model)
-    return road.stage("load", models.import_model, config.model, identity=identity)
+    road.of_task = tasks.modules(config.model.task)
+    identity = tasks.identity(config.model)
+    return road.stage("load", tasks.import_model, config.model, identity=identity)
 
 
 def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, command: str) -> Entry:

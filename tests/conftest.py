@@ -21,10 +21,10 @@ from compress.benchmark import limits
 from compress.config.data import ImageData, ImageFormat, ImageSet, TextData, TextFile
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.data import ImageSplits, Splits, load_images, load_texts, open_splits
-from compress.models import import_model
 from compress.models.checkpoint import Facts
-from compress.models.image_classifier import ImageClassifier
-from compress.models.image_classifier import build as build_net
+from compress.tasks import import_model
+from compress.tasks.image_classification.model import ImageClassifier
+from compress.tasks.image_classification.model import build as build_net
 from tests.once import Folders, Once, shared_folder
 
 pytest_plugins = ["tests.runs"]
@@ -260,7 +260,7 @@ def write_net(folder: Path, name: str) -> None:
     if name == "vit":
         net.config.id2label = {int(number): word for number, word in labels.items()}
         config = json.loads(net.config.to_json_string())
-    facts = Facts(family="image_classifier", source="made", base_model=name, license="mit")
+    facts = Facts(task="image_classification", source="made", base_model=name, license="mit")
     ImageClassifier(net, config, PREPROCESSING, facts, []).save(folder, facts)
 
 

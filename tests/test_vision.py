@@ -13,7 +13,7 @@ import transformers
 from PIL import Image
 from rich.console import Console
 
-from compress import models, pipeline
+from compress import pipeline, tasks
 from compress.artifact import verify
 from compress.benchmark import load_speed
 from compress.cli.candidates import Workbench
@@ -157,7 +157,7 @@ def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_sp
     assert "pruned: stock transformers reloads the checkpoint" in {gate.name for gate in report.gates}
     artifact = tmp_path / "run" / "artifact"
     stock = transformers.AutoModelForImageClassification.from_pretrained(artifact / "checkpoint")
-    pixels = models.load(image_checkpoints["vit"]).inputs(image_splits.test.images)["pixel_values"]
+    pixels = tasks.load(image_checkpoints["vit"]).inputs(image_splits.test.images)["pixel_values"]
     with torch.no_grad():
         expected = stock.eval()(pixels).logits.numpy()
     found = onnxruntime.InferenceSession(artifact / "model.onnx").run(
@@ -174,7 +174,7 @@ def test_a_search_knows_the_widths_of_a_vit(image_data, image_checkpoints, tmp_p
 
 
 def test_a_ragged_vit_ships_as_onnx_only(image_data, image_checkpoints, tmp_path):
-    uneven = models.load(image_checkpoints["vit"])
+    uneven = tasks.load(image_checkpoints["vit"])
     with torch.no_grad():  # many channels of one layer hardly matter
         uneven.stack.layers()[0].ffn_out.weight[:, :25] *= 0.01
     (tmp_path / "uneven").mkdir()

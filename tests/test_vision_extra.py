@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from compress import models
+from compress import tasks
 from compress.config.data import ImageData, ImageSet, Interpolation, Resize
 from compress.config.export import TorchExport
 from compress.config.model import ImageClassifierModel
@@ -19,12 +19,12 @@ from compress.data import load_images, open_splits
 from compress.data.image_files import resized
 from compress.errors import ModelError
 from compress.export import export
-from compress.models.image_classifier import build
 from compress.models.preprocessing import pixel_values, read_preprocessing, resize_words
 from compress.prune import prune
 from compress.quantize import quantize
 from compress.schema.report import Coverage, LayerErrors
 from compress.stages.result import read_result
+from compress.tasks.image_classification.model import build
 
 timm = pytest.importorskip("timm")
 pytest.importorskip("torchvision")
@@ -104,14 +104,14 @@ def test_pruned_exported_quantized(name, splits, tmp_path):
     for folder in folders.values():
         folder.mkdir()
     net, config = published(name, folders["published"])
-    models.import_model(config, folders["loaded"])
-    model, images = models.load(folders["loaded"]), load_images(splits).test.images
+    tasks.import_model(config, folders["loaded"])
+    model, images = tasks.load(folders["loaded"]), load_images(splits).test.images
     with torch.no_grad():
         inputs = model.inputs(images)
         assert torch.allclose(model.run(inputs), net(inputs["pixel_values"]), atol=1e-5)
     half = ChannelPrune(keep=0.5, images=16, batch_norm_images=64)
     prune(half, folders["loaded"], splits, folders["pruned"])
-    small = models.load(folders["pruned"])
+    small = tasks.load(folders["pruned"])
     assert small.macs() < 0.6 * model.macs()
     export(TorchExport(), folders["pruned"], splits, folders["graph"])
     static = Int8Static(examples=16)
@@ -134,7 +134,7 @@ def test_an_unknown_architecture(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "resnet10u"}))
     with pytest.raises(ModelError, match=r"Unknown model \(resnet10u\)"):
-        models.import_model(ImageClassifierModel(source=f"path:{tmp_path}"), tmp_path)
+        tasks.import_model(ImageClassifierModel(source=f"path:{tmp_path}"), tmp_path)
 
 
 @pytest.mark.parametrize(("crop", "method"), [(0.875, "bicubic"), (0.95, "bilinear"), (1.0, "bicubic")])

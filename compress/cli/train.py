@@ -55,8 +55,8 @@ def train(config: RunConfig, road: Road) -> Path:
         "license": model.license or "unknown",
     }
     from compress.data import input_digests, open_splits  # takes seconds
-    from compress.models import identity
     from compress.recover import train_baseline
+    from compress.tasks import identity
 
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
     teacher = getattr(config.train, "teacher", None)

@@ -19,7 +19,7 @@ class ModelConfig(Checked):
     license: str | None = None
 
 
-@option("model", "encoder", "compress.models.encoder:import_encoder")
+@option("model", "encoder", "compress.tasks.sentence_embedding.model:import_encoder")
 @dataclass(kw_only=True)
 class EncoderModel(ModelConfig):
     """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
@@ -27,7 +27,7 @@ class EncoderModel(ModelConfig):
     task: ClassVar[str] = "sentence_embedding"
 
 
-@option("model", "image_classifier", "compress.models.image_classifier:import_image_classifier")
+@option("model", "image_classifier", "compress.tasks.image_classification.model:import_image_classifier")
 @dataclass(kw_only=True)
 class ImageClassifierModel(ModelConfig):
     """A classifier of images: config.json, model.safetensors and preprocessor_config.json in a folder.
@@ -43,7 +43,7 @@ class ImageClassifierModel(ModelConfig):
     builder_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-@option("model", "causal_lm", "compress.models.causal_lm:import_causal_lm")
+@option("model", "causal_lm", "compress.tasks.language_modeling.model:import_causal_lm")
 @dataclass(kw_only=True)
 class CausalLMModel(ModelConfig):
     """A language model of the LLaMA family: a folder in Hugging Face layout, or a GGUF file."""

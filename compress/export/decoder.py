@@ -13,8 +13,8 @@ from compress.export.attempt import attempt
 from compress.export.parity import PARITY, check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
-from compress.models.causal_lm import CausalLM
 from compress.stages.result import gate, write_result
+from compress.tasks.language_modeling.model import CausalLM
 
 
 def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: Path) -> None:

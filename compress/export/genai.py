@@ -21,11 +21,11 @@ from compress.export.last_logits import keep_last
 from compress.export.parity import PARITY, check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
-from compress.models import load_causal_lm
 from compress.models.checkpoint import read_config
 from compress.models.padding import WIDTHS
 from compress.stages.result import gate, write_result
 from compress.system.memory import give_back
+from compress.tasks.language_modeling.model import CausalLM
 
 log = logging.getLogger(__name__)
 CONFIG = "genai_config.json"
@@ -47,7 +47,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
         _forget_widths(path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
-    numbers = decoder_parity(load_causal_lm(checkpoint), path, load_texts(splits).calibration.texts)
+    numbers = decoder_parity(CausalLM.open(checkpoint), path, load_texts(splits).calibration.texts)
     write_result(out, gates=[gate(PARITY, **numbers)])
     check_parity(numbers, config.max_abs_diff, config.min_cosine, "try export=optimum")
 
@@ -87,7 +87,7 @@ def _opened(checkpoint: Path) -> nn.Module:
 
     Gate and up of Phi-3 are split, which the builder would do where the config's one width says.
     """
-    model = load_causal_lm(checkpoint)
+    model = CausalLM.open(checkpoint)
     module: Any = model.module
     for layer in module.model.layers if getattr(model.config, WIDTHS, None) else ():
         fused = getattr(layer.mlp, "gate_up_proj", None)

@@ -17,10 +17,10 @@ from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
-from compress.models import load_causal_lm, load_encoder, read_facts
-from compress.models.causal_lm import FAMILY as CAUSAL_LM
-from compress.models.encoder import Encoder
+from compress.models import read_facts
 from compress.stages.result import gate, write_result
+from compress.tasks.language_modeling.model import CausalLM
+from compress.tasks.sentence_embedding.model import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
     CompressError when the architecture has an operator that cannot be exported.
     """
     path = out / "model.onnx"
-    if read_facts(checkpoint).family == CAUSAL_LM:
-        export_decoder(config, load_causal_lm(checkpoint), splits, path)
+    if read_facts(checkpoint).task == "language_modeling":
+        export_decoder(config, CausalLM.open(checkpoint), splits, path)
         return
-    encoder = load_encoder(checkpoint)
+    encoder = Encoder.open(checkpoint)
     with attempt():
         _export(encoder, max(config.opset, LOWEST_OPSET) if config.fuse else config.opset, path)
     strip(path)

@@ -15,8 +15,8 @@ from compress.errors import GateError, ModelError
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_outputs
 from compress.graph.session import open_session
-from compress.models import Model
-from compress.models.causal_lm import CausalLM
+from compress.tasks import Model
+from compress.tasks.language_modeling.model import CausalLM
 
 EXAMPLES = 64
 PARITY = "ONNX equals torch"  # name of the gate

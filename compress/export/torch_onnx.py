@@ -13,8 +13,8 @@ from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
 from compress.export.sizes import fold_sizes
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
-from compress.models import load
 from compress.stages.result import gate, write_result
+from compress.tasks import load
 
 
 def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
-from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
+from compress.config.model import ModelConfig
 from compress.errors import ModelError
 from compress.sources import describe, fetch
 
@@ -37,7 +37,7 @@ _COMPANIONS = (
 class Facts:
     """What a checkpoint's config.json does not tell; lies beside it as compress.json."""
 
-    family: str
+    task: str  # what it is for: the name of a folder of compress.tasks
     source: str
     base_model: str
     license: str
@@ -51,15 +51,19 @@ class Facts:
 
 
 _FACTS = TypeAdapter(Facts)
+# Checkpoints that artifacts of earlier releases hold name their task so.
+_FORMER_TASKS = {
+    "encoder": "sentence_embedding",
+    "image_classifier": "image_classification",
+    "causal_lm": "language_modeling",
+}
 
 
-def fetch_published(
-    config: EncoderModel | ImageClassifierModel | CausalLMModel, family: str
-) -> tuple[Path, Facts]:
+def fetch_published(config: ModelConfig) -> tuple[Path, Facts]:
     """The folder that `config` names, and what is known of it; raises SourceError where it cannot be had."""
     described = describe(config.source, config.sha256)
     facts = Facts(
-        family=family,
+        task=config.task,
         source=config.source,
         base_model=config.base_model or config.source.partition(":")[2],
         license=config.license or described.get("license") or "unknown",
@@ -71,8 +75,12 @@ def read_facts(checkpoint: Path) -> Facts:
     """compress.json; raises ModelError where the folder is not a checkpoint of ours."""
     path = checkpoint / "compress.json"
     try:
-        return _FACTS.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        content = json.loads(path.read_bytes())
+        if "family" in content:
+            family = content.pop("family")
+            content["task"] = _FORMER_TASKS.get(family, family)
+        return _FACTS.validate_python(content)
+    except (OSError, ValueError, TypeError) as error:  # the last where it is no object
         raise ModelError(
             f"{checkpoint} is not a checkpoint",
             found=str(error).splitlines()[0],

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from compress.config.recover import Precision
 from compress.errors import ConfigError, DataError
-from compress.models import Model
-from compress.models.causal_lm import CONTEXT, CausalLM
 from compress.models.moments import Moments, observing, unseen
 from compress.models.walk import Walk
 from compress.prune.depth import Distances, answer_distances, output_distances
+from compress.tasks import Model
+from compress.tasks.language_modeling.model import CausalLM
+from compress.tasks.language_modeling.processor import CONTEXT
 from compress.training.precision import wants_bfloat16
 
 Readers = Sequence[Sequence[nn.Linear]]  # of every transformer layer, in order

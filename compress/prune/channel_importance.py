@@ -7,8 +7,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.config.prune import ChannelImportance
-from compress.models.image_classifier import ImageClassifier
 from compress.prune.calibration import LabelledImages, accumulate
+from compress.tasks.image_classification.model import ImageClassifier
 
 HESSIAN_IMAGES = 64  # one backward pass each
 _BATCH = 64

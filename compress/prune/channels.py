@@ -14,8 +14,6 @@ from torch import Tensor
 from compress.config.prune import ChannelPrune, ChannelScope
 from compress.data import load_images
 from compress.errors import ConfigError, ModelError
-from compress.models import load_image_classifier
-from compress.models.image_classifier import ImageClassifier
 from compress.prune.batch_norm import reestimate
 from compress.prune.calibration import LabelledImages
 from compress.prune.channel_importance import importance, prepare
@@ -26,6 +24,7 @@ from compress.prune.sparse import train_sparse
 from compress.prune.tracing import fresh_defaults, torch_pruning_errors
 from compress.schema.report import PruningSensitivity
 from compress.stages.result import write_result
+from compress.tasks.image_classification.model import ImageClassifier
 
 log = logging.getLogger(__name__)
 BISECTIONS = 12
@@ -40,7 +39,7 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     Raises ModelError for a net that torch-pruning cannot trace, ConfigError where a layer would be left
     without channels, and GateError where the checkpoint opened again computes something else.
     """
-    model, data = load_image_classifier(checkpoint), load_images(splits)
+    model, data = ImageClassifier.open(checkpoint), load_images(splits)
     if model.architecture is not None:
         raise ModelError(
             "an option of the configuration does not work on this kind of model",

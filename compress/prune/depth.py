@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.models import Model
 from compress.models.layers import Stack
 from compress.models.walk import Layered, Walk
+from compress.tasks import Model
 
 log = logging.getLogger(__name__)
 SHORTLIST = 6  # candidates of each round whose divergence is measured

@@ -5,7 +5,7 @@ import torch_pruning as tp
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
-from compress.models.image_classifier import ImageClassifier
+from compress.tasks.image_classification.model import ImageClassifier
 
 
 class Pruner(tp.pruner.BasePruner):  # type: ignore[misc]

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from compress.models import Model
+    from compress.tasks import Model
 
 MAX_ABS_DIFF = 1e-4  # of hidden states, or of logits
 GENERATED = 16  # tokens
@@ -29,6 +28,7 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
     Raises GateError when the outputs differ or stock transformers cannot load it.
     """
     import numpy as np
+    import torch
 
     from compress.errors import GateError
     from compress.models import read_check_inputs
@@ -37,10 +37,12 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
     inputs = read_check_inputs(checkpoint)
     if model.output_name == "logits" and "input_ids" in inputs:
         inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}  # no past, stock positions
-    auto, output, found = _stock_view(model, inputs)
+    with torch.no_grad():
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        auto, output, expected_output = model.stock_view(tensors)
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder) / "expected.npz"
-        np.savez(expected, expected=found.numpy(), **inputs)  # type: ignore[arg-type]
+        np.savez(expected, expected=expected_output.numpy(), **inputs)  # type: ignore[arg-type]
         command = [sys.executable, "-P", __file__, str(checkpoint), str(expected), auto, output]
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -58,22 +60,6 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
     )
 
 
-def _stock_view(model: "Model", inputs: "Mapping[str, np.ndarray]") -> tuple[str, str, "Tensor"]:
-    """The class of transformers that opens the checkpoint, which of its outputs to compare, and ours."""
-    import torch
-
-    from compress.models.causal_lm import CausalLM
-    from compress.models.encoder import Encoder
-
-    tensors = {name: torch.from_numpy(each) for name, each in inputs.items()}
-    with torch.no_grad():
-        if isinstance(model, Encoder):
-            return "AutoModel", "last_hidden_state", model.module.backbone(**tensors).last_hidden_state
-        if isinstance(model, CausalLM):
-            return "AutoModelForCausalLM", "logits", model.run(tensors)
-        return "AutoModelForImageClassification", "logits", model.run(tensors)
-
-
 def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tensor]") -> None:
     """Open `checkpoint` again, from its files alone, by this package, and note the gate in its
     stage.json.
@@ -83,8 +69,8 @@ def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tenso
     import torch
 
     from compress.errors import GateError
-    from compress.models import load
     from compress.stages.result import gate, write_result
+    from compress.tasks import load
 
     with torch.no_grad():
         expected, found = model.run(inputs), load(checkpoint).run(inputs)

@@ -8,8 +8,8 @@ import torch_pruning as tp
 from compress.config.prune import ChannelImportance, ChannelPrune
 from compress.config.recover import Fit
 from compress.data import ImageSplits
-from compress.models.image_classifier import ImageClassifier
 from compress.prune.tracing import fresh_defaults, torch_pruning_errors
+from compress.tasks.image_classification.model import ImageClassifier
 from compress.training.loop import History
 from compress.training.supervised import ClassifierTraining
 

@@ -11,7 +11,6 @@ import transformers
 from torch import nn
 
 from compress.errors import ModelError
-from compress.models.causal_lm import CausalLM
 from compress.models.checkpoint import copy_companions, read_json
 from compress.prune.vocabulary import (
     check_kind,
@@ -20,6 +19,7 @@ from compress.prune.vocabulary import (
     renumber_settings,
     rewrite_tokenizer,
 )
+from compress.tasks.language_modeling.model import CausalLM
 
 _SETTINGS = ("tokenizer_config.json", "generation_config.json")
 # Other forms of what tokenizer.json holds, which nothing renumbers; transformers writes those it needs anew.

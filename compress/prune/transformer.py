@@ -13,14 +13,15 @@ import torch
 from compress.config.prune import Scope, TransformerPrune, check_comparable
 from compress.data import load_images, load_texts
 from compress.errors import ConfigError, ModelError
-from compress.models import Model, load, read_check_inputs
-from compress.models.causal_lm import CausalLM
+from compress.models import read_check_inputs
 from compress.prune.calibration import Calibration, LabelledImages, Texts, Windows, calibration_windows
 from compress.prune.depth import drop_layers
 from compress.prune.reload import check_reload, check_reopened
 from compress.prune.tokens import bytes_per_token, cut_vocabulary
 from compress.prune.width import Cut, channels_of, heads_of, narrow
 from compress.stages.result import write_result
+from compress.tasks import Model, load
+from compress.tasks.language_modeling.model import CausalLM
 
 
 def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -> None:
@@ -102,7 +103,7 @@ def check(model: Model, config: TransformerPrune) -> None:
     elif config.vocabulary is not None:
         raise ConfigError(
             "prune.vocabulary cuts the vocabulary of language models",
-            found=model.facts.family,
+            found=model.facts.task,
             allowed="prune.vocabulary=null",
         )
 

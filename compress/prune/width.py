@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from compress.config.prune import Scope, TransformerPrune
-from compress.models import Model
 from compress.models.layers import Layer, Stack
 from compress.models.moments import Moments
 from compress.models.padding import note_width
@@ -23,6 +22,7 @@ from compress.prune.importance import IMPORTANCES, Columns, Score
 from compress.prune.least_squares import least_squares, refit
 from compress.prune.selection import best, cheapest_widths, removed, select_global
 from compress.prune.shares import rounded_width
+from compress.tasks import Model
 
 
 class Cut(Protocol):

@@ -16,9 +16,9 @@ from torch.nn.functional import kl_div
 from compress.data import Splits
 from compress.errors import GateError
 from compress.graph.decoder import Decoder
-from compress.models.causal_lm import CausalLM
 from compress.stages.result import gate, write_result
 from compress.system.memory import give_back
+from compress.tasks.language_modeling.model import CausalLM
 
 log = logging.getLogger(__name__)
 EVERY = 4  # tokens of which what the head makes is compared: its outputs are tens of thousands each

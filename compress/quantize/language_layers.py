@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from compress.errors import ConfigError
-from compress.models.causal_lm import CausalLM
 from compress.quantize.blocks import SIZES
 from compress.quantize.coverage import matching
+from compress.tasks.language_modeling.model import CausalLM
 
 HEAD = "lm_head"
 EMBEDDING = "embed_tokens"

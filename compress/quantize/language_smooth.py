@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from compress.config.quantize import Int8Smooth, WeightType
 from compress.data import load_texts
-from compress.models import load_causal_lm
-from compress.models.causal_lm import CausalLM
 from compress.models.walk import SharedInput, Walk
 from compress.quantize import coverage
 from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph, computing
@@ -48,6 +46,7 @@ from compress.quantize.smoothing import factors
 from compress.schema.report import SmoothedLayers
 from compress.stages.result import write_result
 from compress.system.memory import give_back
+from compress.tasks.language_modeling.model import CausalLM
 
 ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 COMPARED_WINDOWS = 4  # on which alphas are compared
@@ -126,7 +125,7 @@ def _prepare(
     config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path
 ) -> tuple[BlockGraph, Prepared]:
     """The graph smoothed, with blocks where they are better, and what is to be known of the model."""
-    model, texts = load_causal_lm(checkpoint), load_texts(splits)
+    model, texts = CausalLM.open(checkpoint), load_texts(splits)
     kernel, names = resolve(cpu_flags, WeightType.auto, None), chosen_layers(model, config.exclude)
     opened = BlockGraph(graph)
     weights = weights_of(model)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from compress.config.quantize import Clip, Rounding
-from compress.models.causal_lm import CausalLM
 from compress.models.walk import SharedInput, Walk
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.fidelity import EVERY
@@ -18,6 +17,7 @@ from compress.quantize.gptq import gptq
 from compress.quantize.language_layers import HEAD, embedding_of, is_tied
 from compress.quantize.sqnr import sqnr_db
 from compress.schema.report import LayerError
+from compress.tasks.language_modeling.model import CausalLM
 
 _LOOKED_AT = 2  # windows for the error of each layer
 

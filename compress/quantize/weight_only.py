@@ -13,8 +13,6 @@ from torch import Tensor
 from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
 from compress.errors import GateError
-from compress.models import load_causal_lm
-from compress.models.causal_lm import CausalLM
 from compress.quantize import coverage, sqnr
 from compress.quantize.bit_choice import bits_of, choose_bits
 from compress.quantize.block_graph import BlockGraph, Product, computing
@@ -33,6 +31,7 @@ from compress.quantize.layerwise import Recipe, Rounded, round_layers
 from compress.schema.report import BitChoice, LayerError, WeightBlocks
 from compress.stages.result import write_result
 from compress.system.memory import give_back
+from compress.tasks.language_modeling.model import CausalLM
 
 _WINDOWS = 2  # of the calibration split, where rounding does not look at the inputs: for the layers' errors
 
@@ -77,7 +76,7 @@ def _round(
     config: Int8Blocks | MixedBlocks, graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> Prepared:
     """Round the layers and write the graph."""
-    model, texts = load_causal_lm(checkpoint), load_texts(splits)
+    model, texts = CausalLM.open(checkpoint), load_texts(splits)
     names = chosen_layers(model, config.exclude)
     check_block_size(model, names, config.block_size)
     opened = BlockGraph(graph)

@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 from compress.config.model import ImageClassifierModel
 from compress.config.recover import Supervised
 from compress.data import ImageSplits, load_images
-from compress.models import load_image_classifier
 from compress.models.checkpoint import Facts
-from compress.models.image_classifier import FAMILY, ImageClassifier, build, import_image_classifier
+from compress.tasks.image_classification.model import ImageClassifier, build, import_image_classifier
 from compress.training.supervised import ClassifierTraining, write_history
 
 
@@ -42,13 +41,16 @@ def fit_baseline(
     teacher = None
     if config.teacher:
         import_image_classifier(ImageClassifierModel(source=config.teacher), scratch)
-        teacher = load_image_classifier(scratch)
+        teacher = ImageClassifier.open(scratch)
     model = ImageClassifier(
         net,
         described,
         preprocessing_of(data),
         Facts(
-            family=FAMILY, source=facts["source"], base_model=facts["base_model"], license=facts["license"]
+            task="image_classification",
+            source=facts["source"],
+            base_model=facts["base_model"],
+            license=facts["license"],
         ),
         [],
     )

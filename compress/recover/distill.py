@@ -20,8 +20,8 @@ from torch.nn.functional import cosine_similarity
 from compress.config.recover import Distill
 from compress.data import load_texts
 from compress.errors import DataError
-from compress.models import load_encoder
-from compress.models.encoder import Encoder
+from compress.tasks.base import tensors
+from compress.tasks.sentence_embedding.model import Encoder
 from compress.training.distillation import Distillation
 from compress.training.precision import wants_bfloat16
 
@@ -38,7 +38,7 @@ def recover(
     data = load_texts(splits)
     # The backward pass of the fused attention takes half of a step on a CPU; plain products do not.
     student, teacher = (
-        load_encoder(folder, attention="eager") for folder in (student_folder, teacher_folder)
+        Encoder.open(folder, attention="eager") for folder in (student_folder, teacher_folder)
     )
     trainer = EncoderDistillation(config, student, teacher, data.train.texts, data.select.texts)
     history = trainer.run(scratch)
@@ -88,9 +88,8 @@ class EncoderDistillation(Distillation):
         teacher.module.to(self.dtype)
         if not train:
             raise DataError("the train split is empty", next="set data.train=0 for all there is")
-        length = min(config.max_length, student.max_length)
-        encode = student.tokenizer(list(train), truncation=True, max_length=length, verbose=False)
-        self.ids: list[list[int]] = encode["input_ids"]
+        length = min(config.max_length, student.processor.max_length)
+        self.ids = student.processor.tokenizer.encode(train, length)
         depth = len(teacher.stack.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
         self.select = list(student.batches(select, 64))
@@ -111,8 +110,8 @@ class EncoderDistillation(Distillation):
         return bucketed([len(ids) for ids in self.ids], self.config.batch_tokens, seed)
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
-        batch = self.student.tokenizer.pad({"input_ids": [self.ids[i] for i in rows]}, return_tensors="pt")
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        ids, mask = self.student.processor.tokenizer.padded([self.ids[i] for i in rows])
+        inputs = tensors({"input_ids": ids, "attention_mask": mask})
         seen = self._study(inputs)
         taught = self._teach(inputs) if self._unknown(rows) else None
         if taught is not None:

@@ -19,9 +19,8 @@ from torch import Tensor
 from compress.config.recover import DistillLogits
 from compress.data import load_texts
 from compress.errors import ConfigError, DataError
-from compress.models import load_causal_lm
-from compress.models.causal_lm import CausalLM
 from compress.system.malloc import keep_freed_memory
+from compress.tasks.language_modeling.model import CausalLM
 from compress.training.distillation import Distillation
 from compress.training.precision import wants_bfloat16
 
@@ -38,8 +37,8 @@ def recover(
     """
     data = load_texts(splits)
     # The backward pass of the fused attention takes longer on a CPU than that of plain products.
-    student = load_causal_lm(student_folder, attention="eager")
-    teacher = load_causal_lm(teacher_folder)
+    student = CausalLM.open(student_folder, attention="eager")
+    teacher = CausalLM.open(teacher_folder)
     trainer = LogitsDistillation(config, student, teacher, data.train.texts, data.select.texts, scratch)
     history = trainer.run(scratch)
     trainer.write(student, out, select_loss=history.select)

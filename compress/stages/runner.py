@@ -28,6 +28,8 @@ class Road:
     console: Console
     dry_run: bool = False
     stages: list[Stage] = field(default_factory=list)
+    # Modules that stages reach by the name of the run's task, which their imports do not tell.
+    of_task: tuple[str, ...] = ()
     point: str = ""  # its number where several print at the same time
 
     def stage(
@@ -51,7 +53,7 @@ class Road:
         """
         if skips(config):
             return inputs[0]
-        roots = {function.__module__, module_of(config) or function.__module__}
+        roots = {function.__module__, module_of(config) or function.__module__, *self.of_task}
         key = {
             "config": [type(config).__name__, dataclasses.asdict(config)],
             "inputs": [entry.digest for entry in inputs],

@@ -1,35 +1,51 @@
 """What models are for, a folder each: `compress/tasks/<name>/`.
 
-Tasks are named as in a checkpoint's compress.json and imported when one is needed, so that nothing else loads
-them and a stage's code version holds the task of its own model alone.
+A task's folder is imported when a checkpoint of it is opened, so that nothing else loads it, and so that the
+version of a stage's code holds the task of its own model alone.
 """
+
+from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from compress import sources
 from compress.errors import ModelError, did_you_mean
-from compress.models.checkpoint import read_facts
-from compress.tasks.base import Feeds, Processor
+from compress.models.checkpoint import read_facts, shipped_files
+from compress.registry import implementation
+from compress.stages.result import write_result
+from compress.tasks.base import Feeds, Model, Processor
 
-__all__ = ["TASKS", "Feeds", "Processor", "open_processor", "task_of"]
+if TYPE_CHECKING:
+    from compress.config.model import ModelConfig
+
+__all__ = [
+    "TASKS",
+    "Feeds",
+    "Model",
+    "Processor",
+    "identity",
+    "import_model",
+    "load",
+    "modules",
+    "open_processor",
+    "task_of",
+]
 
 TASKS = ("sentence_embedding", "image_classification", "language_modeling")
-# Names in checkpoints of earlier releases.
-_FORMER = {
-    "encoder": "sentence_embedding",
-    "image_classifier": "image_classification",
-    "causal_lm": "language_modeling",
-}
+
+
+def modules(task: str) -> tuple[str, ...]:
+    """Names of the modules that stages of any kind reach by a checkpoint's task."""
+    return tuple(f"{__name__}.{task}.{part}" for part in ("model", "processor"))
 
 
 def task_of(checkpoint: Path) -> str:
     """Name of the task of a checkpoint; raises ModelError where it is none of ours."""
-    family = read_facts(checkpoint).family
-    name = _FORMER.get(family, family)
+    name = read_facts(checkpoint).task
     if name not in TASKS:
-        raise ModelError(
-            f"{checkpoint} is of an unknown family", found=name, allowed=did_you_mean(name, TASKS)
-        )
+        raise ModelError(f"{checkpoint} is of an unknown task", found=name, allowed=did_you_mean(name, TASKS))
     return name
 
 
@@ -38,6 +54,29 @@ def open_processor(checkpoint: Path) -> Processor:
 
     Raises ModelError where a file that it needs is missing or damaged.
     """
-    module = import_module(f"compress.tasks.{task_of(checkpoint)}.processor")
-    processor: Processor = module.open_processor(checkpoint)
+    processor: Processor = _part(checkpoint, "processor").open_processor(checkpoint)
     return processor
+
+
+def load(checkpoint: Path, attention: str = "sdpa") -> Model:
+    """Open a checkpoint written by a stage; raises ModelError when it is not intact.
+
+    `attention` is transformers' attn_implementation: sdpa, or eager for plain products.
+    """
+    model: Model = _part(checkpoint, "model").open_model(checkpoint, attention)
+    return model
+
+
+def import_model(config: ModelConfig, out: Path) -> None:
+    """Fetch the model that `config` names and write it as a checkpoint; raises ModelError, SourceError."""
+    implementation(config)(config, out)
+    write_result(out, ships=shipped_files(out))
+
+
+def identity(config: ModelConfig) -> str:
+    """Digest of what `import_model` would fetch; nothing is downloaded for a pinned source."""
+    return sources.identity(config.source, config.sha256)
+
+
+def _part(checkpoint: Path, name: str) -> Any:
+    return import_module(f"{__name__}.{task_of(checkpoint)}.{name}")

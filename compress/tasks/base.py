@@ -1,12 +1,21 @@
 """What a task gives to the stages. A task is what a model is for; its folder holds all that depends on it."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from compress.errors import ConfigError
 from compress.schema.workload import Workload
+
+if TYPE_CHECKING:  # torch takes seconds: not before a model has to be opened
+    from torch import Tensor, nn
+
+    from compress.models.checkpoint import Facts
+    from compress.models.layers import Stack
 
 Feeds = dict[str, np.ndarray]  # name of a graph's input -> array, whose first axis is the batch
 
@@ -29,6 +38,52 @@ class Processor(Protocol):
 
     def workload(self, examples: Any, workload: Workload) -> Feeds:
         """Inputs of exactly this batch and size, made of real examples; raises what `check` raises."""
+
+
+def tensors(feeds: Feeds) -> dict[str, Tensor]:
+    """The same numbers for torch."""
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in feeds.items()}
+
+
+class Model(Protocol):
+    """A checkpoint's module with its weights. It reads what its task's processor gives, as tensors."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def facts(self) -> Facts: ...
+
+    @property
+    def input_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def output_name(self) -> str: ...
+
+    def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
+        """Inputs of at most `size` examples each; their order may be another."""
+
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the module gives for these inputs: (batch, ...)."""
+
+    def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
+        """The class of transformers that opens a saved checkpoint, the name of its output that a reload is
+        compared by, and this model's value of it."""
+
+    def example(self) -> Any:
+        """A small input for tracing the module."""
+
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Kind -> width of each layer."""
+
+    @property
+    def stack(self) -> Stack:
+        """The module's transformer layers; raises ModelError where it has none."""
+
+    def save(self, folder: Path, facts: Facts) -> None:
+        """Write a checkpoint that `load` opens."""
 
 
 def refuse_cache(workload: Workload) -> None:

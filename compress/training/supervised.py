@@ -11,9 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.config.recover import Fit, Optimizer, Precision
 from compress.data import ImageSplits
-from compress.models.image_classifier import ImageClassifier
 from compress.stages.result import write_result
 from compress.system.malloc import keep_freed_memory
+from compress.tasks.image_classification.model import ImageClassifier
 from compress.training.augment import augment
 from compress.training.distillation import distillation
 from compress.training.loop import History, Plan, Trainer

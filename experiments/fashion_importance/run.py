@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from compress import models
+from compress import tasks
 from compress.config.compose import load_config
 from compress.config.prune import ChannelImportance, ChannelPrune, ChannelScope
 from compress.data import load_images, open_splits
 from compress.prune import prune
+from compress.tasks.image_classification.model import ImageClassifier
 
 HERE = Path(__file__).parent
 SHARES = (0.75, 0.5, 0.25)
@@ -30,7 +31,7 @@ def main() -> None:
     assert isinstance(config.prune, ChannelPrune)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        models.import_model(config.model, made(folder / "dense"))
+        tasks.import_model(config.model, made(folder / "dense"))
         open_splits(config.data, folder / "splits")
         test = load_images(folder / "splits").test
         dense = answers(folder / "dense", test.images)
@@ -59,7 +60,7 @@ def made(folder: Path) -> Path:
 
 @torch.no_grad()
 def answers(checkpoint: Path, images: np.ndarray) -> np.ndarray:
-    model = models.load_image_classifier(checkpoint)
+    model = ImageClassifier.open(checkpoint)
     return np.concatenate([model.run(batch).argmax(1).numpy() for batch in model.batches(images, 250)])
 
 

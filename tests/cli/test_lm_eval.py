@@ -21,7 +21,7 @@ from compress.config.export import GenaiExport
 from compress.config.model import CausalLMModel
 from compress.errors import ArtifactError, ConfigError, DataError
 from compress.export import export, plain
-from compress.models import import_model
+from compress.tasks import import_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of lm-eval and of what it imports
 CONTEXT = 256

@@ -19,8 +19,8 @@ from compress.evaluate.generation import repeated, shared_prefix
 from compress.evaluate.language_quality import compare, likelihoods
 from compress.evaluate.statistics import mean_interval, paired_ratio_drop, ratio_interval
 from compress.evaluate.windows import Row, Window, read_row
-from compress.models import load_causal_lm
 from compress.prune.tokens import cut_vocabulary
+from compress.tasks.language_modeling.model import CausalLM
 
 CONFIG = LanguageModeling(context=48, stride=48, prompts=3, prompt_tokens=8, new_tokens=10, resamples=200)
 
@@ -198,7 +198,7 @@ def fewer(checkpoint, models, graphs, tmp_path):
     """The dense model with only the tokens that some text needs: folder of its graph, and checkpoint."""
 
     def make(texts, target):
-        model = load_causal_lm(checkpoint)
+        model = CausalLM.open(checkpoint)
         folder = tmp_path / "fewer"
         folder.mkdir()
         kept = cut_vocabulary(model, texts, target, folder / "tokenizer")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import models
+from compress import tasks
 from compress.config.prune import TransformerPrune
 from compress.export.attempt import attempt
 from compress.export.fuse import _use_standard_attention, fuse
@@ -48,7 +48,7 @@ def check_equal(encoder, plain, fused, texts):
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
 def test_attention_becomes_one_operator(name, checkpoints, splits, tmp_path):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     plain, fused, blocks = plain_and_fused(encoder, tmp_path)
     assert blocks == 2
     check_equal(encoder, plain, fused, splits.test.texts)
@@ -63,7 +63,7 @@ def test_attention_becomes_one_operator(name, checkpoints, splits, tmp_path):
 
 
 def test_mpnet_is_left_right_where_the_pattern_is_not_found(checkpoints, splits, tmp_path):
-    encoder = models.load(checkpoints["mpnet"])
+    encoder = tasks.load(checkpoints["mpnet"])
     plain, fused, blocks = plain_and_fused(encoder, tmp_path)
     assert blocks == 0
     check_equal(encoder, plain, fused, splits.test.texts)
@@ -76,7 +76,7 @@ def test_mpnet_is_left_right_where_the_pattern_is_not_found(checkpoints, splits,
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
 def test_after_pruning_of_heads(name, gone, checkpoints, splits, tmp_path):
     """The inner size is no longer the hidden size, and may differ between layers."""
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     cut = heads_of(encoder.stack, TransformerPrune())
     for index, heads in enumerate(gone):
         apply(cut, encoder.stack, index, torch.tensor([i for i in range(4) if i not in heads]), {}, 0.01)
@@ -93,7 +93,7 @@ def test_after_pruning_of_heads(name, gone, checkpoints, splits, tmp_path):
 
 
 def test_eager_attention_stays_right_too(checkpoints, splits, tmp_path):
-    encoder = models.load(checkpoints["bert"], attention="eager")
+    encoder = tasks.load(checkpoints["bert"], attention="eager")
     plain, fused, _ = plain_and_fused(encoder, tmp_path)
     check_equal(encoder, plain, fused, splits.test.texts)
 

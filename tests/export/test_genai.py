@@ -12,8 +12,8 @@ from compress.config.export import GenaiExport, OptimumExport
 from compress.errors import GateError, ModelError
 from compress.export import export, plain
 from compress.graph.decoder import Decoder
-from compress.models import load_causal_lm
 from compress.stages.result import read_result
+from compress.tasks.language_modeling.model import CausalLM
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 
@@ -85,7 +85,7 @@ def test_genai_config_names_what_the_graph_takes(language_checkpoints, splits_fo
     }
     inputs = {each.name for each in onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.input}
     assert {name for name in described["inputs"].values() if "%d" not in name} <= inputs
-    model = load_causal_lm(language_checkpoints["qwen3"])
+    model = CausalLM.open(language_checkpoints["qwen3"])
     assert described["num_key_value_heads"] == model.kv_heads
     assert OptimumExport().fuse
     assert not plain(GenaiExport()).fuse

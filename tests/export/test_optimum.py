@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from compress import models
+from compress import tasks
 from compress.config.export import OptimumExport
 from compress.config.prune import Keep, TransformerPrune
 from compress.errors import CompressError, GateError
@@ -38,7 +38,7 @@ def opset(path):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, splits, splits_folder, tmp_path):
     export(OptimumExport(fuse=False), checkpoints[name], splits_folder, tmp_path)
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     for texts in (splits.test.texts[:1], splits.test.texts[:9], ["river"], ["the river " * 100]):
         np.testing.assert_allclose(*run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
     numbers = read_result(tmp_path).gates[0].numbers
@@ -75,7 +75,7 @@ def test_the_baseline_is_not_rewritten():
 
 @pytest.mark.parametrize("fuse", [True, False])
 def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     chosen = TransformerPrune(keep=Keep(heads=0.5, ffn=0.5), round_to=8)
     data = texts_of(encoder, splits.calibration.texts)
     drop(data, 0.5)
@@ -120,7 +120,7 @@ def test_each_limit_counts(limits, checkpoints, splits_folder, tmp_path, monkeyp
 def test_parity_is_of_the_worst_text(checkpoints, splits, splits_folder, tmp_path):
     export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
     shift_a_weight(tmp_path / "model.onnx")
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     texts = splits.calibration.texts[:20]
     told = parity(encoder, tmp_path / "model.onnx", texts)
     found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts))
@@ -145,7 +145,7 @@ def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, 
 def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(GateError, match=r"cannot load the exported graph\n  found: .*\n  next"):
-        parity(models.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
+        parity(tasks.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
 
 
 def test_an_operator_that_cannot_be_exported(checkpoints, splits_folder, tmp_path, monkeypatch):

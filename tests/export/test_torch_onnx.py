@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
-from compress import models
+from compress import tasks
 from compress.config.export import TorchExport
 from compress.errors import CompressError, GateError
 from compress.export import export, plain
@@ -21,7 +21,7 @@ def test_it_computes_what_torch_computes(
 ):
     export(TorchExport(), image_checkpoints[name], image_splits_folder, tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    model = models.load(image_checkpoints[name])
+    model = tasks.load(image_checkpoints[name])
     for count in (1, 7):  # the batch is open
         inputs = model.inputs(image_splits.test.images[:count])
         (found,) = session.run(["logits"], {"pixel_values": inputs["pixel_values"].numpy()})

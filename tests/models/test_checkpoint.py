@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from compress import models
+from compress import tasks
 from compress.config.model import EncoderModel
 from compress.errors import ModelError
 from compress.models.checkpoint import Facts, check_weights, copy_companions, read_facts, write_facts
 
-FACTS = Facts(family="encoder", source="path:x", base_model="x", license="mit")
+FACTS = Facts(task="sentence_embedding", source="path:x", base_model="x", license="mit")
 
 
 class Malicious:
@@ -37,15 +37,31 @@ def test_a_folder_without_our_facts_is_no_checkpoint(content, tmp_path):
     if content is not None:
         (tmp_path / "compress.json").write_text(content)
     with pytest.raises(ModelError, match=r"not a checkpoint\n  found.*\n  allowed.*\n  next"):
-        models.load(tmp_path)
+        tasks.load(tmp_path)
 
 
-def test_a_family_of_another_release(tmp_path):
+@pytest.mark.parametrize("key", ["task", "family"])
+def test_a_task_of_another_release(key, tmp_path):
     (tmp_path / "compress.json").write_text(
-        json.dumps({"family": "encode", "source": "", "base_model": "", "license": ""})
+        json.dumps({key: "sentence_embeddings", "source": "", "base_model": "", "license": ""})
     )
-    with pytest.raises(ModelError, match="did you mean 'encoder'"):
-        models.load(tmp_path)
+    with pytest.raises(ModelError, match="did you mean 'sentence_embedding'"):
+        tasks.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [
+        ("encoder", "sentence_embedding"),
+        ("image_classifier", "image_classification"),
+        ("causal_lm", "language_modeling"),
+    ],
+)
+def test_checkpoints_of_earlier_releases_name_their_task(family, task, tmp_path):
+    content = {"family": family, "source": "", "base_model": "", "license": "", "kept_layers": [0, 2]}
+    (tmp_path / "compress.json").write_text(json.dumps(content))
+    assert tasks.task_of(tmp_path) == task
+    assert read_facts(tmp_path).kept_layers == (0, 2)
 
 
 def test_only_companions_are_copied(published, copy_of, tmp_path):
@@ -70,7 +86,7 @@ def test_a_pickle_is_refused_and_never_opened(published, copy_of, tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Malicious(trap)))
     with pytest.raises(ModelError, match=r"pytorch_model\.bin.*\n  allowed: model\.safetensors\n  next"):
-        models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
+        tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
     assert not trap.exists()
     pickle.loads((folder / "pytorch_model.bin").read_bytes())
     assert trap.exists()  # the trap works
@@ -79,7 +95,7 @@ def test_a_pickle_is_refused_and_never_opened(published, copy_of, tmp_path):
 def test_a_pickle_beside_safetensors_is_left_alone(published, copy_of, tmp_path):
     folder, trap = copy_of(published["bert"]), tmp_path / "trapped"
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Malicious(trap)))
-    models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
+    tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
     assert not trap.exists()
     assert not (tmp_path / "out" / "pytorch_model.bin").exists()
 
@@ -97,7 +113,7 @@ def test_no_config(published, copy_of, tmp_path):
     with pytest.raises(
         ModelError, match=r"no model in .*\n  found: .*model\.safetensors.*\n  allowed: .*config"
     ):
-        models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
+        tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("size", [0, 5, 300, -1])
@@ -106,7 +122,7 @@ def test_truncated_weights(size, published, copy_of, tmp_path):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ModelError, match=r"model\.safetensors is damaged.*\n  found: .*bytes.*\n  next"):
-        models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
+        tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -116,14 +132,14 @@ def test_numbers_that_are_not_finite(value, published, copy_of, tmp_path):
     weights["encoder.layer.1.output.dense.bias"][3] = value
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"not finite\n  found: .*layer\.1\.output\.dense\.bias\n  next"):
-        models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
+        tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
 
 
 def test_half_precision_weights_become_float32(published, copy_of, tmp_path):
     folder = copy_of(published["bert"])
     weights = {k: v.half() for k, v in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
+    tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
     assert all(torch.equal(stored[name], tensor.float()) for name, tensor in weights.items())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import models
+from compress import tasks
 from compress.config.prune import Keep, TransformerPrune
 from compress.errors import ModelError
 from tests.prune.cuts import cut_heads, texts_of
@@ -20,7 +20,7 @@ def images():
 @pytest.fixture(params=["bert", "distilbert", "vit"])
 def opened(request, checkpoints, image_checkpoints, splits):
     """A model and something to run it on."""
-    model = models.load(ChainMap(checkpoints, image_checkpoints)[request.param])
+    model = tasks.load(ChainMap(checkpoints, image_checkpoints)[request.param])
     examples = images() if request.param == "vit" else splits.test.texts[:6]
     return model, next(model.batches(examples, 6))
 
@@ -33,7 +33,7 @@ def outputs(opened):
 
 def test_widths(opened):
     model, _ = opened
-    ffn = 32 if model.facts.family == "image_classifier" else 64
+    ffn = 32 if model.facts.task == "image_classification" else 64
     assert model.widths() == model.stack.widths() == {"ffn": (ffn, ffn), "heads": (4, 4)}
 
 
@@ -53,7 +53,7 @@ def test_a_dropped_layer_is_dropped_from_the_config(opened, tmp_path):
     model.stack.drop_layer(0)
     (tmp_path / "small").mkdir()
     model.save(tmp_path / "small", model.facts)
-    small = models.load(tmp_path / "small")
+    small = tasks.load(tmp_path / "small")
     assert len(small.stack.layers()) == 1
     assert torch.equal(outputs((small, opened[1])), expected)
 
@@ -66,19 +66,19 @@ def test_heads_pruned_twice_keep_their_first_numbers(opened):
 
 
 def test_pruned_heads_follow_their_layer_when_another_is_dropped(checkpoints, splits, tmp_path):
-    encoder, texts = models.load(checkpoints["bert"]), splits.test.texts[:6]
+    encoder, texts = tasks.load(checkpoints["bert"]), splits.test.texts[:6]
     cut_heads(texts_of(encoder, texts), TransformerPrune(keep=Keep(heads=0.5)))
     of_second = encoder.stack.config.pruned_heads[1]
     encoder.stack.drop_layer(0)
     assert encoder.stack.config.pruned_heads == {0: of_second}
     encoder.save(tmp_path / "small", encoder.facts)
-    small, inputs = models.load(tmp_path / "small"), encoder.tokenize(texts)
+    small, inputs = tasks.load(tmp_path / "small"), encoder.tokenize(texts)
     torch.testing.assert_close(outputs((small, inputs)), outputs((encoder, inputs)), atol=1e-6, rtol=0)
 
 
 def test_a_net_that_is_no_transformer_has_no_stack(image_checkpoints):
     with pytest.raises(ModelError, match=r"image_nets:resnet, a net without.*\n.*\n  next: +prune=channels"):
-        _ = models.load(image_checkpoints["resnet"]).stack
+        _ = tasks.load(image_checkpoints["resnet"]).stack
 
 
 # ---------------------------------------------------------------- the table
@@ -90,7 +90,7 @@ LANGUAGE = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi
 @pytest.fixture(params=NAMES + LANGUAGE)
 def seen(request, checkpoints, image_checkpoints, language_checkpoints, splits):
     """A model and what each of its modules last read and gave."""
-    model = models.load(ChainMap(checkpoints, image_checkpoints, language_checkpoints)[request.param])
+    model = tasks.load(ChainMap(checkpoints, image_checkpoints, language_checkpoints)[request.param])
     examples = images() if request.param == "vit" else splits.test.texts[:6]
     read, given = {}, {}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import models
+from compress import tasks
 from compress.models.moments import Moments
 from tests.prune.cuts import images_of, moments_of, texts_of
 
@@ -26,7 +26,7 @@ def tokens_into(encoder, modules, texts):
 
 @pytest.mark.parametrize("name", ["bert", "distilbert", "mpnet"])
 def test_equal_numpy_over_real_tokens_at_any_batch_size(name, checkpoints, splits):
-    encoder, texts = models.load(checkpoints[name]), splits.calibration.texts[:20]
+    encoder, texts = tasks.load(checkpoints[name]), splits.calibration.texts[:20]
     modules = [
         part
         for layer in encoder.stack.layers()
@@ -42,7 +42,7 @@ def test_equal_numpy_over_real_tokens_at_any_batch_size(name, checkpoints, split
 
 
 def test_of_images_every_token_is_real(image_checkpoints, image_splits):
-    model, split = models.load(image_checkpoints["vit"]), image_splits.calibration
+    model, split = tasks.load(image_checkpoints["vit"]), image_splits.calibration
     module, seen = model.stack.layers()[0].ffn_out, []
     handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().double().numpy()))
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_of_images_every_token_is_real(image_checkpoints, image_splits):
 
 
 def test_no_hook_and_no_gradient_stays(checkpoints, splits):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     module = encoder.stack.layers()[0].ffn_out
     moments_of(texts_of(encoder, splits.calibration.texts[:4], 2), [module])
     assert not module._forward_pre_hooks
@@ -64,7 +64,7 @@ def test_no_hook_and_no_gradient_stays(checkpoints, splits):
 
 
 def test_hooks_go_when_the_model_fails(checkpoints):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     module = encoder.stack.layers()[0].ffn_out
     with pytest.raises(TypeError):
         moments_of(texts_of(encoder, [3], 2), [module])

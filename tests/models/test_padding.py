@@ -8,8 +8,9 @@ import transformers
 
 from compress.config.model import CausalLMModel
 from compress.errors import ModelError
-from compress.models import import_model, load_causal_lm
 from compress.models.padding import cut_padding, padded
+from compress.tasks import import_model
+from compress.tasks.language_modeling.model import CausalLM
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
@@ -18,7 +19,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 def ragged(language_checkpoints, copy_of, request):
     """A model of two layers, 24 and 40 channels of 64, of which the others are left out."""
     folder = language_checkpoints[request.param]
-    model = load_causal_lm(with_biases(folder, copy_of(folder)) if request.param == "mistral" else folder)
+    model = CausalLM.open(with_biases(folder, copy_of(folder)) if request.param == "mistral" else folder)
     with torch.no_grad():
         for layer, width in zip(model.module.model.layers, (24, 40), strict=True):
             layer.mlp.down_proj.weight[:, width:] = 0
@@ -63,7 +64,7 @@ def test_stock_transformers_opens_what_was_saved(ragged, tmp_path):
     (tmp_path / "compress.json").unlink()
     again.mkdir()
     import_model(CausalLMModel(source=f"path:{tmp_path}"), again)
-    opened = load_causal_lm(again)
+    opened = CausalLM.open(again)
     assert opened.widths()["ffn"] == (24, 40)
     assert getattr(opened.module.model.layers[0].mlp, "intermediate_size", 24) == 24
     assert opened.parameters() == model.parameters() < sum(p.numel() for p in stock.parameters())
@@ -88,7 +89,7 @@ def test_padding_gets_no_gradient(ragged, tmp_path):
 
 def test_layers_of_one_width_are_left_alone(language_checkpoints):
     assert "ffn_widths" not in json.loads((language_checkpoints["llama"] / "config.json").read_text())
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     found = padded(model.module, model.stack)
     assert all(torch.equal(value, found[name]) for name, value in model.module.state_dict().items())
 
@@ -106,4 +107,4 @@ def test_layers_of_one_width_are_left_alone(language_checkpoints):
 )
 def test_widths_that_do_not_fit_the_weights(widths, said, language_checkpoints):
     with pytest.raises(ModelError, match=said):
-        cut_padding(load_causal_lm(language_checkpoints["llama"]).stack, widths)
+        cut_padding(CausalLM.open(language_checkpoints["llama"]).stack, widths)

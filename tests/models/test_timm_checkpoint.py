@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from compress import models
+from compress import tasks
 from compress.config.model import ImageClassifierModel
 from compress.errors import ModelError
 from compress.models import image_nets, timm_checkpoint
+from compress.tasks.image_classification.model import build
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"widths": [4, 8], "blocks": 1}
@@ -76,8 +77,8 @@ def folder(tmp_path):
 
 def imported(folder, out, **settings):
     out.mkdir(exist_ok=True)
-    models.import_model(ImageClassifierModel(source=f"path:{folder}", **settings), out)
-    return models.load(out)
+    tasks.import_model(ImageClassifierModel(source=f"path:{folder}", **settings), out)
+    return tasks.load(out)
 
 
 def test_a_folder_of_timm_needs_no_builder(folder, tmp_path, timm):
@@ -165,7 +166,7 @@ def test_torch_and_torchvision_of_different_builds(monkeypatch):
     broken.resnet18 = fail
     monkeypatch.setitem(sys.modules, "broken_torchvision", broken)
     with pytest.raises(ModelError, match=r"next: +torch and torchvision are of different builds"):
-        models.image_classifier.build("broken_torchvision:resnet18", {})
+        build("broken_torchvision:resnet18", {})
 
 
 def test_the_base_is_imported_without_the_extra():
@@ -173,7 +174,8 @@ def test_the_base_is_imported_without_the_extra():
     script = (
         "import sys\nfor name in ('timm', 'torchvision', 'pyarrow'): sys.modules[name] = None\n"
         "import compress.cli, compress.data\n"
-        "from compress.models import image_classifier, timm_checkpoint\nprint('fine')"
+        "from compress.models import timm_checkpoint\n"
+        "from compress.tasks.image_classification import model\nprint('fine')"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr

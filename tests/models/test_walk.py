@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from compress.models import load_causal_lm
 from compress.models.walk import Walk
+from compress.tasks.language_modeling.model import CausalLM
 
 NAMES = ("llama", "qwen2", "gemma3_text", "smollm3", "phi3")
 
@@ -12,7 +12,7 @@ NAMES = ("llama", "qwen2", "gemma3_text", "smollm3", "phi3")
 @pytest.fixture(params=NAMES)
 def opened(request, language_checkpoints, splits):
     """A model and six windows of 24 tokens."""
-    model = load_causal_lm(language_checkpoints[request.param])
+    model = CausalLM.open(language_checkpoints[request.param])
     return model, model.windows(splits.calibration.texts, 24)[:6]
 
 
@@ -29,7 +29,7 @@ def test_states_and_logits_are_those_of_the_whole_model(opened):
 
 
 def test_a_cap_on_the_logits_is_kept(language_checkpoints):
-    model = load_causal_lm(language_checkpoints["gemma3_text"])
+    model = CausalLM.open(language_checkpoints["gemma3_text"])
     model.config.final_logit_softcapping = 0.5
     windows = torch.arange(5, 17).view(1, 12)
     walk = Walk(model, windows)

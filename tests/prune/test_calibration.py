@@ -2,13 +2,13 @@
 
 import torch
 
-from compress import models
+from compress import tasks
 from compress.prune.calibration import accumulate, contrastive_loss
 from tests.prune.cuts import images_of
 
 
 def test_gradients_of_the_labels(image_checkpoints, image_splits):
-    model, split = models.load(image_checkpoints["vit"]), image_splits.calibration
+    model, split = tasks.load(image_checkpoints["vit"]), image_splits.calibration
     accumulate(model.module, images_of(model, split, 7).losses())
     logits = model.run(model.inputs(split.images))
     chosen = logits.log_softmax(1)[torch.arange(len(split.labels)), torch.from_numpy(split.labels)]
@@ -19,7 +19,7 @@ def test_gradients_of_the_labels(image_checkpoints, image_splits):
 
 
 def test_gradients_of_before_do_not_add_up(image_checkpoints, image_splits):
-    model, split = models.load(image_checkpoints["vit"]), image_splits.calibration
+    model, split = tasks.load(image_checkpoints["vit"]), image_splits.calibration
     weight, found = model.stack.layers()[0].query.weight, []
     for _ in range(2):
         accumulate(model.module, images_of(model, split, 30).losses())

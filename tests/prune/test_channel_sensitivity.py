@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress import models
+from compress import tasks
 from compress.config.prune import ChannelImportance, ChannelPrune
 from compress.prune import prune
 from compress.prune.channel_sensitivity import KEPT
@@ -24,7 +24,7 @@ def config(**changes):
 
 @pytest.fixture
 def model(image_checkpoints):
-    return models.load(image_checkpoints["resnet"])
+    return tasks.load(image_checkpoints["resnet"])
 
 
 @pytest.fixture
@@ -99,14 +99,14 @@ def test_measuring_does_not_change_what_is_cut(kind, image_checkpoints, image_sp
 
 
 def test_depthwise_layers_go_with_the_one_before(image_checkpoints, some):
-    model = models.load(image_checkpoints["depthwise"])
+    model = tasks.load(image_checkpoints["depthwise"])
     groups = sensitivity(model, config(), images_of(model, some)).groups
     assert groups[0].layer == "body.0.0"
     assert groups[0].coupled == ("body.2.0",)
 
 
 def test_a_group_that_would_be_left_without_channels_is_passed_over(image_checkpoints, some):
-    model = models.load(image_checkpoints["resnet"])
+    model = tasks.load(image_checkpoints["resnet"])
     cut_by_hand(model.module.net.body[2], 2)
     groups = sensitivity(model, config(), images_of(model, some)).groups
     (group,) = [group for group in groups if group.layer == "body.2.first.0"]

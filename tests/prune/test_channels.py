@@ -8,7 +8,7 @@ import torch
 import transformers
 from torch import nn
 
-from compress import models
+from compress import models, tasks
 from compress.config.model import ImageClassifierModel
 from compress.config.prune import ChannelImportance, ChannelPrune, ChannelScope
 from compress.errors import ConfigError, ModelError
@@ -46,7 +46,7 @@ def some(image_splits):
 @pytest.mark.parametrize("kind", list(ChannelImportance))
 def test_every_importance_cuts_and_the_checkpoint_opens(name, kind, pruned, image_checkpoints):
     out = pruned(name, importance=kind)
-    dense, small = models.load(image_checkpoints[name]), models.load(out)
+    dense, small = tasks.load(image_checkpoints[name]), tasks.load(out)
     assert small.widths()["conv2d"] == tuple(width // 2 for width in dense.widths()["conv2d"])
     assert small.widths()["linear"] == (3,)
     assert read_result(out).gates[0].numbers["max_abs_diff"] < 1e-4
@@ -70,7 +70,7 @@ def test_nets_of_transformers_are_cut_and_open_again(name, image_checkpoints, im
     described = transformers.AutoConfig.for_model(name, num_channels=1, num_labels=3, **STOCK[name])
     transformers.AutoModelForImageClassification.from_config(described).save_pretrained(published)
     shutil.copy(image_checkpoints["resnet"] / "preprocessor_config.json", published)
-    models.import_model(ImageClassifierModel(source=f"path:{published}"), dense)
+    tasks.import_model(ImageClassifierModel(source=f"path:{published}"), dense)
     for before, after in ((dense, once), (once, twice)):
         prune(config(), before, image_splits_folder, after)
         assert read_result(after).gates[0].numbers["max_abs_diff"] < 1e-4
@@ -83,13 +83,13 @@ def test_nets_of_transformers_are_cut_and_open_again(name, image_checkpoints, im
 @pytest.mark.parametrize("goal", [0.3, 0.6])
 def test_products_come_near_what_was_asked_for(scope, goal, pruned, image_checkpoints):
     out = pruned(scope=ChannelScope[scope], macs=goal, round_to=1)
-    whole = models.load(image_checkpoints["resnet"]).macs()
-    assert models.load(out).macs() / whole == pytest.approx(goal, abs=0.1)
+    whole = tasks.load(image_checkpoints["resnet"]).macs()
+    assert tasks.load(out).macs() / whole == pytest.approx(goal, abs=0.1)
 
 
 def test_rounds_end_where_one_does(pruned, image_checkpoints):
     one, three = pruned(folder="one"), pruned(folder="three", steps=3, round_to=1)
-    pairs = zip(models.load(three).widths()["conv2d"], models.load(one).widths()["conv2d"], strict=True)
+    pairs = zip(tasks.load(three).widths()["conv2d"], tasks.load(one).widths()["conv2d"], strict=True)
     assert all(abs(after_three - after_one) <= 1 for after_three, after_one in pairs)  # of 8 and 12
 
 
@@ -97,13 +97,13 @@ def test_a_pruned_checkpoint_is_pruned_again(pruned, image_splits_folder, tmp_pa
     once = pruned(folder="once")
     (tmp_path / "twice").mkdir()
     prune(config(), once, image_splits_folder, tmp_path / "twice")
-    assert models.load(tmp_path / "twice").widths()["conv2d"][0] == 2
+    assert tasks.load(tmp_path / "twice").widths()["conv2d"][0] == 2
 
 
 def test_channels_without_effect_go_first(image_checkpoints, some):
     """Half of the channels of a layer give zero: an importance that looks at weights or data finds them."""
     for kind in (ChannelImportance.magnitude, ChannelImportance.taylor, ChannelImportance.activation):
-        model = models.load(image_checkpoints["resnet"])
+        model = tasks.load(image_checkpoints["resnet"])
         block = model.module.net.body[2]
         dead = [1, 2, 5, 7]
         with torch.no_grad():
@@ -119,7 +119,7 @@ def test_channels_without_effect_go_first(image_checkpoints, some):
 
 
 def test_taylor_by_hand(image_checkpoints, some):
-    model = models.load(image_checkpoints["resnet"])
+    model = tasks.load(image_checkpoints["resnet"])
     prepare(ChannelImportance.taylor, model, images_of(model, some))
     found = model.module.net.head.weight.grad.clone()
     model.module.zero_grad()
@@ -132,7 +132,7 @@ def test_taylor_by_hand(image_checkpoints, some):
 
 def test_hessian_sums_over_images(image_checkpoints, some):
     """torch-pruning's own keeps the last image only."""
-    model = models.load(image_checkpoints["resnet"])
+    model = tasks.load(image_checkpoints["resnet"])
     prepare(ChannelImportance.hessian, model, images_of(model, some).first(3))
     found = model.module.net.head.weight.grad.clone()
     expected = torch.zeros_like(found)
@@ -147,7 +147,7 @@ def test_hessian_sums_over_images(image_checkpoints, some):
 def test_mean_activations_are_of_all_batches(image_checkpoints, some, monkeypatch):
     from compress.prune import channel_importance
 
-    model = models.load(image_checkpoints["resnet"])
+    model = tasks.load(image_checkpoints["resnet"])
     whole = mean_activations(model, images_of(model, some))
     monkeypatch.setattr(channel_importance, "_BATCH", 7)
     for name, means in mean_activations(model, images_of(model, some)).items():
@@ -181,7 +181,7 @@ def test_batch_norm_matters(image_checkpoints, image_splits_folder, tmp_path):
         (tmp_path / folder).mkdir()
         chosen = config(batch_norm_images=images)
         prune(chosen, image_checkpoints["resnet"], image_splits_folder, tmp_path / folder)
-        outputs.append(models.load(tmp_path / folder))
+        outputs.append(tasks.load(tmp_path / folder))
     pixels = np.zeros((2, 8, 8, 1), np.uint8)
     first, second = (model.run(model.inputs(pixels)).detach() for model in outputs)
     assert not torch.allclose(first, second)
@@ -192,7 +192,7 @@ def test_sparse_training_draws_channels_to_zero(kind, image_checkpoints, image_s
     """Against the same training without the pull; the weakest channels lose the most."""
     norms = {}
     for strength in (0.0, 0.3):
-        model = models.load(image_checkpoints["resnet"])
+        model = tasks.load(image_checkpoints["resnet"])
         chosen = config(importance=kind, sparse_epochs=6, sparse_strength=strength)
         train_sparse(model, chosen, image_splits, tmp_path)
         scales = model.module.net.body[2].first[1].weight.detach().abs()
@@ -206,7 +206,7 @@ def test_sparse_training_draws_channels_to_zero(kind, image_checkpoints, image_s
 
 
 def test_every_round_is_followed_by_new_statistics(image_checkpoints, some):
-    model = models.load(image_checkpoints["resnet"])
+    model = tasks.load(image_checkpoints["resnet"])
     seen = []
     channels.cut(
         model, config(steps=3, round_to=1), images_of(model, some), lambda: seen.append(model.macs())
@@ -217,7 +217,7 @@ def test_every_round_is_followed_by_new_statistics(image_checkpoints, some):
 
 def test_sparse_training_is_part_of_pruning(pruned):
     with_it, without = pruned(folder="with", sparse_epochs=1), pruned(folder="without")
-    assert models.load(with_it).widths() == models.load(without).widths()
+    assert tasks.load(with_it).widths() == tasks.load(without).widths()
     assert (with_it / "model.safetensors").read_bytes() != (without / "model.safetensors").read_bytes()
 
 
@@ -265,16 +265,16 @@ def test_a_share_that_would_empty_a_layer(name, keep, image_checkpoints, image_s
 def test_a_ranking_over_layers_leaves_each_of_them_something(scope, pruned):
     """torch-pruning leaves the layer whole that ranks last as a whole."""
     out = pruned(scope=ChannelScope[scope], keep=0.05, round_to=2)
-    assert set(models.load(out).widths()["conv2d"]) == {2}
+    assert set(tasks.load(out).widths()["conv2d"]) == {2}
 
 
 def test_rounding_leaves_a_narrow_layer_what_it_rounds_to(pruned):
     out = pruned(keep=0.4, round_to=8)  # 3 of 8 and 4 of 12
-    assert models.load(out).widths()["conv2d"] == (8,) * 6
+    assert tasks.load(out).widths()["conv2d"] == (8,) * 6
 
 
 def test_an_importance_that_finds_nothing(image_checkpoints, some):
-    model = models.load(image_checkpoints["resnet"])
+    model = tasks.load(image_checkpoints["resnet"])
     for name, module in list(model.module.net.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             parent, _, last = name.rpartition(".")

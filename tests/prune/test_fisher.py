@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from compress.models import load_causal_lm
 from compress.prune import calibration
 from compress.prune.calibration import Windows
 from compress.prune.fisher import information
+from compress.tasks.language_modeling.model import CausalLM
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def readers_of(model):
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "phi3"])
 def test_it_is_the_squared_slope_of_a_gate_at_each_token(name, language_checkpoints, exact):
-    model = load_causal_lm(language_checkpoints[name])
+    model = CausalLM.open(language_checkpoints[name])
     windows = tokens(model)
     found = information(readers_of(model), Windows(model, windows).losses())
     random = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ def test_it_is_the_squared_slope_of_a_gate_at_each_token(name, language_checkpoi
 
 
 def test_a_silent_channel_tells_nothing_and_weights_keep_no_gradients(language_checkpoints, exact):
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     with torch.no_grad():
         model.module.model.layers[1].mlp.up_proj.weight[3] = 0
     found = information(readers_of(model), Windows(model, tokens(model)).losses())[readers_of(model)[-1]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import models
+from compress import tasks
 from compress.config.prune import TransformerPrune
 from compress.errors import ConfigError
 from compress.models.moments import Moments
@@ -24,7 +24,7 @@ def relative(scores):
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet"])
 def test_magnitude_is_the_coupled_norm(name, checkpoints, splits):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     data = texts_of(encoder, splits.calibration.texts[:8])
     for layer, scores in zip(encoder.stack.layers(), channel_scores(data, config("magnitude")), strict=True):
         coupled = layer.ffn_in.weight.pow(2).sum(1) + layer.ffn_out.weight.pow(2).sum(0)
@@ -33,7 +33,7 @@ def test_magnitude_is_the_coupled_norm(name, checkpoints, splits):
 
 @pytest.mark.parametrize("name", ["bert", "mpnet"])
 def test_activation_is_variance_times_squared_norm_of_the_reader(name, checkpoints, splits):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     data = texts_of(encoder, splits.calibration.texts)
     moments = moments_of(data, [layer.ffn_out for layer in encoder.stack.layers()])
     found = channel_scores(data, config(repair=False))
@@ -43,7 +43,7 @@ def test_activation_is_variance_times_squared_norm_of_the_reader(name, checkpoin
 
 
 def test_activation_before_repair_is_the_variance_others_cannot_predict(checkpoints, splits):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     data = texts_of(encoder, splits.calibration.texts)
     found = channel_scores(data, config())[0]
     reader = encoder.stack.layers()[0].ffn_out
@@ -58,7 +58,7 @@ def test_activation_before_repair_is_the_variance_others_cannot_predict(checkpoi
 
 
 def test_taylor_is_the_coupled_weight_times_gradient(checkpoints, splits):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     data = texts_of(encoder, splits.calibration.texts[:16])
     layer = encoder.stack.layers()[0]
     for loss in data.losses():
@@ -71,7 +71,7 @@ def test_taylor_is_the_coupled_weight_times_gradient(checkpoints, splits):
 
 @pytest.mark.parametrize("name", ["taylor", "fisher"])
 def test_gradients_leave_nothing_behind(name, checkpoints, splits):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     data = texts_of(encoder, splits.calibration.texts[:16])
     state = torch.random.get_rng_state()
     first = channel_scores(data, config(name))
@@ -84,7 +84,7 @@ def test_gradients_leave_nothing_behind(name, checkpoints, splits):
 
 def test_fisher_of_images_is_the_squared_slope_of_a_gate(image_checkpoints, image_splits):
     """At each token of an image, by the loss of its label."""
-    model, split = models.load(image_checkpoints["vit"]), image_splits.calibration
+    model, split = tasks.load(image_checkpoints["vit"]), image_splits.calibration
     found = channel_scores(images_of(model, split, 7), config("fisher"))[1]
     reader, tokens = model.stack.layers()[1].ffn_out, 5
     gate = torch.ones(len(split.images), tokens, reader.in_features, requires_grad=True)
@@ -117,7 +117,7 @@ def test_a_new_importance_works_on_every_transformer(
 ):
     def opened():
         folders = {"bert": checkpoints, "vit": image_checkpoints, "llama": language_checkpoints}
-        return models.load(folders[name][name])
+        return tasks.load(folders[name][name])
 
     dense, model = opened(), opened()
     data = {
@@ -144,7 +144,7 @@ def test_every_importance_cuts_every_kind(
 ):
     """Both kinds of cut in one call, so that they share what is measured."""
     folders = {"distilbert": checkpoints, "vit": image_checkpoints, "qwen2": language_checkpoints}[kind]
-    model = models.load(folders[kind])
+    model = tasks.load(folders[kind])
     if kind == "vit":
         data = images_of(model, image_splits.calibration)
     elif kind == "qwen2":

@@ -14,7 +14,6 @@ from compress.config.prune import LanguageKeep, LanguagePrune, Scope
 from compress.data import load_splits
 from compress.errors import ConfigError, GateError, ModelError
 from compress.export import export
-from compress.models import load_causal_lm
 from compress.models.padding import cut_padding
 from compress.models.walk import Walk
 from compress.prune import prune, transformer
@@ -24,6 +23,7 @@ from compress.prune.reload import check_reload
 from compress.prune.tokens import cut_vocabulary
 from compress.prune.width import narrow
 from compress.stages.result import read_result
+from compress.tasks.language_modeling.model import CausalLM
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 TEXT = "The old river runs slowly under the city."
@@ -64,10 +64,10 @@ def test_every_cut_gives_a_model_that_stock_transformers_loads(
     name, language_checkpoints, splits_folder, tmp_path, no_fresh_process
 ):
     heads = 1.0 if name == "phi3" else 0.5
-    before = load_causal_lm(language_checkpoints[name])
+    before = CausalLM.open(language_checkpoints[name])
     chosen = config(vocabulary=288, ffn=0.5, heads=heads, layers=0.5)
     prune(chosen, language_checkpoints[name], splits_folder, tmp_path)
-    after = load_causal_lm(tmp_path)
+    after = CausalLM.open(tmp_path)
     left = before.kv_heads * heads
     assert after.widths() == {"ffn": (32,), "kv_heads": (left,), "vocabulary": (288,)}
     assert after.head_dim == before.head_dim
@@ -96,7 +96,7 @@ def test_keeping_everything_changes_no_bit(
     name, language_checkpoints, splits_folder, tmp_path, no_fresh_process
 ):
     prune(config(), language_checkpoints[name], splits_folder, tmp_path)
-    assert torch.equal(logits(load_causal_lm(tmp_path)), logits(load_causal_lm(language_checkpoints[name])))
+    assert torch.equal(logits(CausalLM.open(tmp_path)), logits(CausalLM.open(language_checkpoints[name])))
 
 
 def test_the_gate_opens_and_generates_in_a_fresh_process(language_checkpoints, splits_folder, tmp_path):
@@ -107,7 +107,7 @@ def test_the_gate_opens_and_generates_in_a_fresh_process(language_checkpoints, s
 @pytest.mark.slow
 def test_the_gate_finds_another_model(language_checkpoints, copy_of):
     folder = copy_of(language_checkpoints["llama"])
-    model = load_causal_lm(folder)
+    model = CausalLM.open(folder)
     with torch.no_grad():
         model.module.model.layers[1].mlp.down_proj.weight[0, 0] += 0.5
     with pytest.raises(GateError, match="max abs difference 0"):
@@ -118,7 +118,7 @@ def test_the_gate_finds_another_model(language_checkpoints, copy_of):
 
 
 def test_logits_of_kept_tokens_are_those_of_before(language_checkpoints, language_texts, tmp_path):
-    model, dense = (load_causal_lm(language_checkpoints["qwen2"]) for _ in range(2))
+    model, dense = (CausalLM.open(language_checkpoints["qwen2"]) for _ in range(2))
     (tmp_path / "files").mkdir()
     kept = cut_vocabulary(model, [TEXT] * 9 + language_texts, 300, tmp_path / "files")
     assert len(kept) == 300
@@ -132,7 +132,7 @@ def test_logits_of_kept_tokens_are_those_of_before(language_checkpoints, languag
 def test_ends_and_marks_are_renumbered_everywhere(language_published, language_texts, copy_of, tmp_path):
     """With the special tokens at the end, as Qwen and LLaMA 3 have them, and two ends."""
     from compress.config.model import CausalLMModel
-    from compress.models import import_model
+    from compress.tasks import import_model
 
     folder = copy_of(language_published["llama"])
     content = json.loads((folder / "tokenizer.json").read_text())
@@ -156,10 +156,10 @@ def test_ends_and_marks_are_renumbered_everywhere(language_published, language_t
     for name in ("loaded", "cut", "files"):
         (tmp_path / name).mkdir()
     import_model(CausalLMModel(source=f"path:{folder}"), tmp_path / "loaded")
-    model = load_causal_lm(tmp_path / "loaded")
+    model = CausalLM.open(tmp_path / "loaded")
     kept = cut_vocabulary(model, language_texts, 280, tmp_path / "files")
     model.save(tmp_path / "cut", model.facts)
-    after = load_causal_lm(tmp_path / "cut")
+    after = CausalLM.open(tmp_path / "cut")
     end = kept.index(size)
     assert after.tokenizer.eos_token_id == end == after.config.eos_token_id
     assert stock(tmp_path / "cut").generation_config.eos_token_id == [0, end]
@@ -197,7 +197,7 @@ def windows_of(model, splits):
 
 
 def test_every_corpus_has_the_same_part(language_checkpoints):
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     texts, corpora = ["q" * 5000, "x" * 60, "z" * 5000, "q" * 5000], ["long", "short", "other", "long"]
     windows = calibration_windows(model, texts, 512 * 9, corpora)
     of = [model.tokenizer.decode(window[256:258])[0] for window in windows]
@@ -209,7 +209,7 @@ def test_every_corpus_has_the_same_part(language_checkpoints):
 @pytest.mark.parametrize("importance", ["fisher", "obs", "wanda", "magnitude"])
 def test_without_repair_channels_are_as_they_were(importance, language_checkpoints, splits):
     """The small layer equals the large one with the other channels silenced."""
-    before, after = (load_causal_lm(language_checkpoints["qwen3"]) for _ in range(2))
+    before, after = (CausalLM.open(language_checkpoints["qwen3"]) for _ in range(2))
     cut(after, config(ffn=0.5, importance=importance, repair=False), windows_of(after, splits))
     for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
         rows = kept_rows(old, new)
@@ -220,7 +220,7 @@ def test_without_repair_channels_are_as_they_were(importance, language_checkpoin
 
 
 def test_a_group_of_heads_goes_as_one(language_checkpoints, splits):
-    before, after = (load_causal_lm(language_checkpoints["qwen2"]) for _ in range(2))
+    before, after = (CausalLM.open(language_checkpoints["qwen2"]) for _ in range(2))
     cut(after, config(heads=0.5, repair=False), windows_of(after, splits))
     for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
         (group,) = [
@@ -246,7 +246,7 @@ def kept_rows(old, new):
 @torch.no_grad()
 def test_the_repair_is_the_least_squares_of_numpy(language_checkpoints, splits):
     """Of both layers: of what the dense model feeds it, to what it gives there."""
-    before, after = (load_causal_lm(language_checkpoints["mistral"]) for _ in range(2))
+    before, after = (CausalLM.open(language_checkpoints["mistral"]) for _ in range(2))
     windows = windows_of(after, splits)
     cut(after, config(ffn=0.5, damping=1e-12), windows)
     for old, new in zip(before.module.model.layers, after.module.model.layers, strict=True):
@@ -266,7 +266,7 @@ def test_least_squares_comes_nearer_to_dense(language_checkpoints, splits):
     """On other texts, by half of the channels of a random model, which have little in common."""
     errors = {}
     for repair in (True, False):
-        before, after = (load_causal_lm(language_checkpoints["llama"]) for _ in range(2))
+        before, after = (CausalLM.open(language_checkpoints["llama"]) for _ in range(2))
         cut(
             after,
             config(ffn=0.5, importance="wanda", repair=repair),
@@ -285,12 +285,12 @@ def test_in_the_global_scope_each_layer_has_its_own_width(
     folder, cut, graph = (tmp_path / each for each in ("quiet", "cut", "graph"))
     for each in (folder, cut, graph):
         each.mkdir()
-    quiet = load_causal_lm(language_checkpoints[name])
+    quiet = CausalLM.open(language_checkpoints[name])
     with torch.no_grad():
         quiet.module.model.layers[1].mlp.down_proj.weight *= 0.1
     quiet.save(folder, quiet.facts)
     prune(config(ffn=0.625, scope=Scope["global"]), folder, splits_folder, cut)
-    after = load_causal_lm(cut)
+    after = CausalLM.open(cut)
     assert after.widths()["ffn"] == (64, 16)  # 40 each, in sum; none below half of it, in steps of 8
     assert "global, least squares): ffn 64 to 16-64 (mean 40)" in after.facts.lineage[-1]
     torch.testing.assert_close(stock(cut)(ids_of(after)).logits, logits(after))
@@ -306,11 +306,11 @@ def test_in_the_global_scope_the_share_is_of_the_layers_that_stay(
 ):
     chosen = config(ffn=0.5, layers=0.5, scope=Scope["global"])
     prune(chosen, language_checkpoints["qwen2"], splits_folder, tmp_path)
-    assert load_causal_lm(tmp_path).widths()["ffn"] == (32,)
+    assert CausalLM.open(tmp_path).widths()["ffn"] == (32,)
 
 
 def test_what_has_widths_of_its_own_is_not_cut_again(language_checkpoints, splits_folder, tmp_path):
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     with torch.no_grad():
         for linear in model.module.model.layers[0].mlp.children():
             if isinstance(linear, torch.nn.Linear):
@@ -380,11 +380,11 @@ def test_heads_that_do_not_divide(language_checkpoints, splits_folder, copy_of, 
 def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
     language_checkpoints, splits, splits_folder, tmp_path, no_fresh_process
 ):
-    dense = load_causal_lm(language_checkpoints["gemma3_text"])
+    dense = CausalLM.open(language_checkpoints["gemma3_text"])
     windows = windows_of(dense, splits)
     wanted = {}
     for index in (0, 1):  # by whole models, and torch's own distributions
-        other = load_causal_lm(language_checkpoints["gemma3_text"])
+        other = CausalLM.open(language_checkpoints["gemma3_text"])
         other.stack.drop_layer(index)
         with torch.no_grad():
             kl = [
@@ -406,7 +406,7 @@ def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
 
 
 def test_what_is_kept_for_each_layer_follows_it(language_checkpoints):
-    model = load_causal_lm(language_checkpoints["smollm3"])
+    model = CausalLM.open(language_checkpoints["smollm3"])
     model.config.no_rope_layers, model.config.layer_types = [1, 0], ["sliding_attention", "full_attention"]
     model.stack.drop_layer(0)
     assert model.config.num_hidden_layers == 1

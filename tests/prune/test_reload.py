@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from compress import models
+from compress import models, tasks
 from compress.config.prune import Keep, TransformerPrune
 from compress.errors import GateError
 from compress.prune import prune
@@ -26,7 +26,7 @@ def test_a_pruned_classifier_passes(image_checkpoints, image_splits_folder, tmp_
 
 
 def test_a_classifier_opened_again_is_compared(image_checkpoints, copy_of):
-    model, folder = models.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
+    model, folder = tasks.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
     inputs = {name: torch.from_numpy(each) for name, each in models.read_check_inputs(folder).items()}
     check_reopened(model, folder, inputs)
     assert read_result(folder).gates[0].numbers["max_abs_diff"] == 0
@@ -38,7 +38,7 @@ def test_a_classifier_opened_again_is_compared(image_checkpoints, copy_of):
 
 @pytest.mark.slow
 def test_a_changed_classifier_is_caught(image_checkpoints, copy_of):
-    model, folder = models.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
+    model, folder = tasks.load(image_checkpoints["vit"]), copy_of(image_checkpoints["vit"])
     with torch.no_grad():
         model.module.net.classifier.bias[0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.5\d*; .*\n  allowed: 0\.0001"):
@@ -48,7 +48,7 @@ def test_a_changed_classifier_is_caught(image_checkpoints, copy_of):
 
 @pytest.mark.slow
 def test_a_changed_checkpoint_is_caught(checkpoints, copy_of):
-    encoder, folder = models.load(checkpoints["bert"]), copy_of(checkpoints["bert"])
+    encoder, folder = tasks.load(checkpoints["bert"]), copy_of(checkpoints["bert"])
     with torch.no_grad():
         encoder.stack.layers()[1].ffn_out.weight[0, 0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.\d+.*\n  allowed: 0\.0001"):
@@ -62,4 +62,4 @@ def test_a_checkpoint_stock_transformers_cannot_load(checkpoints, copy_of):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
     with pytest.raises(GateError, match=r"max abs difference inf; .*mismatch"):
-        check_reload(models.load(checkpoints["bert"]), folder)
+        check_reload(tasks.load(checkpoints["bert"]), folder)

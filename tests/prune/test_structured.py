@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from compress import models
+from compress import models, tasks
 from compress.errors import ConfigError, ModelError
 from compress.prune import prune, transformer
 from compress.prune.selection import best
@@ -36,7 +36,7 @@ def embed(encoder, texts):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, texts, tmp_path):
     prune(config(), checkpoints[name], splits_folder, tmp_path)
-    assert torch.equal(embed(models.load(tmp_path), texts), embed(models.load(checkpoints[name]), texts))
+    assert torch.equal(embed(tasks.load(tmp_path), texts), embed(tasks.load(checkpoints[name]), texts))
     summary = read_result(tmp_path).facts["pruning"]
     assert summary["before"] == summary["after"] == {"ffn": [64, 64], "heads": [4, 4]}
 
@@ -45,7 +45,7 @@ def test_keeping_everything_changes_no_bit(name, checkpoints, splits_folder, tex
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
 def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts):
     """Without repair, the small layer equals the large one with the other channels silenced."""
-    dense, small = models.load(checkpoints[name]), models.load(checkpoints[name])
+    dense, small = tasks.load(checkpoints[name]), tasks.load(checkpoints[name])
     cut_channels(texts_of(small, texts), config(importance, ffn=0.5, repair=False))
     assert small.widths() == {"ffn": (32, 32), "heads": (4, 4)}
     for before, after in zip(dense.stack.layers(), small.stack.layers(), strict=True):
@@ -65,13 +65,13 @@ def test_ffn_is_cut_to_the_channels_chosen(name, importance, checkpoints, texts)
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
 def test_repair_lowers_the_error_of_the_layer_on_calibration_texts(importance, checkpoints, texts):
-    dense = models.load(checkpoints["bert"])
+    dense = tasks.load(checkpoints["bert"])
     dense.module.requires_grad_(False)
     reader = dense.stack.layers()[0].ffn_out
     moments = moments_of(texts_of(dense, texts), [reader])[reader]
     errors = {}
     for repair in (False, True):
-        small = models.load(checkpoints["bert"])
+        small = tasks.load(checkpoints["bert"])
         cut_channels(texts_of(small, texts), config(importance, ffn=0.5, repair=repair))
         layer = small.stack.layers()[0]
         kept = [
@@ -87,10 +87,10 @@ def test_repair_lowers_the_error_of_the_layer_on_calibration_texts(importance, c
 
 
 def test_repair_keeps_the_embeddings_closer(checkpoints, splits):
-    dense = models.load(checkpoints["bert"])
+    dense = tasks.load(checkpoints["bert"])
     target, cosines = embed(dense, splits.test.texts), {}
     for repair in (False, True):
-        small = models.load(checkpoints["bert"])
+        small = tasks.load(checkpoints["bert"])
         cut_channels(texts_of(small, splits.calibration.texts), config(ffn=0.5, repair=repair))
         cosines[repair] = float((embed(small, splits.test.texts) * target).sum(1).mean())
     assert cosines[False] < cosines[True] < 1
@@ -99,7 +99,7 @@ def test_repair_keeps_the_embeddings_closer(checkpoints, splits):
 def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
     silent = [3, 40]
     for repair in (False, True):
-        encoder = models.load(checkpoints["bert"])
+        encoder = tasks.load(checkpoints["bert"])
         with torch.no_grad():
             for layer in encoder.stack.layers():
                 layer.ffn_out.weight[:, silent] = 0
@@ -114,7 +114,7 @@ def test_a_channel_nothing_reads_goes_first(checkpoints, texts):
 @pytest.mark.parametrize("name", HEADED)
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkpoints, texts):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     with torch.no_grad():  # for the global scope to cut the layers unequally
         encoder.stack.layers()[0].attention_output.weight[:, :24] *= 0.01
     stock = copy.deepcopy(encoder.module.backbone)
@@ -134,7 +134,7 @@ def test_heads_go_as_transformers_own_prune_heads_takes_them(name, scope, checkp
 
 
 def test_the_heads_that_go_are_those_of_the_least_summed_importance(checkpoints, texts):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     layer = encoder.stack.layers()[1]
     moments = moments_of(texts_of(encoder, texts), [layer.attention_output])[layer.attention_output]
     squares = layer.attention_output.weight.detach().double().pow(2).sum(0)
@@ -155,13 +155,13 @@ def test_heads_of_mpnet_are_refused(checkpoints, splits_folder, tmp_path):
 def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, splits_folder, texts, tmp_path):
     heads = 0.75 if name in HEADED else 1.0
     chosen = config(scope="global", ffn=0.6, heads=heads, round_to=1)
-    source = models.load(checkpoints[name])
+    source = tasks.load(checkpoints[name])
     with torch.no_grad():  # many channels of one layer hardly matter
         source.stack.layers()[0].ffn_out.weight[:, :50] *= 0.01
     source.save(tmp_path / "uneven", source.facts)
     (tmp_path / "out").mkdir()
     prune(chosen, tmp_path / "uneven", splits_folder, tmp_path / "out")
-    small = models.load(tmp_path / "out")
+    small = tasks.load(tmp_path / "out")
     assert small.facts.ffn_widths == small.widths()["ffn"]
     assert len(set(small.widths()["ffn"])) == 2
     assert sum(small.widths()["ffn"]) == pytest.approx(0.6 * 128, abs=1)
@@ -169,13 +169,13 @@ def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, split
         cut_heads(texts_of(source, texts), chosen)
     cut_channels(texts_of(source, texts), chosen)
     assert torch.equal(embed(source, texts), embed(small, texts))
-    eager = models.load(tmp_path / "out", attention="eager")
+    eager = tasks.load(tmp_path / "out", attention="eager")
     assert eager.module.config._attn_implementation == "eager"
     torch.testing.assert_close(embed(eager, texts), embed(small, texts), atol=1e-6, rtol=0)
 
 
 def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     dense, cosines = embed(encoder, texts), []
     for index in range(2):
         with encoder.stack.without_layer(index):
@@ -187,7 +187,7 @@ def test_layers_are_dropped_by_what_their_absence_changes(checkpoints, texts):
 
 
 def test_at_least_one_layer_stays(checkpoints, texts):
-    encoder = models.load(checkpoints["distilbert"])
+    encoder = tasks.load(checkpoints["distilbert"])
     assert len(drop(texts_of(encoder, texts, 32), 0.01)) == 1
     assert len(encoder.stack.layers()) == 1
 
@@ -213,7 +213,7 @@ def test_the_same_call_gives_the_same_bytes(checkpoints, splits_folder, tmp_path
 
 
 def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, texts):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     chosen = config("taylor", heads=0.5, ffn=0.5)
     cut_heads(texts_of(encoder, texts), chosen)
     cut_channels(texts_of(encoder, texts), chosen)
@@ -224,16 +224,16 @@ def test_taylor_prunes_heads_then_channels_without_gradients_left(checkpoints, t
 
 def test_taylor_needs_more_than_one_text_a_batch(checkpoints, texts):
     with pytest.raises(ConfigError, match="batch_size=1"):
-        cut_channels(texts_of(models.load(checkpoints["bert"]), texts, 1), config("taylor", ffn=0.5))
+        cut_channels(texts_of(tasks.load(checkpoints["bert"]), texts, 1), config("taylor", ffn=0.5))
 
 
 def test_a_model_with_other_weights_is_not_what_stock_transformers_would_make(checkpoints, tmp_path):
     """`pruned_heads` is all that tells transformers of the narrower layers."""
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     cut_heads(texts_of(encoder, ["the river runs near the old city ."]), config(heads=0.5))
     encoder.module.config.pruned_heads = {}
     encoder.save(tmp_path, encoder.facts)
     with pytest.raises(RuntimeError, match="mismatch"):
         transformers.AutoModel.from_pretrained(tmp_path, local_files_only=True)
     with pytest.raises(ModelError, match="do not fit"):
-        models.load(tmp_path)
+        tasks.load(tmp_path)

@@ -9,14 +9,14 @@ import torch
 import transformers
 from scipy.stats import entropy
 
-from compress import models
+from compress import models, tasks
 from compress.config.prune import Keep
 from compress.errors import ConfigError, ModelError
 from compress.models.checkpoint import Facts
-from compress.models.image_classifier import ImageClassifier
 from compress.prune import prune, transformer
 from compress.prune.calibration import kl_divergence
 from compress.stages.result import read_result
+from compress.tasks.image_classification.model import ImageClassifier
 from tests.prune.cuts import channel_scores, config, cut_channels, cut_heads, drop, images_of, moments_of
 
 CLASSES = {
@@ -38,7 +38,7 @@ def some(image_splits):
 
 @pytest.fixture
 def vit(image_checkpoints):
-    return models.load(image_checkpoints["vit"])
+    return tasks.load(image_checkpoints["vit"])
 
 
 def logits(model, images):
@@ -54,7 +54,7 @@ def stock_logits(folder, inputs):
 
 def test_keeping_everything_changes_no_bit(vit, image_checkpoints, image_splits_folder, some, tmp_path):
     prune(config(), image_checkpoints["vit"], image_splits_folder, tmp_path)
-    assert torch.equal(logits(models.load(tmp_path), some.images), logits(vit, some.images))
+    assert torch.equal(logits(tasks.load(tmp_path), some.images), logits(vit, some.images))
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "activation"])
@@ -79,7 +79,7 @@ def test_ffn_is_cut_to_the_channels_chosen(importance, vit, some):
 def test_repair_keeps_the_answers_closer(image_checkpoints, vit, some, image_splits):
     dense, off = logits(vit, image_splits.test.images), {}
     for repair in (False, True):
-        small = models.load(image_checkpoints["vit"])
+        small = tasks.load(image_checkpoints["vit"])
         cut_channels(images_of(small, some), config(ffn=0.5, repair=repair))
         off[repair] = float((logits(small, image_splits.test.images) - dense).pow(2).mean())
     assert 0 < off[True] < 0.7 * off[False]
@@ -158,7 +158,7 @@ def test_stock_transformers_gives_equal_logits(kind, image_splits_folder, some, 
         sizes = {"image_size": 8, "patch_size": 4, "num_channels": 1, "hidden_size": 16, "num_labels": 3}
         layers = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 32}
         net = net_class(config_class(**sizes, **layers, initializer_range=0.25))
-    facts = Facts(family="image_classifier", source="made", base_model=kind, license="mit")
+    facts = Facts(task="image_classification", source="made", base_model=kind, license="mit")
     prepared = {"size": {"height": 8, "width": 8}, "image_mean": [0.4], "image_std": [0.3]}
     for folder in ("dense", "out"):
         (tmp_path / folder).mkdir()
@@ -166,7 +166,7 @@ def test_stock_transformers_gives_equal_logits(kind, image_splits_folder, some, 
     ImageClassifier(net, described, prepared, facts, []).save(tmp_path / "dense", facts)
     chosen = config(ffn=0.5, heads=0.5, layers=0.67)
     prune(chosen, tmp_path / "dense", image_splits_folder, tmp_path / "out")
-    small = models.load(tmp_path / "out")
+    small = tasks.load(tmp_path / "out")
     assert small.widths() == {"ffn": (16, 16), "heads": (2, 2)}
     inputs = small.inputs(some.images)
     torch.testing.assert_close(
@@ -192,7 +192,7 @@ def test_a_ragged_checkpoint_reloads_with_equal_logits_and_ships_without(
     vit.save(tmp_path / "uneven", vit.facts)
     chosen = config(scope="global", ffn=0.6, heads=0.75, round_to=1)
     prune(chosen, tmp_path / "uneven", image_splits_folder, tmp_path / "out")
-    small = models.load(tmp_path / "out")
+    small = tasks.load(tmp_path / "out")
     assert small.facts.ffn_widths == small.widths()["ffn"]
     assert len(set(small.widths()["ffn"])) == 2
     cut_heads(images_of(vit, some), chosen)
@@ -209,7 +209,7 @@ def test_a_pruned_checkpoint_is_pruned_again(image_checkpoints, image_splits_fol
     source = image_checkpoints["vit"]
     prune(config(heads=0.75, ffn=0.75), source, image_splits_folder, tmp_path / "once")
     prune(config(heads=0.67, ffn=0.67), tmp_path / "once", image_splits_folder, tmp_path / "twice")
-    small = models.load(tmp_path / "twice")
+    small = tasks.load(tmp_path / "twice")
     assert small.widths() == {"ffn": (16, 16), "heads": (2, 2)}
     found = stock_logits(tmp_path / "twice", small.inputs(some.images))
     torch.testing.assert_close(found, logits(small, some.images), atol=1e-6, rtol=0)

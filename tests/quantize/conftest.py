@@ -40,10 +40,10 @@ def cosine(checkpoints, splits):
     import onnxruntime
     import torch
 
-    from compress import models
+    from compress import tasks
 
     def measure(path: Path, name: str = "bert") -> float:
-        encoder, cosines = models.load(checkpoints[name]), []
+        encoder, cosines = tasks.load(checkpoints[name]), []
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         for batch in encoder.batches(splits.test.texts, 1):
             with torch.no_grad():

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from compress import models
+from compress import tasks
 from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.quantize import quantize
 from compress.quantize.activations import calibration_feeds, collect
@@ -227,7 +227,7 @@ def test_an_integer_convolution_without_a_bias_gets_one(
 def test_it_brings_the_answers_of_an_uneven_net_nearer(
     uneven, image_checkpoints, image_splits_folder, image_splits, tmp_path
 ):
-    model = models.load(image_checkpoints["depthwise"])
+    model = tasks.load(image_checkpoints["depthwise"])
     images = model.inputs(image_splits.test.images)["pixel_values"].numpy()
 
     def logits(path):

@@ -10,9 +10,9 @@ from onnx import numpy_helper
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 
 from compress.config.quantize import Calibrator, Int8Static
-from compress.models import load
 from compress.quantize import quantize
 from compress.quantize.calibrate import Grid, Histogram, best_range, histograms, squared_errors
+from compress.tasks import load
 
 UNSIGNED, SYMMETRIC = Grid(low=0, high=255), Grid(low=-127, high=127, symmetric=True)
 

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from compress import models
+from compress import tasks
 from compress.config.quantize import Calibrator, Int8Static
 from compress.quantize import quantize
 from compress.quantize.layers import is_convolutional, positions_of, quantized_layers, restored
@@ -34,7 +34,7 @@ def logits(path, images):
 @pytest.mark.parametrize("calibrator", list(Calibrator))
 def test_it_stays_near_the_float_model(name, calibrator, int8, image_graphs, image_checkpoints, image_splits):
     out = int8(name, calibrator=calibrator)
-    model = models.load(image_checkpoints[name])
+    model = tasks.load(image_checkpoints[name])
     inputs = model.inputs(image_splits.test.images)["pixel_values"].numpy()
     dense, small = (logits(folder / "model.onnx", inputs) for folder in (image_graphs[name], out))
     cosine = (dense * small).sum(1) / np.linalg.norm(dense, axis=1) / np.linalg.norm(small, axis=1)
@@ -80,7 +80,7 @@ def test_a_convolution_counts_at_every_place(image_graphs, image_checkpoints):
         for node in reference.graph.node
         if node.op_type in ("Conv", "Gemm")
     )
-    assert found == models.load(image_checkpoints["resnet"]).macs()
+    assert found == tasks.load(image_checkpoints["resnet"]).macs()
 
 
 def test_restored_layers_compute_in_float_again(int8, image_graphs, image_checkpoints, image_splits):
@@ -90,7 +90,7 @@ def test_restored_layers_compute_in_float_again(int8, image_graphs, image_checkp
     again = restored(quantized, reference, [layer.output for layer in layers[:2]])
     assert len(quantized_layers(reference, again)) == len(layers) - 2
     onnx.save(again, out / "again.onnx")
-    inputs = models.load(image_checkpoints["resnet"]).inputs(image_splits.test.images)["pixel_values"].numpy()
+    inputs = tasks.load(image_checkpoints["resnet"]).inputs(image_splits.test.images)["pixel_values"].numpy()
     dense = logits(image_graphs["resnet"] / "model.onnx", inputs)
     errors = [np.abs(logits(out / name, inputs) - dense).mean() for name in ("again.onnx", "model.onnx")]
     assert errors[0] < 1.5 * errors[1]  # a broken graph would be far off

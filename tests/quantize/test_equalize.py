@@ -9,9 +9,9 @@ from onnx import numpy_helper
 from compress.config.quantize import Int8Static
 from compress.errors import ConfigError
 from compress.graph.weights import Weights
-from compress.models import load
 from compress.quantize import quantize
 from compress.quantize.equalize import Kernel, equalize, even_factors, even_out, find_pairs
+from compress.tasks import load
 
 X = {"x": np.random.default_rng(5).normal(size=(2, 3, 6, 6)).astype(np.float32)}
 

@@ -8,13 +8,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.config.quantize import Int8Smooth
 from compress.graph.decoder import Decoder
-from compress.models import load_causal_lm
 from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph, computing
 from compress.quantize.language_layers import weights_of
 from compress.quantize.language_smooth import Seen, _smoothed, output_errors, round_input, search
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
+from compress.tasks.language_modeling.model import CausalLM
 
 
 @pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma3_text", True), ("qwen2", False)])
@@ -55,7 +55,7 @@ def test_layers_that_do_not_bear_it_get_blocks(
 
 def test_the_price_of_a_group_is_that_of_it_alone(language_checkpoints):
     """By a second road: the whole model, its layers replaced by ones that round."""
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     windows = torch.from_numpy(np.random.default_rng(0).integers(2, 200, (1, 24)))
     names = ["model.layers.0.mlp.down_proj"]
     (found,) = search(model, windows, names, 127)
@@ -85,7 +85,7 @@ def test_the_price_of_a_group_is_that_of_it_alone(language_checkpoints):
 def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     name, fused, language_graphs, language_checkpoints, tmp_path
 ):
-    graph, model = language_graphs(name, fused), load_causal_lm(language_checkpoints[name])
+    graph, model = language_graphs(name, fused), CausalLM.open(language_checkpoints[name])
     opened, weights = BlockGraph(graph), weights_of(model)
     products = opened.products(weights)
     muls = sum(node.op_type == "Mul" for node in opened.graph.node)
@@ -115,7 +115,7 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
 @pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
 @pytest.mark.parametrize("name", ["llama", "phi3"])
 def test_scales_of_tokens_change_nothing(name, fused, language_graphs, language_checkpoints, tmp_path):
-    graph, model = language_graphs(name, fused), load_causal_lm(language_checkpoints[name])
+    graph, model = language_graphs(name, fused), CausalLM.open(language_checkpoints[name])
     opened, weights = BlockGraph(graph), weights_of(model)
     products = opened.products(weights)
     for ends in ("down_proj", "o_proj"):
@@ -144,7 +144,7 @@ def test_huge_tokens_get_scales_of_their_own():
 
 
 def test_layers_that_are_not_all_found_are_left_alone(language_graphs, language_checkpoints):
-    weights = weights_of(load_causal_lm(language_checkpoints["llama"]))
+    weights = weights_of(CausalLM.open(language_checkpoints["llama"]))
     products = BlockGraph(language_graphs("llama")).products(weights)
     name = "model.layers.0.self_attn.q_proj"  # joined with key and value in this graph
     assert computing(products, {name: len(weights[name])}) == []

@@ -12,13 +12,13 @@ from onnx import numpy_helper
 
 from compress.config.quantize import Int8Qat, Int8Static
 from compress.errors import GateError, ModelError
-from compress.models import load
 from compress.quantize import quantize
 from compress.quantize.activations import calibration_feeds
 from compress.quantize.qat import check_twins, loss
 from compress.quantize.sqnr import measure
 from compress.schema.report import Coverage, LayerErrors, Sensitivity
 from compress.stages.result import read_result
+from compress.tasks import load
 
 FLAGS = ("avx512_vnni",)
 ROUGH = {"per_channel": False, "examples": 12, "min_sqnr_db": -100.0}  # much is lost

@@ -10,10 +10,10 @@ from onnx.reference import ReferenceEvaluator
 
 from compress.config.quantize import Int8Static
 from compress.errors import ModelError
-from compress.models import load
 from compress.quantize.kernels import resolve, weight_limits
 from compress.quantize.static import calibrated
 from compress.quantize.torch_graph import TorchGraph, fake_quantize, write_back
+from compress.tasks import load
 
 X = np.random.default_rng(3).normal(size=(2, 4, 9, 7)).astype(np.float32)
 

@@ -14,13 +14,13 @@ from compress.config.quantize import Clip, Int4Blocks, Int8Blocks, MixedBlocks, 
 from compress.errors import ConfigError, GateError
 from compress.export import export
 from compress.graph.decoder import Decoder
-from compress.models import load_causal_lm
 from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph
 from compress.quantize.fidelity import divergence
 from compress.quantize.language_layers import weights_of
 from compress.schema.report import Coverage, LayerErrors
 from compress.stages.result import read_result
+from compress.tasks.language_modeling.model import CausalLM
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3_text", "phi3")
 QUICK = {"windows": 4, "max_kl": 100.0, "min_sqnr_db": 0.0}  # a random model is not near to itself in 4 bits
@@ -88,7 +88,7 @@ def test_the_graph_computes_what_the_rounded_torch_model_computes(run, language_
     from compress.quantize.layerwise import Recipe, round_layers
 
     folder = run(Int4Blocks(block_size=16, accuracy_level=0, awq=True, **QUICK))
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     from compress.data import load_texts
     from compress.quantize.fidelity import windows_of
 
@@ -121,7 +121,7 @@ def test_a_layer_may_stay_in_float(run):
 
 def test_an_untied_model_has_two_tables(language_published, language_texts, splits_folder, tmp_path):
     from compress.config.model import CausalLMModel
-    from compress.models import import_model
+    from compress.tasks import import_model
     from tests.conftest import write_language
 
     folders = [tmp_path / name for name in ("published", "checkpoint", "graph", "small")]
@@ -185,7 +185,7 @@ def test_external_data_when_large(run, monkeypatch):
 
 
 def test_products_are_found_by_their_numbers(language_graphs, language_checkpoints):
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     joined = BlockGraph(language_graphs("llama")).products(weights_of(model))
     assert sorted(name for product in joined for name in product.linears) == sorted(model.linears())
     wrong = {name: weight + 1 for name, weight in weights_of(model).items()}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress import models
+from compress import models, tasks
 from compress.config.prune import Keep, TransformerPrune
 from compress.config.recover import Distill, Precision
 from compress.data import TextSplit
@@ -37,7 +37,7 @@ def config(**changes):
 def pruned(checkpoints, splits, tmp_path_factory):
     """BERT with a fifth of its channels, not repaired."""
     folder = tmp_path_factory.mktemp("pruned")
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     chosen = TransformerPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     cut_channels(texts_of(encoder, splits.calibration.texts), chosen)
     encoder.stack.note_ffn_widths()
@@ -112,10 +112,10 @@ def test_the_student_comes_closer(pruned, run, checkpoints, splits):
     assert told["train_loss"][-1] < 0.6 * told["train_loss"][1]
     assert told["best"] == max(told["select_cosine"])
     assert told["best"] > told["select_cosine"][0] + 0.02
-    teacher = models.load(checkpoints["bert"])
+    teacher = tasks.load(checkpoints["bert"])
     cosines = []
     for folder in (pruned, out):
-        encoder = models.load(folder)
+        encoder = tasks.load(folder)
         assert not encoder.module.training
         inputs = encoder.tokenize(splits.select.texts)
         with torch.no_grad():
@@ -163,7 +163,7 @@ def test_a_model_that_was_not_changed_stays_as_it_is(checkpoints, run):
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "mpnet"])
 def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp_path):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     chosen = TransformerPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     cut_channels(texts_of(encoder, splits.calibration.texts), chosen)
     encoder.stack.note_ffn_widths()
@@ -182,18 +182,18 @@ def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp
 def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits_folder, tmp_path):
     """A dropped layer 0: layer 0 of the student is layer 1 of the teacher, and reproduces its states when
     given what it was given."""
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     encoder.stack.drop_layer(0)
     encoder.save(tmp_path, encoder.facts.after("dropped", kept_layers=(1,)))
-    student = models.load(tmp_path, attention="eager")
-    teacher = models.load(checkpoints["bert"], attention="eager")
+    student = tasks.load(tmp_path, attention="eager")
+    teacher = tasks.load(checkpoints["bert"], attention="eager")
     trainer = distill.EncoderDistillation(
         config(hidden_weight=1.0), student, teacher, splits.train.texts, splits.select.texts
     )
     assert trainer.layers == (1,)
     rows = [0, 1, 2]
-    ids = student.tokenizer.pad({"input_ids": [trainer.ids[i] for i in rows]}, return_tensors="pt")
-    inputs = {name: ids[name] for name in ("input_ids", "attention_mask")}
+    ids, mask = map(torch.from_numpy, student.processor.tokenizer.padded([trainer.ids[i] for i in rows]))
+    inputs = {"input_ids": ids, "attention_mask": mask}
     with torch.no_grad():
         wanted = teacher.module.backbone(**inputs, output_hidden_states=True)
         given = student.module.backbone(**inputs, output_hidden_states=True)
@@ -211,7 +211,7 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
 
 
 def test_without_hidden_weight_only_the_embedding_counts(checkpoints, pruned, splits):
-    student, teacher = models.load(pruned), models.load(checkpoints["bert"])
+    student, teacher = tasks.load(pruned), tasks.load(checkpoints["bert"])
     trainer = distill.EncoderDistillation(
         config(hidden_weight=0.0), student, teacher, splits.train.texts, splits.select.texts
     )
@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite(pruned, run, monkeypatch):
 
 def test_no_text_to_train_on(pruned, checkpoints, splits):
     empty = TextSplit(name="train", texts=(), documents=(), fingerprint="")
-    pair = models.load(pruned), models.load(checkpoints["bert"])
+    pair = tasks.load(pruned), tasks.load(checkpoints["bert"])
     with pytest.raises(DataError, match="train split is empty"):
         distill.EncoderDistillation(config(), *pair, empty.texts, splits.select.texts)
 

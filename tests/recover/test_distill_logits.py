@@ -11,11 +11,11 @@ from compress.config.data import Documents, TextFile
 from compress.config.recover import DistillLogits, Precision
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError
-from compress.models import load_causal_lm
 from compress.prune.tokens import cut_vocabulary
 from compress.recover import distill_logits, recover
 from compress.recover.distill_logits import Lessons, divergence, likeliest
 from compress.stages.result import read_result
+from compress.tasks.language_modeling.model import CausalLM
 
 
 def config(**changes):
@@ -58,7 +58,7 @@ def teacher(language_checkpoints):
 def pruned(teacher, tmp_path_factory):
     """The dense model with half of the feed-forward channels zeroed: worse, and of the same shape."""
     folder = tmp_path_factory.mktemp("pruned")
-    model = load_causal_lm(teacher)
+    model = CausalLM.open(teacher)
     with torch.no_grad():
         for layer in model.module.model.layers:
             layer.mlp.down_proj.weight[:, ::2] = 0
@@ -132,13 +132,13 @@ def test_the_student_comes_closer(pruned, teacher, splits, run):
     assert told["best"] == min(told["select_loss"]) < 0.8 * told["select_loss"][0]
     facts = models.read_facts(out)
     assert facts.lineage == ("pruned", "distilled for 24 steps, 0.0 M tokens")
-    dense = load_causal_lm(teacher)
+    dense = CausalLM.open(teacher)
     windows = dense.windows(load_splits(splits).select.texts, 32)[:6]
     losses = []
     for folder in (pruned, out):  # over all tokens, which is more than over 16
         with torch.no_grad():
             own, expected = (
-                model.module(windows).logits.log_softmax(-1) for model in (load_causal_lm(folder), dense)
+                model.module(windows).logits.log_softmax(-1) for model in (CausalLM.open(folder), dense)
             )
         losses.append(float((expected.exp() * (expected - own)).sum(-1).mean()))
     assert losses[1] < 0.8 * losses[0]
@@ -165,7 +165,7 @@ def test_bfloat16_learns_too(pruned, run):
 
 
 def test_a_student_of_fewer_tokens(teacher, splits, tmp_path, run):
-    model = load_causal_lm(teacher)
+    model = CausalLM.open(teacher)
     (tmp_path / "fewer").mkdir()
     kept = cut_vocabulary(model, ["the old river"], 290, tmp_path / "fewer" / "files")
     model.save(tmp_path / "fewer", dataclasses.replace(model.facts, kept_tokens=kept))

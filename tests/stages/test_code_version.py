@@ -19,7 +19,7 @@ from compress.stages.runner import Road
 from compress.stages.store import Store
 
 MINILM = {
-    "load": ("compress.models", "compress.models.encoder"),
+    "load": ("compress.tasks", "compress.tasks.sentence_embedding.model"),
     "split": ("compress.data", "compress.data.text"),
     "prune": ("compress.prune", "compress.prune.transformer"),
     "recover": ("compress.recover", "compress.recover.distill"),

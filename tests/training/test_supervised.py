@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import models
+from compress import tasks
 from compress.config.recover import Finetune, Optimizer, Precision, Supervised
 from compress.errors import ConfigError
 from compress.recover import recover, train_baseline
@@ -49,7 +49,7 @@ def train(image_splits_folder, tmp_path):
 
 
 def accuracy(folder, split):
-    model = models.load(folder)
+    model = tasks.load(folder)
     with torch.no_grad():
         answers = model.run(model.inputs(split.images)).argmax(1).numpy()
     return (answers == split.labels).mean()
@@ -70,7 +70,7 @@ def accuracy(folder, split):
 def test_a_baseline_learns(builder, kwargs, changes, train, image_splits):
     folder = train(builder=builder, kwargs=kwargs, **changes)
     assert accuracy(folder, image_splits.test) > 0.9  # a third by chance
-    model = models.load(folder)
+    model = tasks.load(folder)
     assert model.classes == ["top", "middle", "bottom"]
     assert model.preprocessing["image_mean"][0] == pytest.approx(
         image_splits.train.images.mean() / 255, abs=1e-5
@@ -130,7 +130,7 @@ def test_finetuning_follows_the_teacher(
     recover(tuning, image_checkpoints["resnet"], teacher, image_splits_folder, tmp_path / "tuned", tmp_path)
     assert accuracy(image_checkpoints["resnet"], image_splits.test) < 0.7
     assert accuracy(tmp_path / "tuned", image_splits.test) > 0.85
-    assert "fine-tuned for 5 epochs" in models.load(tmp_path / "tuned").facts.lineage[-1]
+    assert "fine-tuned for 5 epochs" in tasks.load(tmp_path / "tuned").facts.lineage[-1]
 
 
 # ---------------------------------------------------------------- parts
@@ -202,9 +202,9 @@ def test_a_baseline_learns_from_a_teacher(train, tmp_path):
         "taught", scratch="two", seed=1, distill=1.0, teacher=f"path:{teacher}", label_smoothing=0.0
     )
     alone = train("alone", scratch="three", seed=1, label_smoothing=0.0)
-    assert f"100% of the loss from the answers of path:{teacher}" in models.load(taught).facts.lineage[-1]
+    assert f"100% of the loss from the answers of path:{teacher}" in tasks.load(taught).facts.lineage[-1]
     pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), np.uint8)
-    nets = [models.load(folder) for folder in (teacher, taught, alone)]
+    nets = [tasks.load(folder) for folder in (teacher, taught, alone)]
     wanted, *found = [net.run(net.inputs(pixels)).detach().softmax(1) for net in nets]
     assert (found[0] - wanted).abs().mean() < (found[1] - wanted).abs().mean()
 

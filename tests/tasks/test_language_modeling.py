@@ -9,17 +9,18 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from compress import models
 from compress.config.model import CausalLMModel
 from compress.errors import DataError, ModelError
-from compress.models import import_model, load_causal_lm
+from compress.schema.workload import Workload
+from compress.tasks import import_model
+from compress.tasks.language_modeling.model import CausalLM
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_checkpoint_is_what_stock_transformers_loads(name, language_published, language_checkpoints):
-    model = load_causal_lm(language_checkpoints[name])
+    model = CausalLM.open(language_checkpoints[name])
     stock = transformers.AutoModelForCausalLM.from_pretrained(language_published[name]).eval()
     again = transformers.AutoModelForCausalLM.from_pretrained(language_checkpoints[name]).eval()
     ids = torch.tensor([model.tokenize("The old river runs slowly under the city.")])
@@ -31,7 +32,7 @@ def test_a_checkpoint_is_what_stock_transformers_loads(name, language_published,
 
 
 def test_products_and_widths_are_counted(language_checkpoints):
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     vocabulary = model.config.vocab_size
     attention = 32 * 64 + 2 * 32 * 32 + 64 * 32  # query, key and value, output
     assert model.macs() == 2 * (attention + 3 * 32 * 64) + 32 * vocabulary
@@ -39,8 +40,8 @@ def test_products_and_widths_are_counted(language_checkpoints):
 
 
 def test_feeds_have_a_cache(language_checkpoints):
-    model = load_causal_lm(language_checkpoints["qwen3"])
-    feeds = model.workload(["the river runs"], 2, 5, past=3)
+    model = CausalLM.open(language_checkpoints["qwen3"])
+    feeds = model.processor.workload(["the river runs"], Workload(2, 5, 3))
     assert set(feeds) == set(model.input_names)
     assert feeds["input_ids"].shape == (2, 5)
     assert feeds["attention_mask"].shape == (2, 8)
@@ -49,7 +50,7 @@ def test_feeds_have_a_cache(language_checkpoints):
 
 
 def test_windows_are_the_text_in_a_row(language_checkpoints, language_texts):
-    model = load_causal_lm(language_checkpoints["llama"])
+    model = CausalLM.open(language_checkpoints["llama"])
     windows = model.windows(language_texts[:10], 50)
     assert "\n".join(language_texts[:10]).startswith(model.tokenizer.decode(windows.flatten()))
     with pytest.raises(DataError, match="too little text"):
@@ -108,11 +109,6 @@ def test_a_tokenizer_of_another_model_is_refused(language_published, copy_of, tm
         import_model(CausalLMModel(source=f"path:{folder}"), tmp_path / "out")
 
 
-def test_another_familys_option_is_refused(language_checkpoints):
-    with pytest.raises(ModelError, match="does not work"):
-        models.load_encoder(language_checkpoints["llama"])
-
-
 # ---------------------------------------------------------------- GGUF
 
 
@@ -159,13 +155,13 @@ def write_gguf(path, model, architecture="llama"):
 @pytest.fixture
 def packed(language_checkpoints, tmp_path):
     path = tmp_path / "model.gguf"
-    write_gguf(path, load_causal_lm(language_checkpoints["llama"]))
+    write_gguf(path, CausalLM.open(language_checkpoints["llama"]))
     return path
 
 
 def test_gguf_becomes_the_same_model(packed, language_checkpoints, tmp_path):
     import_model(CausalLMModel(source=f"path:{packed}"), made(tmp_path))
-    found, expected = load_causal_lm(tmp_path / "out"), load_causal_lm(language_checkpoints["llama"])
+    found, expected = CausalLM.open(tmp_path / "out"), CausalLM.open(language_checkpoints["llama"])
     text = "The old river runs slowly under the city."
     assert found.tokenize(text) == expected.tokenize(text)
     assert found.tokenizer.decode(found.tokenize(text)) == text
@@ -182,7 +178,7 @@ def test_gguf_becomes_the_same_model(packed, language_checkpoints, tmp_path):
 
 def test_a_gguf_of_an_unknown_architecture_is_refused(language_checkpoints, tmp_path):
     path = tmp_path / "model.gguf"
-    write_gguf(path, load_causal_lm(language_checkpoints["llama"]), "falcon")
+    write_gguf(path, CausalLM.open(language_checkpoints["llama"]), "falcon")
     with pytest.raises(ModelError, match="unknown architecture"):
         import_model(CausalLMModel(source=f"path:{path}"), made(tmp_path))
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 import transformers
 
-from compress import models
+from compress import tasks
 from compress.config.model import EncoderModel
 from compress.errors import ModelError
+from compress.schema.workload import Workload
+from compress.tasks import open_processor
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
 HEADED = ("bert", "roberta", "distilbert")
@@ -45,7 +47,7 @@ def write_pooling(folder, modules, **modes):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_computes_what_stock_transformers_computes(name, published, checkpoints, texts):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     torch.testing.assert_close(
         states(encoder.module.backbone, encoder, texts),
         states(stock(published[name]), encoder, texts),
@@ -56,9 +58,9 @@ def test_computes_what_stock_transformers_computes(name, published, checkpoints,
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_saved_encoder_reloads_bit_equal(name, checkpoints, texts, tmp_path):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     encoder.save(tmp_path / "again", encoder.facts.after("saved"))
-    again = models.load(tmp_path / "again")
+    again = tasks.load(tmp_path / "again")
     assert torch.equal(embed(encoder, texts), embed(again, texts))
     assert again.facts.lineage == ("saved",)
     assert again.facts.license == "unknown"
@@ -67,7 +69,7 @@ def test_a_saved_encoder_reloads_bit_equal(name, checkpoints, texts, tmp_path):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_eager_and_fused_attention_agree(name, checkpoints, texts):
-    eager, fused = (models.load(checkpoints[name], attention=kind) for kind in ("eager", "sdpa"))
+    eager, fused = (tasks.load(checkpoints[name], attention=kind) for kind in ("eager", "sdpa"))
     torch.testing.assert_close(embed(eager, texts), embed(fused, texts), atol=1e-6, rtol=0)
 
 
@@ -85,7 +87,7 @@ def test_importing_twice_gives_equal_weights_without_a_pooler(published, copy_of
     kept = {k: v for k, v in load_file(folder / "model.safetensors").items() if "pooler" not in k}
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     for out in ("first", "second"):
-        models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / out)
+        tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / out)
     first, second = ((tmp_path / out / "model.safetensors").read_bytes() for out in ("first", "second"))
     assert first == second
 
@@ -97,8 +99,8 @@ def test_pooling_by_hand(name, mode, normalize, published, copy_of, texts, tmp_p
     folder = copy_of(published[name])
     modules = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     write_pooling(folder, modules, mean_tokens=mode == "mean", cls_token=mode == "cls", max_tokens=False)
-    models.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
-    encoder = models.load(tmp_path / "out")  # the pooling has to survive the import
+    tasks.import_model(EncoderModel(source=f"path:{folder}"), tmp_path / "out")
+    encoder = tasks.load(tmp_path / "out")  # the pooling has to survive the import
     hidden = states(stock(published[name]), encoder, texts).double().numpy()
     lengths = encoder.tokenize(texts)["attention_mask"].sum(1)
     expected = np.stack(
@@ -113,13 +115,13 @@ def test_pooling_by_hand(name, mode, normalize, published, copy_of, texts, tmp_p
 
 
 def test_a_plain_folder_is_mean_pooled_and_normalised(checkpoints):
-    module = models.load(checkpoints["bert"]).module
+    module = tasks.load(checkpoints["bert"]).module
     assert (module.pooling, module.normalize) == ("mean", True)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_padding_does_not_change_an_embedding(name, checkpoints, texts):
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     alone = torch.cat([embed(encoder, [text]) for text in texts])
     assert len({encoder.tokenize([text])["input_ids"].shape for text in texts}) > 1
     torch.testing.assert_close(embed(encoder, texts), alone, atol=2e-6, rtol=0)
@@ -133,7 +135,7 @@ def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, ch
 
     keep = dict.fromkeys(change.split("+"), 0.5)
     config = TransformerPrune(keep=Keep(**keep), round_to=8)
-    encoder = models.load(checkpoints[name])
+    encoder = tasks.load(checkpoints[name])
     data = texts_of(encoder, texts)
     if "layers" in keep:
         drop(data, 0.5)
@@ -148,7 +150,7 @@ def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, ch
         "ffn": (32 if "ffn" in keep else 64,) * depth,
         "heads": (2 if "heads" in keep else 4,) * depth,
     }
-    assert encoder.widths() == models.load(tmp_path / "small").widths() == expected
+    assert encoder.widths() == tasks.load(tmp_path / "small").widths() == expected
     torch.testing.assert_close(
         states(stock(tmp_path / "small"), encoder, texts),
         states(encoder.module.backbone, encoder, texts),
@@ -161,7 +163,7 @@ def test_stock_transformers_loads_a_uniformly_pruned_checkpoint(name, change, ch
 
 
 def test_parameters_and_macs_by_hand(checkpoints):
-    encoder = models.load(checkpoints["distilbert"])
+    encoder = tasks.load(checkpoints["distilbert"])
     tables = (46 + 66) * 32 + 2 * 32
     layer = 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 2 * 2 * 32
     assert encoder.parameters() == tables + 2 * layer
@@ -169,7 +171,7 @@ def test_parameters_and_macs_by_hand(checkpoints):
 
 
 def test_a_pooler_counts_for_nothing(checkpoints):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     everything = sum(p.numel() for p in encoder.module.parameters())
     assert everything - encoder.parameters() == 32 * 32 + 32
 
@@ -177,9 +179,9 @@ def test_a_pooler_counts_for_nothing(checkpoints):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(("batch", "tokens"), [(1, 16), (3, 48), (8, 64)])
 def test_workloads_have_exactly_the_shape_asked_for(name, batch, tokens, checkpoints, texts):
-    inputs = models.load(checkpoints[name]).workload(texts, batch, tokens)
-    assert {tensor.shape for tensor in inputs.values()} == {(batch, tokens)}
-    assert {tensor.dtype for tensor in inputs.values()} == {torch.int64}
+    inputs = open_processor(checkpoints[name]).workload(texts, Workload(batch, tokens))
+    assert {array.shape for array in inputs.values()} == {(batch, tokens)}
+    assert {array.dtype for array in inputs.values()} == {np.dtype(np.int64)}
     ids = inputs["input_ids"]
     assert inputs["attention_mask"].all()
     assert (ids[:, 0] == 0).all()
@@ -193,23 +195,24 @@ def test_texts_are_cut_where_positions_or_sentence_transformers_end(name, checkp
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": int(1e30)}))
     positions = 66 if name in ("bert", "distilbert") else 64
-    encoder, long = models.load(folder), ["river " * 200]
-    assert encoder.max_length == positions
+    encoder, long = tasks.load(folder), ["river " * 200]
+    assert encoder.processor.max_length == positions
     assert encoder.tokenize(long)["input_ids"].shape == (1, positions)
     assert torch.isfinite(embed(encoder, long)).all()
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
-    assert models.load(folder).tokenize(long)["input_ids"].shape == (1, 12)
-    assert models.load(folder).tokenize(long, max_length=40)["input_ids"].shape == (1, 12)
+    assert tasks.load(folder).tokenize(long)["input_ids"].shape == (1, 12)
+    assert tasks.load(folder).tokenize(long, max_length=40)["input_ids"].shape == (1, 12)
 
 
 def test_batches_hold_every_text_once(checkpoints, splits):
-    encoder = models.load(checkpoints["bert"])
+    encoder = tasks.load(checkpoints["bert"])
     rows = [
         tuple(ids[mask.bool()].tolist())
         for batch in encoder.batches(splits.test.texts, 7)
         for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
     ]
-    expected = [tuple(encoder.tokenizer(text)["input_ids"]) for text in splits.test.texts]
+    stock = transformers.AutoTokenizer.from_pretrained(str(checkpoints["bert"]))
+    expected = [tuple(stock(text)["input_ids"]) for text in splits.test.texts]
     assert sorted(rows) == sorted(expected)
 
 
@@ -218,7 +221,7 @@ def test_batches_hold_every_text_once(checkpoints, splits):
 
 def refused(folder, out, *words):
     with pytest.raises(ModelError) as caught:
-        models.import_model(EncoderModel(source=f"path:{folder}"), out)
+        tasks.import_model(EncoderModel(source=f"path:{folder}"), out)
     for word in words:
         assert word in str(caught.value), str(caught.value)
 

@@ -4,29 +4,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
 
 from compress.config.model import CausalLMModel
-from compress.errors import DataError, ModelError, did_you_mean
-from compress.models.causal_lm_card import CHECK_TEXT, card_facts
+from compress.errors import ModelError, did_you_mean
 from compress.models.checkpoint import (
     Facts,
     check_weights,
     copy_companions,
     fetch_published,
     read_config,
+    read_facts,
     write_facts,
 )
 from compress.models.gguf import convert, gguf_of
 from compress.models.layers import LANGUAGE_MODELS, Stack
 from compress.models.padding import WIDTHS, cut_padding, padded
 from compress.models.summary import Summary, write_summary
+from compress.models.tokenizer import Tokenizer
+from compress.tasks.base import tensors
+from compress.tasks.language_modeling.card import CHECK_TEXT, card_facts
+from compress.tasks.language_modeling.processor import CONTEXT, LanguageProcessor, open_processor
 
-FAMILY = "causal_lm"
 OUTPUT = "logits"
-CONTEXT = 512  # tokens of a window, for calibration and evaluation
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
@@ -42,7 +45,13 @@ class CausalLM:
         self.module = cast(nn.Module, module)
         self.config: Any = module.config
         self.tokenizer, self.folder, self.facts = tokenizer, folder, facts
+        self._read_tokenizer: Tokenizer | None = None
         self.architecture = LANGUAGE_MODELS[self.config.model_type]
+
+    @classmethod
+    def open(cls, checkpoint: Path, attention: str = "sdpa") -> "CausalLM":
+        """Open a checkpoint of ours; raises ModelError where it is none."""
+        return cls.load(checkpoint, read_facts(checkpoint), attention)
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
@@ -68,16 +77,17 @@ class CausalLM:
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)
         write_facts(facts, folder)
-        ids = torch.tensor([self.tokenize(CHECK_TEXT)[:16]])
+        processor = open_processor(folder)
+        ids = np.array([processor.tokenizer.plain(CHECK_TEXT)[:16]], np.int64)
         summary = Summary(
             parameters=self.parameters(),
             macs=self.macs(),
             widths=self.widths(),
             layer_names=self.layer_names(facts.kept_layers),
             keeps_checkpoint=True,
-            card=card_facts(self),
+            card=card_facts(processor),
         )
-        write_summary(summary, {n: t.numpy() for n, t in self.feeds(ids).items()}, folder)
+        write_summary(summary, processor.feeds(ids), folder)
 
     # -- structure
 
@@ -121,76 +131,48 @@ class CausalLM:
 
     # -- inputs
 
+    @property
+    def processor(self) -> LanguageProcessor:
+        """For the tokens and heads that are left by now."""
+        if self._read_tokenizer is None or self._read_tokenizer.folder != self.folder:
+            self._read_tokenizer = Tokenizer(self.folder)
+        return LanguageProcessor(self._read_tokenizer, self.config.to_dict())
+
     def tokenize(self, text: str) -> list[int]:
         """Numbers of the tokens, without the marks of a beginning or an end."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
-
-    @property
-    def cache_names(self) -> tuple[str, ...]:
-        depth = range(int(self.config.num_hidden_layers))
-        return tuple(f"past_key_values.{i}.{kind}" for i in depth for kind in ("key", "value"))
+        return self.processor.tokenizer.plain(text)
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """All that an exported graph may take; one that fuses attention does without positions."""
-        return ("input_ids", "attention_mask", "position_ids", *self.cache_names)
-
-    def feeds(self, ids: Tensor, past: int = 0) -> dict[str, Tensor]:
-        """For `ids` (batch, tokens) after `past` tokens whose keys and values are zeros."""
-        batch, tokens = ids.shape
-        shape = (batch, self.kv_heads, past, self.head_dim)
-        return {
-            "input_ids": ids.to(torch.int64),
-            "attention_mask": torch.ones(batch, past + tokens, dtype=torch.int64),
-            "position_ids": torch.arange(past, past + tokens).repeat(batch, 1),
-            **{name: torch.zeros(shape) for name in self.cache_names},
-        }
+        return self.processor.input_names
 
     def windows(self, texts: Sequence[str], tokens: int = CONTEXT) -> Tensor:
         """The texts in a row, cut to (windows, tokens); what is left over at the end is not used."""
-        ids = [number for text in texts for number in self.tokenize(text + "\n")]
-        count = len(ids) // tokens
-        if count == 0:
-            raise DataError("too little text", found=f"{len(ids)} tokens", allowed=f"at least {tokens}")
-        return torch.tensor(ids[: count * tokens]).view(count, tokens)
+        return torch.from_numpy(self.processor.windows(texts, tokens))
 
     def batches(self, examples: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
         """Windows of `CONTEXT` tokens, or of all that the model or the texts have."""
-        ids = [number for text in examples for number in self.tokenize(text + "\n")]
-        tokens = min(CONTEXT, len(ids), int(self.config.max_position_embeddings))
-        windows = self.windows(examples, tokens)
-        for start in range(0, len(windows), size):
-            yield self.feeds(windows[start : start + size])
-
-    def workload(self, texts: Sequence[str], batch: int, tokens: int, past: int = 0) -> dict[str, Tensor]:
-        """Inputs of exactly (batch, tokens) made of real text, after `past` cached tokens.
-
-        Raises DataError for more tokens than the model's context.
-        """
-        context = int(self.config.max_position_embeddings)
-        if past + tokens > context:
-            raise DataError(
-                "the workload is longer than the model's context",
-                found=f"{past + tokens} tokens",
-                allowed=f"at most {context}",
-            )
-        ids = [number for text in texts for number in self.tokenize(text + "\n")]
-        need = batch * tokens
-        return self.feeds(torch.tensor((ids * -(-need // len(ids)))[:need]).view(batch, tokens), past)
+        return map(tensors, self.processor.batches(examples, size))
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (batch, tokens, vocabulary) of inputs without a past."""
         found = self.module(input_ids=inputs["input_ids"], use_cache=False)
         return cast(Tensor, found.logits)
 
+    def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
+        return "AutoModelForCausalLM", "logits", self.run(inputs)
+
     def example(self) -> dict[str, Tensor]:
         return {"input_ids": torch.tensor([self.tokenize(CHECK_TEXT)[:8]])}
 
 
+open_model = CausalLM.open
+
+
 def import_causal_lm(config: CausalLMModel, out: Path) -> None:
     """Turn a published folder, or a GGUF file, into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config, FAMILY)
+    folder, facts = fetch_published(config)
     if (packed := gguf_of(folder)) is not None:
         unpacked = out / "unpacked"
         convert(packed, unpacked, LANGUAGE_MODELS)

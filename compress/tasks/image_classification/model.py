@@ -16,7 +16,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -30,18 +29,19 @@ from compress.models.checkpoint import (
     check_weights,
     fetch_published,
     read_config,
+    read_facts,
     read_json,
     write_facts,
 )
-from compress.models.image_card import card_facts
 from compress.models.layers import IMAGE_TRANSFORMERS, Stack
-from compress.models.preprocessing import check_side, pixel_values, read_preprocessing, shape_of
+from compress.models.preprocessing import read_preprocessing, shape_of
 from compress.models.summary import Summary, write_summary
+from compress.tasks.base import tensors
+from compress.tasks.image_classification.card import card_facts
+from compress.tasks.image_classification.processor import ImageProcessor, Images
 
-FAMILY = "image_classifier"
 OUTPUT = "logits"
 OUR_NETS = "compress.models.image_nets:"
-Images = NDArray[np.uint8]  # [images, height, width, channels]
 
 
 class Classifier(nn.Module):
@@ -73,9 +73,15 @@ class ImageClassifier:
         self.module = Classifier(net).eval()
         self.config, self.preprocessing, self.facts = dict(config), dict(preprocessing), facts
         self.history = history  # of pruning, as torch-pruning tells it
-        self.shape = shape_of(preprocessing)
+        self.processor = ImageProcessor(preprocessing)
+        self.shape = self.processor.shape
         model_type = None if "builder" in config else config.get("model_type")
         self.architecture = IMAGE_TRANSFORMERS.get(str(model_type))
+
+    @classmethod
+    def open(cls, checkpoint: Path, attention: str = "sdpa") -> "ImageClassifier":
+        """Open a checkpoint of ours; raises ModelError where it is none."""
+        return cls.load(checkpoint, read_facts(checkpoint), attention)
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":
@@ -134,7 +140,7 @@ class ImageClassifier:
         )
         ramp = np.arange(2 * height * width * channels, dtype=np.uint32) * 37 % 256
         check = ramp.astype(np.uint8).reshape(2, height, width, channels)
-        write_summary(summary, {n: t.numpy() for n, t in self.inputs(check).items()}, folder)
+        write_summary(summary, self.processor.inputs(check), folder)
 
     # -- structure
 
@@ -208,23 +214,23 @@ class ImageClassifier:
         """Logits (batch, classes)."""
         return cast(Tensor, self.module(**inputs))
 
+    def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
+        return "AutoModelForImageClassification", "logits", self.run(inputs)
+
     def inputs(self, images: Images) -> dict[str, Tensor]:
         """uint8 [batch, height, width, channels] -> normalised float32 [batch, channels, height, width]."""
-        return {"pixel_values": torch.from_numpy(pixel_values(images, self.preprocessing))}
+        return tensors(self.processor.inputs(images))
 
     def batches(self, images: Images, size: int) -> Iterator[dict[str, Tensor]]:
-        for start in range(0, len(images), size):
-            yield self.inputs(images[start : start + size])
+        return map(tensors, self.processor.batches(images, size))
 
-    def workload(self, images: Images, batch: int, side: int) -> dict[str, Tensor]:
-        """Inputs of exactly `batch` images; raises ModelError where `side` is not the model's."""
-        check_side(self.shape[0], batch, side)
-        return self.inputs(images[np.arange(batch) % len(images)])
+
+open_model = ImageClassifier.open
 
 
 def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config, FAMILY)
+    folder, facts = fetch_published(config)
     described, preprocessing = _published(folder, config)
     ImageClassifier.described(described, preprocessing, folder, facts).save(out, facts)
 

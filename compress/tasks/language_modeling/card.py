@@ -1,9 +1,8 @@
 """What a model card says of a language model."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from compress.models.causal_lm import CausalLM
+from compress.tasks.language_modeling.processor import LanguageProcessor
 
 CHECK_TEXT = "The quick brown fox jumps over the lazy dog, and then it goes home to sleep for a while."
 _EXAMPLE = """
@@ -23,8 +22,8 @@ print(tokenizer.decode(generator.get_sequence(0)))
 """
 
 
-def card_facts(model: "CausalLM") -> dict[str, Any]:
-    cache = f"float32 (batch, {model.kv_heads}, past, {model.head_dim})"
+def card_facts(processor: LanguageProcessor) -> dict[str, Any]:
+    cache = f"float32 (batch, {processor.kv_heads}, past, {processor.head_dim})"
     return {
         "pipeline_tag": "text-generation",
         "inputs": {
@@ -33,6 +32,6 @@ def card_facts(model: "CausalLM") -> dict[str, Any]:
             "past_key_values.*": cache,
         },
         "outputs": {"logits": "float32 (batch, tokens, vocabulary)", "present.*": cache},
-        "max_length": int(model.config.max_position_embeddings),
+        "max_length": processor.context,
         "example_code": _EXAMPLE,
     }

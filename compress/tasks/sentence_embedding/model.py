@@ -5,6 +5,7 @@ what ships is the whole encoder.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +21,17 @@ from compress.models.checkpoint import (
     copy_companions,
     fetch_published,
     read_config,
+    read_facts,
     read_json,
     write_facts,
 )
-from compress.models.encoder_card import CHECK_TEXTS, card_facts
 from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import complete
+from compress.tasks.base import tensors
+from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
+from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
 
-FAMILY = "encoder"
 OUTPUT = "sentence_embedding"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 transformers.logging.set_verbosity_error()
@@ -65,12 +68,16 @@ class SentenceEncoder(nn.Module):
 class Encoder:
     """A sentence encoder with its tokenizer, as opened from a checkpoint folder."""
 
-    def __init__(self, module: SentenceEncoder, tokenizer: Any, folder: Path, facts: Facts) -> None:
+    def __init__(self, module: SentenceEncoder, folder: Path, facts: Facts) -> None:
         self.module = module
-        self.tokenizer = tokenizer
         self.folder = folder
         self.facts = facts
         self.architecture = TEXT_ENCODERS[module.config.model_type]
+
+    @classmethod
+    def open(cls, checkpoint: Path, attention: str = "sdpa") -> "Encoder":
+        """Open a checkpoint of ours; raises ModelError where it is none."""
+        return cls.load(checkpoint, read_facts(checkpoint), attention)
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
@@ -86,26 +93,12 @@ class Encoder:
                 allowed=did_you_mean(str(model_type), TEXT_ENCODERS),
             )
         check_weights(folder)
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:  # the last where a vocabulary is missing
-            raise ModelError(
-                f"no usable tokenizer in {folder}",
-                found=str(error).splitlines()[0],
-                allowed="tokenizer.json with tokenizer_config.json, or a vocabulary transformers knows",
-            ) from None
-        if tokenizer.pad_token_id is None:
-            raise ModelError(
-                f"the tokenizer in {folder} cannot pad",
-                found="no pad token",
-                next="name one in tokenizer_config.json",
-            )
         architecture = TEXT_ENCODERS[model_type]
         if not architecture.fused_attention:
             attention = "eager"
         backbone = _load_backbone(folder, architecture, facts.ffn_widths, attention)
         module = SentenceEncoder(backbone, *_read_pooling(folder))
-        return cls(module.eval(), tokenizer, folder, facts)
+        return cls(module.eval(), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
         """Write a checkpoint that stock transformers loads (where widths are uniform)."""
@@ -113,15 +106,16 @@ class Encoder:
         copy_companions(self.folder, folder)
         complete(folder)
         write_facts(facts, folder)
+        processor = open_processor(folder)
         summary = Summary(
             parameters=self.parameters(),
             macs=self.macs(REFERENCE_TOKENS),
             widths=self.widths(),
             layer_names=self.stack.layer_names(facts.kept_layers),
             keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
-            card=card_facts(self.input_names, self.max_length),
+            card=card_facts(processor.input_names, processor.max_length),
         )
-        write_summary(summary, {n: t.numpy() for n, t in self.tokenize(CHECK_TEXTS).items()}, folder)
+        write_summary(summary, processor.tokenize(CHECK_TEXTS), folder)
 
     # -- structure
 
@@ -157,6 +151,22 @@ class Encoder:
 
     output_name = OUTPUT
 
+    @cached_property
+    def processor(self) -> TextProcessor:
+        return open_processor(self.folder)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return self.processor.input_names
+
+    def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
+        """Padded to the longest text: name -> (batch, tokens) int64."""
+        return tensors(self.processor.tokenize(texts, max_length))
+
+    def batches(self, texts: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of similar length, so that little is padding; order is not kept."""
+        return map(tensors, self.processor.batches(texts, size))
+
     def example(self) -> dict[str, Tensor]:
         """Two texts, for tracing."""
         return self.tokenize(["one short text", "and a second one"])
@@ -165,62 +175,18 @@ class Encoder:
         """Embeddings (batch, hidden)."""
         return cast(Tensor, self.module(**inputs)[OUTPUT])
 
-    @property
-    def max_length(self) -> int:
-        """Tokens; what sentence-transformers would cut at, else what the positions allow."""
-        path = self.folder / "sentence_bert_config.json"
-        declared = read_json(path).get("max_seq_length") if path.is_file() else None
-        config = self.module.config
-        # RoBERTa and its kin count positions from behind the padding's number.
-        offset = 0 if config.model_type in ("bert", "distilbert") else config.pad_token_id + 1
-        positions = int(config.max_position_embeddings) - offset
-        return min(int(declared or self.tokenizer.model_max_length), positions)
+    def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
+        """Stock transformers knows the backbone, without pooling."""
+        states = self.module.backbone(**inputs).last_hidden_state
+        return "AutoModel", "last_hidden_state", states
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        typed = getattr(self.module.config, "type_vocab_size", 0) or 0
-        return ("input_ids", "attention_mask") + (("token_type_ids",) if typed > 1 else ())
 
-    def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
-        """Padded to the longest text: name -> (batch, tokens) int64."""
-        encoded = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=min(max_length or self.max_length, self.max_length),
-            return_tensors="pt",
-        )
-        filled = {"token_type_ids": torch.zeros_like(encoded["input_ids"]), **encoded}
-        return {name: filled[name] for name in self.input_names}
-
-    def batches(self, texts: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of similar length, so that little is padding; order is not kept."""
-        ordered = sorted(texts, key=len)
-        for start in range(0, len(ordered), size):
-            yield self.tokenize(ordered[start : start + size])
-
-    def workload(self, texts: Sequence[str], batch: int, tokens: int) -> dict[str, Tensor]:
-        """Inputs of exactly (batch, tokens) made of real text, without padding."""
-        words = " ".join(texts).split()
-        need = 2 * tokens  # words are tokens at least, but for a few that a tokenizer knows nothing of
-        words *= -(-batch * need // len(words))
-        rows = self.tokenizer(
-            [" ".join(words[row * need : (row + 1) * need]) for row in range(batch)],
-            truncation=True,
-            max_length=tokens,
-        )["input_ids"]
-        ids = torch.tensor(rows, dtype=torch.int64)
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "token_type_ids": torch.zeros_like(ids),
-        }
-        return {name: inputs[name] for name in self.input_names}
+open_model = Encoder.open
 
 
 def import_encoder(config: EncoderModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config, FAMILY)
+    folder, facts = fetch_published(config)
     Encoder.load(folder, facts).save(out, facts)
 
 
