@@ -293,12 +293,12 @@ def test_a_cache_that_is_a_file(here, tiny, tmp_path, monkeypatch):
 
 
 def test_ctrl_c(here, tiny, monkeypatch):
-    from compress import models
+    from compress import tasks
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "identity", interrupt)
+    monkeypatch.setattr(tasks, "identity", interrupt)
     done = here(*tiny)
     assert done.returncode == 130
     assert done.stderr.strip().startswith("interrupted: ")

@@ -11,8 +11,8 @@ from compress import tasks
 from compress.config.export import TorchExport
 from compress.errors import CompressError, GateError
 from compress.export import export, plain
-from compress.models import image_classifier
 from compress.stages.result import read_result
+from compress.tasks.image_classification import model as image_classifier
 
 
 @pytest.mark.parametrize("name", ["resnet", "depthwise", "vit"])
