@@ -34,8 +34,8 @@ def quantize(
 
 def left_out(folder: Path) -> bool:
     """Whether layers stayed in float for `min_cosine`."""
-    found = read_result(folder).fact("sensitivity", Sensitivity)
-    return found is not None and any(layer.left_out for layer in found.layers)
+    sensitivity = read_result(folder).fact("sensitivity", Sensitivity)
+    return sensitivity is not None and any(layer.left_out for layer in sensitivity.layers)
 
 
 def without_exclusion(config: QuantizeConfig) -> QuantizeConfig:

@@ -9,6 +9,7 @@ from onnxruntime import InferenceSession
 
 from compress.data import load_splits
 from compress.graph.session import Runtime, open_session
+from compress.graph.surgery import producers
 from compress.tasks import open_processor
 
 EXAMPLES = 64  # of the calibration split, for means and maxima of activations
@@ -39,8 +40,7 @@ def collect(
 
 def _session(model: onnx.ModelProto | Path, tensors: Sequence[str]) -> InferenceSession:
     source = onnx.load(model) if isinstance(model, Path) else model
-    made = {output for node in source.graph.node for output in node.output}
-    if missing := [name for name in tensors if name not in made]:
+    if missing := sorted(set(tensors) - producers(source.graph.node).keys()):
         raise ValueError(f"no node makes {', '.join(missing)}")
     opened = onnx.ModelProto()
     opened.CopyFrom(source)

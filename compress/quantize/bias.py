@@ -29,7 +29,7 @@ class Place:
     """A product of the float graph whose bias can be corrected in the quantized one."""
 
     expected: str  # tensor of the float graph ...
-    found: str  # ... and of the quantized one that should have the same means
+    quantized: str  # ... and of the quantized one that should have the same means
     axis: int  # of the channels
     add: Callable[[Floats], None]  # to the bias
 
@@ -50,8 +50,8 @@ def correct_bias(quantized: onnx.ModelProto, original: onnx.ModelProto, feeds: F
     expected = _means(original, [places[name] for name in depths], feeds, lambda place: place.expected)
     for depth in sorted(set(depths.values())):
         level = [places[name] for name in depths if depths[name] == depth]
-        for place, found in _means(corrected, level, feeds, lambda place: place.found).items():
-            place.add(expected[place] - found)
+        for place, mean in _means(corrected, level, feeds, lambda place: place.quantized).items():
+            place.add(expected[place] - mean)
     drop_dead(corrected.graph)
     return corrected
 
@@ -60,14 +60,14 @@ def product_depths(graph: onnx.GraphProto) -> dict[str, int]:
     """Output of each product with weights -> how many such products lie on the longest way before it."""
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) >= 2}
     before: dict[str, int] = {}
-    found: dict[str, int] = {}
+    depths: dict[str, int] = {}
     for node in graph.node:
         depth = max((before.get(name, 0) for name in node.input), default=0)
         if node.op_type in ("MatMul", "Gemm", "Conv") and weights & set(node.input):
-            found[node.output[0]] = depth
+            depths[node.output[0]] = depth
             depth += 1
         before.update(dict.fromkeys(node.output, depth))
-    return found
+    return depths
 
 
 def _added(graph: onnx.GraphProto) -> dict[str, Place]:
@@ -82,7 +82,7 @@ def _added(graph: onnx.GraphProto) -> dict[str, Place]:
 
         return add
 
-    found = {}
+    places = {}
     for node in graph.node:
         if node.op_type != "Add":
             continue
@@ -90,8 +90,8 @@ def _added(graph: onnx.GraphProto) -> dict[str, Place]:
             vector = bias in initializers and len(initializers[bias].dims) == 1
             if vector and readers[name] == readers[bias] == 1:
                 total = node.output[0]
-                found[name] = Place(expected=total, found=total, axis=-1, add=into(initializers[bias]))
-    return found
+                places[name] = Place(expected=total, quantized=total, axis=-1, add=into(initializers[bias]))
+    return places
 
 
 def _built_in(graph: onnx.GraphProto, weights: Weights) -> dict[str, Place]:
@@ -100,15 +100,15 @@ def _built_in(graph: onnx.GraphProto, weights: Weights) -> dict[str, Place]:
     def into(node: onnx.NodeProto) -> Callable[[Floats], None]:
         return lambda error: _add_to_bias(graph, weights, node, error)
 
-    found = {}
+    places = {}
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm"):
             output = node.output[0]
             # What the graph itself gives is rounded under its own name.
             name = output.removesuffix(QUANT_INPUT_SUFFIX)
             axis = 1 if node.op_type == "Conv" else -1
-            found[name] = Place(expected=name, found=output, axis=axis, add=into(node))
-    return found
+            places[name] = Place(expected=name, quantized=output, axis=axis, add=into(node))
+    return places
 
 
 def _add_to_bias(graph: onnx.GraphProto, weights: Weights, node: onnx.NodeProto, error: Floats) -> None:

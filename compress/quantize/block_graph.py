@@ -38,9 +38,9 @@ class Product:
 
 def computing(products: Sequence[Product], rows: Mapping[str, int]) -> list[Product]:
     """Those that compute the layers `rows` (name -> outputs); empty where they do not compute all of them."""
-    found = [product for product in products if product.linears <= set(rows)]
-    covered = sum(stop - start for product in found for _, start, stop in product.parts)
-    return found if covered == sum(rows.values()) else []
+    chosen = [product for product in products if product.linears <= set(rows)]
+    covered = sum(stop - start for product in chosen for _, start, stop in product.parts)
+    return chosen if covered == sum(rows.values()) else []
 
 
 class BlockGraph:
@@ -61,12 +61,12 @@ class BlockGraph:
         for name, weight in linears.items():
             for start in (0, len(weight) // 2):  # exporters cut Phi-3's gate_up in two
                 by_row.setdefault(_bytes(weight[start]), []).append((name, start))
-        found = []
+        products = []
         for node in self.graph.node:
             matrix = self._matrix(node.input[1]) if node.op_type == "MatMul" else None
             if matrix is not None and (parts := _parts(matrix.T, linears, by_row)):
-                found.append(Product(node=node.name, parts=parts))
-        return found
+                products.append(Product(node=node.name, parts=parts))
+        return products
 
     def tables(self, embedding: np.ndarray) -> list[str]:
         """Names of the Gathers that read the embedding (tokens, width)."""
@@ -87,7 +87,7 @@ class BlockGraph:
                 whole = stacked([rows_of(blocks[name], *rows) for name, *rows in product.parts])
                 name, start, _ = product.parts[0]
                 node = nodes[product.node]
-                made = helper.make_node(
+                replacement = helper.make_node(
                     "MatMulNBits",
                     [node.input[0], *self._put(f"{name}.{start}" if start else name, whole)],
                     list(node.output),
@@ -99,7 +99,7 @@ class BlockGraph:
                     block_size=whole.size,
                     accuracy_level=level,
                 )
-                node.CopyFrom(made)
+                node.CopyFrom(replacement)
 
     def put_tables(self, tables: Sequence[str], name: str, blocks: Blocks) -> None:
         """GatherBlockQuantized in place of these Gathers, from the same initializers as the layer `name`."""
@@ -110,7 +110,7 @@ class BlockGraph:
         self.weights.add(shape, np.array([len(blocks.codes), width]))
         for node in self.graph.node:
             if node.op_type == "Gather" and node.name in tables:
-                made = helper.make_node(
+                replacement = helper.make_node(
                     "GatherBlockQuantized",
                     [flat, node.input[1], scales, zeros],
                     list(node.output),
@@ -121,7 +121,7 @@ class BlockGraph:
                     gather_axis=0,
                     quantize_axis=1,
                 )
-                node.CopyFrom(made)
+                node.CopyFrom(replacement)
         self.graph.node.insert(0, helper.make_node("Reshape", [codes, shape], [flat], f"/{name}/table"))
 
     def divide_input(self, products: Sequence[Product], factors: np.ndarray) -> None:
@@ -139,23 +139,23 @@ class BlockGraph:
         tensor = self._nodes(products)[0].input[0]
         size, scaled = f"{tensor}/size", f"{tensor}/scaled"
         tiny = self.weights.put(f"{size}/tiny", np.array([TINY], np.float32))
-        old = next(each.version for each in self.model.opset_import if not each.domain) < 18
+        old = next(opset.version for opset in self.model.opset_import if not opset.domain) < 18
         axes = [] if old else [self.weights.put(f"{size}/axes", np.array([-1], np.int64))]
-        made = [
+        scaling = [
             helper.make_node("Abs", [tensor], [f"{size}/abs"], f"{size}/abs"),
             helper.make_node("ReduceMax", [f"{size}/abs", *axes], [f"{size}/max"], f"{size}/max"),
             helper.make_node("Max", [f"{size}/max", tiny], [size], size),
             helper.make_node("Div", [tensor, size], [scaled], scaled),
         ]
         if old:
-            made[1].attribute.append(helper.make_attribute("axes", [-1]))
+            scaling[1].attribute.append(helper.make_attribute("axes", [-1]))
         nodes = []
         for node in self.graph.node:
             if node.name not in names:
                 nodes.append(node)
                 continue
-            nodes.extend(made)
-            made = []
+            nodes.extend(scaling)
+            scaling = []
             result = node.output[0]
             part = f"{result}/of_scaled"
             node.input[0], node.output[0] = scaled, part

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
+from compress.graph.surgery import producers
 from compress.quantize.activations import collect
 
 BINS = 2048
@@ -94,7 +95,7 @@ def squared_errors(histogram: Histogram, steps: Floats, grid: Grid) -> Floats:
 
         return histogram.below(last, integral) - histogram.below(first, integral)
 
-    inside = np.stack([rounded(*each) for each in zip(steps, firsts, lasts, strict=True)])
+    inside = np.stack(list(map(rounded, steps, firsts, lasts)))
     beneath = [histogram.powers_below(firsts, power) for power in range(3)]
     above = [
         histogram.powers_below(histogram.edges[-1:], power) - histogram.powers_below(lasts, power)
@@ -117,9 +118,9 @@ def histograms(
         for name, (low, high) in ranges.items()
     }
     counts = {name: np.zeros(BINS) for name in ranges}
-    for found in values:
+    for tensors in values:
         for name in ranges:
-            flat = found[name].ravel()
+            flat = tensors[name].ravel()
             first, last = edges[name][0], edges[name][-1]
             # The extremes may come from another session, which adds in another order.
             flat = np.clip(flat[flat != 0], first, last)
@@ -142,8 +143,8 @@ def least_squares_ranges(
         name: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
         for name, data in calibrator.compute_data().items()
     }
-    made = {output for node in onnx.load(model).graph.node for output in node.output}
-    inner = [name for name in extremes if name in made]
+    made_by = producers(onnx.load(model).graph.node)
+    inner = [name for name in extremes if name in made_by]
     values = (
         {**feed, **inside}
         for feed, inside in zip(_feeds(examples()), collect(model, inner, _feeds(examples())), strict=True)

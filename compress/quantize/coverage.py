@@ -102,15 +102,15 @@ def _weight(
 ) -> tuple[onnx.TensorProto | None, bool]:
     """The constant operand of a product, and whether it comes as integers through DequantizeLinear
     (with the other operand quantized too, or it would be computed in float)."""
-    found, quantized = None, []
+    weight, quantized = None, []
     for name in node.input:
         source = made_by.get(name)
         quantized.append(source is not None and source.op_type == "DequantizeLinear")
         if source is not None and quantized[-1]:
             name = source.input[0]
-        if found is None and name in initializers and len(initializers[name].dims) >= 2:
-            found = initializers[name]
-    return found, all(quantized[:2])  # a third input is the bias
+        if weight is None and name in initializers and len(initializers[name].dims) >= 2:
+            weight = initializers[name]
+    return weight, all(quantized[:2])  # a third input is the bias
 
 
 def _in_float(node: onnx.NodeProto, read_by: dict[str, list[onnx.NodeProto]]) -> bool:

@@ -37,11 +37,11 @@ def finish(
     else:
         examples = load_splits(splits).select.examples[: sensitivity.TEXTS]
         select = list(open_processor(checkpoint).batches(examples, 1))
-        quantized, found = sensitivity.leave_out(
+        quantized, report = sensitivity.leave_out(
             quantized, reference, select, config.min_cosine, config.min_coverage, corrected
         )
-        write_result(out, facts={"sensitivity": found})
-        left_out = [layer.node for layer in found.layers if layer.left_out]
+        write_result(out, facts={"sensitivity": report})
+        left_out = [layer.node for layer in report.layers if layer.left_out]
     target = out / "model.onnx"
     onnx.save(quantized, target)
     coverage.check(coverage.measure(target, config.exclude, left_out), config.min_coverage, out)

@@ -32,7 +32,7 @@ class Layer:
 def quantized_layers(reference: onnx.ModelProto, quantized: onnx.ModelProto) -> list[Layer]:
     """Layers of `reference` that `quantized` computes from integers, in the order of the graph."""
     weights, made_by = _float_weights(reference.graph), producers(quantized.graph.node)
-    positions, found = positions_of(reference), []
+    positions, layers = positions_of(reference), []
     for node in reference.graph.node:
         weight = next((name for name in node.input if name in weights), None)
         output = node.output[0]
@@ -41,8 +41,8 @@ def quantized_layers(reference: onnx.ModelProto, quantized: onnx.ModelProto) -> 
             continue
         size = int(np.prod(weights[weight].dims))
         macs = 0 if node.op_type == "Gather" else size * positions.get(output, 1)
-        found.append(Layer(node=node.name, output=output, macs=macs, weights=size))
-    return found
+        layers.append(Layer(node=node.name, output=output, macs=macs, weights=size))
+    return layers
 
 
 def total_macs(reference: onnx.ModelProto) -> int:
@@ -169,14 +169,14 @@ def _rounded(
     quantized: onnx.GraphProto, reference: onnx.GraphProto, outputs: Collection[str]
 ) -> dict[str, str]:
     """Float tensor -> its rounded twin, for all that integer nodes make: neither an input nor `outputs`."""
-    makers, found = producers(reference.node), {}
+    makers, rounded = producers(reference.node), {}
     for name, twin in _roundings(quantized.node).items():
         maker = makers.get(name)
         while maker is not None and maker.op_type in ("Relu", "Clip"):  # which a convolution takes in
             maker = makers.get(maker.input[0])
         if maker is not None and maker.output[0] not in outputs:
-            found[name] = twin
-    return found
+            rounded[name] = twin
+    return rounded
 
 
 def _without_rounding(nodes: Iterable[onnx.NodeProto], tables: Collection[str]) -> list[onnx.NodeProto]:
@@ -208,11 +208,11 @@ def _rebuilt(
     Without a twin, what no output needs is left out; with one, its operators' domains come in.
     """
     outputs = {value.name for value in model.graph.output}
-    kept = needed(nodes, outputs) if twin is None else nodes
-    read = outputs.union(*map(reads, kept))
-    own = {tensor.name for tensor in model.graph.initializer} | {o for node in kept for o in node.output}
+    nodes = needed(nodes, outputs) if twin is None else nodes
+    read = outputs.union(*map(reads, nodes))
+    own = {tensor.name for tensor in model.graph.initializer} | producers(nodes).keys()
     tensors = [*model.graph.initializer, *(tensor for tensor in more if tensor.name not in own)]
-    made = onnx.ModelProto(
+    rebuilt = onnx.ModelProto(
         ir_version=model.ir_version,
         opset_import=model.opset_import,
         producer_name=model.producer_name,
@@ -222,13 +222,13 @@ def _rebuilt(
     )
     domains = {opset.domain for opset in model.opset_import}
     if twin is not None:
-        made.opset_import.extend(opset for opset in twin.opset_import if opset.domain not in domains)
-    made.graph.name = model.graph.name
-    made.graph.node.extend(kept)
-    made.graph.initializer.extend(tensor for tensor in tensors if tensor.name in read)
-    made.graph.input.extend(model.graph.input)
-    made.graph.output.extend(model.graph.output)
-    return made
+        rebuilt.opset_import.extend(opset for opset in twin.opset_import if opset.domain not in domains)
+    rebuilt.graph.name = model.graph.name
+    rebuilt.graph.node.extend(nodes)
+    rebuilt.graph.initializer.extend(tensor for tensor in tensors if tensor.name in read)
+    rebuilt.graph.input.extend(model.graph.input)
+    rebuilt.graph.output.extend(model.graph.output)
+    return rebuilt
 
 
 def _float_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

@@ -19,7 +19,7 @@ from compress.quantize.sqnr import sqnr_db
 from compress.schema.report import LayerError
 from compress.tasks.language_modeling.model import CausalLM
 
-_LOOKED_AT = 2  # windows for the error of each layer
+_ERROR_WINDOWS = 2  # windows for the error of each layer
 
 _STRENGTHS = tuple(step / 10 for step in range(10))  # of AWQ; 0 is off
 
@@ -52,7 +52,7 @@ def round_layers(model: CausalLM, windows: Tensor, recipe: Recipe) -> Rounded:
     transformer layer in turn. `windows` are tokens (windows, tokens).
     """
     done = Rounded()
-    dense = Walk(model, windows[:_LOOKED_AT])
+    dense = Walk(model, windows[:_ERROR_WINDOWS])
     head = model.linears()[HEAD]
     head_before = head.weight.detach().clone()
     if HEAD in recipe.bits:
@@ -69,9 +69,9 @@ def round_layers(model: CausalLM, windows: Tensor, recipe: Recipe) -> Rounded:
         for shared in walk.second_moments(index) if recipe.fitted else walk.inputs(index):
             normed = layer.query in shared.linears or layer.ffn_in in shared.linears
             _round_readers(shared, recipe, done, normed)
-        found = walk.outputs(index, _LOOKED_AT)
+        rounded = walk.outputs(index, _ERROR_WINDOWS)
         done.errors.extend(
-            _error(name, model.linears()[name], *expected[name], found[name][1])
+            _error(name, model.linears()[name], *expected[name], rounded[name][1])
             for name in expected
             if name in done.blocks
         )
@@ -84,9 +84,9 @@ def round_layers(model: CausalLM, windows: Tensor, recipe: Recipe) -> Rounded:
 
 def _round_readers(shared: SharedInput, recipe: Recipe, done: Rounded, normed: bool) -> None:
     """Those layers of them that have bits; they share the factors of AWQ."""
-    linears = {n: each for n, each in zip(shared.names, shared.linears, strict=True) if n in recipe.bits}
+    linears = {n: one for n, one in zip(shared.names, shared.linears, strict=True) if n in recipe.bits}
     factors = torch.ones(shared.linears[0].in_features)
-    low = [each.weight.detach() for n, each in linears.items() if recipe.bits[n] < 8]
+    low = [one.weight.detach() for name, one in linears.items() if recipe.bits[name] < 8]
     if recipe.awq and normed and low and len(linears) == len(shared.linears):
         factors = _awq(low, shared, recipe)
         if not bool((factors == 1).all()):
@@ -134,12 +134,12 @@ def _awq(weights: list[Tensor], shared: SharedInput, recipe: Recipe) -> Tensor:
     return factors
 
 
-def _error(name: str, linear: nn.Linear, x: Tensor, y: Tensor, found: Tensor) -> LayerError:
-    """`y` of the float layer on `x`, `found` in the whole integer model."""
+def _error(name: str, linear: nn.Linear, x: Tensor, y: Tensor, rounded: Tensor) -> LayerError:
+    """`y` of the float layer on `x`, `rounded` in the whole integer model."""
     alone = linear(x)
     signal = float(y.double().square().sum())
     return LayerError(
         node=name,
-        sqnr_db=sqnr_db(signal, float((found - y).double().square().sum())),
+        sqnr_db=sqnr_db(signal, float((rounded - y).double().square().sum())),
         alone_db=sqnr_db(signal, float((alone - y).double().square().sum())),
     )

@@ -149,7 +149,7 @@ def loss(config: Int8Qat, student: Tensor, teacher: Tensor, labels: NDArray[np.i
 def compare(net: TorchGraph, quantized: onnx.ModelProto, images: Tensor) -> tuple[float, float]:
     """Share of equal top-1 answers, and the largest difference of logits in steps of their grid."""
     feeds = [{net.source: image[None].numpy()} for image in images]
-    theirs = np.concatenate([found[net.result] for found in collect(quantized, [net.result], feeds)])
+    theirs = np.concatenate([values[net.result] for values in collect(quantized, [net.result], feeds)])
     ours = net(images).numpy()
     # Logits that are equal on their grid have no order: an answer counts that is one of the largest.
     chosen = np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0]

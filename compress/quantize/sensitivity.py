@@ -99,9 +99,9 @@ def rank(
     cases = [off, *({**off, name + SWITCH: np.array(True)} for name in names)]
     results = [value.name for value in reference.graph.output]
     values = collect(graph, results, ({**feed, **case} for case in cases for feed in feeds))
-    outputs = [_first(found, results) for found in values]
+    outputs = [tensors[results[0]] for tensors in values]
     runs = [outputs[start : start + len(feeds)] for start in range(0, len(outputs), len(feeds))]
-    return {name: 1 - mean_cosine(found, runs[0]) for name, found in zip(names, runs[1:], strict=True)}
+    return {name: 1 - mean_cosine(alone, runs[0]) for name, alone in zip(names, runs[1:], strict=True)}
 
 
 def by_price(layers: Sequence[Layer], damages: Mapping[str, float]) -> list[Layer]:
@@ -143,13 +143,13 @@ def fewest(most: int, enough: Callable[[int], bool]) -> int | None:
 def run(model: onnx.ModelProto, feeds: Feeds) -> Outputs:
     """The first output of every feed."""
     results = [value.name for value in model.graph.output]
-    return [_first(found, results) for found in collect(model, results, feeds)]
+    return [tensors[results[0]] for tensors in collect(model, results, feeds)]
 
 
-def mean_cosine(found: Outputs, expected: Outputs) -> float:
+def mean_cosine(outputs: Outputs, expected: Outputs) -> float:
     """Over feeds, of the arrays as one vector each; 0 for one without length."""
     cosines = []
-    for x, y in zip(found, expected, strict=True):
+    for x, y in zip(outputs, expected, strict=True):
         x, y = x.ravel().astype(np.float64), y.ravel().astype(np.float64)
         cosines.append(float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30)))
     return float(np.mean(cosines))
@@ -158,7 +158,3 @@ def mean_cosine(found: Outputs, expected: Outputs) -> float:
 def spread(feeds: Feeds, count: int) -> Feeds:
     """About `count` of them, evenly from the shortest to the longest."""
     return feeds[:: max(1, len(feeds) // count)]
-
-
-def _first(found: Mapping[str, np.ndarray], results: Sequence[str]) -> np.ndarray:
-    return found[results[0]]

@@ -49,11 +49,11 @@ def measure(reference: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Feeds
     signal, noise, alone = (dict.fromkeys(names, 0.0) for _ in range(3))
     twins = collect(beside(reference, quantized, names), [*names, *(name + ALONE for name in names)], feeds)
     outputs = []
-    for expected, found in zip(twins, collect(quantized, [*names, *results], feeds), strict=True):
-        outputs.append({name: found[name] for name in results})
+    for expected, rounded in zip(twins, collect(quantized, [*names, *results], feeds), strict=True):
+        outputs.append({name: rounded[name] for name in results})
         for name in names:
             signal[name] += _energy(expected[name])
-            noise[name] += _energy(found[name] - expected[name])
+            noise[name] += _energy(rounded[name] - expected[name])
             alone[name] += _energy(expected[name + ALONE] - expected[name])
     check_outputs(outputs, "the quantized graph")
     errors = [
@@ -71,16 +71,16 @@ def check(
     errors: tuple[LayerError, ...], floor_db: float, texts: int, out: Path, advice: str = _ADVICE
 ) -> None:
     """Note the errors in `out/stage.json`; raise GateError where a layer alone lies below the floor."""
-    found = LayerErrors(
+    described = LayerErrors(
         floor_db=floor_db,
         texts=texts,
         worst_alone_db=min((error.alone_db for error in errors), default=LIMIT_DB),
         worst_db=min((error.sqnr_db for error in errors), default=LIMIT_DB),
         layers=errors,
     )
-    numbers = {name: value for name, value in vars(found).items() if name != "layers"}
+    numbers = {name: value for name, value in vars(described).items() if name != "layers"}
     passed = gate("every layer alone near its float twin", **numbers)
-    write_result(out, gates=[passed], facts={"layer_errors": found})
+    write_result(out, gates=[passed], facts={"layer_errors": described})
     broken = [error for error in errors if not error.alone_db >= floor_db]
     if broken:
         raise GateError(

@@ -68,8 +68,8 @@ _OPERATORS: dict[str, Callable[..., Tensor]] = {
 _ONLY: dict[str, dict[str, Callable[[Any], bool]]] = {
     "Conv": {},
     "Gemm": {"transA": lambda flag: not flag, "alpha": lambda x: x == 1, "beta": lambda x: x == 1},
-    "MaxPool": {"ceil_mode": lambda flag: not flag, "dilations": lambda each: set(each) == {1}},
-    "AveragePool": {"ceil_mode": lambda flag: not flag, "dilations": lambda each: set(each) == {1}},
+    "MaxPool": {"ceil_mode": lambda flag: not flag, "dilations": lambda steps: set(steps) == {1}},
+    "AveragePool": {"ceil_mode": lambda flag: not flag, "dilations": lambda steps: set(steps) == {1}},
     "Flatten": {"axis": lambda axis: axis == 1},
 }
 _WINDOW: dict[str, Callable[[Any], bool]] = {

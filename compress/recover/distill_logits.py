@@ -62,7 +62,7 @@ def divergence(logits: Tensor, taught: Tensor, tokens: Tensor) -> Tensor:
     logits = logits.float()
     own = logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)
     known = (taught.exp() * (taught - own)).sum(-1)
-    rest, own_rest = (_rest(each) for each in (taught, own))
+    rest, own_rest = (_rest(known_log) for known_log in (taught, own))
     return (known + rest.exp() * (rest - own_rest)).mean()
 
 
@@ -88,16 +88,16 @@ class Lessons:
 
     def read(self, row: int) -> tuple[Tensor, Tensor]:
         """Log probabilities float32 and numbers int64 (tokens, k) of one window."""
-        values, tokens = (torch.from_numpy(np.array(each[row])) for each in (self.values, self.tokens))
+        values, tokens = (torch.from_numpy(np.array(stored[row])) for stored in (self.values, self.tokens))
         return values.float(), tokens.long()
 
 
 def _opened(path: Path, kind: Any, shape: tuple[int, ...]) -> Any:
     """An array in a file; a file of another shape, or a damaged one, is made anew."""
     try:
-        found = np.load(path, mmap_mode="r+")
-        if found.shape == shape and found.dtype == kind:
-            return found
+        array = np.load(path, mmap_mode="r+")
+        if array.shape == shape and array.dtype == kind:
+            return array
     except (OSError, ValueError, EOFError) as error:
         log.debug("%s is made anew: %s", path.name, error)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class LogitsDistillation(Distillation):
         self.windows = student.windows(train, config.context)
         self.select = student.windows(select, config.context)[: config.select_windows]
         kept = student.facts.kept_tokens
-        self.kept = None if kept is None else torch.tensor(kept)
+        self.kept_tokens = None if kept is None else torch.tensor(kept)
         self.teacher: Any = teacher.module.to(torch.bfloat16 if self.bfloat16 else torch.float32)
         top_k = min(config.top_k, int(student.config.vocab_size))
         self.lessons = Lessons(scratch / "train", self.windows, top_k)
@@ -170,6 +170,6 @@ class LogitsDistillation(Distillation):
     @torch.no_grad()
     def _teach(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's log probabilities and numbers (tokens, k) for a window of the student's tokens."""
-        own = ids if self.kept is None else self.kept[ids]
-        logits = self.teacher(input_ids=own[None], use_cache=False).logits[0]
-        return likeliest(logits if self.kept is None else logits[:, self.kept], self.lessons.values.shape[2])
+        kept, top_k = self.kept_tokens, self.lessons.values.shape[2]
+        logits = self.teacher(input_ids=(ids if kept is None else kept[ids])[None], use_cache=False).logits[0]
+        return likeliest(logits if kept is None else logits[:, kept], top_k)
