@@ -154,12 +154,7 @@ class Int4Blocks(Int8Blocks):
     max_kl: float = 0.5
 
 
-@option(
-    "quantize",
-    "mixed_blocks",
-    "compress.quantize.weight_only:quantize_mixed",
-    works_on=("language_modeling",),
-)
+@option("quantize", "mixed_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
 @dataclass(kw_only=True)
 class MixedBlocks(IntegerBlocks):
     """4 or 8 bits a layer, as its sensitivity and a budget say; head and embedding too.
