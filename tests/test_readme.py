@@ -58,6 +58,8 @@ def test_a_page_has_commands_short_lines_and_links_that_lead_somewhere(page):
     assert [line for line in text.splitlines() if len(line) > 130] == []
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+    paths = re.findall(r"`((?:compress|conf|tests|experiments)/[\w./]+)`", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_the_readme_names_every_page_and_stays_short():
