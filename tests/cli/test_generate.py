@@ -11,6 +11,7 @@ from compress.artifact import Manifest, write_artifact
 from compress.cli.generate import Request, Timing, choose, generate
 from compress.cli.main import main
 from compress.errors import ArtifactError, ConfigError
+from compress.stages.result import write_result
 
 CONTEXT = 12
 
@@ -27,6 +28,8 @@ def shipped(tmp_path_factory, tiny_lm):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(checkpoint / "tokenizer.json"))
     (checkpoint / "config.json").write_text(json.dumps({"max_position_embeddings": CONTEXT}))
+    write_result(graph, ships=["model.onnx"])
+    write_result(checkpoint, ships=["tokenizer.json", "config.json"])
     inputs = tiny_lm.feeds(np.array([[1, 2, 3]]))
     names = ("name", "base_model", "source", "license")
     empty = ("config", "environment", "splits", "headline")
