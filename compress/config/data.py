@@ -20,7 +20,18 @@ class PairFormat(Enum):
     tsv = "tsv"  # text, text, score
 
 
+class Split(Enum):
+    """What an example is for; none is in two."""
+
+    calibration = "calibration"
+    train = "train"
+    select = "select"
+    test = "test"
+
+
 class PairSplit(Enum):
+    """Which split judges by a file of pairs."""
+
     select = "select"
     test = "test"
 

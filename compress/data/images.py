@@ -22,6 +22,7 @@ from compress.config.data import ImageData
 from compress.data.image_files import read_images
 from compress.errors import DataError
 from compress.schema.report import Split
+from compress.sources import identity
 
 KIND = "images"
 _NAMES = ("test", "select", "calibration", "train")  # the order in which they take
@@ -109,6 +110,12 @@ def open_images(config: ImageData, out: Path) -> None:
     manifest = {"kind": KIND, "version": 1, "seed": config.seed, "classes": classes, "splits": splits}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
     load_images(out)
+
+
+def input_digests(config: ImageData) -> dict[str, str]:
+    """Name -> identity of both sets; what is pinned is not downloaded for it."""
+    sets = {"train_set": config.train_set, "test_set": config.test_set}
+    return {name: identity(images.source, images.sha256) for name, images in sets.items()}
 
 
 def check_labels(labels: Labels, classes: tuple[str, ...], which: str) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from compress.config.data import PairSplit
+from compress.config.data import Split
 from compress.config.evaluate import EvaluateConfig, LanguageModeling
 from compress.evaluate.quality import Quality, load_quality
 from compress.evaluate.statistics import holm, noninferior, noninferiority_p
@@ -27,7 +27,7 @@ def evaluate(
     checkpoint: Path,
     splits: Path,
     out: Path,
-    split: PairSplit = PairSplit.test,
+    split: Split = Split.test,
     samples: int | None = None,
 ) -> None:
     """Evaluate `graph/model.onnx` beside the dense `baseline/model.onnx`, as `config` says.
@@ -54,4 +54,4 @@ def evaluate_select(
     out: Path,
 ) -> None:
     """The same on the split for choosing; `samples` limits the texts, and the pairs of each set."""
-    evaluate(config, graph, baseline, student, checkpoint, splits, out, PairSplit.select, samples)
+    evaluate(config, graph, baseline, student, checkpoint, splits, out, Split.select, samples)

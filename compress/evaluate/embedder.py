@@ -1,12 +1,8 @@
 """Embeddings of texts by an ONNX file, as onnxruntime computes them."""
 
-from __future__ import annotations
-
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,36 +11,14 @@ from onnxruntime import InferenceSession
 from compress.errors import GateError, ModelError
 from compress.graph.gates import ADVICE, check_answers
 from compress.graph.session import Runtime, open_session
-
-if TYPE_CHECKING:  # takes seconds
-    from transformers import PreTrainedTokenizerBase
+from compress.tasks.sentence_embedding.processor import TextProcessor
 
 OUTPUT = "sentence_embedding"
-DEFAULT_MAX_LENGTH = 128  # tokens
-
-
-def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder; it truncates to `max_seq_length` of sentence_bert_config.json,
-    else to 128 tokens. Raises ModelError when the folder holds no tokenizer."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        settings = checkpoint / "sentence_bert_config.json"
-        limit = json.loads(settings.read_text()).get("max_seq_length") if settings.is_file() else None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot load a tokenizer from {checkpoint}",
-            found=str(error).splitlines()[0],
-            next="give the folder that holds tokenizer.json and tokenizer_config.json",
-        ) from None
-    tokenizer.model_max_length = limit or DEFAULT_MAX_LENGTH
-    return tokenizer
 
 
 def embed(
     model_path: Path,
-    tokenizer: PreTrainedTokenizerBase,
+    processor: TextProcessor,
     texts: Sequence[str],
     batch_size: int = 1,
     threads: int = 0,
@@ -63,15 +37,13 @@ def embed(
     session = _session(model_path, threads)
     names = [node.name for node in session.get_inputs()]
     # Longest first: the memory arena is then sized once. Within a batch, like lengths need little padding.
-    lengths = [len(ids) for ids in tokenizer(list(texts), truncation=True)["input_ids"]] if texts else []
+    lengths = [len(ids) for ids in processor.tokenizer.encode(texts, processor.max_length)]
     order = sorted(range(len(texts)), key=lambda i: -lengths[i])
     rows: list[NDArray[np.float32]] = []
     for start in range(0, len(order), batch_size):
         batch = [texts[i] for i in order[start : start + batch_size]]
-        tokens = tokenizer(
-            batch, padding=True, truncation=True, return_token_type_ids=True, return_tensors="np"
-        )
-        rows.extend(session.run([OUTPUT], {name: tokens[name].astype(np.int64) for name in names})[0])
+        tokens = processor.tokenize(batch)
+        rows.extend(session.run([OUTPUT], {name: tokens[name] for name in names})[0])
     embeddings = np.empty((len(texts), len(rows[0]) if rows else 0), dtype=np.float32)
     embeddings[order] = rows
     _check(embeddings, texts, model_path)

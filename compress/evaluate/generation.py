@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from compress.graph.decoder import Decoder
+from compress.models.tokenizer import Tokenizer
 
 NGRAM = 4
 
@@ -50,8 +50,7 @@ def repeated(tokens: Sequence[int]) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def beginning(tokenizer: Any, text: str, tokens: int) -> str:
+def beginning(tokenizer: Tokenizer, text: str, tokens: int) -> str:
     """As much of `text` as its first `tokens` tokens are."""
-    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ends = [end for _, end in read["offset_mapping"]]
+    _, ends = tokenizer.with_ends(text)
     return text[: ends[min(tokens, len(ends)) - 1]]

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
-from compress.config.data import PairSplit
+from compress.config.data import Split
 from compress.config.evaluate import ImageClassification
 from compress.data import load_images
 from compress.data.images import ImageSplit
@@ -43,7 +43,7 @@ def evaluate(
     checkpoint: Path,
     splits_folder: Path,
     out: Path,
-    split: PairSplit = PairSplit.test,
+    split: Split = Split.test,
     samples: int | None = None,
 ) -> None:
     """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out images.
@@ -57,7 +57,7 @@ def evaluate(
     model whose logits are broken.
     """
     splits = load_images(splits_folder)
-    held_out = splits.test if split is PairSplit.test else splits.select
+    held_out = splits.test if split is Split.test else splits.select
     rows = _spread(len(held_out.labels), samples)
     if len(rows) < 2:
         raise DataError(f"the {split.value} split has too few images", found=len(rows), allowed=2)

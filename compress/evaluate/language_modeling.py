@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config.data import PairSplit
+from compress.config.data import Split
 from compress.config.evaluate import LanguageModeling, language_metrics
 from compress.data import TextSplit, load_texts
 from compress.errors import ConfigError, DataError, ModelError, did_you_mean
 from compress.evaluate.dense_states import dense_states
-from compress.evaluate.embedder import load_tokenizer
 from compress.evaluate.generation import beginning, dense_continuations, greedy, repeated, shared_prefix
 from compress.evaluate.language_quality import (
     Domain,
@@ -29,6 +28,7 @@ from compress.graph.decoder import Decoder
 from compress.graph.gates import check_answers
 from compress.models import read_facts
 from compress.models.checkpoint import read_config
+from compress.models.tokenizer import Tokenizer
 from compress.schema.report import Continuation, LanguageDomain
 from compress.stages.store import sha256_model
 
@@ -40,7 +40,7 @@ def evaluate(
     checkpoint: Path,
     splits_folder: Path,
     out: Path,
-    split: PairSplit = PairSplit.test,
+    split: Split = Split.test,
     samples: int | None = None,
     student: Path | None = None,
 ) -> None:
@@ -58,7 +58,7 @@ def evaluate(
     for windows longer than the model's and for graphs of another kind, GateError for broken logits.
     """
     splits = load_texts(splits_folder)
-    held_out = splits.test if split is PairSplit.test else splits.select
+    held_out = splits.test if split is Split.test else splits.select
     texts = by_domain(held_out, samples)
     primary = _primary(config.primary, list(by_domain(splits.test, None)), list(texts))
     student = student or checkpoint
@@ -72,7 +72,7 @@ def evaluate(
         )
     pair = _Pair(config, model, reference, checkpoint, student, limit)
     scored = pair.score(texts)
-    continuations = pair.continuations(texts) if split is PairSplit.test and config.prompts else ()
+    continuations = pair.continuations(texts) if split is Split.test and config.prompts else ()
     found = judge(config, primary, scored, continuations)
     out.mkdir(parents=True, exist_ok=True)
     np.savez(out / "scores.npz", allow_pickle=False, **arrays(scored))
@@ -94,10 +94,10 @@ class _Pair:
         self.config, self.model, self.reference, self.limit = config, model, reference, limit
         self.sha256 = sha256_model(reference)
         self.is_dense = sha256_model(model) == self.sha256
-        kept: tuple[int, ...] | None = getattr(read_facts(student), "kept_tokens", None)
+        kept = read_facts(student).kept_tokens
         self.kept = None if kept is None else np.array(kept, np.int64)
-        self.dense_tokenizer = load_tokenizer(checkpoint)
-        self.tokenizer = self.dense_tokenizer if kept is None else load_tokenizer(student)
+        self.dense_tokenizer = Tokenizer(checkpoint)
+        self.tokenizer = self.dense_tokenizer if kept is None else Tokenizer(student)
         self.stop = _stop_tokens(checkpoint), _stop_tokens(student)
 
     def score(self, texts: dict[str, list[str]]) -> list[Domain]:
@@ -167,20 +167,20 @@ class _Pair:
             for i, name in enumerate(names)
             if i // len(texts) < len(texts[name])
         ]
-        prompts = tuple(tuple(_ids(self.dense_tokenizer, prompt)) for _, prompt in chosen)
+        prompts = tuple(tuple(self.dense_tokenizer.plain(prompt)) for _, prompt in chosen)
         dense = dense_continuations(self.reference, self.sha256, prompts, config.new_tokens, self.stop[0])
         if self.is_dense:
             small = [list(each) for each in dense]
         else:
-            own = [_ids(self.tokenizer, prompt) for _, prompt in chosen]
+            own = [self.tokenizer.plain(prompt) for _, prompt in chosen]
             decoder = Decoder(self.model, capacity=max(map(len, own)) + config.new_tokens)
             small = [greedy(decoder, prompt, config.new_tokens, self.stop[1]) for prompt in own]
         return tuple(
             Continuation(
                 domain=name,
                 prompt=prompt,
-                dense=self.dense_tokenizer.decode(before, skip_special_tokens=True),
-                variant=self.tokenizer.decode(after, skip_special_tokens=True),
+                dense=self.dense_tokenizer.decode(before),
+                variant=self.tokenizer.decode(after),
                 tokens=max(len(before), len(after)),
                 shared_tokens=shared_prefix(
                     before, after if self.kept is None else self.kept[after].tolist()
@@ -210,12 +210,12 @@ def by_domain(split: TextSplit, samples: int | None) -> dict[str, list[str]]:
     }
 
 
-def first(tokenizer: Any, texts: Sequence[str], tokens: int, name: str) -> list[str]:
+def first(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, name: str) -> list[str]:
     """As many whole documents as have at most `tokens` tokens; raises DataError where these are below 2."""
     kept: list[str] = []
     left = tokens
     for text in texts:
-        left -= len(_ids(tokenizer, text + "\n"))
+        left -= len(tokenizer.plain(text + "\n"))
         if left < 0:
             break
         kept.append(text)
@@ -227,11 +227,6 @@ def first(tokenizer: Any, texts: Sequence[str], tokens: int, name: str) -> list[
             next="more documents of it in data.test and data.select, or raise evaluate.tokens",
         )
     return kept
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
 
 
 def _longest(checkpoint: Path) -> int:

@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config.data import PairSplit
+from compress.config.data import Split
 from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits, load_texts
 from compress.errors import ConfigError, DataError, did_you_mean
-from compress.evaluate.embedder import embed, load_tokenizer
+from compress.evaluate.embedder import embed
 from compress.evaluate.quality import Quality, save_quality
 from compress.evaluate.statistics import (
     Kind,
@@ -25,6 +25,7 @@ from compress.evaluate.statistics import (
 )
 from compress.schema.report import Estimate, Score
 from compress.stages.store import sha256_file
+from compress.tasks.sentence_embedding.processor import open_processor
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -39,7 +40,7 @@ def evaluate(
     checkpoint: Path,
     splits_folder: Path,
     out: Path,
-    split: PairSplit = PairSplit.test,
+    split: Split = Split.test,
     samples: int | None = None,
 ) -> None:
     """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out data.
@@ -57,7 +58,7 @@ def evaluate(
     splits = load_texts(splits_folder)
     primary = _primary(config.primary, splits, split)
     pair_sets = _pair_sets(splits, split)
-    held_out = splits.test if split is PairSplit.test else splits.select
+    held_out = splits.test if split is Split.test else splits.select
     documents = held_out.documents
     sentences = held_out.texts
     if samples is not None:
@@ -85,7 +86,7 @@ def evaluate(
 
 @lru_cache(maxsize=4)  # the dense model is compared with every rung; a glance has its own texts
 def _embeddings(model: Path, sha256: str, checkpoint: Path, texts: tuple[str, ...]) -> Embeddings:
-    return _unit(texts, embed(model, load_tokenizer(checkpoint), texts))
+    return _unit(texts, embed(model, open_processor(checkpoint), texts))
 
 
 def _judge(
@@ -119,10 +120,10 @@ def _judge(
 # --- metrics' names --------------------------------------------------------------------------------------
 
 
-def _primary(wanted: str, splits: Splits, split: PairSplit) -> str:
+def _primary(wanted: str, splits: Splits, split: Split) -> str:
     """The metric that decides on `split`. Checked against the metrics of TEST, which is what is reported,
     so that a misspelt name fails at the first look at the select split."""
-    known = _metrics(_pair_sets(splits, PairSplit.test))
+    known = _metrics(_pair_sets(splits, Split.test))
     if wanted not in known:
         raise ConfigError(
             "evaluate.primary names no metric", found=wanted, allowed=did_you_mean(wanted, known)
@@ -138,8 +139,8 @@ def _metrics(pair_sets: Iterable[str]) -> list[str]:
     return ["cosine", "cosine_p5", *(f"{name}_{kind}" for name in pair_sets for kind in KINDS)]
 
 
-def _pair_sets(splits: Splits, split: PairSplit) -> dict[str, PairSet]:
-    return {name: pair_set for name, pair_set in splits.pairs.items() if pair_set.split is split}
+def _pair_sets(splits: Splits, split: Split) -> dict[str, PairSet]:
+    return {name: pair_set for name, pair_set in splits.pairs.items() if pair_set.split.value == split.value}
 
 
 def _spread(items: Sequence[T], count: int) -> tuple[T, ...]:

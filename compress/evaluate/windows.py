@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from compress.models.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
 
@@ -35,7 +36,7 @@ class Window:
     scored: int
 
 
-def read_row(tokenizer: Any, texts: Sequence[str]) -> Row:
+def read_row(tokenizer: Tokenizer, texts: Sequence[str]) -> Row:
     """The texts one after another, each ended by a line feed; no marks of a beginning or an end."""
     ids: list[int] = []
     ends: list[Ints] = []
@@ -43,11 +44,11 @@ def read_row(tokenizer: Any, texts: Sequence[str]) -> Row:
     total = 0
     for number, text in enumerate(texts):
         text += "\n"
-        read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids += read["input_ids"]
-        documents += [number] * len(read["input_ids"])
+        of_text, letters = tokenizer.with_ends(text)
+        ids += of_text
+        documents += [number] * len(of_text)
         sizes = np.cumsum([0, *(len(letter.encode("utf-8", "surrogatepass")) for letter in text)])
-        found = sizes[[end for _, end in read["offset_mapping"]]]
+        found = sizes[letters]
         found[-1:] = sizes[-1]  # of a line feed that the tokenizer leaves out
         ends.append(total + np.maximum.accumulate(found))
         total += int(sizes[-1])

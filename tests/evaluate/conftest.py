@@ -21,6 +21,8 @@ def checkpoint(tmp_path_factory) -> Path:
         warnings.simplefilter("ignore")
         BertTokenizerFast(vocab_file=str(vocabulary)).save_pretrained(folder)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
+    config = '{"model_type": "bert", "max_position_embeddings": 200, "type_vocab_size": 2}'
+    (folder / "config.json").write_text(config)
     return folder
 
 

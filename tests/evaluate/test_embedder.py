@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import onnx
 import pytest
 
 from compress.errors import GateError, ModelError
-from compress.evaluate.embedder import embed, load_tokenizer
+from compress.evaluate.embedder import embed
+from compress.tasks.sentence_embedding.processor import open_processor
 
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w10 w11", "w1 w2 w3 w4 w5 w6 w7"]
 
@@ -16,20 +19,20 @@ def _expected(table, text, limit=16):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_rows_are_in_the_order_of_the_texts(encoder, checkpoint, table, batch_size):
-    tokenizer = load_tokenizer(checkpoint)
-    found = embed(encoder("plain", table), tokenizer, TEXTS, batch_size=batch_size, threads=1)
+    processor = open_processor(checkpoint)
+    found = embed(encoder("plain", table), processor, TEXTS, batch_size=batch_size, threads=1)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [_expected(table, text) for text in TEXTS], atol=1e-5)
 
 
 def test_a_text_does_not_depend_on_its_neighbours_in_an_int8_model(encoder, checkpoint, table, tmp_path):
-    tokenizer = load_tokenizer(checkpoint)
+    processor = open_processor(checkpoint)
     model = _with_int8_rounding(encoder("rounded", table), tmp_path / "rounded.onnx")
-    alone = np.concatenate([embed(model, tokenizer, [text], threads=1) for text in TEXTS])
-    together = embed(model, tokenizer, TEXTS, threads=1)
+    alone = np.concatenate([embed(model, processor, [text], threads=1) for text in TEXTS])
+    together = embed(model, processor, TEXTS, threads=1)
     np.testing.assert_array_equal(together, alone)
-    np.testing.assert_array_equal(embed(model, tokenizer, TEXTS[::-1], threads=1), alone[::-1])
-    batched = embed(model, tokenizer, TEXTS, batch_size=5, threads=1)
+    np.testing.assert_array_equal(embed(model, processor, TEXTS[::-1], threads=1), alone[::-1])
+    batched = embed(model, processor, TEXTS, batch_size=5, threads=1)
     assert np.abs(batched - alone).max() > 1e-4  # the model is one where it matters
 
 
@@ -50,21 +53,23 @@ def _with_int8_rounding(source, target):
 
 def test_long_texts_are_cut_at_the_checkpoints_length(encoder, checkpoint, table):
     long = " ".join(f"w{i}" for i in range(40))
-    found = embed(encoder("plain", table), load_tokenizer(checkpoint), [long, "w1"], threads=1)
+    found = embed(encoder("plain", table), open_processor(checkpoint), [long, "w1"], threads=1)
     np.testing.assert_allclose(found[0], _expected(table, long), atol=1e-5)
 
 
-def test_without_a_length_128_tokens_are_read(checkpoint, tmp_path):
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
-        if (checkpoint / name).is_file():
-            (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
-    assert load_tokenizer(tmp_path).model_max_length == 128
-    assert load_tokenizer(checkpoint).model_max_length == 16
-
-
-def test_a_folder_without_tokenizer(tmp_path):
-    with pytest.raises(ModelError, match="cannot load a tokenizer"):
-        load_tokenizer(tmp_path)
+def test_texts_are_cut_where_the_card_says(encoder, checkpoint, table, copy_of):
+    """Without a declared length at the tokenizer's, else at the last position, as in calibration."""
+    folder = copy_of(checkpoint)
+    (folder / "sentence_bert_config.json").unlink()
+    long = " ".join(f"w{i % 60}" for i in range(300))
+    for declared, length in ((None, 200), (150, 150)):
+        if declared is not None:
+            path = folder / "tokenizer_config.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": declared}))
+        processor = open_processor(folder)
+        assert processor.max_length == length
+        found = embed(encoder("plain", table), processor, [long, "w1"], threads=1)
+        np.testing.assert_allclose(found[0], _expected(table, long, length), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -78,21 +83,21 @@ def test_a_folder_without_tokenizer(tmp_path):
 def test_a_broken_model_stops_at_the_gate(encoder, checkpoint, table, damage, message):
     model = encoder("damaged", damage(table))
     with pytest.raises(GateError, match=message):
-        embed(model, load_tokenizer(checkpoint), TEXTS, threads=1)
+        embed(model, open_processor(checkpoint), TEXTS, threads=1)
 
 
 def test_a_single_text_may_have_any_embedding(encoder, checkpoint, table):
     model = encoder("constant", np.ones_like(table))
-    assert embed(model, load_tokenizer(checkpoint), ["w1", "w1"], threads=1).shape == (2, 8)
+    assert embed(model, open_processor(checkpoint), ["w1", "w1"], threads=1).shape == (2, 8)
 
 
 def test_a_file_that_is_no_sentence_encoder(encoder, checkpoint, table, tmp_path):
-    tokenizer = load_tokenizer(checkpoint)
+    processor = open_processor(checkpoint)
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(ModelError, match=r"cannot load text\.onnx"):
-        embed(tmp_path / "text.onnx", tokenizer, TEXTS)
+        embed(tmp_path / "text.onnx", processor, TEXTS)
     model = onnx.load(encoder("plain", table))
     model.graph.output[0].name = model.graph.node[-1].output[0] = "logits"
     onnx.save(model, tmp_path / "logits.onnx")
     with pytest.raises(ModelError, match="output sentence_embedding"):
-        embed(tmp_path / "logits.onnx", tokenizer, TEXTS)
+        embed(tmp_path / "logits.onnx", processor, TEXTS)

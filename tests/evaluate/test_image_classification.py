@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from compress.config.compose import load_config
 from compress.config.data import Resize
 from compress.config.evaluate import ImageClassification
 from compress.config.export import TorchExport
@@ -121,7 +122,7 @@ def test_broken_logits():
 
 def test_an_unknown_metric():
     with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
-        ImageClassification(primary="acuracy")
+        load_config(["experiment=fashion_resnet", "evaluate.primary=acuracy"])
 
 
 def test_images_of_another_size(image_data, image_checkpoints, image_splits_folder, tmp_path):

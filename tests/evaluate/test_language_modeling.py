@@ -19,6 +19,7 @@ from compress.evaluate.generation import repeated, shared_prefix
 from compress.evaluate.language_quality import compare, likelihoods
 from compress.evaluate.statistics import mean_interval, paired_ratio_drop, ratio_interval
 from compress.evaluate.windows import Row, Window, read_row
+from compress.models.tokenizer import Tokenizer
 from compress.prune.tokens import cut_vocabulary
 from compress.tasks.language_modeling.model import CausalLM
 
@@ -179,7 +180,7 @@ def test_nll_is_stock_transformers_loss(checkpoint, splits, tmp_path):
     stock = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     test = load_splits(splits).test
     texts = [text for text, domain in zip(test.texts, test.domains, strict=True) if domain == "wiki"]
-    ids = torch.from_numpy(read_row(transformers.AutoTokenizer.from_pretrained(checkpoint), texts).ids)
+    ids = torch.from_numpy(read_row(Tokenizer(checkpoint), texts).ids)
     losses, count = 0.0, 0
     for window in ids.split(48):
         if len(window) > 1:
