@@ -40,8 +40,8 @@ class Distill(RecoverConfig):
     hidden_weight: float = number(0.0, 0)
     max_length: int = number(128, 8, 8192)  # tokens
     precision: Precision = Precision.auto
-    evaluate_every: int = number(50, 1)  # steps between looks at the select split
-    patience: int = number(4, 1)  # looks without improvement before it stops
+    evaluate_every: int = number(50, 1)  # steps between evaluations on the select split
+    patience: int = number(4, 1)  # evaluations without improvement before it stops
     max_minutes: float | None = positive(None)
     seed: int = random_seed()
 
@@ -62,8 +62,8 @@ class DistillLogits(RecoverConfig):
     weight_decay: float = number(0.0, 0, 1)
     precision: Precision = Precision.auto
     select_windows: int = number(16, 1)  # of the select split, at most
-    evaluate_every: int = number(25, 1)  # steps between looks at them
-    patience: int = number(4, 1)  # looks without improvement before it stops
+    evaluate_every: int = number(25, 1)  # steps between evaluations on them
+    patience: int = number(4, 1)  # evaluations without improvement before it stops
     max_minutes: float | None = positive(None)
     seed: int = random_seed()
 

@@ -56,7 +56,7 @@ TOKEN_SCALES_LEAVE = 0.5  # of the error, at most, for the four operators more t
 
 
 @dataclass(kw_only=True)
-class Seen:
+class Sample:
     """Of a tensor: the largest magnitude of each channel, and a few windows of it."""
 
     largest: Tensor
@@ -166,26 +166,26 @@ def search(model: CausalLM, windows: Tensor, names: Collection[str], largest: in
     walk, few, smoothed = Walk(model, windows), Walk(model, windows[:KL_WINDOWS]), []
     final, head = few.behind(0), model.linears()[HEAD]
     for index in range(len(walk)):
-        inputs: dict[tuple[str, ...], Seen] = {}
+        inputs: dict[tuple[str, ...], Sample] = {}
         linears = {shared.names: shared.linears for shared in walk.inputs(index)}
 
-        def look(shared: SharedInput, x: Tensor, inputs: dict[tuple[str, ...], Seen] = inputs) -> None:
-            _look(inputs.setdefault(shared.names, Seen(largest=torch.zeros(x.shape[-1]))), x)
+        def observe(shared: SharedInput, x: Tensor, inputs: dict[tuple[str, ...], Sample] = inputs) -> None:
+            _observe(inputs.setdefault(shared.names, Sample(largest=torch.zeros(x.shape[-1]))), x)
 
-        walk.visit(index, look)
-        for group, seen in inputs.items():
+        walk.visit(index, observe)
+        for group, sample in inputs.items():
             if set(group) <= set(names):
                 weights = [linear.weight.detach() for linear in linears[group]]
-                best = _smoothed(group, seen, weights, largest)
+                best = _smoothed(group, sample, weights, largest)
                 with _rounded(linears[group], best, largest):
                     kl = head_divergence(head, head.weight, final, few.behind(index))
                 smoothed.append(replace(best, kl=kl))
         walk.advance(index)
         few.advance(index)
     if HEAD in names:
-        behind = Seen(largest=torch.zeros(walk.states.shape[-1]))
+        behind = Sample(largest=torch.zeros(walk.states.shape[-1]))
         for states in torch.split(walk.states, 1):
-            _look(behind, walk.final(states))
+            _observe(behind, walk.final(states))
         best = _smoothed((HEAD,), behind, [head.weight.detach()], largest)
         scale = torch.from_numpy(best.factors)
         low = round_rows(head.weight * scale, largest) / scale
@@ -211,24 +211,24 @@ def _rounded(linears: Sequence[nn.Linear], smoothed: Smoothed, largest: int) -> 
             hook.remove()
 
 
-def _look(seen: Seen, x: Tensor) -> None:
+def _observe(sample: Sample, x: Tensor) -> None:
     """x (windows, tokens, channels)"""
-    seen.largest = torch.maximum(seen.largest, x.abs().amax((0, 1)))
-    seen.windows.extend(x[: max(0, COMPARED_WINDOWS - len(seen.windows))].clone())
+    sample.largest = torch.maximum(sample.largest, x.abs().amax((0, 1)))
+    sample.windows.extend(x[: max(0, COMPARED_WINDOWS - len(sample.windows))].clone())
 
 
-def _smoothed(names: tuple[str, ...], seen: Seen, weights: Sequence[Tensor], largest: int) -> Smoothed:
+def _smoothed(names: tuple[str, ...], sample: Sample, weights: Sequence[Tensor], largest: int) -> Smoothed:
     whole = torch.cat(list(weights))
     rows = whole[:: -(-len(whole) // COMPARED_ROWS)]
     peaks = whole.abs().amax(0).numpy()
     tried: dict[float | None, np.ndarray] = {None: np.ones(len(peaks), np.float32)}
-    tried |= {alpha: factors(seen.largest.numpy(), peaks, alpha) for alpha in ALPHAS}
-    sizes = [output_sizes(x, rows) for x in seen.windows]
+    tried |= {alpha: factors(sample.largest.numpy(), peaks, alpha) for alpha in ALPHAS}
+    sizes = [output_sizes(x, rows) for x in sample.windows]
     plain, scaled = (
         {
             alpha: sum(
                 float((output_errors(x, rows, torch.from_numpy(s), largest, per_token) / size).sum())
-                for x, size in zip(seen.windows, sizes, strict=True)
+                for x, size in zip(sample.windows, sizes, strict=True)
             )
             for alpha, s in tried.items()
         }

@@ -34,7 +34,7 @@ class Recipe:
 
     @property
     def fitted(self) -> bool:
-        """Whether the rounding looks at the inputs."""
+        """Whether the rounding depends on the inputs."""
         return self.method is Rounding.gptq or self.clip is Clip.hessian or self.awq
 
 

@@ -76,7 +76,7 @@ def quantize(
         train_loss=history.train_loss[1:],
         select_loss=history.select,
         select_accuracy=training.accuracies,
-        best_epoch=history.best_look,
+        best_epoch=history.best_evaluation,
         agreement=agreement,
         steps_apart=steps_apart,
     )
@@ -101,11 +101,11 @@ class RoundedTraining(Trainer):
     ) -> None:
         self.config, self.net, self.teacher, self.processor, self.data = config, net, teacher, processor, data
         epoch = len(self.epoch(0))
-        plan = Plan(steps=config.epochs * epoch, look_every=epoch, seed=config.seed)
+        plan = Plan(steps=config.epochs * epoch, evaluate_every=epoch, seed=config.seed)
         optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
         super().__init__(net, optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / plan.steps)), plan)
         self.teachers_answers = self._answers(teacher)
-        self.accuracies: list[float] = []  # of each look at select
+        self.accuracies: list[float] = []  # of each evaluation
 
     def epoch(self, seed: int) -> list[list[int]]:
         random, rows = torch.Generator().manual_seed(seed), len(self.data.train.labels)

@@ -33,7 +33,7 @@ from compress.stages.result import write_result
 from compress.system.memory import give_back
 from compress.tasks.language_modeling.model import CausalLM
 
-_WINDOWS = 2  # of the calibration split, where rounding does not look at the inputs: for the layers' errors
+_WINDOWS = 2  # of the calibration split, where rounding does not depend on the inputs: for the layers' errors
 
 
 @dataclass(frozen=True, kw_only=True)

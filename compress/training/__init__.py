@@ -1,1 +1,1 @@
-"""Training of classifiers of images, which stages that change a model share."""
+"""Training, which stages that change a model share."""

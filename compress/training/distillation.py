@@ -45,7 +45,7 @@ class Distillation(Trainer, ABC):
         )
         plan = Plan(
             steps=config.steps,
-            look_every=config.evaluate_every,
+            evaluate_every=config.evaluate_every,
             seed=config.seed,
             patience=config.patience,
             max_minutes=config.max_minutes,
@@ -73,7 +73,7 @@ class Distillation(Trainer, ABC):
         return float(loss.detach())
 
     def write(self, student: Student, out: Path, **curves: list[float]) -> None:
-        """The student, and how training went as the fact `recovery`; `curves`: an entry a look."""
+        """The student, and how training went as the fact `recovery`; `curves`: an entry an evaluation."""
         history = asdict(self.history)
         del history["select"]
         step = f"distilled for {self.history.step} steps, {self.history.tokens / 1e6:.1f} M tokens"

@@ -1,4 +1,4 @@
-"""The one training loop: steps, looks at the select split, patience, going on after a kill."""
+"""The one training loop: steps, evaluations on the select split, patience, going on after a kill."""
 
 import logging
 import math
@@ -22,9 +22,9 @@ class Plan:
     """How long to train."""
 
     steps: int
-    look_every: int  # steps between two looks at the select split
+    evaluate_every: int  # steps between two evaluations on the select split
     seed: int
-    patience: float = math.inf  # looks without a better score before it stops
+    patience: float = math.inf  # evaluations without a better score before it stops
     max_minutes: float | None = None
 
 
@@ -36,15 +36,15 @@ class History:
     tokens: int = 0  # or images
     seconds: float = 0.0
     best: float = math.nan  # of `select`
-    looks_since_best: int = 0
-    steps: list[int] = field(default_factory=list)  # of each look
-    train_loss: list[float | None] = field(default_factory=list)  # mean since the look before
-    select: list[float] = field(default_factory=list)  # score of each look
+    evaluations_since_best: int = 0
+    steps: list[int] = field(default_factory=list)  # of each evaluation
+    train_loss: list[float | None] = field(default_factory=list)  # mean since the evaluation before
+    select: list[float] = field(default_factory=list)  # score of each evaluation
 
     @property
-    def best_look(self) -> int:
-        """Which of the looks saw the weights that stay."""
-        return len(self.select) - 1 - self.looks_since_best
+    def best_evaluation(self) -> int:
+        """Which of the evaluations was of the weights that stay."""
+        return len(self.select) - 1 - self.evaluations_since_best
 
 
 class Trainer(ABC):
@@ -109,7 +109,7 @@ class Trainer(ABC):
         history, plan = self.history, self.plan
         before, start = history.seconds, time.perf_counter()
         if history.step == 0 and self.start_counts:
-            self._look(None, scratch)
+            self._evaluate(None, scratch)
         batches = islice(self._batches(), history.step, None)
         with progress_bar() as bar:
             task = bar.add_task("train", total=plan.steps, completed=history.step, note="")
@@ -119,8 +119,9 @@ class Trainer(ABC):
                 history.seconds = before + time.perf_counter() - start
                 note = f"loss {losses[-1]:.4f}, select {self.score_name} {history.best:.4f}"
                 bar.update(task, completed=history.step, note=note)
-                if history.step % plan.look_every == 0 or history.step == plan.steps or self._out_of_time():
-                    self._look(sum(losses) / len(losses), scratch)
+                is_last = history.step == plan.steps or self._out_of_time()
+                if is_last or history.step % plan.evaluate_every == 0:
+                    self._evaluate(sum(losses) / len(losses), scratch)
                     losses.clear()
                     _write(self.state(), scratch / "training.pt")
         self.module.load_state_dict(_best(scratch))
@@ -141,14 +142,14 @@ class Trainer(ABC):
         return loss
 
     def _stops(self) -> bool:
-        return self._out_of_time() or self.history.looks_since_best >= self.plan.patience
+        return self._out_of_time() or self.history.evaluations_since_best >= self.plan.patience
 
     def _out_of_time(self) -> bool:
         minutes = self.plan.max_minutes
         return minutes is not None and self.history.seconds > minutes * 60
 
     @torch.no_grad()
-    def _look(self, train_loss: float | None, scratch: Path) -> None:
+    def _evaluate(self, train_loss: float | None, scratch: Path) -> None:
         """Score the weights on the select split and remember the best."""
         history, score = self.history, self.score()
         history.steps.append(history.step)
@@ -157,8 +158,8 @@ class Trainer(ABC):
         log.info("step %d: train loss %s, select %s %.4f", history.step, train_loss, self.score_name, score)
         history.best = score if self.keep_last else (max if self.higher_is_better else min)(history.select)
         best = len(history.select) - 1 if self.keep_last else history.select.index(history.best)
-        history.looks_since_best = len(history.select) - 1 - best
-        if history.looks_since_best == 0:
+        history.evaluations_since_best = len(history.select) - 1 - best
+        if history.evaluations_since_best == 0:
             # On disk: in memory it would be a fifth copy of the weights, beside those of AdamW.
             _write(self.weights(), scratch / "best.pt")
 

@@ -44,7 +44,7 @@ class ClassifierTraining(Trainer):
         epoch = len(self.epoch(0))
         plan = Plan(
             steps=config.epochs * epoch,
-            look_every=epoch,
+            evaluate_every=epoch,
             seed=config.seed,
             patience=config.patience,
             max_minutes=config.max_minutes,
@@ -152,7 +152,7 @@ def write_history(history: History, out: Path) -> None:
         "train_loss": history.train_loss,
         "select_accuracy": history.select,
         "best": history.best,
-        "best_epoch": history.best_look + 1,
+        "best_epoch": history.best_evaluation + 1,
         "seconds": history.seconds,
     }
     write_result(out, facts={"recovery": described})

@@ -11,7 +11,7 @@ from compress.graph.decoder import Decoder
 from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph, computing
 from compress.quantize.language_layers import weights_of
-from compress.quantize.language_smooth import Seen, _smoothed, output_errors, round_input, search
+from compress.quantize.language_smooth import Sample, _smoothed, output_errors, round_input, search
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
 from compress.tasks.language_modeling.model import CausalLM
@@ -135,8 +135,8 @@ def test_huge_tokens_get_scales_of_their_own():
     for factor in (1.0, 1000.0):
         windows = x.clone()
         windows[:, 3] *= factor
-        seen = Seen(largest=windows.abs().amax((0, 1)), windows=list(windows))
-        found = _smoothed(("a",), seen, [weight], 127)
+        sample = Sample(largest=windows.abs().amax((0, 1)), windows=list(windows))
+        found = _smoothed(("a",), sample, [weight], 127)
         assert found.per_token == (factor > 1)
         scale, others = torch.from_numpy(found.factors), windows[:, 4:]
         lost = round_input(windows / scale, found.per_token)[:, 4:] * scale - others

@@ -249,9 +249,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(steps_before, changes, 
         run(pruned, steps=40, **changes)
     left[0] = 1000
     resumed, again = run(pruned, steps=40, **changes)
-    assert 1000 - left[0] == 40 - steps_before // 8 * 8  # from the last look on, not from the start
+    assert 1000 - left[0] == 40 - steps_before // 8 * 8  # from the last evaluation on, not from the start
     assert weights(resumed) == weights(whole)
-    for key in ("steps", "train_loss", "select_cosine", "best", "tokens", "looks_since_best"):
+    for key in ("steps", "train_loss", "select_cosine", "best", "tokens", "evaluations_since_best"):
         assert again[key] == told[key]
 
 

@@ -11,7 +11,7 @@ from compress.training.loop import Plan, Trainer, rise_and_fall
 
 
 class Number(Trainer):
-    """A number that each step moves by -1; `scores` are those of the looks."""
+    """A number that each step moves by -1; `scores` are those of the evaluations."""
 
     score_name, higher_is_better = "score", True
 
@@ -21,7 +21,7 @@ class Number(Trainer):
             setattr(self, name, value)
         module = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.constant_(module.weight, 10.0)
-        plan = plan or Plan(steps=6, look_every=2, seed=0)
+        plan = plan or Plan(steps=6, evaluate_every=2, seed=0)
         super().__init__(module, torch.optim.SGD(module.parameters(), lr=1.0), lambda step: 1.0, plan)
 
     def epoch(self, seed):
@@ -40,11 +40,11 @@ class Number(Trainer):
         return float(self.module.weight.detach())
 
 
-def test_the_weights_of_the_best_look_stay(tmp_path):
+def test_the_weights_of_the_best_evaluation_stay(tmp_path):
     number = Number([0.1, 0.3, 0.3, 0.2])
     history = number.run(tmp_path)
-    assert number.value == 8.0  # after two steps; a look that is only as good changes nothing
-    assert (history.steps, history.best, history.best_look) == ([0, 2, 4, 6], 0.3, 1)
+    assert number.value == 8.0  # after two steps; an evaluation that is only as good changes nothing
+    assert (history.steps, history.best, history.best_evaluation) == ([0, 2, 4, 6], 0.3, 1)
     assert history.train_loss == [None, 9.5, 7.5, 5.5]
     assert (history.step, history.tokens) == (6, 18)
     assert number.learned == [[0, 0], [0, 1], [0, 2], [0, 3], [1, 0], [1, 1]]
@@ -65,26 +65,26 @@ def test_the_start_that_does_not_count_is_not_looked_at(tmp_path):
 def test_the_last_weights_where_they_are_asked_for(tmp_path):
     number = Number([0.1, 0.3, 0.3, 0.2], keep_last=True)
     history = number.run(tmp_path)
-    assert (number.value, history.best, history.best_look) == (4.0, 0.2, 3)
+    assert (number.value, history.best, history.best_evaluation) == (4.0, 0.2, 3)
 
 
 def test_patience(tmp_path):
-    number = Number([0.5, 0.1, 0.2], Plan(steps=100, look_every=2, seed=0, patience=2))
+    number = Number([0.5, 0.1, 0.2], Plan(steps=100, evaluate_every=2, seed=0, patience=2))
     assert number.run(tmp_path).step == 4
     assert number.value == 10.0
 
 
 def test_it_stops_in_time_after_a_last_look(tmp_path):
-    number = Number([0.1, 0.2], Plan(steps=100, look_every=50, seed=0, max_minutes=1e-9))
+    number = Number([0.1, 0.2], Plan(steps=100, evaluate_every=50, seed=0, max_minutes=1e-9))
     assert number.run(tmp_path).steps == [0, 1]
-    again = Number(plan=Plan(steps=100, look_every=50, seed=0, max_minutes=1e-9))
+    again = Number(plan=Plan(steps=100, evaluate_every=50, seed=0, max_minutes=1e-9))
     again.run(tmp_path)
     assert (again.value, again.learned) == (9.0, [])
 
 
 def test_after_a_kill_it_goes_on_behind_the_last_look(tmp_path):
     killed = Number([0.1, 0.3])
-    with pytest.raises(StopIteration):  # no score for the look after four steps
+    with pytest.raises(StopIteration):  # no score for the evaluation after four steps
         killed.run(tmp_path)
     resumed = Number([0.2, 0.1])
     assert resumed.run(tmp_path).select == [0.1, 0.3, 0.2, 0.1]
