@@ -1,8 +1,12 @@
-"""What a model is pruned by: texts, labelled images, or windows of a language model's text."""
+"""What a model is pruned by: texts, labelled images, or windows of a language model's text.
+
+Each gives losses, one a batch and summed over its examples, to be differentiated before the next is computed;
+moments of what the readers of each transformer layer read in the model as it was at the first; and distances
+of the model without a layer from what it is now.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,21 +26,6 @@ from compress.training.precision import wants_bfloat16
 Readers = Sequence[Sequence[nn.Linear]]  # of every transformer layer, in order
 
 
-class Calibration(Protocol):
-    @property
-    def size(self) -> dict[str, int]:
-        """How much there is of it, for the report."""
-
-    def losses(self) -> Iterator[Tensor]:
-        """A loss a batch, summed over its examples, to be differentiated before the next is computed."""
-
-    def moments(self, readers: Readers) -> Iterator[Mapping[nn.Linear, Moments]]:
-        """Of what the readers of each transformer layer read in the model as it was at the first."""
-
-    def distances(self) -> Distances:
-        """How far the model without a layer will be from what it is now."""
-
-
 @dataclass(frozen=True)
 class Texts:
     """For encoders, which have no labels."""
@@ -44,10 +33,6 @@ class Texts:
     model: Model
     texts: Sequence[str]
     batch_size: int
-
-    @property
-    def size(self) -> dict[str, int]:
-        return {"calibration_examples": len(self.texts)}
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         return self.model.batches(self.texts, self.batch_size)
@@ -86,10 +71,6 @@ class LabelledImages:
     labels: NDArray[np.int64]  # [n]
     batch_size: int = 64
 
-    @property
-    def size(self) -> dict[str, int]:
-        return {"calibration_examples": len(self.labels)}
-
     def first(self, count: int) -> "LabelledImages":
         return replace(self, images=self.images[:count], labels=self.labels[:count])
 
@@ -121,10 +102,6 @@ class Windows:
     model: CausalLM
     windows: Tensor
 
-    @property
-    def size(self) -> dict[str, int]:
-        return {"calibration_tokens": self.windows.numel()}
-
     def losses(self) -> Iterator[Tensor]:
         """-log p of tokens drawn from what the model itself expects at each place, so that no labels are
         needed."""
@@ -146,6 +123,9 @@ class Windows:
 
     def distances(self) -> Distances:
         return answer_distances(self.model, self.windows)
+
+
+Calibration = Texts | LabelledImages | Windows
 
 
 @torch.no_grad()

@@ -86,25 +86,22 @@ def mean_activations(model: ImageClassifier, data: LabelledImages) -> dict[str, 
     return {name: total / len(data.labels) for name, total in sums.items()}
 
 
+_BY_WEIGHTS = {
+    ChannelImportance.magnitude: lambda: tp.importance.GroupMagnitudeImportance(p=2),
+    ChannelImportance.lamp: lambda: tp.importance.LAMPImportance(p=2),
+    ChannelImportance.fpgm: lambda: tp.importance.FPGMImportance(p=2),
+    ChannelImportance.bn_scale: tp.importance.BNScaleImportance,
+    ChannelImportance.taylor: tp.importance.GroupTaylorImportance,
+    ChannelImportance.hessian: tp.importance.GroupHessianImportance,
+    ChannelImportance.random: tp.importance.RandomImportance,
+}
+
+
 def importance(
     kind: ChannelImportance, net: nn.Module, activations: Mapping[str, Tensor]
 ) -> tp.importance.Importance:
     """The importance of this kind for the layers of `net`, whose gradients `prepare` left in the weights."""
-    match kind:
-        case ChannelImportance.magnitude:
-            return tp.importance.GroupMagnitudeImportance(p=2)
-        case ChannelImportance.lamp:
-            return tp.importance.LAMPImportance(p=2)
-        case ChannelImportance.fpgm:
-            return tp.importance.FPGMImportance(p=2)
-        case ChannelImportance.bn_scale:
-            return tp.importance.BNScaleImportance()
-        case ChannelImportance.taylor:
-            return tp.importance.GroupTaylorImportance()
-        case ChannelImportance.hessian:
-            return tp.importance.GroupHessianImportance()
-        case ChannelImportance.random:
-            return tp.importance.RandomImportance()
-        case ChannelImportance.activation:
-            named = dict(net.named_modules())
-            return MeanActivation({named[name]: means for name, means in activations.items()})
+    if kind is ChannelImportance.activation:
+        named = dict(net.named_modules())
+        return MeanActivation({named[name]: means for name, means in activations.items()})
+    return _BY_WEIGHTS[kind]()

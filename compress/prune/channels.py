@@ -66,12 +66,12 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
 
 
 def cut(
-    model: ImageClassifier, config: ChannelPrune, data: LabelledImages, settle: Callable[[], object]
+    model: ImageClassifier, config: ChannelPrune, data: LabelledImages, reestimated: Callable[[], object]
 ) -> History:
     """Prune `model` in place, in `config.steps` rounds; what was cut, by name of layer.
 
-    `settle` estimates batch normalisation anew after every round: the next one would otherwise judge a net
-    that is out of joint.
+    `reestimated` gives batch normalisation new statistics after every round: by the old ones, the next round
+    would judge channels by activations that the net no longer has.
     """
     whole, history = model.macs(), History()
     wanted = config.keep if config.macs is None else None
@@ -89,7 +89,7 @@ def cut(
         history += cut_once(model, config, activations, share)
         model.module.zero_grad()
         if config.batch_norm_images:
-            settle()
+            reestimated()
     return history
 
 

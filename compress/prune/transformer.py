@@ -67,7 +67,9 @@ def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -
     else:
         stored = read_check_inputs(out)
         check_reopened(model, out, {name: torch.from_numpy(array) for name, array in stored.items()})
-    summary |= {"before": before, "after": after, "dropped_layers": dropped, **data.size}
+    summary |= {"before": before, "after": after, "dropped_layers": dropped}
+    if isinstance(data, Windows):
+        summary["calibration_tokens"] = data.windows.numel()
     write_result(out, facts={"pruning": summary})
 
 

@@ -7,7 +7,7 @@ the dense output on what the layers cut before it leave (the asymmetric form of 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,41 +25,14 @@ from compress.prune.shares import rounded_width
 from compress.tasks import Model
 
 
-class Cut(Protocol):
-    """What goes from every layer, seen from the linear layer that reads it."""
-
-    @property
-    def share(self) -> float:
-        """Of the groups of columns, that stays."""
-
-    @property
-    def multiple(self) -> int:
-        """Of this many groups some stay."""
-
-    @property
-    def size(self) -> int:
-        """Neighbouring columns that go as one group."""
-
-    @property
-    def repair(self) -> bool:
-        """Whether the reader is fitted anew."""
-
-    def reader(self, layer: Layer) -> nn.Linear: ...
-
-    def writers(self, layer: Layer) -> Sequence[nn.Linear]: ...
-
-    def cut_writers(self, stack: Stack, index: int, groups: Tensor) -> None:
-        """Leave the rows of `groups`, and tell whoever remembers how many there are."""
-
-
 @dataclass(frozen=True)
 class Channels:
-    """Of feed-forward layers."""
+    """Feed-forward channels of every layer, seen from the linear layer that reads them."""
 
-    share: float
-    multiple: int
-    repair: bool
-    size: int = 1
+    share: float  # that stays
+    multiple: int  # of which so many stay
+    repair: bool  # whether the reader is fitted anew
+    size: int = 1  # neighbouring columns of the reader that go as one group
 
     def reader(self, layer: Layer) -> nn.Linear:
         return layer.ffn_out
@@ -68,6 +41,7 @@ class Channels:
         return [linear for linear, _ in layer.channel_writers()]
 
     def cut_writers(self, stack: Stack, index: int, groups: Tensor) -> None:
+        """Leave the rows of `groups`, and write down how many there are where that is remembered."""
         layer = stack.layers()[index]
         for linear, parts in layer.channel_writers():
             width = linear.out_features // parts
@@ -101,12 +75,15 @@ class Heads:
         keep_rows(layer.query, columns_of(groups, self.size))
         keep_rows(layer.key, columns_of(groups, self.head_size))
         keep_rows(layer.value, columns_of(groups, self.head_size))
-        if stack.architecture.causal:  # a head's size stays, though it no longer divides the hidden size
+        if not stack.architecture.causal:
+            stack.note_pruned_heads(index, removed(groups, total))
+        elif len(groups) < total:  # a head's size stays, though it no longer divides the hidden size
             config.head_dim = self.head_size
             config.num_key_value_heads = len(groups)
             config.num_attention_heads = len(groups) * self.sharing
-        else:
-            stack.note_pruned_heads(index, removed(groups, total))
+
+
+Cut = Channels | Heads
 
 
 def channels_of(config: TransformerPrune) -> Channels:
@@ -131,35 +108,31 @@ def narrow(model: Model, cuts: Sequence[Cut], config: TransformerPrune, data: Ca
     stack, across = model.stack, IMPORTANCES[config.importance].across
     layers, causal = stack.layers(), stack.architecture.causal
     scores, moments = measure(model, cuts, config, data)
-    counts = {
-        cut: [
-            rounded_width(cut.reader(layer).in_features // cut.size, cut.share, cut.multiple)
-            for layer in layers
-        ]
-        for cut in cuts
-    }
+    counts = {cut: [count_of(cut, layer) for layer in layers] for cut in cuts}
     ranked: dict[Cut, list[Tensor]] = {}
-    uneven = [
-        cut for cut in cuts if config.scope is Scope["global"] and not (causal and isinstance(cut, Heads))
-    ]
-    for cut in uneven:
+    for cut in cuts if config.scope is Scope["global"] else ():
+        if causal and isinstance(cut, Heads):
+            continue
         if across == "added":
             costs = [scores.of(cut, layer, 0, {}) for layer in layers]
             counts[cut] = cheapest_widths(costs, cut.share, cut.multiple)
         else:
             moments = list(moments)
-            of_layers = [scores.of(cut, *known) for known in zip(layers, counts[cut], moments, strict=True)]
-            ranked[cut] = select_global(of_layers, cut.share, cut.multiple)
+            known = zip(layers, counts[cut], moments, strict=True)
+            ranked[cut] = select_global([scores.of(cut, *each) for each in known], cut.share, cut.multiple)
     for index, (layer, seen) in enumerate(zip(layers, moments, strict=True)):
-        kept = {}
+        kept = {cut: ranked[cut][index] for cut in ranked}
+        for cut, of_layers in counts.items():
+            if cut not in ranked:
+                kept[cut] = best(scores.of(cut, layer, of_layers[index], seen), of_layers[index])
         for cut in cuts:
-            count = counts[cut][index]
-            kept[cut] = (
-                ranked[cut][index] if cut in ranked else best(scores.of(cut, layer, count, seen), count)
-            )
-        for cut, groups in kept.items():
-            apply(cut, stack, index, groups, seen, config.damping)
+            apply(cut, stack, index, kept[cut], seen, config.damping)
     model.module.zero_grad()  # of what is cut next, nothing may stay
+
+
+def count_of(cut: Cut, layer: Layer) -> int:
+    """Groups of columns that stay, where all layers lose the same share."""
+    return rounded_width(cut.reader(layer).in_features // cut.size, cut.share, cut.multiple)
 
 
 def measure(
