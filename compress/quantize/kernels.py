@@ -23,7 +23,7 @@ class Kernel:
     symmetric_activations: bool
 
 
-def choose(flags: Collection[str]) -> Kernel:
+def kernel_for(flags: Collection[str]) -> Kernel:
     """The types for a CPU with these flags (names as in /proc/cpuinfo).
 
     Weights are signed everywhere: onnxruntime's AMX and VNNI kernels take unsigned activations with
@@ -44,7 +44,7 @@ def resolve(
     symmetric: bool | None = None,
 ) -> Kernel:
     """What the config says, and the CPU's choice wherever it says auto or null."""
-    auto = choose(flags)
+    auto = kernel_for(flags)
     types = {
         WeightType.auto: auto.weight_type,
         WeightType.int8: QuantType.QInt8,

@@ -4,7 +4,7 @@ import pytest
 from onnxruntime.quantization import QuantType
 
 from compress.config.quantize import WeightType
-from compress.quantize.kernels import Kernel, choose, resolve, weight_limits
+from compress.quantize.kernels import Kernel, kernel_for, resolve, weight_limits
 
 AVX2 = {"sse4_2", "avx", "avx2", "fma"}
 SKYLAKE = AVX2 | {"avx512f", "avx512bw"}
@@ -28,8 +28,8 @@ ARM = Kernel(QuantType.QInt8, reduce_range=False, symmetric_activations=True)
     ],
 )
 def test_choice(flags, kernel):
-    assert choose(flags) == kernel
-    assert choose(sorted(flags)) == kernel
+    assert kernel_for(flags) == kernel
+    assert kernel_for(sorted(flags)) == kernel
     assert resolve(sorted(flags), WeightType.auto, None) == kernel
 
 
