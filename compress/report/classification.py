@@ -16,16 +16,16 @@ def answer_sections(report: Report) -> list[Section]:
 def summary(report: Report) -> list[str]:
     """What became of the kept variant's answers, a sentence each; empty for what is no classifier."""
     best, dense = best_variant(report), report.variants[0]
-    found = best.classification
-    if found is None:
+    details = best.classification
+    if details is None:
         return []
     sentences = []
     if best is not dense:
         sentences.append(
-            f"{_images(found.lost)} went from right to wrong, {found.gained} from wrong to right "
-            f"(McNemar's exact test: p {_p(found)})."
+            f"{_images(details.lost)} went from right to wrong, {details.gained} from wrong to right "
+            f"(McNemar's exact test: p {_p(details)})."
         )
-        worst = found.per_class[0]
+        worst = details.per_class[0]
         sentences.append(
             f"The class that lost the most is {worst.name}: its accuracy dropped by "
             f"{interval(worst.drop.value, worst.drop.ci95)} to {number(worst.accuracy)}."
@@ -34,15 +34,15 @@ def summary(report: Report) -> list[str]:
         )
     before = dense.classification
     beside = f", where {dense.name} has {number(before.ece)}" if before and best is not dense else ""
-    sentences.append(f"The expected calibration error is {number(found.ece)}{beside}.")
+    sentences.append(f"The expected calibration error is {number(details.ece)}{beside}.")
     return sentences
 
 
 def _answers(report: Report) -> Section:
     dense = report.variants[0]
     rows = [
-        (variant.name, number(found.ece), *(_against(found) if variant is not dense else (MISSING,) * 5))
-        for variant, found in _classified(report)
+        (variant.name, number(details.ece), *(_against(details) if variant is not dense else (MISSING,) * 5))
+        for variant, details in _classified(report)
     ]
     lines = (
         *summary(report),
@@ -63,25 +63,27 @@ def _answers(report: Report) -> Section:
     )
 
 
-def _against(found: ClassificationDetails) -> tuple[str, ...]:
-    worst = found.per_class[0]
+def _against(details: ClassificationDetails) -> tuple[str, ...]:
+    worst = details.per_class[0]
     drop = interval(worst.drop.value, worst.drop.ci95)
-    return (str(found.lost), str(found.gained), p_value(found.mcnemar_p), worst.name, drop)
+    return (str(details.lost), str(details.gained), p_value(details.mcnemar_p), worst.name, drop)
 
 
 def _classes(report: Report) -> Section:
     """A row per class, the one in which the kept variant lost the most first."""
     classified, best = _classified(report), best_variant(report)
-    accuracies = [{each.name: each.accuracy for each in found.per_class} for _, found in classified]
+    accuracies = [
+        {dropped.name: dropped.accuracy for dropped in details.per_class} for _, details in classified
+    ]
     every = best.classification.per_class if best.classification else ()
     rows = [
         (
-            each.name,
-            str(each.images),
-            *(number(of[each.name]) if each.name in of else MISSING for of in accuracies),
-            *([] if best is report.variants[0] else [interval(each.drop.value, each.drop.ci95)]),
+            dropped.name,
+            str(dropped.images),
+            *(number(of[dropped.name]) if dropped.name in of else MISSING for of in accuracies),
+            *([] if best is report.variants[0] else [interval(dropped.drop.value, dropped.drop.ci95)]),
         )
-        for each in every[:CLASSES_SHOWN]
+        for dropped in every[:CLASSES_SHOWN]
     ]
     more = len(every) - CLASSES_SHOWN
     drop = () if best is report.variants[0] else (f"drop of {best.name}",)
@@ -96,10 +98,16 @@ def _classes(report: Report) -> Section:
 
 def _confusions(report: Report) -> Section:
     dense, best = report.variants[0], best_variant(report)
-    found = best.classification.confusions if best.classification else ()
+    confusions = best.classification.confusions if best.classification else ()
     rows = [
-        (each.label, each.answer, str(each.dense), str(each.variant), f"{each.variant - each.dense:+d}")
-        for each in found
+        (
+            confusion.label,
+            confusion.answer,
+            str(confusion.dense),
+            str(confusion.variant),
+            f"{confusion.variant - confusion.dense:+d}",
+        )
+        for confusion in confusions
     ]
     lines = (f"Wrong answers whose number changed the most from {dense.name} to {best.name}.",)
     return Section(
@@ -113,7 +121,7 @@ def _confusions(report: Report) -> Section:
 
 def _changed(report: Report) -> Section:
     dense, best = report.variants[0], best_variant(report)
-    found = best.classification.changed if best.classification else ()
+    changed = best.classification.changed if best.classification else ()
     lines = (
         f"Of the test images whose answer changed from {dense.name} to {best.name}: those that went wrong "
         "first, evenly spread over the set. In brackets the confidence of each answer.",
@@ -121,25 +129,25 @@ def _changed(report: Report) -> Section:
     return Section(
         anchor="changed",
         title="Images whose answer changed",
-        lines=lines if found else (),
+        lines=lines if changed else (),
         header=("image of test", "label", dense.name, best.name),
-        rows=[(str(each.example), each.label, *_sure(each)) for each in found],
-        pictures=list(_pictures(found, dense, best)),
+        rows=[(str(answer.example), answer.label, *_sure(answer)) for answer in changed],
+        pictures=list(_pictures(changed, dense, best)),
     )
 
 
-def _sure(each: ChangedAnswer) -> tuple[str, str]:
+def _sure(changed: ChangedAnswer) -> tuple[str, str]:
     return (
-        f"{each.dense} ({100 * each.dense_confidence:.0f} %)",
-        f"{each.answer} ({100 * each.confidence:.0f} %)",
+        f"{changed.dense} ({100 * changed.dense_confidence:.0f} %)",
+        f"{changed.answer} ({100 * changed.confidence:.0f} %)",
     )
 
 
-def _pictures(found: tuple[ChangedAnswer, ...], dense: Variant, best: Variant) -> Iterator[Picture]:
-    for each in found:
-        was, now = _sure(each)
-        lines = (each.label, f"{dense.name}: {was}", f"{best.name}: {now}", f"image {each.example}")
-        yield Picture(png=each.png, lines=lines)
+def _pictures(answers: tuple[ChangedAnswer, ...], dense: Variant, best: Variant) -> Iterator[Picture]:
+    for changed in answers:
+        was, now = _sure(changed)
+        lines = (changed.label, f"{dense.name}: {was}", f"{best.name}: {now}", f"image {changed.example}")
+        yield Picture(png=changed.png, lines=lines)
 
 
 def _classified(report: Report) -> list[tuple[Variant, ClassificationDetails]]:
@@ -150,6 +158,6 @@ def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
 
 
-def _p(found: ClassificationDetails) -> str:
-    text = p_value(found.mcnemar_p)
+def _p(details: ClassificationDetails) -> str:
+    text = p_value(details.mcnemar_p)
     return text if text.startswith("<") else f"= {text}"

@@ -15,16 +15,16 @@ def _reading(report: Report) -> Section:
     """A row per domain and variant."""
     rows = [
         (
-            each.name,
+            domain.name,
             variant.name,
-            str(each.documents),
-            str(each.tokens),
-            number(each.bytes / each.tokens),
-            _score(variant, f"bits_per_byte_{each.name}"),
-            _score(variant, f"perplexity_{each.name}"),
+            str(domain.documents),
+            str(domain.tokens),
+            number(domain.bytes / domain.tokens),
+            _score(variant, f"bits_per_byte_{domain.name}"),
+            _score(variant, f"perplexity_{domain.name}"),
         )
-        for variant, found in _read(report)
-        for each in found.domains
+        for variant, details in _read(report)
+        for domain in details.domains
     ]
     rows.sort(key=lambda row: _domains(report).index(row[0]))
     return Section(
@@ -37,34 +37,34 @@ def _reading(report: Report) -> Section:
 
 
 def _how(report: Report) -> Iterator[str]:
-    for _, found in _read(report)[:1]:
+    for _, details in _read(report)[:1]:
         yield (
-            f"Documents in a row, in windows of {found.context} tokens, {found.stride} from one to the next; "
-            "a token is scored once. Intervals are over documents."
+            f"Documents in a row, in windows of {details.context} tokens, {details.stride} from one to the "
+            "next; a token is scored once. Intervals are over documents."
         )
-    few = [(variant, found) for variant, found in _read(report) if _other_tokens(report, variant)]
-    for variant, found in few:
+    few = [(variant, details) for variant, details in _read(report) if _other_tokens(report, variant)]
+    for variant, details in few:
         yield (
             f"{variant.name} has other tokens than the dense model: only bits per byte compares. It was "
-            f"compared with dense, among its own tokens, at the {percent(found.compared_share)} of the "
+            f"compared with dense, among its own tokens, at the {percent(details.compared_share)} of the "
             "places where a token ends under both."
         )
 
 
 def _other_tokens(report: Report, variant: Variant) -> bool:
     return any(
-        f"perplexity_{each.name}" not in variant.quality
-        for each in (variant.language.domains if variant.language else ())
+        f"perplexity_{domain.name}" not in variant.quality
+        for domain in (variant.language.domains if variant.language else ())
     )
 
 
 def _writing(report: Report) -> Section:
     """A row per variant: how near it stays to the dense model, and how often it repeats itself."""
     rows = []
-    for variant, found in _read(report):
-        written = found.continuations
+    for variant, details in _read(report):
+        written = details.continuations
         shared = (
-            f"{_mean([each.shared_tokens for each in written])} of {_mean([each.tokens for each in written])}"
+            f"{_mean([text.shared_tokens for text in written])} of {_mean([text.tokens for text in written])}"
         )
         rows.append(
             (
@@ -72,12 +72,12 @@ def _writing(report: Report) -> Section:
                 _score(variant, "kl"),
                 _score(variant, "top1_agreement"),
                 shared if written else MISSING,
-                percent(sum(each.variant_repeated for each in written) / len(written))
+                percent(sum(text.variant_repeated for text in written) / len(written))
                 if written
                 else MISSING,
             )
         )
-    prompts = max((len(found.continuations) for _, found in _read(report)), default=0)
+    prompts = max((len(details.continuations) for _, details in _read(report)), default=0)
     line = (
         f"Continuations: of {prompts} beginnings of test documents, the likeliest token each time. Shared "
         "are the leading tokens that are the dense model's; repeated are runs of 4 tokens that had occurred "
@@ -95,12 +95,17 @@ def _writing(report: Report) -> Section:
 def _continuations(report: Report) -> Section:
     """What the dense model and the kept variant write, side by side."""
     dense, best = report.variants[0], best_variant(report)
-    found = best.language.continuations if best.language else ()
+    continuations = best.language.continuations if best.language else ()
     names = (dense.name, best.name) if best is not dense else (dense.name,)
     rows = [
-        (each.domain, _text(each.prompt), *texts[: len(names)], f"{each.shared_tokens} of {each.tokens}")
-        for each in found
-        for texts in [(_text(each.dense), _text(each.variant))]
+        (
+            written.domain,
+            _text(written.prompt),
+            *texts[: len(names)],
+            f"{written.shared_tokens} of {written.tokens}",
+        )
+        for written in continuations
+        for texts in [(_text(written.dense), _text(written.variant))]
     ]
     header = ("domain", "beginning", *names, "shared tokens")
     return Section(anchor="continuations", title="Continuations", header=header, rows=rows)
@@ -112,8 +117,8 @@ def _text(text: str) -> str:
 
 
 def _score(variant: Variant, metric: str) -> str:
-    found = variant.quality.get(metric) or variant.fidelity.get(metric)
-    return MISSING if found is None else interval(found.value, found.ci95)
+    score = variant.quality.get(metric) or variant.fidelity.get(metric)
+    return MISSING if score is None else interval(score.value, score.ci95)
 
 
 def _mean(values: list[int]) -> str:
@@ -121,7 +126,7 @@ def _mean(values: list[int]) -> str:
 
 
 def _domains(report: Report) -> list[str]:
-    return list(dict.fromkeys(each.name for _, found in _read(report) for each in found.domains))
+    return list(dict.fromkeys(domain.name for _, details in _read(report) for domain in details.domains))
 
 
 def _read(report: Report) -> list[tuple[Variant, LanguageDetails]]:

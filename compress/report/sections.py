@@ -100,12 +100,12 @@ class Curve:
 
 def curve(report: Report) -> Curve | None:
     """The recovery's training curve, cut to the shortest of its lists; None where there is none."""
-    found = report.recovery
-    if found is None or not found.steps:
+    recovery = report.recovery
+    if recovery is None or not recovery.steps:
         return None
-    steps = list(found.steps)
+    steps = list(recovery.steps)
     nothing: list[float | None] = [None] * len(steps)
-    train, select = list(found.train_loss) or nothing, list(found.select_loss) or nothing
+    train, select = list(recovery.train_loss) or nothing, list(recovery.select_loss) or nothing
     length = min(len(steps), len(train), len(select))
     return Curve(steps=steps[:length], train_loss=train[:length], select_loss=select[:length])
 
