@@ -8,16 +8,15 @@ from compress import tasks
 from compress.benchmark import (
     benchmark,
     check_workloads,
-    cpu_facts,
-    cpu_flags,
     load_speed,
     measure_limits,
     profile_operators,
 )
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
-from compress.config.target import LocalTarget, TargetConfig
+from compress.config.target import TargetConfig
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate
 from compress.export import export, plain
@@ -31,6 +30,7 @@ from compress.report import write_reports
 from compress.schema.report import Report
 from compress.stages.runner import Road
 from compress.stages.store import Entry, sha256_model
+from compress.targets import Target, open_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,16 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     ladder = build(config, road)
     splits, rungs = ladder.splits, ladder.rungs
     quality = [measure_quality(config, ladder, rung, road, command) for rung in rungs]
-    speed = measure_speed(config.target, ladder, rungs, road)
-    profiles = [profile(config.target, ladder, rung, road) for rung in rungs]
-    limits = road.stage("limits", measure_limits, config.target, identity=cpu_facts(), alone=True)
+    target = open_target(config.target)
+    speed = measure_speed(config.target, config.benchmark, ladder, rungs, road)
+    profiles = [profile(config, target, ladder, rung, road) for rung in rungs]
+    limits = road.stage("limits", measure_limits, config.target, identity=target.facts(), lock=target.lock)
     if road.dry_run:
         return None
 
-    report = assemble(config, rungs, quality, speed, profiles, limits, splits, ladder.pruned, road, command)
+    report = assemble(
+        config, target, rungs, quality, speed, profiles, limits, splits, ladder.pruned, road, command
+    )
     ship(report, rungs, folder / "artifact")
     write_reports(report, folder)
     return report
@@ -71,13 +74,13 @@ def build(config: RunConfig, road: Road) -> Ladder:
     """The part of the road that changes the model: from the checkpoint to the smallest ONNX file."""
     dense = load(config, road)
     if not road.dry_run:
-        check_workloads(config.target, dense.path)
+        check_workloads(config.benchmark, dense.path)
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
     baseline = road.stage("export", export, plain(config.export), dense, splits, label="export dense")
     pruned = road.stage("prune", prune, config.prune, dense, splits)
     student = road.stage("recover", recover, config.recover, pruned, dense, splits, scratch=True)
     graph = road.stage("export", export, config.export, student, splits)
-    flags = (cpu_flags(config.target),)
+    flags = (open_target(config.target).cpu_flags(),)
     small = road.stage("quantize", quantize, config.quantize, graph, student, splits, extra=flags)
 
     name = "fused" if student is dense else "recovered" if pruned is dense else "pruned"
@@ -97,10 +100,9 @@ def build(config: RunConfig, road: Road) -> Ladder:
 
 def at_latency(config: RunConfig, road: Road) -> RunConfig:
     """With the share of channels that has the latency asked for, measured on what would ship unrecovered."""
-    prune, target = config.prune, config.target
+    prune = config.prune
     if not isinstance(prune, ChannelPrune) or prune.latency_ms is None:
         return config
-    assert isinstance(target, LocalTarget)
 
     def at(share: float) -> RunConfig:
         return replace(config, prune=replace(prune, keep=share, latency_ms=None, latency_workload=None))
@@ -108,12 +110,13 @@ def at_latency(config: RunConfig, road: Road) -> RunConfig:
     def measure(shares: Sequence[float]) -> Timed:
         ladders = [build(replace(at(share), recover=NoRecover()), road) for share in shares]
         rungs = [replace(each.rungs[-1], name=f"{s:.4f}") for each, s in zip(ladders, shares, strict=True)]
-        speed = load_speed(measure_speed(only, ladders[0], [ladders[0].rungs[0], *rungs], road).path)
+        timed = [ladders[0].rungs[0], *rungs]
+        speed = load_speed(measure_speed(config.target, only, ladders[0], timed, road).path)
         speedups = [speed.speedup[rung.name][workload].value for rung in rungs]
         return Timed(speed.latency_ms["dense"][workload].p50, speedups)
 
-    workload = prune.latency_workload or target.workloads[-1]
-    only = replace(target, workloads=[workload])
+    workload = prune.latency_workload or config.benchmark.workloads[-1]
+    only = replace(config.benchmark, workloads=[workload])
     if road.dry_run:  # which shares will be tried is known when the first are measured
         return at(prune.keep)
     return at(share_for_latency(prune.latency_ms, measure))
@@ -151,31 +154,34 @@ def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, c
     return found
 
 
-def profile(target: TargetConfig, ladder: Ladder, rung: Rung, road: Road) -> Entry:
+def profile(config: RunConfig, target: Target, ladder: Ladder, rung: Rung, road: Road) -> Entry:
     """Where the time of a call goes: a stage for each rung, so that a sweep profiles what it shares once."""
     return road.stage(
         "profile",
         profile_operators,
-        target,
+        config.target,
         rung.checkpoint,
         ladder.splits,
         rung.graph,
-        extra=(rung.name,),
-        identity=cpu_facts(),
-        alone=True,
+        extra=(config.benchmark, rung.name),
+        identity=target.facts(),
+        lock=target.lock,
         label=f"profile {rung.name}",
     )
 
 
-def measure_speed(target: TargetConfig, ladder: Ladder, rungs: Sequence[Rung], road: Road) -> Entry:
-    """Time `rungs`, the dense one first, while nothing else of ours computes."""
+def measure_speed(
+    config: TargetConfig, timing: BenchmarkConfig, ladder: Ladder, rungs: Sequence[Rung], road: Road
+) -> Entry:
+    """Time `rungs`, the dense one first, while nothing else of ours computes on the target."""
+    target = open_target(config)
     return road.stage(
         "benchmark",
         benchmark,
-        target,
+        config,
         ladder.splits,
         *[entry for rung in rungs for entry in (rung.graph, rung.checkpoint)],
-        extra=(tuple(rung.name for rung in rungs),),
-        identity=cpu_facts(),
-        alone=True,
+        extra=(timing, tuple(rung.name for rung in rungs)),
+        identity=target.facts(),
+        lock=target.lock,
     )

@@ -108,25 +108,19 @@ def own_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def remembering(function: Callable[..., float]) -> Callable[..., float]:
-    """`function`, called once for the same arguments, in whichever folder it works."""
-    results: dict[str, float] = {}
-
-    def call(*arguments: object, **more: object) -> float:
-        key = repr([*(each for each in arguments if not isinstance(each, Path)), more])
-        if key not in results:
-            results[key] = function(*arguments, **more)
-        return results[key]
-
-    return call
-
-
 @pytest.fixture(scope="session", autouse=True)
 def limits_measured_once() -> Iterator[None]:
     """What this machine can do does not change between tests, and takes seconds to measure."""
+    measure, results = limits.measured, {}
+
+    def measured(target: Any, read_bytes: int) -> dict[str, Any]:
+        key = (type(target), repr(target.config))
+        if key not in results:
+            results[key] = measure(target, read_bytes)
+        return results[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("bandwidth", "_rate", "_node_us"):
-            patch.setattr(limits, name, remembering(getattr(limits, name)))
+        patch.setattr(limits, "measured", measured)
         yield
 
 

@@ -130,8 +130,8 @@ def tiny(published: dict[str, Path], corpus: Path) -> list[str]:
         "data.test=40",
         "evaluate.primary=test_spearman",
         "evaluate.resamples=200",
-        "target.workloads=[1x16,2x16]",
-        "target.max_seconds=1",
+        "benchmark.workloads=[1x16,2x16]",
+        "benchmark.max_seconds=1",
         "target.threads=1",
         "quantize.min_coverage=0.5",
     ]

@@ -32,7 +32,7 @@ def test_minilm_pruned_and_quantized_without_training(tmp_path):
         "recover=none",
         "prune.keep.ffn=0.5",
     ]
-    short = ["target.max_seconds=3", "target.workloads=[1x32]", "budget.min_speedup=null"]
+    short = ["benchmark.max_seconds=3", "benchmark.workloads=[1x32]", "budget.min_speedup=null"]
     done = subprocess.run([*command, *short], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "outputs" / "minilm" / "latest"

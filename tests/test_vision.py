@@ -41,7 +41,7 @@ def overrides(image_data, source, *more):
         *("model=image_classifier", f"model.source='path:{source}'", "data=images", *sets),
         *("data.classes=[top,middle,bottom]", "data.calibration=30", "data.select=60"),
         *("export=torch", "quantize=int8_static", "evaluate=image_classification"),
-        *("target.workloads=[1x8]", "target.max_seconds=1", "name=stripes", *more),
+        *("benchmark.workloads=[1x8]", "benchmark.max_seconds=1", "name=stripes", *more),
     ]
 
 
@@ -51,7 +51,7 @@ def road(tmp_path):
 
 @pytest.mark.parametrize("net", ["resnet", pytest.param("vit", marks=pytest.mark.slow)])
 def test_a_net_is_quantized_measured_and_shipped(net, image_data, image_checkpoints, image_splits, tmp_path):
-    words = overrides(image_data, image_checkpoints[net], "target.workloads=[1x8,4x8]")
+    words = overrides(image_data, image_checkpoints[net], "benchmark.workloads=[1x8,4x8]")
     config = load_config(words)
     report = pipeline.run(config, tmp_path / "run", road(tmp_path))
     assert [variant.name for variant in report.variants] == ["dense", "int8"]
@@ -253,7 +253,7 @@ def test_what_cannot_be_trained(word, said, image_data, tmp_path):
 def earlier(image_data, image_checkpoints, tmp_path_factory):
     """A finished run: its folder, and the folder that it and its cache are in."""
     folder = tmp_path_factory.mktemp("earlier")
-    words = overrides(image_data, image_checkpoints["resnet"], "target.workloads=[1x8]")
+    words = overrides(image_data, image_checkpoints["resnet"], "benchmark.workloads=[1x8]")
     pipeline.run(load_config(words), folder / "run", road(folder))
     return folder
 
@@ -264,7 +264,11 @@ def contents(folder):
 
 BAD = {
     "another size": (["data.resize.size=9"], ModelError, "another shape than the model's"),
-    "a workload of another size": (["target.workloads=[1x9]"], ModelError, r"next: +target.workloads=\[1x8"),
+    "a workload of another size": (
+        ["benchmark.workloads=[1x9]"],
+        ModelError,
+        r"next: +benchmark.workloads=\[1x8",
+    ),
     "labels out of range": (["data.classes=[top,middle]"], DataError, "labels without a class"),
     "no such file": (["data.test_set.images=nothing"], DataError, "not one file of images"),
     "an empty layer": (["prune=channels", "prune.keep=0.01"], ConfigError, "left without channels"),
@@ -277,7 +281,7 @@ BAD = {
 def test_what_is_wrong_is_told_and_nothing_is_lost(case, earlier, image_data, image_checkpoints, tmp_path):
     words, kind, said = BAD[case]
     before = contents(earlier)
-    base = overrides(image_data, image_checkpoints["resnet"], "target.workloads=[1x8]")
+    base = overrides(image_data, image_checkpoints["resnet"], "benchmark.workloads=[1x8]")
     with pytest.raises(kind, match=said):
         pipeline.run(load_config([*base, *words]), tmp_path / "run", road(earlier))
     assert list(tmp_path.iterdir()) == []
@@ -293,7 +297,7 @@ def test_a_workload_that_cannot_be_is_told_before_anything_is_exported(
     workload, image_data, image_checkpoints, tmp_path
 ):
     here = road(tmp_path)
-    words = overrides(image_data, image_checkpoints["resnet"], f"target.workloads=[{workload}]")
+    words = overrides(image_data, image_checkpoints["resnet"], f"benchmark.workloads=[{workload}]")
     with pytest.raises((ModelError, ConfigError), match=r"found: .*" + workload.replace("+", r"\+")):
         pipeline.run(load_config(words), tmp_path / "run", here)
     assert [stage.name for stage in here.stages] == ["load"]

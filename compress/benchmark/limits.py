@@ -1,45 +1,64 @@
-"""What this machine reaches at best, from a calibration of a few seconds, and how fast a model could be.
+"""What a target reaches at best, from a calibration of a few seconds, and how fast a model could be.
 
 A roofline (Williams, Waterman, Patterson, CACM 2009) whose peaks are measured with the runtime that ships: a
 peak from a data sheet says nothing about a virtual machine, its quota or the kernels of onnxruntime.
 """
 
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import psutil
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import TypeAdapter, ValidationError
 
-from compress.benchmark.runner import Worker
+from compress.benchmark.timing import RUNNER
 from compress.errors import BenchmarkError
 from compress.schema.report import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
+from compress.targets.base import Target
 
 ROWS, WIDTH = 512, 1024  # of the products: 1 to 4 MB each, which fits a second-level cache
 WARMUP_SECONDS = 0.3
 CALLS = 20
 NODES = 200  # of the chain that shows what starting a node costs
 TIMES_CACHE = 2.5  # size of the array that cannot stay in a cache
-READS = 5
 UNKNOWN_CACHE = 64 * 2**20
+PATIENCE_SECONDS = 600.0
+PRODUCTS = {"float32": "float32", "int8": "uint8", "uint8": "uint8"}  # type of weights -> of activations
 _LIMITS = TypeAdapter(Limits)
 
 
-def calibrate(threads: int) -> Limits:
-    """Measure this machine with `threads` threads; about 3 s, 2.5 times the last cache's size in memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        return Limits(
-            threads=threads,
-            bandwidth_gb_per_s=bandwidth(threads),
-            float32_gflops=_rate(Path(folder), threads, np.dtype(np.float32)),
-            integer_gops={name: _rate(Path(folder), threads, np.dtype(name)) for name in ("int8", "uint8")},
-            cache_bytes=cache_bytes(),
-            node_us=_node_us(Path(folder), threads),
-        )
+def calibrate(target: Target) -> Limits:
+    """Measure the target with its threads; about 3 s, 2.5 times the last cache's size in memory."""
+    cache_bytes = target.facts()["cache_bytes"]
+    result = measured(target, int(TIMES_CACHE * (cache_bytes or UNKNOWN_CACHE)))
+    gops = {name: 2 * ROWS * WIDTH * WIDTH / result["ms"][name] / 1e6 for name in PRODUCTS}
+    return Limits(
+        threads=result["threads"],
+        bandwidth_gb_per_s=result["bandwidth_gb_per_s"],
+        float32_gflops=gops.pop("float32"),
+        integer_gops=gops,
+        cache_bytes=cache_bytes,
+        node_us=result["ms"]["chain"] * 1e3 / NODES,
+    )
+
+
+def measured(target: Target, read_bytes: int) -> dict[str, Any]:
+    """What the runner's job `limits` says of the target."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "scratch").mkdir()
+        models = _calibration_models(folder)
+        job = {
+            "do": "limits",
+            "models": {name: [str(model), str(feeds)] for name, (model, feeds) in models.items()},
+            "warmup_seconds": WARMUP_SECONDS,
+            "calls": CALLS,
+            "read_bytes": read_bytes,
+        }
+        files = [path for pair in models.values() for path in pair]
+        return target.run(RUNNER, job, files, folder / "scratch", PATIENCE_SECONDS)
 
 
 def save_limits(limits: Limits, out: Path) -> None:
@@ -76,59 +95,22 @@ def memory_ms(profile: Profile, limits: Limits) -> float:
     return sum(each.weight_bytes for each in profile.operators) / limits.bandwidth_gb_per_s / 1e6
 
 
-def bandwidth(threads: int, size: int | None = None) -> float:
-    """GB/s of reading `size` bytes (by default more than the last cache holds), each thread its part."""
-    room = psutil.virtual_memory().available // 4
-    size = size or min(room, int(TIMES_CACHE * (cache_bytes() or UNKNOWN_CACHE)))
-    parts = np.array_split(np.ones(size // 4, np.float32), threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(READS):
-            start = time.perf_counter()
-            list(pool.map(np.max, parts))  # max, not sum: it needs one instruction per vector
-            best = min(best, time.perf_counter() - start)
-    return sum(part.nbytes for part in parts) / best / 1e9
+def _calibration_models(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Products with constant weights of three types, and a chain of small nodes: name -> model, feeds."""
+    models = {name: (folder / f"{name}.onnx", folder / f"{name}.npz") for name in (*PRODUCTS, "chain")}
+    for name, given in PRODUCTS.items():
+        _save_product(models[name][0], np.dtype(given), np.dtype(name))
+        np.savez(models[name][1], x=np.ones((ROWS, WIDTH), given))
+    _save_chain(models["chain"][0])
+    np.savez(models["chain"][1], n0=np.ones(1, np.float32))
+    return models
 
 
-def cache_bytes() -> int | None:
-    """Size of the last-level cache; None where Linux does not tell it."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        if text[:-1].isdigit() and text[-1] in units:
-            sizes.append(int(text[:-1]) * units[text[-1]])
-    return max(sizes, default=None)
-
-
-def _rate(folder: Path, threads: int, weights: np.dtype) -> float:
-    """10^9 operations a second of one product with constant weights of this type, at best."""
-    model, feeds = folder / f"{weights}.onnx", folder / f"{weights}.npz"
-    given = np.dtype(np.float32) if weights == np.float32 else np.dtype(np.uint8)
-    _save_product(model, given, weights)
-    np.savez(feeds, x=np.ones((ROWS, WIDTH), given))
-    return 2 * ROWS * WIDTH * WIDTH / _least_ms(model, feeds, threads) / 1e6
-
-
-def _node_us(folder: Path, threads: int) -> float:
-    """Microseconds a node in a chain of negations of one number."""
+def _save_chain(path: Path) -> None:
+    """NODES negations of one number: what starting a node costs."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("n0", f"n{NODES}"))
     nodes = [helper.make_node("Neg", [f"n{i}"], [f"n{i + 1}"]) for i in range(NODES)]
-    model, feeds = folder / "chain.onnx", folder / "chain.npz"
-    _save(model, helper.make_graph(nodes, "chain", [x], [y]))
-    np.savez(feeds, n0=np.ones(1, np.float32))
-    return _least_ms(model, feeds, threads) * 1e3 / NODES
-
-
-def _least_ms(model: Path, feeds: Path, threads: int) -> float:
-    worker = Worker(f"the calibration of this machine, {model.stem}")
-    try:
-        worker.ask("load", path=str(model), workloads={"x": str(feeds)}, threads=threads)
-        worker.ask("first_run", workload="x")
-        worker.ask("warm_up", workload="x", seconds=WARMUP_SECONDS, block_ms=50.0)
-        return float(min(worker.ask("block", workload="x", count=CALLS)["ms"]))
-    finally:
-        worker.close()
+    _save(path, helper.make_graph(nodes, "chain", [x], [y]))
 
 
 def _save_product(path: Path, given: np.dtype, weights: np.dtype) -> None:

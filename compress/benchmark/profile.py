@@ -3,7 +3,6 @@
 It sees the graph as it runs: after fusions, with the kernels that were chosen.
 """
 
-import json
 import math
 import re
 import tempfile
@@ -20,7 +19,7 @@ from onnx import helper
 from pydantic import TypeAdapter, ValidationError
 
 from compress.benchmark.caches import capacity, is_language_model, shared_cache
-from compress.benchmark.runner import Failure, Worker
+from compress.benchmark.timing import RUNNER, save_feeds
 from compress.errors import BenchmarkError
 from compress.schema.report import (
     ACTIVATIONS,
@@ -35,10 +34,12 @@ from compress.schema.report import (
     Operator,
     Profile,
 )
+from compress.targets.base import Target
 
 SECONDS = 0.3  # of one model on one workload, after the warm-up
 WARMUP_SECONDS = 0.2
 FEWEST_CALLS, MOST_CALLS = 3, 50
+PATIENCE_SECONDS = 600.0
 _OPERATORS = {
     INTEGER: "MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul QLinearMatMul QGemm ConvInteger "
     "QLinearConv MatMulNBits",
@@ -67,27 +68,41 @@ _PROFILES = TypeAdapter(dict[str, Profile])
 
 
 def profile_model(
-    name: str, model: Path, threads: int, inputs: Mapping[str, Mapping[str, np.ndarray]], out: Path
+    target: Target, name: str, model: Path, inputs: Mapping[str, Mapping[str, np.ndarray]], out: Path
 ) -> None:
     """Profile `model` on `inputs` (workload -> feeds) and write `out/profile.json`.
 
     About a second a workload. Raises BenchmarkError naming the model.
     """
     with tempfile.TemporaryDirectory(dir=out) as folder:
-        workloads = {}
-        for number, (workload, feeds) in enumerate(inputs.items()):
-            workloads[workload] = str(Path(folder) / f"{number}.npz")
-            np.savez(workloads[workload], **feeds)  # type: ignore[arg-type]
-        try:
-            sizes = {name: capacity(feeds) for name, feeds in inputs.items() if is_language_model(feeds)}
-            profiles = _profile(name, model, threads, workloads, sizes, Path(folder) / "trace")
-        except Failure as failure:
-            raise BenchmarkError(
-                "a model could not be profiled",
-                found=str(failure),
-                next="look whether the file loads in onnxruntime and fits in memory",
-            ) from None
+        path, workloads = str(model.resolve()), save_feeds(inputs, Path(folder) / "feeds")
+        job = {
+            "do": "profile",
+            "name": name,
+            "path": path,
+            "workloads": workloads,
+            "caches": shared_cache(model),
+            "capacity": {w: capacity(feeds) for w, feeds in inputs.items() if is_language_model(feeds)},
+            "warmup_seconds": WARMUP_SECONDS,
+            "seconds": SECONDS,
+            "calls": [FEWEST_CALLS, MOST_CALLS],
+        }
+        files = [Path(path), *map(Path, workloads.values())]
+        result = target.run(RUNNER, job, files, Path(folder), PATIENCE_SECONDS)
+    graph = onnx.load(model, load_external_data=False).graph
+    by_call = operators(result["events"], result["runs"], kernels(graph), block_bytes(graph))
+    types, fallback = weight_types(graph), fallback_nodes(result["events"], result["provider"])
+    profiles = {
+        workload: Profile(operators=of_call, weight_types=types, fallback_nodes=fallback)
+        for workload, of_call in zip(inputs, by_call, strict=True)
+    }
     (out / "profile.json").write_bytes(_PROFILES.dump_json(profiles, indent=2) + b"\n")
+
+
+def fallback_nodes(events: Iterable[Mapping[str, Any]], provider: str) -> int:
+    """How many nodes another execution provider than the one asked for ran."""
+    nodes = [event for event in events if event.get("cat") == "Node" and "args" in event]
+    return len({event["name"] for event in nodes if event["args"].get("provider", provider) != provider})
 
 
 def load_profiles(folder: Path) -> dict[str, Profile]:
@@ -100,45 +115,6 @@ def load_profiles(folder: Path) -> dict[str, Profile]:
             found=str(error).splitlines()[0],
             next="profile again",
         ) from None
-
-
-def _profile(
-    name: str,
-    path: Path,
-    threads: int,
-    workloads: Mapping[str, str],
-    sizes: Mapping[str, int],
-    trace: Path,
-) -> dict[str, Profile]:
-    """Profiles by workload; the trace of a few calls of a plain session, in a process of its own."""
-    worker, runs = Worker(name), []
-    try:
-        worker.ask(
-            "load",
-            path=str(path.resolve()),
-            workloads=workloads,
-            threads=threads,
-            caches=shared_cache(path),
-            capacity=sizes,
-            profile=str(trace),
-        )
-        for workload in workloads:
-            worker.ask("first_run", workload=workload)
-            warm = worker.ask("warm_up", workload=workload, seconds=WARMUP_SECONDS, block_ms=50.0)
-            count = min(MOST_CALLS, max(FEWEST_CALLS, int(SECONDS * 1e3 / warm["ms"])))
-            worker.ask("block", workload=workload, count=count)
-            runs.append((1 + warm["calls"] + 1, count))  # a block opens with one call that does not count
-        file = Path(worker.ask("end_profiling")["path"])
-    finally:
-        worker.close()
-    events, graph = json.loads(file.read_bytes()), onnx.load(path, load_external_data=False).graph
-    types = weight_types(graph)
-    return {
-        workload: Profile(operators=each, weight_types=types)
-        for workload, each in zip(
-            workloads, operators(events, runs, kernels(graph), block_bytes(graph)), strict=True
-        )
-    }
 
 
 def operators(

@@ -1,9 +1,14 @@
-"""Time ONNX models against each other: `python runner.py spec.json samples.json`.
+"""Time ONNX models against each other: `python runner.py job.json result.json`.
 
 Needs Python 3.11, numpy and onnxruntime, nothing of ours: it is copied to the machine that is
-measured. It only collects; `stats.py` judges.
+measured. It only collects; `stats.py` judges. Three jobs, by the key "do" of job.json:
+
+time:    see `collect`. The job is called its spec, its result samples.
+profile: see `profile`.
+limits:  see `limits`.
 
 spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "baseline": name, "threads": int,
+          "provider": an execution provider, CPUExecutionProvider without,
           "affinity": [cpu, ...] | null, "warmup_seconds": float, "max_seconds": float, "min_blocks": int,
           "block_ms": float, "ratio_ci": float, "seed": int, "parent": pid | null,
           "caches": {model: {input: output}}, "capacity": {workload: tokens},
@@ -12,7 +17,6 @@ spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "base
 from, and the inputs and outputs that share it; it has room for `capacity` tokens. `own` are the feeds of
 models that cannot take the others'. `commands` start the workers of models that another runtime runs.
 These four may be left out.
-samples: see `collect`.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
 the core from the next session, so every model has a process of its own, all are alive at once, and each
@@ -36,11 +40,14 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+CPU = "CPUExecutionProvider"
 FEWEST_REPEATS = 3  # even when the time is up: no interval without them
 MIN_REPEATS = 5  # before an interval is believed to be narrow
 FEWEST_ROUNDS = 3  # of a repeat, even when its share of the time is up
@@ -107,11 +114,10 @@ class Model:
         if self.caches:
             plain = max(self.capacity.values()) <= NO_FLASH_UP_TO
             os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] = str(int(plain))
+        providers = list(dict.fromkeys([request.get("provider", CPU), CPU]))  # what one lacks the next runs
         before = memory()
         start = time.perf_counter()
-        self.session = onnxruntime.InferenceSession(
-            request["path"], options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(request["path"], options, providers=providers)
         load_ms = (time.perf_counter() - start) * 1e3
         self.facts = {
             "load_ms": load_ms,
@@ -368,6 +374,7 @@ class Run:
                     "path": spec["models"][model],
                     "workloads": spec.get("own", {}).get(model, spec["workloads"]),
                     "threads": spec["threads"],
+                    "provider": spec.get("provider", CPU),
                     "caches": spec.get("caches", {}).get(model, {}),
                     "capacity": spec.get("capacity", {}),
                 }
@@ -425,7 +432,85 @@ class Run:
         return min(found, key=lambda block: block["steal_seconds"] / max(block["cpu_seconds"], 1e-9))
 
 
+# ---- the other two jobs -------------------------------------------------------------------------
+
+
+def profile(job: dict[str, Any]) -> dict[str, Any]:
+    """Trace a few calls of one model on each workload, in a process of its own.
+
+    job:    {"name", "path", "workloads", "threads", "provider", "caches", "capacity", "warmup_seconds",
+             "seconds", "calls": [fewest, most]}
+    result: {"events": onnxruntime's trace of calls and nodes,
+             "runs": [[calls to skip, calls to count], one a workload], "provider": the one asked for}
+    """
+    worker, runs = Worker(job["name"]), []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            keys = ("path", "workloads", "threads", "provider", "caches", "capacity")
+            worker.ask(
+                "load", **{key: job[key] for key in keys if key in job}, profile=os.path.join(folder, "trace")
+            )
+            for workload in job["workloads"]:
+                worker.ask("first_run", workload=workload)
+                warm = worker.ask("warm_up", workload=workload, seconds=job["warmup_seconds"], block_ms=50.0)
+                fewest, most = job["calls"]
+                count = min(most, max(fewest, int(job["seconds"] * 1e3 / warm["ms"])))
+                worker.ask("block", workload=workload, count=count)
+                runs.append((1 + warm["calls"] + 1, count))  # a block opens with one call that does not count
+            with open(worker.ask("end_profiling")["path"]) as file:
+                events = json.load(file)
+        finally:
+            worker.close()
+    wanted = [e for e in events if e["name"] == "model_run" or e["name"].endswith("_kernel_time")]
+    return {"events": wanted, "runs": runs, "provider": job.get("provider", CPU)}
+
+
+def limits(job: dict[str, Any]) -> dict[str, Any]:
+    """The least time of a call of each model, each alone, and how fast memory is read.
+
+    job:    {"models": {name: [path, npz with the feeds]}, "threads", "provider", "warmup_seconds", "calls",
+             "read_bytes": of memory}
+    result: {"ms": {name: least}, "bandwidth_gb_per_s", "threads"}
+    """
+    least = {}
+    for name, (path, feeds) in job["models"].items():
+        worker = Worker(f"the calibration of this machine, {name}")
+        try:
+            runtime = {"threads": job["threads"], "provider": job.get("provider", CPU)}
+            worker.ask("load", path=path, workloads={"x": feeds}, **runtime)
+            worker.ask("first_run", workload="x")
+            worker.ask("warm_up", workload="x", seconds=job["warmup_seconds"], block_ms=50.0)
+            least[name] = min(worker.ask("block", workload="x", count=job["calls"])["ms"])
+        finally:
+            worker.close()
+    speed = bandwidth(job["threads"], job["read_bytes"])
+    return {"ms": least, "bandwidth_gb_per_s": speed, "threads": job["threads"]}
+
+
+def bandwidth(threads: int, size: int, reads: int = 5) -> float:
+    """GB/s of reading `size` bytes, or a quarter of the memory that is free, each thread its part."""
+    import numpy
+
+    parts = numpy.array_split(numpy.ones(min(size, available_bytes() // 4) // 4, numpy.float32), threads)
+    best = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(reads):
+            start = time.perf_counter()
+            list(pool.map(numpy.max, parts))  # max, not sum: it needs one instruction per vector
+            best = min(best, time.perf_counter() - start)
+    return float(sum(part.nbytes for part in parts) / best / 1e9)
+
+
 # ---- what the machine tells ---------------------------------------------------------------------
+
+
+def available_bytes() -> int:
+    """Memory that may be taken without swapping; 2 GB where the system does not tell."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
+    except (OSError, StopIteration):
+        return 2 * 10**9
 
 
 class Watch:
@@ -550,14 +635,17 @@ def student_t(df: int) -> float:
     return z + first + second + third
 
 
-def main(spec_path: str, samples_path: str) -> None:
+JOBS = {"time": collect, "profile": profile, "limits": limits}
+
+
+def main(job_path: str, result_path: str) -> None:
     try:
-        with open(spec_path) as file:
-            spec = json.load(file)
-        samples = collect(spec)
-        with open(samples_path + ".part", "w") as file:
-            json.dump(samples, file)
-        os.replace(samples_path + ".part", samples_path)
+        with open(job_path) as file:
+            job = json.load(file)
+        result = JOBS[job.get("do", "time")](job)
+        with open(result_path + ".part", "w") as file:
+            json.dump(result, file)
+        os.replace(result_path + ".part", result_path)
     except Failure as failure:
         sys.exit(str(failure))
     except KeyboardInterrupt:
@@ -572,4 +660,4 @@ if __name__ == "__main__":
     elif len(sys.argv) == 3:
         main(*sys.argv[1:])
     else:
-        sys.exit("usage: python runner.py spec.json samples.json")
+        sys.exit("usage: python runner.py job.json result.json")

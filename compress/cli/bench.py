@@ -21,14 +21,14 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.cli.console import console
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.compose import expand, load_config
-from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError, ConfigError, did_you_mean
 from compress.graph.untrusted import Graph, Input, inspect, trial
 from compress.report.format import MISSING, interval, megabytes, number, speed_word
 from compress.schema.workload import Workload
 from compress.stages.store import sha256_model
-from compress.system.memory import cores
+from compress.targets import Target, open_target
 
 if TYPE_CHECKING:
     from compress.benchmark import Speed
@@ -40,7 +40,7 @@ Feeds = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the command line asks for, but for the target."""
+    """What the command line asks for, but for the groups target and benchmark."""
 
     models: tuple[str, ...]  # the first is the baseline
     out: Path | None = None
@@ -51,10 +51,10 @@ class Request:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Each MODEL is a file or a folder with model.onnx in it; the first is the baseline. "
-        "Words that begin with target. are Hydra overrides: target.threads, .workloads, .max_seconds, "
-        ".ratio_ci. Inputs are made up from the graph."
+        "Words that begin with target. or benchmark. are Hydra overrides: target.threads, target.provider, "
+        "benchmark.workloads, .max_seconds, .ratio_ci. Inputs are made up from the graph."
     )
-    parser.add_argument("words", nargs="+", metavar="MODEL", help="or target.key=value")
+    parser.add_argument("words", nargs="+", metavar="MODEL", help="or group.key=value")
     parser.add_argument("--out", type=Path, help="folder for bench.json and samples.json")
     parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="a real input")
     parser.add_argument(
@@ -63,20 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Time ONNX files; words that begin with `target` are Hydra's."""
+    """Time ONNX files; words that begin with `target` or `benchmark` are Hydra's."""
     words = [*args.words, *rest]
-    overrides = [word for word in words if word.startswith(("target=", "target."))]
+    overrides = [word for word in words if word.startswith(("target=", "target.", "benchmark."))]
     [job] = expand(overrides, sweep=False)
     # a configuration is whole or none, and a benchmark needs no checkpoint
-    target = load_config([*job, "model.source=path:."]).target
-    if not isinstance(target, LocalTarget):
-        raise ConfigError("compress bench times on this machine only", found=type(target).__name__)
+    config = load_config([*job, "model.source=path:."])
     models = tuple(word for word in words if word not in overrides)
     request = Request(models=models, out=args.out, inputs=tuple(args.input), dims=tuple(args.dim))
-    bench(target, request, console)
+    bench(open_target(config.target), config.benchmark, request, console)
 
 
-def bench(target: LocalTarget, request: Request, console: Console) -> None:
+def bench(target: Target, timing: BenchmarkConfig, request: Request, console: Console) -> None:
     """Check, time and print; writes bench.json and samples.json into `request.out`.
 
     Raises BenchmarkError naming the model that cannot be timed, ConfigError for a wrong request.
@@ -95,8 +93,8 @@ def bench(target: LocalTarget, request: Request, console: Console) -> None:
         raise ConfigError(
             "no model has this input", found=min(unknown), allowed=did_you_mean(min(unknown), inputs)
         )
-    workloads = make_workloads(list(inputs.values()), target.workloads, dims, given)
-    for asked in target.workloads:
+    workloads = make_workloads(list(inputs.values()), timing.workloads, dims, given)
+    for asked in timing.workloads:
         if asked not in workloads:
             console.print(
                 f"[dim]{asked}: these models are timed at {', '.join(workloads)}[/]", highlight=False
@@ -106,12 +104,11 @@ def bench(target: LocalTarget, request: Request, console: Console) -> None:
         lightest = min(workloads.values(), key=lambda feeds: sum(array.size for array in feeds.values()))
         for name, path in models.items():
             _try(path, {each.name: lightest[each.name] for each in graphs[name].inputs}, folder / "feeds.npz")
-        console.print(f"timing {len(models)} models, about {target.max_seconds:.0f} s ...", highlight=False)
-        from compress.benchmark import local  # loads torch, for which no damaged file shall wait
+        console.print(f"timing {len(models)} models, about {timing.max_seconds:.0f} s ...", highlight=False)
+        from compress.benchmark import time_models  # loads torch, for which no damaged file shall wait
 
-        with cores(alone=True):
-            local.benchmark(target, models, workloads, folder)
-        speed = local.load_speed(folder)
+        with target.lock():
+            speed = time_models(target, timing, models, workloads, folder)
         _show(speed, graphs, list(workloads), console)
         if request.out:
             request.out.mkdir(parents=True, exist_ok=True)

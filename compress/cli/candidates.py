@@ -9,7 +9,6 @@ from compress import pipeline
 from compress.benchmark import load_speed
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
-from compress.config.target import LocalTarget
 from compress.evaluate import evaluate_select, load_quality
 from compress.models.summary import read_summary
 from compress.schema.report import Report
@@ -33,10 +32,8 @@ class Workbench:
         return canonical(config, self._widths)
 
     def glance(self, config: RunConfig) -> Measured:
-        target = config.target
-        if isinstance(target, LocalTarget):
-            target = replace(target, max_seconds=min(GLANCE_SECONDS, target.max_seconds))
-        return self._look(replace(config, recover=NoRecover(), target=target), GLANCE_SAMPLES)
+        short = replace(config.benchmark, max_seconds=min(GLANCE_SECONDS, config.benchmark.max_seconds))
+        return self._look(replace(config, recover=NoRecover(), benchmark=short), GLANCE_SAMPLES)
 
     def measure(self, config: RunConfig) -> Measured:
         return self._look(config, None)
@@ -63,7 +60,7 @@ class Workbench:
             identity="select",
         )
         pair = (dense,) if small is dense else (dense, small)
-        speed = load_speed(pipeline.measure_speed(config.target, ladder, pair, road).path)
+        speed = load_speed(pipeline.measure_speed(config.target, config.benchmark, ladder, pair, road).path)
         quality = load_quality(evaluated.path)
         metric = quality.primary
         score = quality.quality.get(metric) or quality.fidelity[metric]

@@ -18,7 +18,7 @@ COMMANDS = {
     "verify": "check an artifact folder",
     "generate": 'text from a shipped language model: compress generate ARTIFACT --prompt "Once upon a time"',
     "lm-eval": "lm-evaluation-harness on a shipped model: compress lm-eval ARTIFACT --tasks arc_easy",
-    "bench": "time ONNX files against each other: compress bench a.onnx b.onnx target.workloads=[1x128]",
+    "bench": "time ONNX files against each other: compress bench a.onnx b.onnx benchmark.workloads=[1x128]",
     "reproduce": "make an artifact again from its manifest and compare the files",
     "cache": "list finished stages; remove old ones",
     "report": "redraw the reports of a run or a sweep from its files",

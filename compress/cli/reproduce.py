@@ -17,10 +17,10 @@ from compress.cli.preflight import check_sources
 from compress.config.compose import from_plain
 from compress.config.recover import Distill
 from compress.config.run import RunConfig
-from compress.config.target import LocalTarget
 from compress.errors import ArtifactError
 from compress.stages.runner import Road
 from compress.stages.store import Store, sha256_file
+from compress.targets import open_target
 
 MEASURED = ("README.md", "manifest.json", "SHA256SUMS")  # hold times, which no second run repeats
 _CARD = "Made by `compress reproduce`, to be compared with another artifact; nothing was measured.\n"
@@ -61,9 +61,7 @@ def config_of(manifest: Manifest) -> RunConfig:
             next="use the release of the toolkit that wrote the artifact, or its README.md's command",
         )
     config = from_plain(manifest.config, manifest.options)
-    if isinstance(config.target, LocalTarget) and config.target.cpu_flags is None:
-        flags = [str(flag) for flag in manifest.environment.get("isa_flags", ())]
-        config.target = replace(config.target, cpu_flags=flags or None)
+    config.target = config.target.built_for(list(map(str, manifest.environment.get("isa_flags", ()))))
     return config
 
 
@@ -82,7 +80,8 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
     config = config_of(manifest)
     threads = manifest.environment.get("torch_threads")
     torch.set_num_threads(threads or torch.get_num_threads())
-    surroundings = tuple(differences(manifest.environment, environment()))
+    now = environment(open_target(config.target))
+    surroundings = tuple(differences(manifest.environment, now))
     for line in surroundings:
         console.print(f"[yellow]not as before:[/] {line}", highlight=False)
     if isinstance(config.recover, Distill) and config.recover.max_minutes is not None:
@@ -99,7 +98,7 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
                 found=", ".join(rung.name for rung in ladder.rungs),
                 allowed=wanted,
             )
-        again = replace(manifest, environment=environment(), headline={"variant": wanted}, files={})
+        again = replace(manifest, environment=now, headline={"variant": wanted}, files={})
         pack(rung, folder / "artifact", _CARD, again)
     finally:
         shutil.rmtree(store, ignore_errors=True)

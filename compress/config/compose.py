@@ -166,6 +166,20 @@ def options_of(config: RunConfig) -> dict[str, str]:
     }
 
 
+# Where settings lay before the group `benchmark`, and in artifacts that were made then -> where they lie now.
+_MOVED = {f"target.{name}": f"benchmark.{name}" for name in ("workloads", "max_seconds", "ratio_ci", "seed")}
+
+
+def _moved(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of an older artifact with every setting where it lies now."""
+    new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    for old, now in _MOVED.items():
+        (old_group, name), (group, new_name) = old.split("."), now.split(".")
+        if isinstance(new.get(old_group), dict) and name in new[old_group]:
+            new.setdefault(group, {})[new_name] = new[old_group].pop(name)
+    return new
+
+
 def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig:
     """The configuration that `to_plain` and `options_of` wrote down; raises ConfigError where it is none."""
     for group, known in OPTIONS.items():
@@ -179,7 +193,9 @@ def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig
     try:
         groups = {group: OmegaConf.structured(OPTIONS[group][chosen[group]]) for group in OPTIONS}
         return to_config(
-            cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), groups, _renamed(plain)))
+            cast(
+                DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), groups, _moved(_renamed(plain)))
+            )
         )
     except OmegaConfBaseException as error:
         raise _explain(error, []) from error
@@ -271,6 +287,7 @@ def _unknown_key(cause: OmegaConfBaseException, overrides: Sequence[str]) -> Con
         "unknown key" if owner is RunConfig else f"unknown key in {owner.__name__}",
         found=cause.full_key,
         allowed=did_you_mean(str(cause.key), keys) if keys else "no keys",
+        next=f"{_MOVED[key]}=..." if (key := str(cause.full_key)) in _MOVED else None,
     )
 
 

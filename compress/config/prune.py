@@ -170,7 +170,7 @@ class ChannelPrune(PruneConfig):
     macs: float | None = None  # share of the multiply-accumulates that is to stay, in place of keep
     # p50 that what ships is to have on the target, in place of keep; found by measuring smaller models
     latency_ms: float | None = None
-    latency_workload: str | None = None  # null: the target's last
+    latency_workload: str | None = None  # null: the last of benchmark.workloads
     steps: int = 1  # in how many rounds, the importance measured anew before each
     round_to: int = 8  # kept channels are a multiple of this, so that kernels stay full
     images: int = 256  # of the calibration split, for gradients and activations

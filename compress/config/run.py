@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.data import DataConfig
 from compress.config.evaluate import EvaluateConfig
 from compress.config.export import ExportConfig
@@ -50,6 +51,7 @@ class RunConfig:
     )
     evaluate: EvaluateConfig = MISSING
     target: TargetConfig = MISSING
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     train: TrainConfig = MISSING  # of a baseline, by `compress train` alone
 

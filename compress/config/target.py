@@ -1,55 +1,46 @@
-"""Where it is to run, and what it must meet."""
+"""Where it is to run and with what runtime, and what it must meet."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from compress.config.checks import check_seed, within
-from compress.errors import ConfigError
+from compress.config.checks import Checked, number
 from compress.registry import option
-from compress.schema.workload import ALLOWED, Workload
 
 
 @dataclass(kw_only=True)
-class TargetConfig:
-    pass
+class TargetConfig(Checked):
+    def built_for(self, cpu_flags: Sequence[str]) -> "TargetConfig":
+        """The same target, its models built for a CPU with these flags where it does not name others."""
+        return self
 
 
-@option("target", "local", "compress.benchmark.local:benchmark")
+@option("target", "local", "compress.targets.local:Local")
 @dataclass(kw_only=True)
 class LocalTarget(TargetConfig):
     """This machine."""
 
-    threads: int = 0  # 0: every physical core this process may use
-    workloads: list[str] = field(default_factory=lambda: ["1x128", "8x128"])  # see Workload
-    ratio_ci: float = 0.03  # stop when the interval of every speed-up is this narrow
-    max_seconds: float = 60.0
-    seed: int = 0
-    cpu_flags: list[str] | None = None  # null: this machine's; else those of the CPU to build for
+    provider: str = "CPUExecutionProvider"  # of onnxruntime; operators that it lacks run on the CPU
+    threads: int = number(0, 0, 1024)  # 0: every physical core this process may use
+    cpu_flags: list[str] | None = None  # null: the target's own; else those of the CPU to build for
 
-    def __post_init__(self) -> None:
-        within(self, 0, 1024, "threads")
-        within(self, 0.001, 1.0, "ratio_ci")
-        within(self, 1.0, 86400.0, "max_seconds")
-        check_seed(self)
-        if not self.workloads or len(set(self.workloads)) < len(self.workloads):
-            raise ConfigError(
-                "workloads needs one entry or several different ones",
-                found=", ".join(self.workloads) or "an empty list",
-                allowed=ALLOWED,
-            )
-        for workload in self.workloads:
-            Workload.parse(workload)
+    def built_for(self, cpu_flags: Sequence[str]) -> "LocalTarget":
+        return replace(self, cpu_flags=self.cpu_flags or list(cpu_flags) or None)
+
+
+@option("target", "folder", "compress.targets.folder:Folder")
+@dataclass(kw_only=True)
+class FolderTarget(LocalTarget):
+    """An empty folder of this machine, into which all that is timed is copied, and another Python."""
+
+    python: str | None = None  # has numpy and onnxruntime; null: the one that runs this
 
 
 @dataclass(kw_only=True)
-class BudgetConfig:
+class BudgetConfig(Checked):
     """What the shipped model must meet; null means no limit."""
 
-    max_quality_drop: float | None = None  # relative, of the primary metric; upper end of the interval
-    min_speedup: float | None = None  # at every workload; lower end of the interval
-    max_size_mb: float | None = None  # 1 MB = 10^6 bytes
+    # relative, of the primary metric; the upper end of the interval
+    max_quality_drop: float | None = number(None, 0.0)
+    min_speedup: float | None = number(None, 0.0)  # at every workload; lower end of the interval
+    max_size_mb: float | None = number(None, 0.0)  # 1 MB = 10^6 bytes
     fallback: bool = False  # ship the last variant that meets the budget where what was asked for does not
-
-    def __post_init__(self) -> None:
-        for name in ("max_quality_drop", "min_speedup", "max_size_mb"):
-            if getattr(self, name) is not None:
-                within(self, 0.0, float("inf"), name)

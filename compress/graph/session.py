@@ -3,10 +3,13 @@
 Two files that run without the package open theirs alone: benchmark/runner.py and graph/probe.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
+from onnxruntime.capi.build_and_package_info import package_name
 
 from compress.errors import ConfigError, ModelError, did_you_mean
 
@@ -47,9 +50,12 @@ def open_session(model: Path | bytes, runtime: Runtime = Runtime()) -> onnxrunti
         raise ModelError(f"onnxruntime cannot load {name}", found=str(error)) from None
 
 
-def check_provider(provider: str) -> None:
-    """Raise ConfigError unless the installed onnxruntime has this execution provider."""
-    installed = onnxruntime.get_available_providers()
+def check_provider(provider: str, runtime: Mapping[str, Any] | None = None) -> None:
+    """Raise ConfigError unless the runtime has this execution provider.
+
+    `runtime` is that of a target, as `targets/machine.py` describes it; by default the one of this process.
+    """
+    installed = runtime["providers"] if runtime else onnxruntime.get_available_providers()
     if provider in installed:
         return
     known = onnxruntime.get_all_providers()
@@ -63,12 +69,6 @@ def check_provider(provider: str) -> None:
         "the installed onnxruntime lacks an execution provider",
         found=provider,
         allowed=", ".join(installed),
-        next=f"install the build of onnxruntime that has it, in place of {distribution()}",
+        next=f"install the build of onnxruntime that has it, in place of "
+        f"{runtime['distribution'] if runtime else package_name}",
     )
-
-
-def distribution() -> str:
-    """Name of the installed distribution that the module onnxruntime comes from, as pip knows it."""
-    from importlib.metadata import packages_distributions
-
-    return packages_distributions().get("onnxruntime", ["onnxruntime"])[0]

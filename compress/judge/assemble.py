@@ -13,7 +13,7 @@ import onnx
 
 from compress import models
 from compress.artifact import Manifest, write_artifact
-from compress.benchmark import Speed, cpu_facts, floor, load_limits, load_profiles, load_speed, memory_ms
+from compress.benchmark import Speed, floor, load_limits, load_profiles, load_speed, memory_ms
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import ImageSplits, Splits, load_splits
@@ -41,12 +41,11 @@ from compress.schema.report import (
     WeightBlocks,
 )
 from compress.schema.workload import Workload
-from compress.stages.code_version import LIBRARIES
+from compress.stages.code_version import library_versions
 from compress.stages.result import read_result
 from compress.stages.runner import Road
 from compress.stages.store import Entry, sha256_file
-
-_PACKAGES = (*LIBRARIES, "numpy")
+from compress.targets import Target
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Rung:
 
 def assemble(
     config: RunConfig,
+    target: Target,
     ladder: Sequence[Rung],
     quality: Sequence[Entry],
     speed: Entry,
@@ -85,8 +85,10 @@ def assemble(
         config=to_plain(config),
         options=options_of(config),
         environment={
-            **environment(),
+            **environment(target),
             "threads": timed.machine["session"]["threads"],
+            "providers": timed.machine["session"]["providers"],
+            "fallback_nodes": _fallback_nodes(variants),
             "torch_threads": _read_json(student / "entry.json").get("torch_threads"),
         },
         splits=_splits(load_splits(splits.path), road.store.root.parent),
@@ -147,9 +149,9 @@ def pack(rung: Rung, folder: Path, card: str, manifest: Manifest) -> None:
     )
 
 
-def environment() -> dict[str, Any]:
-    """What of this machine and its software may change a number or a file."""
-    machine = cpu_facts()
+def environment(target: Target) -> dict[str, Any]:
+    """What of the target, and of the software here, may change a number or a file."""
+    machine = target.facts()
     return {
         "cpu": machine["model"],
         "isa_flags": machine["flags"],
@@ -157,9 +159,16 @@ def environment() -> dict[str, Any]:
         "memory_bytes": machine["memory_bytes"],
         "python": platform.python_version(),
         "system": platform.system(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {**library_versions(), "numpy": version("numpy")},
+        "runtime": machine["runtime"],
         "git": _git(),
     }
+
+
+def _fallback_nodes(variants: Sequence[Variant]) -> dict[str, int]:
+    """Variant -> nodes that ran on another execution provider than the target's, where there are any."""
+    most = {v.name: max((p.fallback_nodes for p in v.profile.values()), default=0) for v in variants}
+    return {name: nodes for name, nodes in most.items() if nodes}
 
 
 def _variant(

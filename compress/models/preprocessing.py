@@ -36,7 +36,7 @@ def check_side(own: int, batch: int, side: int) -> None:
             "a workload of another size than the model's images",
             found=f"{batch}x{side}",
             allowed=f"batch x {own} pixels",
-            next=f"target.workloads=[1x{own},32x{own}]",
+            next=f"benchmark.workloads=[1x{own},32x{own}]",
         )
 
 

@@ -16,10 +16,11 @@ def noise_advice(report: Report) -> tuple[str, ...]:
     if not report.noise:
         return ()
     earlier = any(stage.name == "benchmark" and stage.reused for stage in report.stages)
-    target = report.config.get("target")
-    seed = target.get("seed", 0) if isinstance(target, dict) else 0
+    # a report from before the group `benchmark` has its settings in `target`
+    timing = report.config.get("benchmark") or report.config.get("target")
+    seed = timing.get("seed", 0) if isinstance(timing, dict) else 0
     whose = "timed by an earlier run" if earlier else "later runs reuse this timing"
-    return (*report.noise, f"{whose}; to time again, on a quieter machine: target.seed={int(seed) + 1}")
+    return (*report.noise, f"{whose}; to time again, on a quieter machine: benchmark.seed={int(seed) + 1}")
 
 
 def _noise(report: Report) -> Section:

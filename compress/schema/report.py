@@ -308,6 +308,7 @@ class Profile:
 
     operators: tuple[Operator, ...]  # the slowest first
     weight_types: tuple[str, ...] = ()  # of the integer products: int8, uint8
+    fallback_nodes: int = 0  # that the execution provider lacks, so that another one runs them
 
 
 @dataclass(frozen=True, kw_only=True)

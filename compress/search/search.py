@@ -22,7 +22,7 @@ from compress.config.compose import to_yaml
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
 from compress.config.search import SearchConfig
-from compress.config.target import BudgetConfig, LocalTarget
+from compress.config.target import BudgetConfig
 from compress.errors import BudgetError, CompressError, StoreError
 from compress.schema.report import Report
 from compress.search.space import (
@@ -109,7 +109,7 @@ class Session:
             records = [record for record in read_records(self.study) if record.counts]
             if trials is not None and len(records) >= trials:
                 return
-            needed = expected_seconds(records) + _confirm_seconds(self.config)
+            needed = expected_seconds(records) + self.config.benchmark.max_seconds
             if time.monotonic() + (needed if records else 0.0) > end:
                 self.console.print(
                     f"no time for another trial, which takes about {needed:.0f} s with the last run"
@@ -214,10 +214,6 @@ class Session:
 def expected_seconds(records: Sequence[Record]) -> float:
     """Median of the trials that went all the way; 0 before there is one."""
     return median([r.seconds for r in records if r.state == "COMPLETE"] or [0.0])
-
-
-def _confirm_seconds(config: RunConfig) -> float:
-    return config.target.max_seconds if isinstance(config.target, LocalTarget) else 0.0
 
 
 def missed(measured: Measured, budget: BudgetConfig) -> str:

@@ -15,14 +15,21 @@ from compress.stages.store import sha256_file, sha256_json
 
 PACKAGE = Path(__file__).parents[1]
 # Libraries whose release changes what a stage computes.
-LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
+LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx")
 
 
 @cache
 def code_version(roots: frozenset[str]) -> str:
     """Digest of what these modules of ours (compress.prune.depth) reach, and of the libraries' releases."""
     sources = {str(path.relative_to(PACKAGE)): _digest(path) for path in closure(roots)}
-    return sha256_json([sources, {name: version(name) for name in LIBRARIES}])
+    return sha256_json([sources, library_versions()])
+
+
+def library_versions() -> dict[str, str]:
+    """Library -> installed version; several distributions, one a kind of accelerator, hold onnxruntime."""
+    import onnxruntime
+
+    return {**{name: version(name) for name in LIBRARIES}, "onnxruntime": onnxruntime.__version__}
 
 
 def closure(roots: Iterable[str]) -> set[Path]:

@@ -4,7 +4,9 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,15 @@ class Road:
         extra: tuple[Any, ...] = (),
         identity: Any = None,
         scratch: bool = False,
-        alone: bool = False,
+        lock: Callable[[], AbstractContextManager[None]] = partial(cores, alone=False),  # noqa: B008
         label: str = "",
     ) -> Entry:
         """The result of `function(config, *extra, *input folders, out[, scratch])`.
 
         Its key is the config, the inputs' digests, `extra`, `identity` (what the outside world adds, such
         as the digest of a download) and the version of the code. An option that skips the stage
-        returns its first input. With `alone` nothing else of ours computes on this machine meanwhile.
+        returns its first input. `lock` is held meanwhile: that of a target on which something is timed, by
+        default this machine's, which other stages may hold too.
         `label` is what a reader sees in place of `name`.
         """
         if skips(config):
@@ -71,7 +74,7 @@ class Road:
             function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
 
         start = time.perf_counter()
-        entry = self.store.make(name, key, build, turn=lambda: cores(alone), label=label)
+        entry = self.store.make(name, key, build, turn=lock, label=label)
         took = f"[dim]reused ({entry.seconds:.1f} s saved)[/]" if entry.reused else f"{entry.seconds:.1f} s"
         self._say(label, took)
         made = "reused" if entry.reused else "made"

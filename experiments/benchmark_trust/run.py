@@ -17,10 +17,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.benchmark import cpu_facts, load_speed, verdict
-from compress.benchmark.local import benchmark
+from compress.benchmark import time_models, verdict
 from compress.benchmark.stats import drift, noise_facts
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
+from compress.targets import open_target
+from compress.targets.machine import machine_facts
 
 WIDTH, ROWS, LAYERS = 768, 32, 40
 SLOW_DOWN = 0.05  # two layers more on forty: 5 % more work of the same kind
@@ -47,10 +49,10 @@ def chain(path: Path, layers: int) -> Path:
 def one_run(models: dict[str, Path], seconds: float, threads: int, seed: int) -> dict[str, object]:
     """One benchmark in a folder of its own; what it said of the model `other`, if there is one."""
     feeds = np.random.default_rng(1).standard_normal((ROWS, WIDTH)).astype(np.float32)
-    target = LocalTarget(threads=threads, max_seconds=seconds, seed=seed)
+    target = open_target(LocalTarget(threads=threads))
+    config = BenchmarkConfig(max_seconds=seconds, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        benchmark(target, models, {"rows": {"x": feeds}}, Path(folder))
-        speed = load_speed(Path(folder))
+        speed = time_models(target, config, models, {"rows": {"x": feeds}}, Path(folder))
         samples = json.loads((Path(folder) / "samples.json").read_text())
     found: dict[str, object] = {
         "p50_ms": speed.latency_ms["base"]["rows"].p50,
@@ -136,7 +138,7 @@ def main() -> None:
 
 def save(out: Path, runs: dict[str, list[dict[str, object]]]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    facts = {**cpu_facts(), "cpus_allowed": len(os.sched_getaffinity(0))}
+    facts = {**machine_facts(), "cpus_allowed": len(os.sched_getaffinity(0))}
     (out / "results.json").write_text(json.dumps({"machine": facts, "runs": runs}, indent=1) + "\n")
     (out / "table.md").write_text(summary(runs) + "\n")
 

@@ -5,11 +5,11 @@
 # Downloads are fetched once before and not timed. `compress` has to be on the PATH.
 set -eu
 mkdir -p "$1" && cd "$1"
-OPTIONS=(experiment=minilm recover.steps=${STEPS:-100} target.max_seconds=10 quantize.min_coverage=0)
+OPTIONS=(experiment=minilm recover.steps=${STEPS:-100} benchmark.max_seconds=10 quantize.min_coverage=0)
 EXCLUDE=("[]" "[attention/output]" "[intermediate]")
 
 export COMPRESS_CACHE=$PWD/downloads
-compress run experiment=minilm recover=none target.max_seconds=1 > downloads.log
+compress run experiment=minilm recover=none benchmark.max_seconds=1 > downloads.log
 
 timed() { # NAME WORD...
     local name=$1 start

@@ -130,17 +130,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
 
-    from compress.benchmark import cpu_facts, local, runner, verdict
+    from compress.benchmark import runner, timing, verdict
     from compress.benchmark.caches import items
-    from compress.config.target import LocalTarget
+    from compress.benchmark.speed import summarize
+    from compress.config.benchmark import BenchmarkConfig
+    from compress.targets.machine import machine_facts
 
     models = {
         name: Path(folder) / "model.onnx" for name, _, folder in (word.partition("=") for word in args.onnx)
     }
     inputs = feeds(args.tokens)
-    target = LocalTarget(threads=args.threads, max_seconds=args.seconds)
     with tempfile.TemporaryDirectory() as folder:
-        spec = json.loads(local.write_spec(target, models, inputs, Path(folder), {}).read_text())
+        config = BenchmarkConfig(max_seconds=args.seconds)
+        spec, _ = timing.timing_job(config, models, inputs, Path(folder), {})
+        spec["threads"] = args.threads
         spec["models"] = {"llama.cpp": str(args.gguf.resolve()), **spec["models"]}
         spec["commands"] = {"llama.cpp": [os.path.abspath(args.llama_python), "-P", __file__, "--worker"]}
         spec |= {"baseline": "llama.cpp", "parent": None}
@@ -148,7 +151,7 @@ def main() -> None:
     if args.out:
         args.out.write_text(json.dumps(samples))
     counts = {name: items(each) for name, each in inputs.items()}
-    speed = local.summarize(samples, counts, cpu_facts())
+    speed = summarize(samples, counts, machine_facts())
     print("| model | workload | tokens/s | over llama.cpp [95 %] | |\n|---|---|---|---|---|")
     for model, rates in speed.throughput_per_second.items():
         for workload, rate in rates.items():

@@ -24,7 +24,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from compress.benchmark import cpu_facts
+from compress.targets.machine import machine_facts
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS = ["river", "mountain", "city", "train", "music", "bread", "stone", "window", "garden", "letter"]
@@ -88,7 +88,7 @@ def write_inputs(folder: Path) -> list[str]:
         *("recover=distill", "recover.steps=120", "recover.evaluate_every=5", "recover.patience=1000"),
         "quantize.min_coverage=0",
         *("evaluate.primary=test_spearman", "evaluate.resamples=200"),
-        *("target.workloads=[1x16]", "target.max_seconds=1", "target.threads=1"),
+        *("benchmark.workloads=[1x16]", "benchmark.max_seconds=1", "target.threads=1"),
         *GRID,
     ]
 
@@ -341,7 +341,7 @@ def study(kills: int, seed: int, folder: Path, out: Path) -> dict[str, Any]:
         for seal in alone.store.glob("entries/*/entry.json")
     }
     found: dict[str, Any] = {
-        "machine": {**cpu_facts(), "cpus_allowed": len(os.sched_getaffinity(0))},
+        "machine": {**machine_facts(), "cpus_allowed": len(os.sched_getaffinity(0))},
         "undisturbed": {"cpu_seconds": round(seconds, 1), "entries": len(alone.published)},
         "compared_files": len(expected),
         "compared_numbers": numbers(expected),

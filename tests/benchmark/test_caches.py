@@ -7,10 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from compress.benchmark import caches, local, runner
+from compress.benchmark import caches, runner, timing
 from compress.benchmark.profile import block_bytes, load_profiles, profile_model
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
 from compress.graph.gates import check_operators
+from compress.targets import open_target
 
 SHARED = {f"past_key_values.0.{kind}": f"present.0.{kind}" for kind in ("key", "value")}
 
@@ -64,11 +66,11 @@ def test_every_call_writes_behind_the_same_old_tokens(model, tiny_lm, tmp_path):
 
 
 def test_tokens_a_second_of_prefill_and_decode(model, tiny_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "WARMUP_SECONDS", 0.05)
-    monkeypatch.setattr(local, "BLOCK_MS", 1.0)
+    monkeypatch.setattr(timing, "WARMUP_SECONDS", 0.05)
+    monkeypatch.setattr(timing, "BLOCK_MS", 1.0)
     workloads = {"1x20": tiny_lm.feeds(np.ones((1, 20))), "2x1+20": tiny_lm.feeds(np.ones((2, 1)), 20)}
-    local.benchmark(LocalTarget(threads=1, max_seconds=1.0), {"a": model}, workloads, tmp_path / "out")
-    speed = local.load_speed(tmp_path / "out")
+    target = open_target(LocalTarget(threads=1))
+    speed = timing.time_models(target, BenchmarkConfig(max_seconds=1.0), {"a": model}, workloads, tmp_path)
     assert speed.tokens == {"1x20": 20, "2x1+20": 2}
     for name, tokens in speed.tokens.items():
         p50 = speed.latency_ms["a"][name].p50
@@ -78,7 +80,13 @@ def test_tokens_a_second_of_prefill_and_decode(model, tiny_lm, tmp_path, monkeyp
 def test_the_profile_of_a_step(model, tiny_lm, tmp_path):
     check_operators(onnx.load(model, load_external_data=False))
     (tmp_path / "out").mkdir()
-    profile_model("a", model, 1, {"1x1+20": tiny_lm.feeds(np.ones((1, 1)), 20)}, tmp_path / "out")
+    profile_model(
+        open_target(LocalTarget(threads=1)),
+        "a",
+        model,
+        {"1x1+20": tiny_lm.feeds(np.ones((1, 1)), 20)},
+        tmp_path / "out",
+    )
     found = {each.op_type: each for each in load_profiles(tmp_path / "out")["1x1+20"].operators}
     products = 16 * (16 + 8 + 8 + len(tiny_lm.embedding))
     assert found["MatMul"].macs == products
@@ -109,6 +117,7 @@ def test_weights_in_blocks_count_their_scales_too(tmp_path):
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     assert block_bytes(onnx.load(path).graph) == {"n": 96 + 24 + 3}
     (tmp_path / "out").mkdir()
-    profile_model("a", path, 1, {"w": {"x": np.ones((2, 64), np.float32)}}, tmp_path / "out")
+    feeds = {"w": {"x": np.ones((2, 64), np.float32)}}
+    profile_model(open_target(LocalTarget(threads=1)), "a", path, feeds, tmp_path / "out")
     [product] = load_profiles(tmp_path / "out")["w"].operators
     assert (product.op_type, product.macs, product.weight_bytes) == ("MatMulNBits", 2 * 64 * 3, 123)

@@ -8,6 +8,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from compress.benchmark import limits, profile
 from compress.benchmark.profile import kind_of, load_profiles, multiply_accumulates, operators, profile_model
+from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
 from compress.judge.explain import explain
 from compress.schema.report import (
@@ -22,6 +23,7 @@ from compress.schema.report import (
     Limits,
     Variant,
 )
+from compress.targets import open_target
 
 LIMITS = Limits(
     threads=1,
@@ -60,6 +62,17 @@ def test_times_are_medians_over_the_calls_of_sums_within_a_call():
     assert (found[1].kind, found[1].macs, found[1].weight_bytes) == (FLOAT, 128 * 32 * 64, 4 * 32 * 64)
     first, second = operators(events, [(0, 1), (1, 1)])
     assert (first[0].ms, second[0].ms) == (9.5, 3.5)
+
+
+def test_nodes_that_another_provider_ran_are_counted_once():
+    events = []
+    for ts in (1000, 2000):
+        ours, theirs = node("a", ts + 1, 5), node("b", ts + 2, 5)
+        ours["args"]["provider"], theirs["args"]["provider"] = "X", "CPUExecutionProvider"
+        events += run(ts, ours, theirs)
+    assert profile.fallback_nodes(events, "X") == 1
+    assert profile.fallback_nodes(events, "CPUExecutionProvider") == 1
+    assert profile.fallback_nodes(events[:0], "X") == 0
 
 
 @pytest.mark.parametrize(
@@ -102,8 +115,10 @@ def test_calibration_measures_what_numpy_measures(monkeypatch):
 
     monkeypatch.setattr(limits, "WARMUP_SECONDS", 0.02)
     monkeypatch.setattr(limits, "CALLS", 3)
-    monkeypatch.setattr(limits, "cache_bytes", lambda: 2**22)
-    found = limits.calibrate(threads=1)
+    target = open_target(LocalTarget(threads=1))
+    monkeypatch.setitem(target.facts(), "cache_bytes", 2**22)
+    found = limits.calibrate(target)
+    assert (found.threads, found.cache_bytes) == (1, 2**22)
     x, w = np.ones((512, 1024), np.float32), np.ones((1024, 1024), np.float32)
     times = []
     for _ in range(5):
@@ -147,7 +162,7 @@ def quick(monkeypatch):
 
 
 def profiled(path, feeds):
-    profile_model(path.stem, path, 1, {"w": feeds}, path.parent)
+    profile_model(open_target(LocalTarget(threads=1)), path.stem, path, {"w": feeds}, path.parent)
     return load_profiles(path.parent)
 
 

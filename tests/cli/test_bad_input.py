@@ -260,7 +260,7 @@ def test_a_sweep_whose_cache_takes_no_more_keeps_the_points_that_need_none(finis
                     file.write(bytes(4096))
         words = [
             *finished.overrides,
-            "target.workloads=[1x16,2x16],[1x16]",
+            "benchmark.workloads=[1x16,2x16],[1x16]",
             f"hydra.sweep.dir={tmp_path}/swept",
         ]
         done = finished.run("run", "-m", *words, home=tmp_path, COMPRESS_CACHE=str(disk))

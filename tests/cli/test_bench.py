@@ -9,8 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.cli import bench
+from compress.config.benchmark import BenchmarkConfig
+from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError, ConfigError
 from compress.graph.untrusted import Graph, Input, inspect
+from compress.targets import open_target
 
 
 def graph(**inputs):
@@ -196,7 +199,7 @@ def test_external_data_counts_as_size(tmp_path):
     assert found.size_bytes == pytest.approx(whole, rel=0.05)
 
 
-FAST = ["target.max_seconds=1", "target.threads=1", "target.workloads=[1x8,4x8]"]
+FAST = ["benchmark.max_seconds=1", "target.threads=1", "benchmark.workloads=[1x8,4x8]"]
 
 
 @pytest.mark.slow
@@ -246,7 +249,9 @@ def test_the_command(compress, tmp_path):
     ("words", "said"),
     [
         (["a.onnx", "target.thread=2"], "mean 'threads'"),
-        (["a.onnx", "target.workloads=[1x8"], "cannot read the overrides"),
+        (["a.onnx", "target.max_seconds=2"], "next:    benchmark.max_seconds="),
+        (["a.onnx", "target.provider=CPU"], "knows no such execution provider"),
+        (["a.onnx", "benchmark.workloads=[1x8"], "cannot read the overrides"),
         (["a.onnx", "--nothing"], "unknown flag"),
         (["target.threads=1"], "no model is named"),
         (["a.onnx", "--dim", "seq"], "cannot read --dim"),
@@ -264,14 +269,12 @@ def test_what_users_get_wrong(tmp_path, capsys, monkeypatch, words, said):
     embedder(tmp_path / "a.onnx")
     np.save("ids.npy", np.ones((1, 8), np.int64))
     np.save("big.npy", np.full((1, 8), 10**6))
-    assert main(["bench", *words, *([] if "target.threads=1" in words else ["target.max_seconds=1"])]) == 1
+    assert main(["bench", *words, *([] if "target.threads=1" in words else ["benchmark.max_seconds=1"])]) == 1
     assert said in capsys.readouterr().err
 
 
 def test_a_request_that_names_no_model():
     from rich.console import Console
 
-    from compress.config.target import LocalTarget
-
     with pytest.raises(ConfigError):
-        bench.bench(LocalTarget(), bench.Request(models=()), Console())
+        bench.bench(open_target(LocalTarget()), BenchmarkConfig(), bench.Request(models=()), Console())

@@ -156,7 +156,7 @@ def test_two_points_with_the_same_settings_are_an_error_before_anything_runs(tmp
 def test_a_sweep_goes_on_after_a_job_that_fails(finished, tmp_path):
     overrides = [word for word in finished.overrides if not word.startswith("prune.keep")]
     done = finished.run(
-        "run", "-m", *overrides, "name=swept", "prune.keep.ffn=0.5", "target.workloads=[1x16],[1x600]"
+        "run", "-m", *overrides, "name=swept", "prune.keep.ffn=0.5", "benchmark.workloads=[1x16],[1x600]"
     )
     jobs = sorted((finished.home / "outputs" / "swept").glob("sweep-*/[0-9]"))
     assert len(jobs) == 2

@@ -114,7 +114,7 @@ MESSAGES = [
     (["recover=distill", "recover.steps=1.5"], "wrong value for recover.steps", "1.5", "an integer"),
     (["budget.max_size_mb=big"], "wrong value for budget.max_size_mb", "big", "a number or null"),
     (["export.fuse=maybe"], "wrong value for export.fuse", "maybe", "true or false"),
-    (["target.workloads=8x128"], "wrong value for target.workloads", "8x128", r"a list: \[a,b\]"),
+    (["benchmark.workloads=8x128"], "wrong value for benchmark.workloads", "8x128", r"a list: \[a,b\]"),
     (["prune=transformer", "prune.keep=0.5"], "wrong value for prune.keep", "0.5", "ffn, heads, layers"),
     (["budget=3"], "wrong value for budget", "3", "min_speedup"),
     (
@@ -132,8 +132,8 @@ MESSAGES = [
     (["quantize.exclude=['(']"], "quantize.exclude holds what is no regular expression", "(: ", "regular"),
     *(
         (
-            [f"target.workloads=[{given}]"],
-            f"target.workloads {what}",
+            [f"benchmark.workloads=[{given}]"],
+            f"benchmark.workloads {what}",
             found,
             "batch x tokens, both at least 1",
         )

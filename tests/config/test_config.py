@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.checks import Checked, OneOf, Patterns, Range, allowed_of
 from compress.config.data import PairFile, PairSplit, TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
@@ -41,11 +42,11 @@ WRONG = [
     (lambda v: Int8Blocks(block_size=v), 48, 64),
     (lambda v: MixedBlocks(max_size_mb=v), None, 1.0),
     (lambda v: SentenceSimilarity(seed=v), 2**32, 2**32 - 1),
-    (lambda v: LocalTarget(workloads=v), [], ["1x1"]),
-    (lambda v: LocalTarget(workloads=v), ["1x8", "1x8"], ["1x8", "2x8"]),
-    (lambda v: LocalTarget(workloads=v), ["8x"], ["8x1"]),
-    (lambda v: LocalTarget(workloads=v), ["0x8"], ["1x8"]),
-    (lambda v: LocalTarget(workloads=v), ["²x8"], ["2x8"]),
+    (lambda v: BenchmarkConfig(workloads=v), [], ["1x1"]),
+    (lambda v: BenchmarkConfig(workloads=v), ["1x8", "1x8"], ["1x8", "2x8"]),
+    (lambda v: BenchmarkConfig(workloads=v), ["8x"], ["8x1"]),
+    (lambda v: BenchmarkConfig(workloads=v), ["0x8"], ["1x8"]),
+    (lambda v: BenchmarkConfig(workloads=v), ["²x8"], ["2x8"]),
     (lambda v: BudgetConfig(min_speedup=v), -0.1, 0.0),
     (lambda v: TextData(**TEXT, max_words=v), 4, 5),  # min_words is 5
     (lambda v: TextData(corpora=TEXT["corpora"], test_corpus=v), "b", "a"),
@@ -178,7 +179,7 @@ def test_a_pair_set_for_selection_gives_no_primary_metric():
 @pytest.mark.parametrize("wrong", ["1x1+", "1x1+0", "1+442", "1x1+4+4", "1x1x4", "+4", "1x1+-4", "x1"])
 def test_a_workload_that_cannot_be_read(wrong):
     with pytest.raises(ConfigError, match=r"1x1\+442"):
-        LocalTarget(workloads=[wrong])
+        BenchmarkConfig(workloads=[wrong])
 
 
 def test_leaves_name_every_setting_once():

@@ -14,9 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import artifact
+from compress import artifact, benchmark
 from compress.artifact import Manifest, verify, write_artifact
-from compress.benchmark import local
 from compress.cli.main import main
 from compress.errors import ArtifactError, BenchmarkError
 from compress.graph import untrusted as onnx_file
@@ -334,7 +333,7 @@ def run(capsys, monkeypatch):
     def stop(*_):
         raise TimedError
 
-    monkeypatch.setattr(local, "benchmark", stop)
+    monkeypatch.setattr(benchmark, "time_models", stop)
 
     def run(*words):
         capsys.readouterr()
@@ -356,7 +355,7 @@ def cpu_seconds():
 
 def check(run, kind, folder, seen):
     """The three commands on one damaged model."""
-    target = ["target.max_seconds=1", "target.workloads=[1x8]", "target.threads=1"]
+    target = ["benchmark.max_seconds=1", "benchmark.workloads=[1x8]", "target.threads=1"]
     before = state(folder.parent)
     for name, words, may_pass in (
         ("bench", ["bench", str(folder), *target], kind in BENCH_MAY_TIME),

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ConfigError, ModelError
 from compress.graph import graph_files, graph_path, named_graphs
-from compress.graph.session import CPU, Runtime, distribution, open_session
+from compress.graph.session import CPU, Runtime, open_session
 
 WEIGHTS = np.arange(2048, dtype=np.float32)
 
@@ -63,10 +63,6 @@ def test_a_provider_that_this_build_lacks(model):
         ConfigError, match=rf"lacks(.|\n)*{missing}(.|\n)*{CPU}(.|\n)*in place of onnxruntime"
     ):
         open_session(model.SerializeToString(), Runtime(provider=missing))
-
-
-def test_the_distribution_is_that_of_the_module():
-    assert distribution() == "onnxruntime"
 
 
 def test_graphs_of_a_variant_by_name(tmp_path):

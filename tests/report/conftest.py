@@ -201,7 +201,8 @@ def report() -> Report:
             },
             "recover": {"steps": 1200, "learning_rate": 4e-4, "batch_tokens": 4096, "max_length": 128},
             "quantize": {"weight_type": "auto", "per_channel": True, "exclude": ["pooler"]},
-            "target": {"threads": 2, "workloads": list(WORKLOADS)},
+            "target": {"threads": 2},
+            "benchmark": {"workloads": list(WORKLOADS)},
             "budget": {"max_quality_drop": 0.05, "min_speedup": 1.9, "max_size_mb": None},
         },
         environment={

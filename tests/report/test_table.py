@@ -116,7 +116,7 @@ def test_the_summary_says_verdict_reasons_and_noise(report: Report) -> None:
         *(f"- {reason}" for reason in report.verdict.reasons),
         "noise: dense against itself: 1.00 [0.99, 1.01] at 1x128",
         "noise: 1x32: the first and the last third differ by 1.2 %",
-        "noise: later runs reuse this timing; to time again, on a quieter machine: target.seed=1",
+        "noise: later runs reuse this timing; to time again, on a quieter machine: benchmark.seed=1",
     ]
     failed = dataclasses.replace(report, verdict=dataclasses.replace(report.verdict, ships=False))
     assert "int8 does not meet the budget:" in printed(failed)
@@ -128,10 +128,13 @@ def test_a_noisy_timing_that_is_reused_says_so(report: Report) -> None:
     reused = dataclasses.replace(
         report,
         stages=(*others, dataclasses.replace(timed, reused=True)),
-        config=report.config | {"target": {"seed": 4}},
+        config=report.config | {"benchmark": {"seed": 4}},
     )
-    advice = "timed by an earlier run; to time again, on a quieter machine: target.seed=5"
+    advice = "timed by an earlier run; to time again, on a quieter machine: benchmark.seed=5"
     assert noise_advice(reused)[-1] == advice
+    before = {key: value for key, value in report.config.items() if key != "benchmark"}
+    older = dataclasses.replace(reused, config=before | {"target": {"seed": 4}})
+    assert noise_advice(older)[-1] == advice
     assert noise_advice(dataclasses.replace(reused, noise=())) == ()
 
 

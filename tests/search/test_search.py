@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from compress import registry
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.data import TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
 from compress.config.export import OptimumExport
@@ -46,7 +47,8 @@ def config(**changes):
         "export": OptimumExport(),
         "quantize": Int8Dynamic(),
         "evaluate": SentenceSimilarity(primary="cosine"),
-        "target": LocalTarget(max_seconds=1.0),
+        "target": LocalTarget(),
+        "benchmark": BenchmarkConfig(max_seconds=1.0),
         "train": NoTrain(),
         "budget": BudgetConfig(max_quality_drop=0.01),
     }

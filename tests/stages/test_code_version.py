@@ -26,7 +26,7 @@ MINILM = {
     "export": ("compress.export", "compress.export.optimum"),
     "quantize": ("compress.quantize", "compress.quantize.dynamic"),
     "evaluate": ("compress.evaluate", "compress.evaluate.sentence_similarity"),
-    "benchmark": ("compress.benchmark", "compress.benchmark.local"),
+    "benchmark": ("compress.benchmark", "compress.targets.local"),
 }
 LANGUAGE = {
     "export": ("compress.export", "compress.export.genai"),

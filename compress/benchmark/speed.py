@@ -1,0 +1,123 @@
+"""What was timed, with intervals: the contents of speed.json, made from the samples of the runner."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from compress.benchmark import stats
+from compress.benchmark.runner import NO_FLASH_UP_TO
+from compress.errors import BenchmarkError
+from compress.schema.report import Estimate, Latency
+
+SESSION_FACTS = ("providers", "threads", "optimization_level", "arena", "memory_pattern", "affinity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """The contents of speed.json; the first model is the baseline and has no speed-up."""
+
+    latency_ms: dict[str, dict[str, Latency]]  # model -> workload
+    speedup: dict[str, dict[str, Estimate]]
+    throughput_per_second: dict[str, dict[str, float]]  # tokens of language models, else examples
+    load_ms: dict[str, float]  # medians over the processes
+    first_run_ms: dict[str, dict[str, float]]
+    peak_memory_bytes: dict[str, int]  # of the model's whole process
+    steady_memory_bytes: dict[str, int]
+    own_memory_bytes: dict[str, int]  # steady, without what the process held before it loaded the model
+    energy_joules: dict[str, dict[str, float]] | None  # a call; None where the machine does not tell
+    noise: tuple[str, ...]  # reasons to doubt; empty on a quiet machine
+    machine: dict[str, Any] = field(default_factory=dict)
+    # Of all threads, a call: what stands in for energy where the machine does not tell it. Not a number of
+    # joules, which a core's power at that clock would be needed for.
+    cpu_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    tokens: dict[str, int] = field(
+        default_factory=dict
+    )  # a call, by workload; empty without a language model
+
+
+_ADAPTER = TypeAdapter(Speed)
+
+
+def save_speed(speed: Speed, folder: Path) -> None:
+    (folder / "speed.json").write_bytes(_ADAPTER.dump_json(speed, indent=2) + b"\n")
+
+
+def load_speed(folder: Path) -> Speed:
+    """What `save_speed` wrote into `folder`. Raises BenchmarkError when it cannot be read."""
+    try:
+        return _ADAPTER.validate_json((folder / "speed.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BenchmarkError(
+            f"cannot read {folder / 'speed.json'}",
+            found=str(error).splitlines()[0],
+            next="benchmark again",
+        ) from None
+
+
+def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Mapping[str, Any]) -> Speed:
+    """Samples of the runner, and what a call of each workload gets done, to numbers with intervals."""
+    workloads, processes = samples["workloads"], samples["processes"]
+    baseline = samples["spec"]["baseline"]
+    latency: dict[str, dict[str, Latency]] = {}
+    speedup: dict[str, dict[str, Estimate]] = {}
+    energy: dict[str, dict[str, float]] = {}
+    for model in processes:
+        latency[model] = {name: stats.latency(blocks[model]) for name, blocks in workloads.items()}
+        joules = {name: stats.energy_joules(blocks[model]) for name, blocks in workloads.items()}
+        energy[model] = {name: value for name, value in joules.items() if value is not None}
+        if model != baseline:
+            speedup[model] = {
+                name: stats.speedup(blocks[baseline], blocks[model]) for name, blocks in workloads.items()
+            }
+
+    def cpu_ms(blocks: Sequence[Mapping[str, Any]]) -> float:
+        calls = sum(len(block["ms"]) + 1 for block in blocks)  # one untimed call opens each block
+        return float(1e3 * sum(block["cpu_seconds"] for block in blocks) / calls)
+
+    def median(model: str, *keys: str) -> float:
+        values: Any = processes[model]
+        for key in keys:
+            values = [value[key] for value in values]
+        return float(np.median(values))
+
+    steady = {model: [p for p in processes[model] if p["rss_bytes"] is not None] for model in processes}
+    return Speed(
+        latency_ms=latency,
+        speedup=speedup,
+        throughput_per_second={
+            model: {name: stats.throughput(each.p50, items[name]) for name, each in of_model.items()}
+            for model, of_model in latency.items()
+        },
+        load_ms={model: median(model, "load_ms") for model in processes},
+        first_run_ms={
+            model: {name: median(model, "first_run_ms", name) for name in workloads} for model in processes
+        },
+        peak_memory_bytes={model: max(p["peak_rss_bytes"] for p in processes[model]) for model in processes},
+        steady_memory_bytes={m: int(median(m, "rss_bytes")) for m in steady if steady[m]},
+        own_memory_bytes={
+            m: int(np.median([p["rss_bytes"] - p["rss_before_bytes"] for p in steady[m]]))
+            for m in steady
+            if steady[m]
+        },
+        energy_joules=energy if all(energy.values()) else None,
+        cpu_ms={
+            model: {name: cpu_ms(blocks[model]) for name, blocks in workloads.items()}
+            for model in processes
+            if all("cpu_seconds" in block for blocks in workloads.values() for block in blocks[model])
+        },
+        noise=tuple(stats.noise(samples)),
+        machine={
+            **machine,
+            **samples["packages"],
+            "session": {
+                **{key: processes[baseline][0][key] for key in SESSION_FACTS},
+                "ORT_GQA_DISABLE_FLASH_ATTENTION": f"1 up to {NO_FLASH_UP_TO} tokens",
+            },
+            "seconds": samples["wall_seconds"],
+            "stopped": samples["stopped"],
+        },
+    )

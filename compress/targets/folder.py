@@ -1,0 +1,59 @@
+"""A folder of this machine and another Python: what a machine far away has, without the way there.
+
+Everything that a job needs is copied into an empty folder and run there by an interpreter that has numpy and
+onnxruntime, and nothing of ours.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.config.target import FolderTarget
+from compress.targets import machine
+from compress.targets.local import Local, run_alone
+
+FACTS_SECONDS = 60.0
+
+
+class Folder(Local):
+    config: FolderTarget
+
+    def _facts(self) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as scratch:
+            there = shutil.copy(machine.__file__, scratch)
+            printed = run_alone([*self._python(), there], Path(scratch), FACTS_SECONDS)
+        facts: dict[str, Any] = json.loads(printed)
+        return facts
+
+    def run(
+        self, program: Path, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
+    ) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            there = Path(folder)
+            copies = {str(path): copied(path, there / str(number)) for number, path in enumerate(files)}
+            shutil.copy(program, there)
+            return self.start([*self._python(), program.name], moved(job, copies), there, seconds)
+
+    def _python(self) -> list[str]:
+        return [self.config.python or sys.executable, "-I"]
+
+
+def copied(file: Path, folder: Path) -> str:
+    """Where a file, with the external weights beside it, lies once it is copied into `folder`."""
+    folder.mkdir()
+    for path in file.parent.glob(f"{file.name}*"):
+        shutil.copy(path, folder)
+    return str(folder / file.name)
+
+
+def moved(job: Any, copies: Mapping[str, str]) -> Any:
+    """`job` with the paths of the copies in place of those of the files."""
+    if isinstance(job, Mapping):
+        return {key: moved(value, copies) for key, value in job.items()}
+    if isinstance(job, list | tuple):
+        return [moved(value, copies) for value in job]
+    return copies.get(job, job) if isinstance(job, str) else job

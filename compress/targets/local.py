@@ -1,0 +1,103 @@
+"""This machine: the runner in a fresh process, models and inputs where they lie."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from compress.config.target import LocalTarget
+from compress.errors import BenchmarkError
+from compress.graph.session import check_provider
+from compress.system.memory import cores
+from compress.targets.machine import machine_facts
+
+
+class Local:
+    def __init__(self, config: LocalTarget) -> None:
+        self.config = config
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._checked_facts
+
+    @cached_property
+    def _checked_facts(self) -> dict[str, Any]:
+        facts = self._facts()
+        check_provider(self.config.provider, facts["runtime"])
+        return facts
+
+    def _facts(self) -> dict[str, Any]:
+        return machine_facts()
+
+    def cpu_flags(self) -> tuple[str, ...]:
+        return tuple(self.config.cpu_flags or self.facts()["flags"])
+
+    def lock(self) -> AbstractContextManager[None]:
+        return cores(alone=True)
+
+    def run(
+        self, program: Path, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
+    ) -> dict[str, Any]:
+        return self.start([sys.executable, "-P", str(program)], job, scratch, seconds)
+
+    def start(
+        self, command: Sequence[str], job: Mapping[str, Any], folder: Path, seconds: float
+    ) -> dict[str, Any]:
+        """Run `command` with job and result in `folder`."""
+        runtime = {
+            "threads": self.config.threads or self.facts()["threads"],
+            "provider": self.config.provider,
+        }
+        (folder / "job.json").write_text(json.dumps({**job, **runtime}))
+        run_alone([*command, "job.json", "result.json"], folder, seconds)
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        return result
+
+
+def run_alone(command: Sequence[str], folder: Path, seconds: float) -> str:
+    """What `command` prints, run in `folder` in a session of its own, so that it and its children end as one.
+
+    Raises BenchmarkError with its last line where it fails, or after `seconds`.
+    """
+    # Variables such as OMP_NUM_THREADS change how fast a library runs; a number must not depend on a shell.
+    keep = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={name: os.environ[name] for name in keep if name in os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise BenchmarkError(
+            "the target's Python cannot be started", found=error, next="target.python=/path/to/python"
+        ) from None
+    try:
+        stdout, stderr = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(
+            "the benchmark hung",
+            found=f"no result after {seconds:.0f} s",
+            next="time fewer or smaller models",
+        ) from None
+    finally:  # also on Ctrl-C: nothing may go on measuring
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode != 0:
+        said = stderr.strip().splitlines()
+        raise BenchmarkError(
+            "a model could not be timed",
+            found=said[-1] if said else f"the runner ended with exit code {process.returncode}",
+            next="look whether the file loads in onnxruntime and fits in memory",
+        )
+    return stdout
