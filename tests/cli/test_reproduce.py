@@ -95,7 +95,6 @@ def test_a_configuration_survives_being_written_down(overrides):
     assert from_plain(*written) == config
 
 
-<<<<<<< HEAD
 def test_former_names_of_pruning_are_read():
     """As artifacts hold them that were made before there was one option for all transformers."""
     config = load_config(["experiment=smollm2", "prune=narrow_llm", "prune.keep.heads=0.5"])
@@ -107,7 +106,8 @@ def test_former_names_of_pruning_are_read():
     for name in ("vocabulary", "calibration_tokens", "protect_first", "protect_last"):
         del plain["prune"][name]
     assert from_plain(plain, {**chosen, "prune": "structured"}) == config
-=======
+
+
 def test_a_configuration_from_before_the_group_benchmark():
     config = load_config(
         ["experiment=minilm", "benchmark.workloads=[3x7]", "benchmark.seed=5", "target.threads=1"]
@@ -116,7 +116,6 @@ def test_a_configuration_from_before_the_group_benchmark():
     older = {**plain, "target": {**plain["target"], **plain["benchmark"]}}
     del older["benchmark"], older["target"]["provider"]
     assert from_plain(older, options_of(config)) == config
->>>>>>> dbca2f7 (Test that a configuration from before the group benchmark is still read)
 
 
 def test_a_configuration_that_is_none():
