@@ -62,7 +62,7 @@ def run(config: "RunConfig | Sequence[str]", folder: Path | str | None = None) -
     from compress.errors import ConfigError
     from compress.pipeline import run as run_pipeline
     from compress.sources import cache_dir
-    from compress.stages.runner import Road
+    from compress.stages.runner import StageRunner
     from compress.stages.store import Store
 
     if not isinstance(config, RunConfig):
@@ -75,8 +75,8 @@ def run(config: "RunConfig | Sequence[str]", folder: Path | str | None = None) -
         raise ConfigError("there is a finished run already", found=out, next="name another folder")
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(to_yaml(config))
-    road = Road(Store(cache_dir() / "store"), Console(quiet=True))
-    report = run_pipeline(config, out, road, "compress.run")
+    runner = StageRunner(Store(cache_dir() / "store"), Console(quiet=True), config.model.task)
+    report = run_pipeline(config, out, runner, "compress.run")
     assert report is not None  # only a dry run has none
     if folder is None:
         point_latest(out)

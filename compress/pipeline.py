@@ -1,187 +1,159 @@
-"""The whole road, on one screen: a model in, a measured and shippable ONNX file out."""
+"""The whole pipeline, on one screen: a model in, a measured and shippable ONNX file out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from compress import tasks
-from compress.benchmark import (
-    benchmark,
-    check_workloads,
-    load_speed,
-    measure_limits,
-    profile_operators,
-)
-from compress.config.benchmark import BenchmarkConfig
+from compress.benchmark import benchmark, check_workloads, load_speed, measure_limits, profile_operators
 from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
-from compress.config.target import TargetConfig
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate
 from compress.export import export, plain
-from compress.judge import test_set_uses as looks
-from compress.judge.assemble import Rung, assemble, ship
+from compress.graph import graph_path
+from compress.judge import test_set_uses
+from compress.judge.assemble import Built, BuiltVariant, Measurements, assemble, ship
 from compress.prune import prune
-from compress.prune.latency import Timed, share_for_latency
-from compress.quantize import left_out, quantize, without_exclusion
+from compress.prune.latency import Timed, at_latency
+from compress.quantize import also_measured, quantize
 from compress.recover import recover
 from compress.report import write_reports
 from compress.schema.report import Report
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 from compress.stages.store import Entry, sha256_model
-from compress.targets import Target, open_target
+from compress.targets import open_target
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ladder:
-    """What the stages that change the model left; `rungs[0]` is the dense model, the last the smallest."""
-
-    dense: Entry
-    splits: Entry
-    pruned: Entry
-    rungs: tuple[Rung, ...]
-
-
-def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Report | None:
-    """Walk the road; results appear in `folder`. Returns None on a dry run.
+def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "") -> Report | None:
+    """Build, measure and judge; results appear in `folder`. Returns None on a dry run.
 
     `command` is what started it, for the report.
 
     Every number in the report is measured on ONNX files by onnxruntime, not on their torch ancestors.
     Raises CompressError; what earlier runs left stays as it was, and finished stages are kept.
     """
-    config = at_latency(config, road)
-    ladder = build(config, road)
-    splits, rungs = ladder.splits, ladder.rungs
-    quality = [measure_quality(config, ladder, rung, road, command) for rung in rungs]
+
+    def time(options: Sequence[ChannelPrune], workload: str | None) -> Timed:
+        return time_pruned(config, options, workload, runner)
+
+    config = replace(config, prune=at_latency(config.prune, None if runner.dry_run else time))
     target = open_target(config.target)
-    speed = measure_speed(config.target, config.benchmark, ladder, rungs, road)
-    profiles = [profile(config, target, ladder, rung, road) for rung in rungs]
-    limits = road.stage("limits", measure_limits, config.target, identity=target.facts(), lock=target.lock)
-    if road.dry_run:
+    built = build(config, runner)
+    quality = [measure_quality(config, built, variant, runner, command) for variant in built.variants]
+    speed = measure_speed(config, built, built.variants, runner)
+    there: dict[str, Any] = {"identity": target.facts(), "lock": target.lock}
+    profiles = [
+        runner.stage("profile", profile_operators, config.target, config=config.benchmark, name=variant.name,
+                     checkpoint=variant.checkpoint, splits=built.splits, graph=variant.graph,
+                     label=f"profile {variant.name}", **there)
+        for variant in built.variants
+    ]  # fmt: skip
+    limits = runner.stage("limits", measure_limits, config.target, **there)
+    if runner.dry_run:
         return None
 
-    report = assemble(
-        config, target, rungs, quality, speed, profiles, limits, splits, ladder.pruned, road, command
-    )
-    ship(report, rungs, folder / "artifact")
+    measured = Measurements(quality=quality, profiles=profiles, speed=speed, limits=limits)
+    report = assemble(config, target, built, measured, runner, command)
+    ship(report, built, folder / "artifact")
     write_reports(report, folder)
     return report
 
 
-def build(config: RunConfig, road: Road) -> Ladder:
-    """The part of the road that changes the model: from the checkpoint to the smallest ONNX file."""
-    dense = load(config, road)
-    if not road.dry_run:
+def build(config: RunConfig, runner: StageRunner) -> Built:
+    """The part that changes the model: from the checkpoint to the smallest ONNX file."""
+    stage = runner.stage
+    dense = load(config, runner)
+    if not runner.dry_run:
         check_workloads(config.benchmark, dense.path)
-    splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
-    baseline = road.stage("export", export, plain(config.export), dense, splits, label="export dense")
-    pruned = road.stage("prune", prune, config.prune, dense, splits)
-    student = road.stage("recover", recover, config.recover, pruned, dense, splits, scratch=True)
-    graph = road.stage("export", export, config.export, student, splits)
-    flags = (open_target(config.target).cpu_flags(),)
-    small = road.stage("quantize", quantize, config.quantize, graph, student, splits, extra=flags)
+    splits = stage("split", open_splits, config.data, identity=input_digests(config.data))
+    baseline = stage(
+        "export", export, plain(config.export), checkpoint=dense, splits=splits, label="export dense"
+    )
+    pruned = stage("prune", prune, config.prune, checkpoint=dense, splits=splits)
+    student = stage(
+        "recover", recover, config.recover, student=pruned, teacher=dense, splits=splits, scratch=True
+    )
+    graph = stage("export", export, config.export, checkpoint=student, splits=splits)
+    flags = open_target(config.target).cpu_flags()
+    inputs: dict[str, Any] = {"graph": graph, "checkpoint": student, "splits": splits, "cpu_flags": flags}
+    small = stage("quantize", quantize, config.quantize, **inputs)
 
-    name = "fused" if student is dense else "recovered" if pruned is dense else "pruned"
-    rungs = [Rung("dense", "export", baseline, dense)]
+    variants = [BuiltVariant(name="dense", stage="export", graph=baseline, checkpoint=dense)]
+
+    def add(name: str, made_by: str, made: Entry) -> None:
+        variants.append(BuiltVariant(name=name, stage=made_by, graph=made, checkpoint=student))
+
     if graph.digest != baseline.digest:
-        rungs.append(Rung(name, "export", graph, student))
+        add("fused" if student is dense else "recovered" if pruned is dense else "pruned", "export", graph)
     if small is not graph:
-        if small.path.is_absolute() and left_out(small.path):  # so that their price is measured; no dry run
-            plain_config = without_exclusion(config.quantize)
-            every = road.stage(
-                "quantize", quantize, plain_config, graph, student, splits, extra=flags, label="quantize all"
-            )
-            rungs.append(Rung("int8_all", "quantize", every, student))
-        rungs.append(Rung(config.quantize.rung, "quantize", small, student))
-    return Ladder(dense=dense, splits=splits, pruned=pruned, rungs=tuple(rungs))
+        for name, option in also_measured(config.quantize, small.path):
+            add(name, "quantize", stage("quantize", quantize, option, label="quantize all", **inputs))
+        add(config.quantize.variant, "quantize", small)
+    return Built(dense=dense, splits=splits, pruned=pruned, variants=tuple(variants))
 
 
-def at_latency(config: RunConfig, road: Road) -> RunConfig:
-    """With the share of channels that has the latency asked for, measured on what would ship unrecovered."""
-    prune = config.prune
-    if not isinstance(prune, ChannelPrune) or prune.latency_ms is None:
-        return config
-
-    def at(share: float) -> RunConfig:
-        return replace(config, prune=replace(prune, keep=share, latency_ms=None, latency_workload=None))
-
-    def measure(shares: Sequence[float]) -> Timed:
-        ladders = [build(replace(at(share), recover=NoRecover()), road) for share in shares]
-        rungs = [replace(each.rungs[-1], name=f"{s:.4f}") for each, s in zip(ladders, shares, strict=True)]
-        timed = [ladders[0].rungs[0], *rungs]
-        speed = load_speed(measure_speed(config.target, only, ladders[0], timed, road).path)
-        speedups = [speed.speedup[rung.name][workload].value for rung in rungs]
-        return Timed(speed.latency_ms["dense"][workload].p50, speedups)
-
-    workload = prune.latency_workload or config.benchmark.workloads[-1]
-    only = replace(config.benchmark, workloads=[workload])
-    if road.dry_run:  # which shares will be tried is known when the first are measured
-        return at(prune.keep)
-    return at(share_for_latency(prune.latency_ms, measure))
-
-
-def load(config: RunConfig, road: Road) -> Entry:
+def load(config: RunConfig, runner: StageRunner) -> Entry:
     """The dense checkpoint."""
-    road.of_task = tasks.modules(config.model.task)
-    identity = tasks.identity(config.model)
-    return road.stage("load", tasks.import_model, config.model, identity=identity)
+    return runner.stage("load", tasks.import_model, config.model, identity=tasks.identity(config.model))
 
 
-def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, command: str) -> Entry:
-    """Evaluate `rung` beside the dense model on test, and note that test was looked at."""
-    baseline = ladder.rungs[0].graph
-    found = road.stage(
+def measure_quality(
+    config: RunConfig, built: Built, variant: BuiltVariant, runner: StageRunner, command: str
+) -> Entry:
+    """Evaluate `variant` beside the dense model on test, and note that test was looked at."""
+    baseline = built.variants[0].graph
+    quality = runner.stage(
         "evaluate",
         evaluate,
         config.evaluate,
-        rung.graph,
-        baseline,
-        rung.checkpoint,
-        ladder.dense,
-        ladder.splits,
-        label=f"evaluate {rung.name}",
+        graph=variant.graph,
+        baseline=baseline,
+        student=variant.checkpoint,
+        checkpoint=built.dense,
+        splits=built.splits,
+        label=f"evaluate {variant.name}",
     )
-    if not (found.reused or road.dry_run or rung.graph is baseline):
-        looks.note(
-            road.store.root.parent,
+    if not (quality.reused or runner.dry_run or variant.graph is baseline):
+        test_set_uses.note(
+            runner.store.root.parent,
             experiment=config.name,
-            model=sha256_model(rung.graph.path / "model.onnx"),
+            model=sha256_model(graph_path(variant.graph.path)),
             command=command,
-            sets=load_splits(ladder.splits.path).test_sets,
+            sets=load_splits(built.splits.path).test_sets,
         )
-    return found
-
-
-def profile(config: RunConfig, target: Target, ladder: Ladder, rung: Rung, road: Road) -> Entry:
-    """Where the time of a call goes: a stage for each rung, so that a sweep profiles what it shares once."""
-    return road.stage(
-        "profile",
-        profile_operators,
-        config.target,
-        rung.checkpoint,
-        ladder.splits,
-        rung.graph,
-        extra=(config.benchmark, rung.name),
-        identity=target.facts(),
-        lock=target.lock,
-        label=f"profile {rung.name}",
-    )
+    return quality
 
 
 def measure_speed(
-    config: TargetConfig, timing: BenchmarkConfig, ladder: Ladder, rungs: Sequence[Rung], road: Road
+    config: RunConfig, built: Built, variants: Sequence[BuiltVariant], runner: StageRunner
 ) -> Entry:
-    """Time `rungs`, the dense one first, while nothing else of ours computes on the target."""
-    target = open_target(config)
-    return road.stage(
+    """Time `variants`, the dense one first, while nothing else of ours computes on the target."""
+    target = open_target(config.target)
+    return runner.stage(
         "benchmark",
         benchmark,
-        config,
-        ladder.splits,
-        *[entry for rung in rungs for entry in (rung.graph, rung.checkpoint)],
-        extra=(timing, tuple(rung.name for rung in rungs)),
+        config.target,
+        config=config.benchmark,
+        graphs={variant.name: variant.graph for variant in variants},
+        checkpoints={variant.name: variant.checkpoint for variant in variants},
+        splits=built.splits,
         identity=target.facts(),
         lock=target.lock,
     )
+
+
+def time_pruned(
+    config: RunConfig, options: Sequence[ChannelPrune], workload: str | None, runner: StageRunner
+) -> Timed:
+    """Time what each of these ways to prune would ship, without recovery, at one workload."""
+    workload = workload or config.benchmark.workloads[-1]
+    config = replace(config, recover=NoRecover(), benchmark=replace(config.benchmark, workloads=[workload]))
+    models_of = [build(replace(config, prune=option), runner) for option in options]
+    names = [f"{option.keep:.4f}" for option in options]
+    pruned = [replace(b.variants[-1], name=name) for b, name in zip(models_of, names, strict=True)]
+    variants = [models_of[0].variants[0], *pruned]
+    speed = load_speed(measure_speed(config, models_of[0], variants, runner).path)
+    return Timed(speed.latency_ms["dense"][workload].p50, [speed.speedup[n][workload].value for n in names])

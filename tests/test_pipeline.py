@@ -1,4 +1,4 @@
-"""The whole road on a tiny model, and what a user can do with what it leaves."""
+"""The whole runner on a tiny model, and what a user can do with what it leaves."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ from compress.config.compose import load_config
 from compress.errors import GateError
 from compress.judge import assemble
 from compress.schema.report import Report
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +48,8 @@ STAGES = [
 
 def walk(overrides, folder, cache):
     console = Console(file=io.StringIO())
-    return pipeline.run(load_config(overrides), folder, Road(Store(cache / "store"), console))
+    config = load_config(overrides)
+    return pipeline.run(config, folder, StageRunner(Store(cache / "store"), console, config.model.task))
 
 
 def test_a_run_leaves_report_artifact_and_config(finished):

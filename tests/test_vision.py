@@ -1,4 +1,4 @@
-"""The whole road for classifiers of images: a baseline is trained, quantized, measured and shipped."""
+"""The whole pipeline for classifiers of images: a baseline is trained, quantized, measured and shipped."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from compress.cli.train import train
 from compress.config.compose import load_config
 from compress.errors import ConfigError, DataError, ModelError, SourceError
 from compress.schema.report import INTEGER, Report
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 
 
@@ -45,15 +45,17 @@ def overrides(image_data, source, *more):
     ]
 
 
-def road(tmp_path):
-    return Road(Store(tmp_path / "cache" / "store"), Console(file=io.StringIO()))
+def runner(tmp_path):
+    return StageRunner(
+        Store(tmp_path / "cache" / "store"), Console(file=io.StringIO()), "image_classification"
+    )
 
 
 @pytest.mark.parametrize("net", ["resnet", pytest.param("vit", marks=pytest.mark.slow)])
 def test_a_net_is_quantized_measured_and_shipped(net, image_data, image_checkpoints, image_splits, tmp_path):
     words = overrides(image_data, image_checkpoints[net], "benchmark.workloads=[1x8,4x8]")
     config = load_config(words)
-    report = pipeline.run(config, tmp_path / "run", road(tmp_path))
+    report = pipeline.run(config, tmp_path / "run", runner(tmp_path))
     assert [variant.name for variant in report.variants] == ["dense", "int8"]
     assert report.primary_metric == "accuracy"
     dense, int8 = report.variants
@@ -78,7 +80,7 @@ def test_the_report_of_a_pruned_net(image_data, image_checkpoints, image_splits,
     words = ("prune=channels", "prune.importance=magnitude", "prune.keep=0.5", "prune.round_to=2")
     more = ("prune.images=30", "prune.sensitivity=true")
     config = load_config(overrides(image_data, image_checkpoints["depthwise"], *words, *more))
-    pipeline.run(config, tmp_path / "run", road(tmp_path))
+    pipeline.run(config, tmp_path / "run", runner(tmp_path))
     report = Report.load(tmp_path / "run" / "report.json")
     dense, pruned, int8 = report.variants
     assert (dense.classification.lost, dense.classification.gained) == (0, 0)
@@ -104,7 +106,7 @@ def test_the_report_of_a_pruned_net(image_data, image_checkpoints, image_splits,
 def test_layers_stay_in_float_and_their_price_is_told(image_data, image_checkpoints, tmp_path):
     words = ["quantize.min_cosine=0.999999", "quantize.min_coverage=0.5", "quantize.calibrator=mse"]
     config = load_config(overrides(image_data, image_checkpoints["depthwise"], *words))
-    report = pipeline.run(config, tmp_path / "run", road(tmp_path))
+    report = pipeline.run(config, tmp_path / "run", runner(tmp_path))
     assert [variant.name for variant in report.variants] == ["dense", "int8_all", "int8"]
     _, every, some = report.variants
     assert 0.5 <= some.quantization.coverage_macs < every.quantization.coverage_macs == 1
@@ -116,7 +118,7 @@ def test_layers_stay_in_float_and_their_price_is_told(image_data, image_checkpoi
 def test_a_net_that_is_trained_with_its_rounding(image_data, image_checkpoints, tmp_path):
     words = ["quantize=int8_qat", "quantize.equalize=true", "quantize.batch_size=32"]
     config = load_config(overrides(image_data, image_checkpoints["depthwise"], *words))
-    report = pipeline.run(config, tmp_path / "run", road(tmp_path))
+    report = pipeline.run(config, tmp_path / "run", runner(tmp_path))
     assert [variant.name for variant in report.variants] == ["dense", "int8"]
     assert report.variants[1].quantization.coverage_macs == 1
     assert report.config["quantize"]["epochs"] == 1
@@ -125,7 +127,7 @@ def test_a_net_that_is_trained_with_its_rounding(image_data, image_checkpoints, 
 
 def test_the_code_of_the_card_runs(image_data, image_checkpoints, tmp_path, monkeypatch):
     config = load_config(overrides(image_data, image_checkpoints["resnet"], "quantize=none"))
-    pipeline.run(config, tmp_path / "run", road(tmp_path))
+    pipeline.run(config, tmp_path / "run", runner(tmp_path))
     card = (tmp_path / "run" / "artifact" / "README.md").read_text()
     code = card.partition("```python\n")[2].partition("```")[0]
     done = subprocess.run(
@@ -148,7 +150,7 @@ def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_sp
         *("recover.batch_size=16", "recover.augment=false", f"quantize={quantize}"),
         f"quantize.min_coverage={covered - 0.05}",  # the patches' convolution stays in float
     )
-    report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
+    report = pipeline.run(load_config(words), tmp_path / "run", runner(tmp_path))
     dense, recovered, int8 = report.variants
     assert dense.widths == {"ffn": (32, 32), "heads": (4, 4)}
     assert recovered.widths == int8.widths == {"ffn": (16,), "heads": (2,)}
@@ -169,7 +171,7 @@ def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_sp
 def test_a_search_knows_the_widths_of_a_vit(image_data, image_checkpoints, tmp_path):
     words = ("prune=transformer", "prune.keep={ffn: 0.45, heads: 0.6, layers: 0.4}", "prune.round_to=8")
     config = load_config(overrides(image_data, image_checkpoints["vit"], *words))
-    found = Workbench(road(tmp_path)).canonical(config).prune.keep
+    found = Workbench(runner(tmp_path)).canonical(config).prune.keep
     assert (found.ffn, found.heads, found.layers) == (0.5, 0.5, 0.5)  # of 32, 4 and 2
 
 
@@ -185,7 +187,7 @@ def test_a_ragged_vit_ships_as_onnx_only(image_data, image_checkpoints, tmp_path
         *("prune=transformer", "prune.scope=global", "prune.keep.ffn=0.6", "prune.round_to=1"),
         "quantize=none",
     )
-    report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
+    report = pipeline.run(load_config(words), tmp_path / "run", runner(tmp_path))
     assert len(set(report.variants[-1].widths["ffn"])) == 2
     assert "pruned: the checkpoint opened again computes the same" in {gate.name for gate in report.gates}
     assert (tmp_path / "run" / "artifact" / "model.onnx").is_file()
@@ -203,9 +205,9 @@ def test_a_baseline_is_trained_and_shipped(image_data, image_splits, tmp_path):
         "model.builder=compress.models.image_nets:resnet",
         "+model.builder_kwargs={widths: [8, 12], blocks: 1, classes: 3}",
     )
-    folder = train(load_config(words), road(tmp_path))
+    folder = train(load_config(words), runner(tmp_path))
     assert folder == tmp_path / "baseline"
-    report = pipeline.run(load_config(words), tmp_path / "run", road(tmp_path))
+    report = pipeline.run(load_config(words), tmp_path / "run", runner(tmp_path))
     assert report.variants[0].quality["accuracy"].value > 0.9
     assert report.variants[1].drop_from_dense["accuracy"].value < 0.05
     session = onnxruntime.InferenceSession(tmp_path / "run" / "artifact" / "model.onnx")
@@ -222,9 +224,9 @@ def test_training_again_replaces_the_folder_as_a_whole(image_data, tmp_path):
         *("train=supervised", "train.epochs=1", "model.builder=compress.models.image_nets:resnet"),
         "+model.builder_kwargs={widths: [8], blocks: 1, classes: 3}",
     )
-    train(load_config(words), road(tmp_path))
+    train(load_config(words), runner(tmp_path))
     (tmp_path / "baseline" / "stale").write_text("x")
-    train(load_config([*words, "train.seed=1"]), road(tmp_path))
+    train(load_config([*words, "train.seed=1"]), runner(tmp_path))
     assert not (tmp_path / "baseline" / "stale").exists()
     assert [path.name for path in tmp_path.glob(".baseline*")] == []
 
@@ -246,7 +248,7 @@ def test_what_cannot_be_trained(word, said, image_data, tmp_path):
         word,
     )
     with pytest.raises(ConfigError, match=said):
-        train(load_config(words), road(tmp_path))
+        train(load_config(words), runner(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +256,7 @@ def earlier(image_data, image_checkpoints, tmp_path_factory):
     """A finished run: its folder, and the folder that it and its cache are in."""
     folder = tmp_path_factory.mktemp("earlier")
     words = overrides(image_data, image_checkpoints["resnet"], "benchmark.workloads=[1x8]")
-    pipeline.run(load_config(words), folder / "run", road(folder))
+    pipeline.run(load_config(words), folder / "run", runner(folder))
     return folder
 
 
@@ -283,11 +285,11 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(case, earlier, image_data, im
     before = contents(earlier)
     base = overrides(image_data, image_checkpoints["resnet"], "benchmark.workloads=[1x8]")
     with pytest.raises(kind, match=said):
-        pipeline.run(load_config([*base, *words]), tmp_path / "run", road(earlier))
+        pipeline.run(load_config([*base, *words]), tmp_path / "run", runner(earlier))
     assert list(tmp_path.iterdir()) == []
     after = contents(earlier)
     assert {path: after.get(path) for path in before} == before
-    again = road(earlier)
+    again = runner(earlier)
     pipeline.run(load_config(base), tmp_path / "again", again)
     assert all(stage.reused for stage in again.stages)
 
@@ -296,7 +298,7 @@ def test_what_is_wrong_is_told_and_nothing_is_lost(case, earlier, image_data, im
 def test_a_workload_that_cannot_be_is_told_before_anything_is_exported(
     workload, image_data, image_checkpoints, tmp_path
 ):
-    here = road(tmp_path)
+    here = runner(tmp_path)
     words = overrides(image_data, image_checkpoints["resnet"], f"benchmark.workloads=[{workload}]")
     with pytest.raises((ModelError, ConfigError), match=r"found: .*" + workload.replace("+", r"\+")):
         pipeline.run(load_config(words), tmp_path / "run", here)
@@ -306,7 +308,7 @@ def test_a_workload_that_cannot_be_is_told_before_anything_is_exported(
 def test_a_latency_is_asked_for(image_checkpoints, image_data, tmp_path):
     """A net this small is all overhead: whatever share is chosen, it was measured and lies in the report."""
     pruning = ("prune=channels", "prune.round_to=1", "prune.images=30")
-    usual, walk = overrides(image_data, image_checkpoints["resnet"], *pruning), road(tmp_path)
+    usual, walk = overrides(image_data, image_checkpoints["resnet"], *pruning), runner(tmp_path)
     with pytest.raises(ConfigError, match="no share of the channels"):
         pipeline.run(load_config([*usual, "prune.latency_ms=1000000"]), tmp_path / "run", walk)
     [table] = [stage for stage in walk.stages if stage.name == "benchmark"]
@@ -326,5 +328,5 @@ def test_pruning_of_another_kind_of_net_is_refused(
 ):
     config = load_config(overrides(image_data, image_checkpoints[net], f"prune={option}"))
     with pytest.raises(ModelError, match=rf"does not work on this kind of model(.|\n)*next: +prune={advice}"):
-        pipeline.run(config, tmp_path / "run", road(tmp_path))
+        pipeline.run(config, tmp_path / "run", runner(tmp_path))
     assert not (tmp_path / "run").exists()

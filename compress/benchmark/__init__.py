@@ -1,6 +1,6 @@
 """Speed, memory and energy of ONNX models on a target: the stages, from folders to a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,21 +35,25 @@ __all__ = [
 
 
 def benchmark(
-    target: TargetConfig, config: BenchmarkConfig, names: Sequence[str], splits: Path, *folders: Path
+    target: TargetConfig,
+    config: BenchmarkConfig,
+    graphs: Mapping[str, Path],
+    checkpoints: Mapping[str, Path],
+    splits: Path,
+    out: Path,
 ) -> None:
-    """Time the graphs of folders, each followed by its checkpoint; the last folder is the result's.
+    """Time the graphs in these folders, the first of them the baseline, fed as their checkpoints need it.
 
-    The first is the baseline. Every workload is real examples of exactly its batch size and length; a
-    language model of other tokens or heads gets the same text in its own.
+    Every workload is real examples of exactly its batch size and length; a language model of other tokens
+    or heads gets the same text in its own.
     """
-    *pairs, out = folders
-    graphs, checkpoints = pairs[::2], pairs[1::2]
-    models = {name: graph_path(graph) for name, graph in zip(names, graphs, strict=True)}
-    inputs = _inputs(config, checkpoints[0], splits)
+    models = {name: graph_path(graph) for name, graph in graphs.items()}
+    baseline = next(iter(checkpoints.values()))
+    inputs = _inputs(config, baseline, splits)
     own = {
         name: _inputs(config, checkpoint, splits)
-        for name, checkpoint in zip(names, checkpoints, strict=True)
-        if checkpoint != checkpoints[0] and task_of(checkpoint) == "language_modeling"
+        for name, checkpoint in checkpoints.items()
+        if checkpoint != baseline and task_of(checkpoint) == "language_modeling"
     }
     time_models(open_target(target), config, models, inputs, out, own)
 

@@ -7,13 +7,14 @@ from rich.console import Console
 
 from compress import pipeline
 from compress.benchmark import load_speed
+from compress.config.data import Split
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
-from compress.evaluate import evaluate_select, load_quality
+from compress.evaluate import evaluate, load_quality
 from compress.models.summary import read_summary
 from compress.schema.report import Report
 from compress.search.space import Measured, canonical, geometric_mean, relative
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 
 GLANCE_SAMPLES = 100  # sentences, and pairs of each set
 GLANCE_SECONDS = 10.0
@@ -23,7 +24,7 @@ GLANCE_SECONDS = 10.0
 class Workbench:
     """Candidates that are really built and measured; what they share is made once."""
 
-    road: Road
+    runner: StageRunner
     _widths: dict[str, tuple[int, ...]] | None = None  # of the dense model
 
     def canonical(self, config: RunConfig) -> RunConfig:
@@ -39,28 +40,28 @@ class Workbench:
         return self._look(config, None)
 
     def confirm(self, config: RunConfig, folder: Path, command: str) -> Report:
-        report = pipeline.run(config, folder, replace(self.road, stages=[]), command)
+        report = pipeline.run(config, folder, replace(self.runner, stages=[]), command)
         assert report is not None  # it is no dry run
         return report
 
     def _look(self, config: RunConfig, samples: int | None) -> Measured:
-        road = self._quiet()
-        ladder = pipeline.build(config, road)
-        dense, small = ladder.rungs[0], ladder.rungs[-1]
-        evaluated = road.stage(
+        runner = self._quiet()
+        built = pipeline.build(config, runner)
+        dense, small = built.variants[0], built.variants[-1]
+        evaluated = runner.stage(
             "evaluate",
-            evaluate_select,
+            evaluate,
             config.evaluate,
-            small.graph,
-            dense.graph,
-            small.checkpoint,
-            ladder.dense,
-            ladder.splits,
-            extra=(samples,),
-            identity="select",
+            graph=small.graph,
+            baseline=dense.graph,
+            student=small.checkpoint,
+            checkpoint=built.dense,
+            splits=built.splits,
+            split=Split.select,
+            samples=samples,
         )
         pair = (dense,) if small is dense else (dense, small)
-        speed = load_speed(pipeline.measure_speed(config.target, config.benchmark, ladder, pair, road).path)
+        speed = load_speed(pipeline.measure_speed(config, built, pair, runner).path)
         quality = load_quality(evaluated.path)
         metric = quality.primary
         score = quality.quality.get(metric) or quality.fidelity[metric]
@@ -76,5 +77,5 @@ class Workbench:
             memory_mb=speed.peak_memory_bytes[small.name] / 1e6,
         )
 
-    def _quiet(self) -> Road:
-        return replace(self.road, console=Console(quiet=True), stages=[])
+    def _quiet(self) -> StageRunner:
+        return replace(self.runner, console=Console(quiet=True), stages=[])

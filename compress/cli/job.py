@@ -14,9 +14,10 @@ from rich.markup import escape
 from compress.cli.console import console
 from compress.cli.points import alive, point
 from compress.config.compose import to_config, to_yaml
+from compress.config.run import RunConfig
 from compress.schema.report import Report
 from compress.sources import cache_dir
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 from compress.stages.store import Store, disk_errors
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def job(composed: DictConfig) -> None:
             point_latest(folder)
 
 
-def new_road(dry_run: bool = False, point: str = "") -> Road:
-    return Road(Store(cache_dir() / "store"), console, dry_run, point=point)
+def new_runner(config: RunConfig, dry_run: bool = False, point: str = "") -> StageRunner:
+    return StageRunner(Store(cache_dir() / "store"), console, config.model.task, dry_run, point=point)
 
 
 def point_latest(folder: Path) -> None:
@@ -67,7 +68,7 @@ def _run(composed: DictConfig, folder: Path, overrides: Sequence[str], point: st
 
     config = to_config(composed)
     (folder / "config.yaml").write_text(to_yaml(config))
-    report = run(config, folder, new_road(point=point), shlex.join(["compress", "run", *overrides]))
+    report = run(config, folder, new_runner(config, point=point), shlex.join(["compress", "run", *overrides]))
     assert report is not None  # only a dry run has none
     verdict = report.verdict
     word = "ships" if verdict.ships else "does not ship"

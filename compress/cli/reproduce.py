@@ -18,7 +18,7 @@ from compress.config.compose import from_plain
 from compress.config.recover import Distill
 from compress.config.run import RunConfig
 from compress.errors import ArtifactError
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 from compress.stages.store import Store, sha256_file
 from compress.targets import open_target
 
@@ -89,17 +89,17 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
 
     store = folder / "store"
     try:
-        ladder = build(config, Road(Store(store), console))
+        built = build(config, StageRunner(Store(store), console, config.model.task))
         wanted = manifest.headline["variant"]
-        rung = next((rung for rung in ladder.rungs if rung.name == wanted), None)
-        if rung is None:
+        again = next((variant for variant in built.variants if variant.name == wanted), None)
+        if again is None:
             raise ArtifactError(
                 "the run makes no variant of that name any more",
-                found=", ".join(rung.name for rung in ladder.rungs),
+                found=", ".join(variant.name for variant in built.variants),
                 allowed=wanted,
             )
-        again = replace(manifest, environment=now, headline={"variant": wanted}, files={})
-        pack(rung, folder / "artifact", _CARD, again)
+        unmeasured = replace(manifest, environment=now, headline={"variant": wanted}, files={})
+        pack(again, folder / "artifact", _CARD, unmeasured)
     finally:
         shutil.rmtree(store, ignore_errors=True)
     return Comparison(files=compare(manifest.files, folder / "artifact"), surroundings=surroundings)

@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from compress.cli.job import job, new_road
+from compress.cli.job import job, new_runner
 from compress.cli.preflight import check_sources
 from compress.cli.sweep import run_sweep
 from compress.config.compose import expand, grid, load_config, to_yaml
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
         from compress.pipeline import run as run_pipeline
 
         for config in configs:
-            run_pipeline(config, Path(), new_road(dry_run=True))
+            run_pipeline(config, Path(), new_runner(config, dry_run=True))
         return 0
     if sweep:
         return run_sweep(rest, configs[0].name, _hydra)

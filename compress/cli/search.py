@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 
 from compress.cli.console import console
-from compress.cli.job import new_road
+from compress.cli.job import new_runner
 from compress.cli.preflight import check_sources
 from compress.config.compose import expand, load_config
 from compress.config.search import SearchConfig
@@ -45,4 +45,10 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     from compress.cli.candidates import Workbench  # takes seconds
     from compress.search.search import search
 
-    search(config, request, Workbench(new_road()), console, shlex.join(["compress", "search", *args.given]))
+    search(
+        config,
+        request,
+        Workbench(new_runner(config)),
+        console,
+        shlex.join(["compress", "search", *args.given]),
+    )

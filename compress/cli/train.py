@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.cli.console import console
-from compress.cli.job import new_road
+from compress.cli.job import new_runner
 from compress.config.compose import expand, load_config
 from compress.config.model import ImageClassifierModel
 from compress.config.recover import NoTrain
 from compress.config.run import RunConfig
 from compress.errors import ConfigError
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +29,10 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     config = load_config(overrides)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("compress").setLevel(logging.INFO)  # an epoch takes minutes
-    console.print(f"checkpoint: {train(config, new_road())}", soft_wrap=True)
+    console.print(f"checkpoint: {train(config, new_runner(config))}", soft_wrap=True)
 
 
-def train(config: RunConfig, road: Road) -> Path:
+def train(config: RunConfig, runner: StageRunner) -> Path:
     """Train `config.model`'s net as `config.train` says; the checkpoint appears where model.source points.
 
     Raises ConfigError where the experiment names no net, no training, or a source that is no folder here.
@@ -58,14 +58,16 @@ def train(config: RunConfig, road: Road) -> Path:
     from compress.recover import train_baseline
     from compress.tasks import identity
 
-    splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
+    splits = runner.stage("split", open_splits, config.data, identity=input_digests(config.data))
     teacher = getattr(config.train, "teacher", None)
-    checkpoint = road.stage(
+    checkpoint = runner.stage(
         "train",
         train_baseline,
         config.train,
-        splits,
-        extra=(model.builder, dict(model.builder_kwargs), facts),
+        builder=model.builder,
+        kwargs=dict(model.builder_kwargs),
+        facts=facts,
+        splits=splits,
         identity=identity(ImageClassifierModel(source=teacher)) if teacher else None,
         scratch=True,
     )

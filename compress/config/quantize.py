@@ -36,7 +36,7 @@ class Clip(Enum):
 
 @dataclass(kw_only=True)
 class QuantizeConfig(Checked):
-    rung: ClassVar[str] = "int8"  # what a report calls the result
+    variant: ClassVar[str] = "int8"  # what a report calls the result
 
 
 @option("quantize", "none", None)
@@ -143,7 +143,7 @@ class Int8Blocks(IntegerBlocks):
 class Int4Blocks(Int8Blocks):
     """4-bit weights; embedding and head in `head_bits`. Blocks of 32 are nearer, and a quarter slower."""
 
-    rung: ClassVar[str] = "int4"
+    variant: ClassVar[str] = "int4"
 
     method: Rounding = Rounding.gptq
     clip: Clip = Clip.hessian
@@ -162,7 +162,7 @@ class MixedBlocks(IntegerBlocks):
     Layers that read the same tensor (query, key and value; gate and up) get the same bits.
     """
 
-    rung: ClassVar[str] = "mixed"
+    variant: ClassVar[str] = "mixed"
 
     # of all weights: the most sensitive layers for their size get 8 bits
     max_size_mb: float | None = positive(None)

@@ -11,7 +11,6 @@ from compress.registry import implementation
 __all__ = [
     "Quality",
     "evaluate",
-    "evaluate_select",
     "holm",
     "load_quality",
     "noninferior",
@@ -41,17 +40,3 @@ def evaluate(
     implementation(config)(
         config, graph / name, baseline / name, checkpoint, splits, out, split, samples, **own
     )
-
-
-def evaluate_select(
-    config: EvaluateConfig,
-    samples: int | None,
-    graph: Path,
-    baseline: Path,
-    student: Path,
-    checkpoint: Path,
-    splits: Path,
-    out: Path,
-) -> None:
-    """The same on the split for choosing; `samples` limits the texts, and the pairs of each set."""
-    evaluate(config, graph, baseline, student, checkpoint, splits, out, Split.select, samples)

@@ -18,7 +18,8 @@ from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import ImageSplits, Splits, load_splits
 from compress.evaluate import Quality, load_quality
-from compress.judge import test_set_uses as looks
+from compress.graph import graph_files, graph_path
+from compress.judge import test_set_uses
 from compress.judge.explain import explain
 from compress.judge.verdict import judge
 from compress.report.card import model_card
@@ -43,43 +44,61 @@ from compress.schema.report import (
 from compress.schema.workload import Workload
 from compress.stages.code_version import library_versions
 from compress.stages.result import read_result
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 from compress.stages.store import Entry, sha256_file
 from compress.targets import Target
 
 
-@dataclass(frozen=True)
-class Rung:
-    """One step of the ladder from the dense model to what ships: an ONNX graph and its torch ancestor."""
+@dataclass(frozen=True, kw_only=True)
+class BuiltVariant:
+    """One step from the dense model to what was asked for: its graphs, and the checkpoint they came from."""
 
     name: str
-    stage: str
+    stage: str  # that made the graphs
     graph: Entry
     checkpoint: Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What the stages that change the model left; the first variant is dense, the last what was asked for."""
+
+    dense: Entry  # checkpoint
+    splits: Entry
+    pruned: Entry
+    variants: tuple[BuiltVariant, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What the stages that measure left; `quality` and `profiles` in the order of the variants."""
+
+    quality: Sequence[Entry]
+    profiles: Sequence[Entry]
+    speed: Entry
+    limits: Entry
 
 
 def assemble(
     config: RunConfig,
     target: Target,
-    ladder: Sequence[Rung],
-    quality: Sequence[Entry],
-    speed: Entry,
-    profiles: Sequence[Entry],
-    limits: Entry,
-    splits: Entry,
-    pruned: Entry,
-    road: Road,
+    built: Built,
+    measured: Measurements,
+    runner: StageRunner,
     command: str,
 ) -> Report:
-    """One report out of the folders that the stages left on `road`."""
-    measured = [load_quality(entry.path) for entry in quality]
-    timed, machine = load_speed(speed.path), load_limits(limits.path)
-    rungs = zip(ladder, measured, map(load_profiles, (entry.path for entry in profiles)), strict=True)
-    variants = _explained([_variant(rung, q, timed, p, machine) for rung, q, p in rungs], timed, machine)
-    primary = measured[0].primary
+    """One report out of the folders that the stages of `runner` left."""
+    qualities = [load_quality(entry.path) for entry in measured.quality]
+    profiles = [load_profiles(entry.path) for entry in measured.profiles]
+    timed, machine = load_speed(measured.speed.path), load_limits(measured.limits.path)
+    parts = zip(built.variants, qualities, profiles, strict=True)
+    variants = _explained(
+        [_variant(v, quality, timed, p, machine) for v, quality, p in parts], timed, machine
+    )
+    primary = qualities[0].primary
     verdict = judge(variants, primary, config.budget)
-    student = ladder[-1].checkpoint.path
-    facts, cut = models.read_facts(student), read_result(pruned.path)
+    student = built.variants[-1].checkpoint.path
+    facts, cut = models.read_facts(student), read_result(built.pruned.path)
     return Report(
         experiment=config.name,
         config=to_plain(config),
@@ -91,12 +110,12 @@ def assemble(
             "fallback_nodes": _fallback_nodes(variants),
             "torch_threads": _read_json(student / "entry.json").get("torch_threads"),
         },
-        splits=_splits(load_splits(splits.path), road.store.root.parent),
+        splits=_splits(load_splits(built.splits.path), runner.store.root.parent),
         primary_metric=primary,
         variants=tuple(_with_pictures_of(verdict.best, variant) for variant in variants),
         verdict=verdict,
-        stages=tuple(road.stages),
-        gates=tuple(_gates(ladder, pruned)),
+        stages=tuple(runner.stages),
+        gates=tuple(_gates(built)),
         limits=machine,
         pruning_sensitivity=cut.fact("pruning_sensitivity", PruningSensitivity),
         command=command,
@@ -107,11 +126,12 @@ def assemble(
     )
 
 
-def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
+def ship(report: Report, built: Built, folder: Path) -> None:
     """Write the variant that the verdict names, whether it meets the budget or not."""
-    rung = next(rung for rung in ladder if rung.name == report.verdict.best)
-    variant = next(variant for variant in report.variants if variant.name == rung.name)
-    facts, summary = models.read_facts(rung.checkpoint.path), models.read_summary(rung.checkpoint.path)
+    variant = next(variant for variant in report.variants if variant.name == report.verdict.best)
+    shipped = next(shipped for shipped in built.variants if shipped.name == variant.name)
+    checkpoint = shipped.checkpoint.path
+    facts, summary = models.read_facts(checkpoint), models.read_summary(checkpoint)
     of_source = {"base_model": facts.base_model, "license": facts.license, "source": facts.source}
     card = model_card(report, {**of_source, **summary.card})
     manifest = Manifest(
@@ -129,18 +149,18 @@ def ship(report: Report, ladder: Sequence[Rung], folder: Path) -> None:
             "reasons": list(report.verdict.reasons),
             "size_bytes": variant.size_bytes,
         },
-        opset=_opset(rung.graph.path / "model.onnx"),
+        opset=_opset(graph_path(shipped.graph.path)),
         options=report.options,
     )
-    pack(rung, folder, card, manifest)
+    pack(shipped, folder, card, manifest)
 
 
-def pack(rung: Rung, folder: Path, card: str, manifest: Manifest) -> None:
-    """The artifact of one rung."""
-    checkpoint = rung.checkpoint.path
+def pack(variant: BuiltVariant, folder: Path, card: str, manifest: Manifest) -> None:
+    """The artifact of one variant."""
+    checkpoint = variant.checkpoint.path
     write_artifact(
         folder,
-        graph=rung.graph.path,
+        graph=variant.graph.path,
         checkpoint=checkpoint,
         inputs=models.read_check_inputs(checkpoint),
         card=card,
@@ -172,47 +192,47 @@ def _fallback_nodes(variants: Sequence[Variant]) -> dict[str, int]:
 
 
 def _variant(
-    rung: Rung, quality: Quality, speed: Speed, profiles: dict[str, Profile], machine: Limits
+    built: BuiltVariant, quality: Quality, speed: Speed, profiles: dict[str, Profile], machine: Limits
 ) -> Variant:
-    summary = models.read_summary(rung.checkpoint.path)
-    path = rung.graph.path / "model.onnx"
-    made = read_result(rung.graph.path)
+    summary = models.read_summary(built.checkpoint.path)
+    files = graph_files(built.graph.path)
+    result = read_result(built.graph.path)
     return Variant(
-        name=rung.name,
-        stage=rung.stage,
-        path=f"{rung.graph.digest}/model.onnx",
-        sha256=sha256_file(path),
-        size_bytes=sum(p.stat().st_size for p in rung.graph.path.glob("model.onnx*")),
+        name=built.name,
+        stage=built.stage,
+        path=f"{built.graph.digest}/model.onnx",
+        sha256=sha256_file(graph_path(built.graph.path)),
+        size_bytes=sum(path.stat().st_size for path in files),
         parameters=summary.parameters,
         macs=summary.macs,
         quality=quality.quality,
         fidelity=quality.fidelity,
         drop_from_dense=quality.drop_from_dense,
-        latency_ms=speed.latency_ms[rung.name],
-        speedup=speed.speedup.get(rung.name, {}),
+        latency_ms=speed.latency_ms[built.name],
+        speedup=speed.speedup.get(built.name, {}),
         tokens_per_second={
-            workload: _tokens_per_second(tokens, speed.latency_ms[rung.name][workload])
+            workload: _tokens_per_second(tokens, speed.latency_ms[built.name][workload])
             for workload, tokens in speed.tokens.items()
         },
         bandwidth_share={
-            workload: memory_ms(profiles[workload], machine) / speed.latency_ms[rung.name][workload].p50
+            workload: memory_ms(profiles[workload], machine) / speed.latency_ms[built.name][workload].p50
             for workload in speed.tokens
             if Workload.parse(workload).past and workload in profiles
         },
-        load_ms=speed.load_ms[rung.name],
-        peak_memory_bytes=speed.peak_memory_bytes[rung.name],
-        quantization=made.fact("coverage", Coverage),
-        layer_errors=made.fact("layer_errors", LayerErrors),
-        sensitivity=made.fact("sensitivity", Sensitivity),
-        blocks=made.fact("blocks", WeightBlocks),
-        smoothing=made.fact("smoothing", tuple[SmoothedLayers, ...]) or (),
+        load_ms=speed.load_ms[built.name],
+        peak_memory_bytes=speed.peak_memory_bytes[built.name],
+        quantization=result.fact("coverage", Coverage),
+        layer_errors=result.fact("layer_errors", LayerErrors),
+        sensitivity=result.fact("sensitivity", Sensitivity),
+        blocks=result.fact("blocks", WeightBlocks),
+        smoothing=result.fact("smoothing", tuple[SmoothedLayers, ...]) or (),
         classification=quality.classification,
         language=quality.language,
         widths=summary.widths,
         layer_names=summary.layer_names,
         profile=profiles,
         floor={workload: floor(each, machine) for workload, each in profiles.items()},
-        seconds=rung.graph.seconds,
+        seconds=built.graph.seconds,
     )
 
 
@@ -246,13 +266,13 @@ def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tu
 def _splits(opened: Splits | ImageSplits, cache: Path) -> dict[str, Split]:
     facts = opened.facts()
     for name, fingerprint in opened.test_sets.items():
-        facts[name] = replace(facts[name], looks=looks.count(cache, fingerprint))
+        facts[name] = replace(facts[name], looks=test_set_uses.count(cache, fingerprint))
     return facts
 
 
-def _gates(ladder: Sequence[Rung], pruned: Entry) -> list[Gate]:
+def _gates(built: Built) -> list[Gate]:
     """Every gate that the stages passed, with the numbers they stored; a failed one ended the run."""
-    stages = [("pruned", pruned), *((rung.name, rung.graph) for rung in ladder)]
+    stages = [("pruned", built.pruned), *((variant.name, variant.graph) for variant in built.variants)]
     return [
         replace(gate, name=f"{name}: {gate.name}")
         for name, entry in stages

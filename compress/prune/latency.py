@@ -6,11 +6,12 @@ faster a model is than the dense one timed beside it; milliseconds are that of t
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
+from compress.config.prune import ChannelPrune, PruneConfig
 from compress.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,25 @@ class Timed:
 
     dense_ms: float
     speedups: Sequence[float]  # over the dense model, of each share
+
+
+def at_latency(
+    config: PruneConfig, time: Callable[[Sequence[ChannelPrune], str | None], Timed] | None
+) -> PruneConfig:
+    """`config` with the share of channels that has the latency it asks for; one that asks for none as it is.
+
+    `time` makes and times models of other shares at a workload; without it the share stays as it is given.
+    """
+    if not isinstance(config, ChannelPrune) or config.latency_ms is None:
+        return config
+    workload = config.latency_workload
+
+    def at(share: float) -> ChannelPrune:
+        return replace(config, keep=share, latency_ms=None, latency_workload=None)
+
+    if time is None:
+        return at(config.keep)
+    return at(share_for_latency(config.latency_ms, lambda shares: time([at(s) for s in shares], workload)))
 
 
 def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Timed]) -> float:

@@ -32,13 +32,13 @@ def quantize(
     write_result(out, ships=shipped_files(out))
 
 
-def left_out(folder: Path) -> bool:
-    """Whether layers stayed in float for `min_cosine`."""
-    sensitivity = read_result(folder).fact("sensitivity", Sensitivity)
-    return sensitivity is not None and any(layer.left_out for layer in sensitivity.layers)
+def also_measured(config: QuantizeConfig, quantized: Path) -> list[tuple[str, QuantizeConfig]]:
+    """What is made and measured beside a result, by name: all layers in int8, where some stayed in float.
 
-
-def without_exclusion(config: QuantizeConfig) -> QuantizeConfig:
-    """The same option with every layer in integers."""
+    The difference is what `min_cosine` costs in time and gains in quality.
+    """
+    sensitivity = read_result(quantized).fact("sensitivity", Sensitivity)
+    if sensitivity is None or not any(layer.left_out for layer in sensitivity.layers):
+        return []
     assert isinstance(config, Int8Dynamic | Int8Static)
-    return replace(config, min_cosine=None)
+    return [("int8_all", replace(config, min_cosine=None))]

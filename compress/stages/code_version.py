@@ -19,9 +19,16 @@ LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx"
 
 
 @cache
-def code_version(roots: frozenset[str]) -> str:
-    """Digest of what these modules of ours (compress.prune.depth) reach, and of the libraries' releases."""
-    sources = {str(path.relative_to(PACKAGE)): _digest(path) for path in closure(roots)}
+def code_version(roots: frozenset[str], task: str = "") -> str:
+    """Digest of what these modules of ours (compress.prune.depth) reach, and of the libraries' releases.
+
+    Modules that open a task by its name reach all of the run's `task`.
+    """
+    files = closure(roots)
+    if task and PACKAGE / "tasks" / "__init__.py" in files:
+        names = [path.stem for path in (PACKAGE / "tasks" / task).glob("*.py")]
+        files |= closure(f"compress.tasks.{task}.{name}" for name in names)
+    sources = {str(path.relative_to(PACKAGE)): _digest(path) for path in files}
     return sha256_json([sources, library_versions()])
 
 

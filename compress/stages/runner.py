@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,15 +23,14 @@ _WIDTH = len("evaluate recovered")  # of the column of labels
 
 
 @dataclass
-class Road:
-    """One walk through the pipeline; with `dry_run` it only says what it would do."""
+class StageRunner:
+    """Runs the stages of one run, or reuses their results; with `dry_run` it only says what it would do."""
 
     store: Store
     console: Console
+    task: str = ""  # of the run's model, which stages reach by its name alone
     dry_run: bool = False
     stages: list[Stage] = field(default_factory=list)
-    # Modules that stages reach by the name of the run's task, which their imports do not tell.
-    of_task: tuple[str, ...] = ()
     point: str = ""  # its number where several print at the same time
 
     def stage(
@@ -39,39 +38,42 @@ class Road:
         name: str,
         function: Callable[..., None],
         config: Any,
-        *inputs: Entry,
-        extra: tuple[Any, ...] = (),
+        /,
+        *,
         identity: Any = None,
         scratch: bool = False,
         lock: Callable[[], AbstractContextManager[None]] = partial(cores, alone=False),  # noqa: B008
         label: str = "",
+        **inputs: Any,
     ) -> Entry:
-        """The result of `function(config, *extra, *input folders, out[, scratch])`.
+        """The result of `function(config, **inputs, out=folder[, scratch=folder])`.
 
-        Its key is the config, the inputs' digests, `extra`, `identity` (what the outside world adds, such
-        as the digest of a download) and the version of the code. An option that skips the stage
+        An input is the result of an earlier stage, of which the function gets the folder, a dict of such
+        results, or a setting. The key is the config, the inputs, `identity` (what the outside world adds,
+        such as the digest of a download) and the version of the code. An option that skips the stage
         returns its first input. `lock` is held meanwhile: that of a target on which something is timed, by
         default this machine's, which other stages may hold too.
         `label` is what a reader sees in place of `name`.
         """
         if skips(config):
-            return inputs[0]
-        roots = {function.__module__, module_of(config) or function.__module__, *self.of_task}
+            first: Entry = next(iter(inputs.values()))
+            return first
+        roots = {function.__module__, module_of(config) or function.__module__}
         key = {
             "config": [type(config).__name__, dataclasses.asdict(config)],
-            "inputs": [entry.digest for entry in inputs],
-            "extra": [extra, identity],
-            "code": code_version(frozenset(roots)),
+            "inputs": {word: _digest(value) for word, value in inputs.items()},
+            "identity": identity,
+            "code": code_version(frozenset(roots), self.task),
         }
         label = label or name
         if self.dry_run:
             return self._preview(name, label, key)
         if self.console.is_terminal and not self.point:
             self._say(label, "...", end="\r")
-        folders = [entry.path for entry in inputs]
+        given = {word: _folder(value) for word, value in inputs.items()}
 
         def build(out: Path, scratch_folder: Path) -> None:
-            function(config, *extra, *folders, out, *([scratch_folder] if scratch else []))
+            function(config, **given, out=out, **({"scratch": scratch_folder} if scratch else {}))
 
         start = time.perf_counter()
         entry = self.store.make(name, key, build, turn=lock, label=label)
@@ -105,4 +107,20 @@ class Road:
         estimate = f"about {typical:.0f} s" if typical is not None else "no earlier run to estimate from"
         self._say(label, f"would run, {estimate}")
         self.stages.append(Stage(name=label, digest=digest, reused=False, seconds=typical or 0.0))
-        return Entry(Path(), digest, reused=False, seconds=typical or 0.0)
+        return Entry(self.store.root / "entries" / digest, digest, reused=False, seconds=typical or 0.0)
+
+
+def _digest(value: Any) -> Any:
+    """What of an input is part of the key."""
+    if isinstance(value, Entry):
+        return value.digest
+    if isinstance(value, Mapping):
+        return {name: _digest(item) for name, item in value.items()}
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+
+def _folder(value: Any) -> Any:
+    """What of an input the function gets."""
+    if isinstance(value, Mapping):
+        return {name: _folder(item) for name, item in value.items()}
+    return value.path if isinstance(value, Entry) else value

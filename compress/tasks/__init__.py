@@ -28,17 +28,11 @@ __all__ = [
     "identity",
     "import_model",
     "load",
-    "modules",
     "open_processor",
     "task_of",
 ]
 
 TASKS = ("sentence_embedding", "image_classification", "language_modeling")
-
-
-def modules(task: str) -> tuple[str, ...]:
-    """Names of the modules that stages of any kind reach by a checkpoint's task."""
-    return tuple(f"{__name__}.{task}.{part}" for part in ("model", "processor"))
 
 
 def task_of(checkpoint: Path) -> str:

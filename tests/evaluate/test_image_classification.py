@@ -7,12 +7,12 @@ import pytest
 from scipy import special, stats
 
 from compress.config.compose import load_config
-from compress.config.data import Resize
+from compress.config.data import Resize, Split
 from compress.config.evaluate import ImageClassification
 from compress.config.export import TorchExport
 from compress.data import open_splits
 from compress.errors import ConfigError, GateError, ModelError
-from compress.evaluate import evaluate, evaluate_select, load_quality
+from compress.evaluate import evaluate, load_quality
 from compress.evaluate.image_classification import (
     check_logits,
     confusions,
@@ -153,7 +153,6 @@ def test_files(image_checkpoints, image_splits_folder, image_splits, tmp_path):
     with np.load(tmp_path / "test" / "scores.npz") as stored:
         right = stored["small"].argmax(1) == image_splits.test.labels
         assert found.quality["accuracy"].value == right.mean()
-    evaluate_select(
-        config, 20, graph, graph, checkpoint, checkpoint, image_splits_folder, tmp_path / "select"
-    )
+    folders = (graph, graph, checkpoint, checkpoint, image_splits_folder, tmp_path / "select")
+    evaluate(config, *folders, split=Split.select, samples=20)
     assert load_quality(tmp_path / "select").quality["accuracy"].n == 20

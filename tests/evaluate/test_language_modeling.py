@@ -9,12 +9,12 @@ import pytest
 import torch
 import transformers
 
-from compress.config.data import Documents, TextFile
+from compress.config.data import Documents, Split, TextFile
 from compress.config.evaluate import LanguageModeling
 from compress.config.export import OptimumExport
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError, ModelError
-from compress.evaluate import evaluate, evaluate_select, load_quality
+from compress.evaluate import evaluate, load_quality
 from compress.evaluate.generation import repeated, shared_prefix
 from compress.evaluate.language_quality import compare, likelihoods
 from compress.evaluate.statistics import mean_interval, paired_ratio_drop, ratio_interval
@@ -248,7 +248,7 @@ def test_bytes_are_the_same_under_both_tokenizers(fewer, graphs, checkpoint, spl
 
 def test_select_has_its_own_documents(graphs, checkpoint, splits, tmp_path):
     dense, small = graphs
-    evaluate_select(CONFIG, 4, small, dense, checkpoint, checkpoint, splits, tmp_path)
+    evaluate(CONFIG, small, dense, checkpoint, checkpoint, splits, tmp_path, split=Split.select, samples=4)
     found = load_quality(tmp_path)
     assert found.primary == "bits_per_byte_wiki"  # news is not in select
     assert set(found.quality) == {"bits_per_byte_wiki", "perplexity_wiki"}

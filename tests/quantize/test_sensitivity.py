@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from compress.config.quantize import Int8Dynamic, Int8Static
-from compress.quantize import left_out, quantize, without_exclusion
+from compress.quantize import also_measured, quantize
 from compress.quantize.layers import Layer, quantized_layers, restored
 from compress.quantize.sensitivity import affordable, by_price, fewest, leave_out, mean_cosine, rank, run
 from compress.schema.report import Coverage, Sensitivity
@@ -139,13 +139,14 @@ def test_the_stage_leaves_out_tells_and_stays_above_its_floor(config, quantized)
         read_result(folder).fact("sensitivity", Sensitivity),
         read_result(folder).fact("coverage", Coverage),
     )
-    assert left_out(folder)
+    options = also_measured(config(min_cosine=0.99999, **more), folder)
+    assert [name for name, _ in options] == ["int8_all"]
     assert 0.75 <= coverage.coverage_macs == pytest.approx(1 - found.macs_left_out)
     products = {each.node for each in found.layers if each.left_out and each.macs}
     told = {each.node for each in coverage.skipped if each.reason == "left in float for quantize.min_cosine"}
     assert products == told
-    plain = quantized(without_exclusion(config(min_cosine=0.99999, **more)), out="plain")
-    assert not left_out(plain)
+    plain = quantized(options[0][1], out="plain")
+    assert also_measured(config(**more), plain) == []
     assert weight_bytes(folder) - weight_bytes(plain) == pytest.approx(found.bytes_added, rel=0.1)
 
 

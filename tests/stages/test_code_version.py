@@ -15,7 +15,7 @@ from compress.config.compose import load_config
 from compress.stages import code_version as code
 from compress.stages import runner
 from compress.stages.code_version import closure, code_version
-from compress.stages.runner import Road
+from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 
 MINILM = {
@@ -155,18 +155,22 @@ def test_all_that_runs_in_a_stage_is_in_its_version(
     store, asked = Traced(tmp_path / "store"), []
     store.ran = {}
 
-    def remember(roots: frozenset[str]) -> str:
+    def remember(roots: frozenset[str], task: str) -> str:
         asked.append(roots)
-        return code_version(roots)
+        return code_version(roots, task)
 
     monkeypatch.setattr(runner, "code_version", remember)
-    road = Road(store, Console(file=io.StringIO()))
     shrink = ["prune.keep.ffn=0.5", "prune.round_to=8", "recover=distill", "recover.steps=2"]
     config = load_config([*tiny, "prune=transformer", *shrink, "quantize=int8_dynamic"])
-    report = pipeline.run(config, tmp_path / "run", road)
+    stages = StageRunner(store, Console(file=io.StringIO()), config.model.task)
+    report = pipeline.run(config, tmp_path / "run", stages)
     assert [stage.name for stage in report.stages] == list(store.ran)
     for (stage, ran), roots in zip(store.ran.items(), asked, strict=True):
         ours = {name for name in ran if Path(name).is_relative_to(code.PACKAGE)}
-        outside = {*(str(path) for path in closure(roots)), str(code.PACKAGE / "stages" / "runner.py")}
+        roots |= {
+            f"compress.tasks.{config.model.task}.{path.stem}"
+            for path in (code.PACKAGE / "tasks" / config.model.task).glob("*.py")
+        }
+        known = {*(str(path) for path in closure(roots)), str(code.PACKAGE / "stages" / "runner.py")}
         assert len(ours) >= 2, stage
-        assert ours <= outside, stage
+        assert ours <= known, stage
