@@ -23,6 +23,7 @@ from compress.evaluate import evaluate
 from compress.export import export, plain
 from compress.judge import test_set_uses as looks
 from compress.judge.assemble import Rung, assemble, ship
+from compress.models import check_options
 from compress.prune import prune
 from compress.prune.latency import Timed, share_for_latency
 from compress.quantize import left_out, quantize, without_exclusion
@@ -72,6 +73,7 @@ def build(config: RunConfig, road: Road) -> Ladder:
     dense = load(config, road)
     if not road.dry_run:
         check_workloads(config.target, dense.path)
+        check_options(config.model.task, vars(config).values(), dense.path)
     splits = road.stage("split", open_splits, config.data, identity=input_digests(config.data))
     baseline = road.stage("export", export, plain(config.export), dense, splits, label="export dense")
     pruned = road.stage("prune", prune, config.prune, dense, splits)

@@ -315,12 +315,21 @@ def test_a_latency_is_asked_for(image_checkpoints, image_data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("net", "option", "advice"), [("resnet", "transformer", "channels"), ("vit", "channels", "transformer")]
+    ("net", "option", "advice"),
+    [
+        ("resnet", "prune=transformer", "prune=channels"),
+        ("vit", "prune=channels", "prune=transformer"),
+        ("vit", "quantize=int8_qat", "quantize=int8_dynamic"),
+    ],
 )
-def test_pruning_of_another_kind_of_net_is_refused(
+def test_an_option_for_another_kind_of_net_is_refused_before_anything_is_computed(
     net, option, advice, image_data, image_checkpoints, tmp_path
 ):
-    config = load_config(overrides(image_data, image_checkpoints[net], f"prune={option}"))
-    with pytest.raises(ModelError, match=rf"does not work on this kind of model(.|\n)*next: +prune={advice}"):
-        pipeline.run(config, tmp_path / "run", road(tmp_path))
+    config = load_config(overrides(image_data, image_checkpoints[net], option))
+    walk = road(tmp_path)
+    with pytest.raises(
+        ModelError, match=rf"{option} does not work on this kind of model(.|\n)*next: +{advice}"
+    ):
+        pipeline.run(config, tmp_path / "run", walk)
+    assert [stage.name for stage in walk.stages] == ["load"]
     assert not (tmp_path / "run").exists()
