@@ -133,9 +133,11 @@ def sensitivity(model: ImageClassifier, config: ChannelPrune, data: LabelledImag
     alone = replace(config, scope=ChannelScope["local"], round_to=1)
     with torch.random.fork_rng(), torch_pruning_errors():
         activations = prepare(config.importance, model, data)
-        found = measure(model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data)
+        measured = measure(
+            model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data
+        )
     model.module.zero_grad()
-    return found
+    return measured
 
 
 def share_for_macs(
@@ -162,5 +164,5 @@ def _copy(model: ImageClassifier) -> ImageClassifier:
     copied.module = copy.deepcopy(model.module)
     for ours, theirs in zip(model.module.parameters(), copied.module.parameters(), strict=True):
         theirs.grad = ours.grad  # which deepcopy leaves behind
-    found: ImageClassifier = copied
-    return found
+    opened: ImageClassifier = copied
+    return opened
