@@ -14,12 +14,13 @@ from compress.benchmark import (
     measure_limits,
     profile_operators,
 )
+from compress.config.data import Split
 from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
 from compress.config.target import LocalTarget, TargetConfig
 from compress.data import input_digests, load_splits, open_splits
-from compress.evaluate import evaluate
+from compress.evaluate import evaluate, score
 from compress.export import export, plain
 from compress.judge import test_set_uses as looks
 from compress.judge.assemble import Rung, assemble, ship
@@ -55,7 +56,8 @@ def run(config: RunConfig, folder: Path, road: Road, command: str = "") -> Repor
     config = at_latency(config, road)
     ladder = build(config, road)
     splits, rungs = ladder.splits, ladder.rungs
-    quality = [measure_quality(config, ladder, rung, road, command) for rung in rungs]
+    scores = score_dense(config, ladder, road)
+    quality = [measure_quality(config, ladder, rung, scores, road, command) for rung in rungs]
     speed = measure_speed(config.target, ladder, rungs, road)
     profiles = [profile(config.target, ladder, rung, road) for rung in rungs]
     limits = road.stage("limits", measure_limits, config.target, identity=cpu_facts(), alone=True)
@@ -128,21 +130,53 @@ def load(config: RunConfig, road: Road) -> Entry:
     return road.stage("load", tasks.import_model, config.model, identity=identity)
 
 
-def measure_quality(config: RunConfig, ladder: Ladder, rung: Rung, road: Road, command: str) -> Entry:
-    """Evaluate `rung` beside the dense model on test, and note that test was looked at."""
-    baseline = ladder.rungs[0].graph
-    found = road.stage(
+def score_dense(
+    config: RunConfig, ladder: Ladder, road: Road, split: Split = Split.test, samples: int | None = None
+) -> Entry:
+    """What the dense model says of each example of `split`, which `compare` needs for every other."""
+    return road.stage(
+        "score",
+        score,
+        config.evaluate,
+        ladder.rungs[0].graph,
+        ladder.dense,
+        ladder.splits,
+        extra=(split, samples),
+        label="score dense",
+    )
+
+
+def compare(
+    config: RunConfig,
+    ladder: Ladder,
+    rung: Rung,
+    scores: Entry,
+    road: Road,
+    split: Split = Split.test,
+    samples: int | None = None,
+) -> Entry:
+    """The quality of `rung` beside the dense model, whose `scores` are stored."""
+    return road.stage(
         "evaluate",
         evaluate,
         config.evaluate,
         rung.graph,
-        baseline,
         rung.checkpoint,
+        ladder.rungs[0].graph,
         ladder.dense,
+        scores,
         ladder.splits,
+        extra=(split, samples),
         label=f"evaluate {rung.name}",
     )
-    if not (found.reused or road.dry_run or rung.graph is baseline):
+
+
+def measure_quality(
+    config: RunConfig, ladder: Ladder, rung: Rung, scores: Entry, road: Road, command: str
+) -> Entry:
+    """Compare `rung` with the dense model on test, and note that test was looked at."""
+    found = compare(config, ladder, rung, scores, road)
+    if not (found.reused or road.dry_run or rung is ladder.rungs[0]):
         looks.note(
             road.store.root.parent,
             experiment=config.name,

@@ -7,10 +7,11 @@ from rich.console import Console
 
 from compress import pipeline
 from compress.benchmark import load_speed
+from compress.config.data import Split
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
 from compress.config.target import LocalTarget
-from compress.evaluate import evaluate_select, load_quality
+from compress.evaluate import load_quality
 from compress.models.summary import read_summary
 from compress.schema.report import Report
 from compress.search.space import Measured, canonical, geometric_mean, relative
@@ -50,18 +51,8 @@ class Workbench:
         road = self._quiet()
         ladder = pipeline.build(config, road)
         dense, small = ladder.rungs[0], ladder.rungs[-1]
-        evaluated = road.stage(
-            "evaluate",
-            evaluate_select,
-            config.evaluate,
-            small.graph,
-            dense.graph,
-            small.checkpoint,
-            ladder.dense,
-            ladder.splits,
-            extra=(samples,),
-            identity="select",
-        )
+        scores = pipeline.score_dense(config, ladder, road, Split.select, samples)
+        evaluated = pipeline.compare(config, ladder, small, scores, road, Split.select, samples)
         pair = (dense,) if small is dense else (dense, small)
         speed = load_speed(pipeline.measure_speed(config.target, ladder, pair, road).path)
         quality = load_quality(evaluated.path)
