@@ -77,7 +77,10 @@ def test_an_encoder(name, way, checkpoints, splits_folder, splits):
     assert covered(small) == 1.0
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mistral", "qwen2", "smollm3")]  # as LLaMA's
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "phi3", *SLOW])
 @torch.no_grad()
 def test_a_language_model(name, way, language_checkpoints, splits_folder):
     heads = 1.0 if name == "phi3" else 0.5
