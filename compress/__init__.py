@@ -6,6 +6,7 @@
     report = compress.run(config)                      # as `compress run`, in outputs/minilm/<run id>/
     print(report.verdict.best, report.verdict.reasons)
     compress.verify("outputs/minilm/latest/artifact")
+    compress.bench("a.onnx", "b.onnx", overrides=["target.threads=1"])["verdict"]
 
 Importing it is cheap: what a function needs is imported when it is called.
 """
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from compress.config.run import RunConfig
     from compress.schema.report import Report
 
-__all__ = ["CompressError", "Report", "RunConfig", "__version__", "load_config", "run", "verify"]
+__all__ = ["CompressError", "Report", "RunConfig", "__version__", "bench", "load_config", "run", "verify"]
 __version__ = "0.1.0"
 _TYPES = {"Report": "compress.schema.report", "RunConfig": "compress.config.run"}
 
@@ -91,3 +92,29 @@ def verify(artifact: Path | str) -> "Manifest":
     from compress.artifact import verify
 
     return verify(Path(artifact))
+
+
+def bench(
+    *models: Path | str, overrides: Sequence[str] = (), folder: Path | str | None = None
+) -> dict[str, Any]:
+    """Time ONNX files against each other, the first as the baseline; the content of bench.json.
+
+    `overrides` are those of `compress bench`. With `folder`, bench.json and samples.json stay there.
+    Nothing is printed. Raises BenchmarkError naming the model that cannot be timed.
+    """
+    import argparse
+    import json
+    from tempfile import TemporaryDirectory
+
+    from compress.cli.bench import run
+    from compress.cli.console import console
+
+    with TemporaryDirectory() as scratch:
+        out = Path(scratch if folder is None else folder)
+        quiet, console.quiet = console.quiet, True
+        try:
+            run(argparse.Namespace(words=[*map(str, models), *overrides], out=out, input=[], dim=[]), [])
+        finally:
+            console.quiet = quiet
+        content: dict[str, Any] = json.loads((out / "bench.json").read_text())
+        return content

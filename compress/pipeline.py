@@ -7,15 +7,17 @@ from typing import Any
 
 from compress import tasks
 from compress.benchmark import benchmark, check_workloads, load_speed, measure_limits, profile_operators
+from compress.config.data import Split
 from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
 from compress.data import input_digests, load_splits, open_splits
-from compress.evaluate import evaluate
+from compress.evaluate import evaluate, score
 from compress.export import export, plain
 from compress.graph import graph_path
 from compress.judge import test_set_uses
 from compress.judge.assemble import Built, BuiltVariant, Measurements, assemble, ship
+from compress.models import check_options
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
 from compress.quantize import also_measured, quantize
@@ -42,7 +44,8 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
     config = replace(config, prune=at_latency(config.prune, None if runner.dry_run else time))
     target = open_target(config.target)
     built = build(config, runner)
-    quality = [measure_quality(config, built, variant, runner, command) for variant in built.variants]
+    scores = score_dense(config, built, runner)
+    quality = [measure_quality(config, built, v, scores, runner, command) for v in built.variants]
     speed = measure_speed(config, built, built.variants, runner)
     there: dict[str, Any] = {"identity": target.facts(), "lock": target.lock}
     profiles = [
@@ -68,6 +71,7 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     dense = load(config, runner)
     if not runner.dry_run:
         check_workloads(config.benchmark, dense.path)
+        check_options(config.model.task, vars(config).values(), dense.path)
     splits = stage("split", open_splits, config.data, identity=input_digests(config.data))
     baseline = stage(
         "export", export, plain(config.export), checkpoint=dense, splits=splits, label="export dense"
@@ -100,23 +104,59 @@ def load(config: RunConfig, runner: StageRunner) -> Entry:
     return runner.stage("load", tasks.import_model, config.model, identity=tasks.identity(config.model))
 
 
-def measure_quality(
-    config: RunConfig, built: Built, variant: BuiltVariant, runner: StageRunner, command: str
+def score_dense(
+    config: RunConfig,
+    built: Built,
+    runner: StageRunner,
+    split: Split = Split.test,
+    samples: int | None = None,
 ) -> Entry:
-    """Evaluate `variant` beside the dense model on test, and note that test was looked at."""
-    baseline = built.variants[0].graph
-    quality = runner.stage(
+    """What the dense model says of each example of `split`, which `compare` needs for every other."""
+    return runner.stage(
+        "score",
+        score,
+        config.evaluate,
+        graph=built.variants[0].graph,
+        checkpoint=built.dense,
+        splits=built.splits,
+        split=split,
+        samples=samples,
+        label="score dense",
+    )
+
+
+def compare(
+    config: RunConfig,
+    built: Built,
+    variant: BuiltVariant,
+    scores: Entry,
+    runner: StageRunner,
+    split: Split = Split.test,
+    samples: int | None = None,
+) -> Entry:
+    """The quality of `variant` beside the dense model, whose `scores` are stored."""
+    return runner.stage(
         "evaluate",
         evaluate,
         config.evaluate,
         graph=variant.graph,
-        baseline=baseline,
         student=variant.checkpoint,
+        baseline=built.variants[0].graph,
         checkpoint=built.dense,
+        scores=scores,
         splits=built.splits,
+        split=split,
+        samples=samples,
         label=f"evaluate {variant.name}",
     )
-    if not (quality.reused or runner.dry_run or variant.graph is baseline):
+
+
+def measure_quality(
+    config: RunConfig, built: Built, variant: BuiltVariant, scores: Entry, runner: StageRunner, command: str
+) -> Entry:
+    """Compare `variant` with the dense model on test, and note that test was looked at."""
+    quality = compare(config, built, variant, scores, runner)
+    if not (quality.reused or runner.dry_run or variant is built.variants[0]):
         test_set_uses.note(
             runner.store.root.parent,
             experiment=config.name,

@@ -23,25 +23,33 @@ class Option:
     name: str
     implementation: str | None  # "package.module:function"; None: the stage hands on what it was given
     works_on: tuple[str, ...]  # names of tasks; empty: all
+    layers: tuple[str, ...]  # kinds of nets, as a checkpoint's summary names them; empty: all
 
-    def fits(self, task: str) -> bool:
-        return not self.works_on or task in self.works_on
+    def fits(self, task: str, layers: str | None = None) -> bool:
+        """Whether it works on models of this task and, where that is known, of this kind of net."""
+        fits_task = not self.works_on or task in self.works_on
+        return fits_task and (not self.layers or layers is None or layers in self.layers)
 
 
 def option(
-    group: str, name: str, implementation: str | None, works_on: Sequence[str] = ()
+    group: str,
+    name: str,
+    implementation: str | None,
+    works_on: Sequence[str] = (),
+    layers: Sequence[str] = (),
 ) -> Callable[[type[Config]], type[Config]]:
     """Declare the decorated dataclass as the option `name` of `group`.
 
     `implementation` names the function that its stage calls, "package.module:function". `works_on` names the
-    tasks whose models it works on; without it, all.
+    tasks whose models it works on; without it, all. `layers` likewise names kinds of nets: transformer,
+    convolutional, other.
     """
 
     def declare(config_type: type[Config]) -> type[Config]:
         if name in OPTIONS.setdefault(group, {}):
             raise ValueError(f"{group}={name} is already declared")
         OPTIONS[group][name] = config_type
-        _declared[config_type] = Option(group, name, implementation, tuple(works_on))
+        _declared[config_type] = Option(group, name, implementation, tuple(works_on), tuple(layers))
         return config_type
 
     return declare
@@ -66,10 +74,19 @@ def implementation(config: object) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 
 
+def fitting(group: str, task: str, layers: str | None = None) -> list[str]:
+    """Names of the options of `group` that work on such models."""
+    return [name for name, kind in OPTIONS[group].items() if declared(kind).fits(task, layers)]
+
+
 def module_of(config: object) -> str | None:
     """The module of what does what `config` asks for; None where nothing does."""
     chosen = _declared.get(type(config))
     return chosen.implementation.partition(":")[0] if chosen and chosen.implementation else None
+
+
+def is_option(config: object) -> bool:
+    return type(config) in _declared
 
 
 def skips(config: object) -> bool:

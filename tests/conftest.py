@@ -20,8 +20,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from compress.benchmark import limits
 from compress.config.data import ImageData, ImageFormat, ImageSet, TextData, TextFile
+from compress.config.export import GenaiExport, OptimumExport
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.data import ImageSplits, Splits, load_images, load_texts, open_splits
+from compress.export import export
 from compress.models.checkpoint import Facts
 from compress.tasks import import_model
 from compress.tasks.image_classification.model import ImageClassifier
@@ -176,6 +178,17 @@ def splits_folder(once: Once) -> Path:
 @pytest.fixture(scope="session")
 def splits(splits_folder) -> Splits:
     return load_texts(splits_folder)
+
+
+@pytest.fixture(scope="session")
+def graphs(once: Once, checkpoints: Folders, splits_folder: Path) -> Callable[..., Path]:
+    """`(architecture, fused)` -> folder with model.onnx, exported when first asked for."""
+
+    def get(name: str = "bert", fuse: bool = True) -> Path:
+        config = OptimumExport(fuse=fuse)
+        return once(f"graph-{name}-{fuse}", lambda out: export(config, checkpoints[name], splits_folder, out))
+
+    return get
 
 
 # ---------------------------------------------------------------- images
@@ -353,6 +366,20 @@ def language_checkpoints(once: Once, language_published: Folders) -> Folders:
         return once(f"checkpoint-{name}", lambda out: import_model(model, out))
 
     return Folders(LANGUAGE, build)
+
+
+@pytest.fixture(scope="session")
+def language_graphs(once: Once, language_checkpoints: Folders, splits_folder: Path) -> Callable[..., Path]:
+    """`(architecture, fused)` -> folder with the exported graph, made when first asked for."""
+
+    def get(name: str, fused: bool = True) -> Path:
+        config = GenaiExport() if fused else OptimumExport(fuse=False)
+        return once(
+            f"graph-{name}-{fused}",
+            lambda out: export(config, language_checkpoints[name], splits_folder, out),
+        )
+
+    return get
 
 
 @dataclass(frozen=True)

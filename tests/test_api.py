@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
 import compress
-from compress.errors import CompressError, ConfigError
+from compress.errors import BenchmarkError, CompressError, ConfigError
 from compress.schema.report import Report
+from tests.cli.test_bench import embedder
 from tests.runs import SHRINK, environment
 
 
@@ -52,3 +54,17 @@ def test_a_run_is_that_of_the_command_line(finished, tiny, tmp_path, monkeypatch
         compress.run([*tiny, *SHRINK], latest)
     compress.run(compress.load_config(*tiny, *SHRINK), tmp_path / "mine")
     assert compress.verify(str(tmp_path / "mine" / "artifact")).files
+
+
+def test_models_are_timed_as_by_the_command(tmp_path, capsys):
+    for seed, name in enumerate(["a", "b"]):
+        embedder(tmp_path / f"{name}.onnx", seed=seed)
+    group = "benchmark" if "benchmark" in {item.name for item in fields(compress.RunConfig)} else "target"
+    words = [f"{group}.max_seconds=1", f"{group}.workloads=[1x8]", "target.threads=1"]
+    timed = compress.bench(tmp_path / "a.onnx", tmp_path / "b.onnx", overrides=words)
+    assert list(timed["verdict"]["b.onnx"]) == ["1x8"]
+    assert capsys.readouterr().out == ""
+    compress.bench(str(tmp_path / "a.onnx"), overrides=words, folder=tmp_path / "kept")
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["bench.json", "samples.json"]
+    with pytest.raises(BenchmarkError, match="no such ONNX file"):
+        compress.bench(tmp_path / "c.onnx", overrides=words)

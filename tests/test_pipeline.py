@@ -35,6 +35,7 @@ STAGES = [
     "recover",
     "export",
     "quantize",
+    "score dense",
     "evaluate dense",
     "evaluate pruned",
     "evaluate int8",

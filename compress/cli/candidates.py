@@ -10,7 +10,7 @@ from compress.benchmark import load_speed
 from compress.config.data import Split
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
-from compress.evaluate import evaluate, load_quality
+from compress.evaluate import load_quality
 from compress.models.summary import read_summary
 from compress.schema.report import Report
 from compress.search.space import Measured, canonical, geometric_mean, relative
@@ -48,18 +48,8 @@ class Workbench:
         runner = self._quiet()
         built = pipeline.build(config, runner)
         dense, small = built.variants[0], built.variants[-1]
-        evaluated = runner.stage(
-            "evaluate",
-            evaluate,
-            config.evaluate,
-            graph=small.graph,
-            baseline=dense.graph,
-            student=small.checkpoint,
-            checkpoint=built.dense,
-            splits=built.splits,
-            split=Split.select,
-            samples=samples,
-        )
+        scores = pipeline.score_dense(config, built, runner, Split.select, samples)
+        evaluated = pipeline.compare(config, built, small, scores, runner, Split.select, samples)
         pair = (dense,) if small is dense else (dense, small)
         speed = load_speed(pipeline.measure_speed(config, built, pair, runner).path)
         quality = load_quality(evaluated.path)

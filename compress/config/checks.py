@@ -90,6 +90,11 @@ def share(default: float | None) -> Any:
     return number(default, 0.0, 1.0)
 
 
+def part(default: float | None, search: Search | None = None) -> Any:
+    """A share that is not nothing."""
+    return number(default, 0.0, 1.0, above=True, search=search)
+
+
 def random_seed() -> Any:
     return number(0, 0, 2**32 - 1)
 

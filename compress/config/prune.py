@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from compress.config.checks import check_seed, within
+from compress.config.checks import Checked, number, part, positive, random_seed, share
 from compress.config.space import Choice, Float
 from compress.errors import ConfigError, did_you_mean
 from compress.registry import option
@@ -18,22 +18,19 @@ Scope = Enum("Scope", {"local": "local", "global": "global"})
 
 
 @dataclass(kw_only=True)
-class Keep:
+class Keep(Checked):
     """Share of each kind that stays."""
 
     # feed-forward channels
-    ffn: float = field(default=1.0, metadata={"search": Float(0.25, 1.0, 0.0625)})
+    ffn: float = part(1.0, search=Float(0.25, 1.0, 0.0625))
     # attention heads
-    heads: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.125)})
+    heads: float = part(1.0, search=Float(0.5, 1.0, 0.125))
     # whole transformer layers
-    layers: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.125)})
-
-    def __post_init__(self) -> None:
-        within(self, 0.0, 1.0, "ffn", "heads", "layers", open_low=True)
+    layers: float = part(1.0, search=Float(0.5, 1.0, 0.125))
 
 
 @dataclass(kw_only=True)
-class PruneConfig:
+class PruneConfig(Checked):
     pass
 
 
@@ -72,35 +69,33 @@ def _importances() -> dict[str, Any]:
     "prune",
     "transformer",
     "compress.prune.transformer:prune",
-    works_on=("sentence_embedding", "image_classification", "language_modeling"),
+    layers=("transformer",),
 )
 @dataclass(kw_only=True)
 class TransformerPrune(PruneConfig):
     """A physically smaller transformer: fewer tokens, feed-forward channels, attention heads, layers."""
 
     # tokens of a language model at most; null keeps all. A multiple of 32 keeps kernels full
-    vocabulary: int | None = None
+    vocabulary: int | None = number(None, 1, 10_000_000)
     keep: Keep = field(default_factory=Keep)
     # magnitude, taylor, activation, wanda, fisher, obs. By magnitude alone a transformer breaks, so the
     # search leaves that out.
     importance: str = field(default="activation", metadata={"search": Choice(("activation", "taylor"))})
     # global: each layer has a width of its own
     scope: Scope = Scope["local"]
-    round_to: int = 64  # kept channels are a multiple of this, so that integer kernels stay full
+    # kept channels are a multiple of this, so that integer kernels stay full
+    round_to: int = number(64, 1, 4096)
     repair: bool = True  # least squares of the layer that reads what was cut, to what it gave before
-    damping: float = 0.01  # of the least squares, relative to the mean of the diagonal
-    batch_size: int = 32  # of texts or images
-    calibration_tokens: int = 32768  # of a language model, for scores and least squares; ten a channel do
-    protect_first: int = 0  # layers that are not dropped
-    protect_last: int = 0
+    # of the least squares, relative to the mean of the diagonal
+    damping: float = positive(0.01, 10.0)
+    batch_size: int = number(32, 1, 4096)  # of texts or images
+    # of a language model, for scores and least squares; ten a channel do
+    calibration_tokens: int = number(32768, 64, 100_000_000)
+    protect_first: int = number(0, 0, 1000)  # layers that are not dropped
+    protect_last: int = number(0, 0, 1000)
 
     def __post_init__(self) -> None:
-        if self.vocabulary is not None:
-            within(self, 1, 10_000_000, "vocabulary")
-        within(self, 1, 4096, "round_to", "batch_size")
-        within(self, 0.0, 10.0, "damping", open_low=True)
-        within(self, 64, 100_000_000, "calibration_tokens")
-        within(self, 0, 1000, "protect_first", "protect_last")
+        super().__post_init__()
         check_importance(self.importance)
         if self.scope is Scope["global"] and _importances()[self.importance].across == "never":
             check_comparable(self)
@@ -111,6 +106,7 @@ class TransformerPrune(PruneConfig):
     "structured",
     "compress.prune.transformer:prune",
     works_on=("sentence_embedding", "image_classification"),
+    layers=("transformer",),
 )
 @dataclass(kw_only=True)
 class StructuredPrune(TransformerPrune):
@@ -121,9 +117,9 @@ class StructuredPrune(TransformerPrune):
 class LanguageKeep(Keep):
     """`heads` are those of keys and values, each with the query heads that share it."""
 
-    ffn: float = field(default=1.0, metadata={"search": Float(0.5, 1.0, 0.0625)})
+    ffn: float = part(1.0, search=Float(0.5, 1.0, 0.0625))
     heads: float = 1.0
-    layers: float = field(default=1.0, metadata={"search": Float(0.75, 1.0, 0.0625)})
+    layers: float = part(1.0, search=Float(0.75, 1.0, 0.0625))
 
 
 @option("prune", "language", "compress.prune.transformer:prune", works_on=("language_modeling",))
@@ -156,7 +152,13 @@ class ChannelImportance(Enum):
 ChannelScope = Enum("ChannelScope", {"local": "local", "global": "global", "isomorphic": "isomorphic"})
 
 
-@option("prune", "channels", "compress.prune.channels:prune", works_on=("image_classification",))
+@option(
+    "prune",
+    "channels",
+    "compress.prune.channels:prune",
+    works_on=("image_classification",),
+    layers=("convolutional", "other"),
+)
 @dataclass(kw_only=True)
 class ChannelPrune(PruneConfig):
     """Physically fewer channels of a convolutional classifier, coupled layers together."""
@@ -166,29 +168,26 @@ class ChannelPrune(PruneConfig):
     )
     scope: ChannelScope = ChannelScope["local"]
     # share of the channels that stays; multiply-accumulates fall by about its square
-    keep: float = field(default=0.7, metadata={"search": Float(0.25, 1.0, 0.0625)})
-    macs: float | None = None  # share of the multiply-accumulates that is to stay, in place of keep
+    keep: float = part(0.7, search=Float(0.25, 1.0, 0.0625))
+    macs: float | None = part(None)  # share of the multiply-accumulates that is to stay, in place of keep
     # p50 that what ships is to have on the target, in place of keep; found by measuring smaller models
-    latency_ms: float | None = None
+    latency_ms: float | None = positive(None)
     latency_workload: str | None = None  # null: the last of benchmark.workloads
-    steps: int = 1  # in how many rounds, the importance measured anew before each
-    round_to: int = 8  # kept channels are a multiple of this, so that kernels stay full
-    images: int = 256  # of the calibration split, for gradients and activations
-    batch_norm_images: int = 2048  # of the train split, to estimate means and variances anew
+    steps: int = number(1, 1, 1000)  # in how many rounds, the importance measured anew before each
+    round_to: int = number(8, 1, 4096)  # kept channels are a multiple of this, so that kernels stay full
+    images: int = number(256, 2, 1_000_000)  # of the calibration split, for gradients and activations
+    # of the train split, to estimate means and variances anew
+    batch_norm_images: int = number(2048, 0, 10_000_000)
     # Training before the cut that draws whole groups of weights to zero, the weakest the most (Fang et al.
     # 2023). It changes what stays, so that magnitudes tell more.
-    sparse_epochs: int = 0
-    sparse_strength: float = 1e-4
-    sparse_learning_rate: float = 0.01
+    sparse_epochs: int = number(0, 0, 10_000)
+    sparse_strength: float = share(1e-4)
+    sparse_learning_rate: float = number(0.01, 0, 1)
     sensitivity: bool = False  # measure what the model loses by cuts into each layer alone, for the report
-    seed: int = 0
+    seed: int = random_seed()
 
     def __post_init__(self) -> None:
-        within(self, 0.0, 1.0, "keep", open_low=True)
-        if self.macs is not None:
-            within(self, 0.0, 1.0, "macs", open_low=True)
-        if self.latency_ms is not None:
-            within(self, 0.0, float("inf"), "latency_ms", open_low=True)
+        super().__post_init__()
         if self.latency_workload is not None:
             Workload.parse(self.latency_workload)
         goals = [name for name in ("macs", "latency_ms") if getattr(self, name) is not None]
@@ -196,10 +195,3 @@ class ChannelPrune(PruneConfig):
             raise ConfigError(
                 "pruning has two goals", found=" and ".join(goals), allowed="macs or latency_ms, or neither"
             )
-        within(self, 1, 1000, "steps")
-        within(self, 0, 10_000, "sparse_epochs")
-        within(self, 0.0, 1.0, "sparse_strength", "sparse_learning_rate")
-        within(self, 1, 4096, "round_to")
-        within(self, 2, 1_000_000, "images")
-        within(self, 0, 10_000_000, "batch_norm_images")
-        check_seed(self)

@@ -91,7 +91,13 @@ class Int8Static(Int8):
     min_coverage: float = 0.9  # the first convolution of a small ViT is a twentieth of it
 
 
-@option("quantize", "int8_qat", "compress.quantize.qat:quantize", works_on=("image_classification",))
+@option(
+    "quantize",
+    "int8_qat",
+    "compress.quantize.qat:quantize",
+    works_on=("image_classification",),
+    layers=("convolutional",),
+)
 @dataclass(kw_only=True)
 class Int8Qat(Int8Static):
     """Int8Static, then trained for a while with its rounding in place: convolutional classifiers only."""

@@ -26,7 +26,7 @@ from compress.config.recover import RecoverConfig, TrainConfig
 from compress.config.space import Choice
 from compress.config.target import BudgetConfig, TargetConfig
 from compress.errors import ConfigError, did_you_mean
-from compress.registry import OPTIONS, declared
+from compress.registry import OPTIONS, declared, fitting
 
 
 def conf_dir() -> Path:
@@ -74,10 +74,10 @@ class RunConfig:
         for group in (item.name for item in dataclasses.fields(self) if item.name in OPTIONS):
             chosen = declared(type(getattr(self, group)))
             if not chosen.fits(task):
-                fitting = [name for name, kind in OPTIONS[group].items() if declared(kind).fits(task)]
+                names = fitting(group, task)
                 wrong.append(f"{group}={chosen.name}")
-                allowed.append(f"{group}={','.join(fitting)}")
-                example.append(f"{group}={fitting[0]}")
+                allowed.append(f"{group}={','.join(names)}")
+                example.append(f"{group}={names[0]}")
         if wrong:
             raise ConfigError(
                 f"{' '.join(wrong)} {'does' if len(wrong) == 1 else 'do'} not work on this kind of model",

@@ -1,11 +1,11 @@
-"""What the dense language model says of the test text, computed once for all rungs that it is compared with.
+"""What the dense language model says of the test text, computed once for all that are compared with it.
 
 Its logits would fill gigabytes. They are kept as the last hidden states, and multiplied by the head when
 they are needed: a fifth of the work of a small model, and a hundredth of the memory.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from compress.errors import ModelError
 from compress.graph.session import Runtime, open_session
 
 Array = NDArray[np.float32]
+_STATES = "states.npz"
 
 
 @dataclass(frozen=True)
@@ -30,36 +31,49 @@ class DenseStates:
         return np.asarray(self.states[window] @ self.head)
 
 
-@lru_cache(maxsize=1)
-def dense_states(model: Path, sha256: str, windows: tuple[tuple[int, ...], ...]) -> DenseStates:
+def save_states(model: Path, windows: Sequence[NDArray[np.int64]], out: Path) -> None:
     """Run `windows` of tokens through an ONNX file of plain operators, each without a past.
 
     Raises ModelError for a graph whose logits are not the product of something with weights.
     """
     proto = onnx.load(model, load_external_data=False)
     graph = proto.graph
-    last = next((node for node in graph.node if "logits" in node.output), None)
-    weights = {each.name: each for each in graph.initializer}
-    if last is None or last.op_type != "MatMul" or last.input[1] not in weights:
-        raise ModelError(
-            f"{model.name} is no language model that others can be compared with",
-            found=f"logits by {last.op_type if last else 'nothing'}",
-            allowed="logits by MatMul with the weights of the head",
-        )
-    head = numpy_helper.to_array(weights[last.input[1]], base_dir=str(model.parent)).astype(np.float32)
+    last, _ = _head(graph, model.name)
     del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None))
     packed = proto.SerializeToString()
-    del proto, graph, weights, last
+    del proto, graph, last
     session = open_session(packed, Runtime(prepack=False, weights_folder=model.parent))
     del packed
-    found = [session.run(None, _feeds(session, window))[0][0] for window in windows]
-    return DenseStates(tuple(found), head)
+    states = [session.run(None, _feeds(session, window))[0][0] for window in windows]
+    np.savez(out / _STATES, *states, allow_pickle=False)
 
 
-def _feeds(session: InferenceSession, window: tuple[int, ...]) -> dict[str, np.ndarray]:
+def load_states(model: Path, scores: Path) -> DenseStates:
+    """What `save_states` wrote to `scores` for this file, whose head is read from it."""
+    graph = onnx.load(model, load_external_data=False).graph
+    _, weights = _head(graph, model.name)
+    head = numpy_helper.to_array(weights, base_dir=str(model.parent)).astype(np.float32)
+    with np.load(scores / _STATES, allow_pickle=False) as stored:
+        return DenseStates(tuple(stored[f"arr_{number}"] for number in range(len(stored.files))), head)
+
+
+def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.TensorProto]:
+    """The product that gives the logits, and its weights."""
+    last = next((node for node in graph.node if "logits" in node.output), None)
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    if last is None or last.op_type != "MatMul" or last.input[1] not in weights:
+        raise ModelError(
+            f"{name} is no language model that others can be compared with",
+            found=f"logits by {last.op_type if last else 'nothing'}",
+            allowed="logits by MatMul with the weights of the head",
+        )
+    return last, weights[last.input[1]]
+
+
+def _feeds(session: InferenceSession, window: NDArray[np.int64]) -> dict[str, np.ndarray]:
     tokens = {
-        "input_ids": np.array([window], np.int64),
+        "input_ids": window[None],
         "attention_mask": np.ones((1, len(window)), np.int64),
         "position_ids": np.arange(len(window), dtype=np.int64)[None],
     }

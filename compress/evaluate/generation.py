@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +28,18 @@ def greedy(decoder: Decoder, prompt: Sequence[int], new_tokens: int, stop: Colle
         logits = decoder.run(np.array([token]))
 
 
-@lru_cache(maxsize=2)
-def dense_continuations(
-    model: Path, sha256: str, prompts: tuple[tuple[int, ...], ...], new_tokens: int, stop: frozenset[int]
-) -> tuple[tuple[int, ...], ...]:
-    """Of the dense ONNX file, which every rung is compared with."""
-    decoder = Decoder(model, capacity=max(map(len, prompts)) + new_tokens, prepack=False)
-    return tuple(tuple(greedy(decoder, prompt, new_tokens, stop)) for prompt in prompts)
+def continuations(
+    model: Path,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    stop: Collection[int],
+    prepack: bool = True,
+) -> list[list[int]]:
+    """What the model in an ONNX file writes after each prompt."""
+    if not prompts:
+        return []
+    decoder = Decoder(model, capacity=max(map(len, prompts)) + new_tokens, prepack=prepack)
+    return [greedy(decoder, prompt, new_tokens, stop) for prompt in prompts]
 
 
 def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:

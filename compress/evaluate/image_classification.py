@@ -1,8 +1,8 @@
 """How well a classifier of images does: against the labels, and against the dense model."""
 
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,10 +12,9 @@ from onnxruntime import InferenceSession
 from compress.config.data import Split
 from compress.config.evaluate import ImageClassification
 from compress.data import load_images
-from compress.data.images import ImageSplit
 from compress.errors import DataError, ModelError
 from compress.evaluate.changed_answers import changed_answers
-from compress.evaluate.quality import Quality, save_quality
+from compress.evaluate.quality import Dense, Quality, save_quality
 from compress.evaluate.statistics import (
     accuracy,
     mcnemar,
@@ -27,10 +26,10 @@ from compress.graph.gates import check_answers
 from compress.graph.session import open_session
 from compress.models.preprocessing import pixel_values, read_preprocessing
 from compress.schema.report import ClassDrop, ClassificationDetails, Confusion, Estimate
-from compress.stages.store import sha256_file
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+_SCORES = "logits.npy"
 BATCH = 64
 ECE_BINS = 15
 _MANY_CLASSES = 10  # from which on the five likeliest are of interest
@@ -38,23 +37,66 @@ _MANY_CLASSES = 10  # from which on the five likeliest are of interest
 
 def evaluate(
     config: ImageClassification,
-    model: Path,
-    reference: Path,
+    dense: Dense,
+    graph: Path,
+    student: Path,
+    splits_folder: Path,
+    out: Path,
+    split: Split,
+    samples: int | None,
+) -> None:
+    """Score one model, unless it is the dense one, and `compare` it; both read by the dense checkpoint."""
+    scores = dense.scores
+    if not dense.is_in(graph):
+        score(config, graph, dense.checkpoint, splits_folder, out, split, samples)
+        scores = out
+    compare(config, dense.scores, scores, splits_folder, out, split, samples)
+
+
+def score(
+    config: ImageClassification,
+    graph: Path,
     checkpoint: Path,
     splits_folder: Path,
     out: Path,
-    split: Split = Split.test,
-    samples: int | None = None,
+    split: Split,
+    samples: int | None,
 ) -> None:
-    """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out images.
+    """Write `logits.npy` [images, classes] of one model to `out`, of every image of a split.
+
+    Raises ModelError for another kind of graph and GateError for a model whose logits are broken.
+    """
+    splits, model = load_images(splits_folder), graph / "model.onnx"
+    images = (splits.test if split is Split.test else splits.select).images
+    preprocessing = read_preprocessing(checkpoint)
+    session = _session(model)
+    batch = 1 if _scales_by_batch(model) else BATCH
+    logits = []
+    for start in range(0, len(images), batch):
+        pixels = pixel_values(images[start : start + batch], preprocessing)
+        logits.append(session.run(["logits"], {"pixel_values": pixels})[0])
+    found = np.concatenate(logits)
+    check_logits(found, len(splits.classes), model.name)
+    np.save(out / _SCORES, found)
+
+
+def compare(
+    config: ImageClassification,
+    dense_scores: Path,
+    scores: Path,
+    splits_folder: Path,
+    out: Path,
+    split: Split,
+    samples: int | None,
+) -> None:
+    """Compare two folders that `score` wrote, of the dense model and of another.
 
     Writes `quality.json` (see `load_quality`) and `scores.npz` (per image: label, and logits of both) to the
     folder `out`. Quality is top-1 accuracy and the negative log likelihood (nats); fidelity is the share of
     images on which both models give the same answer, and the divergence KL(dense || model) (nats);
     `classification` is what became of single classes and images. `samples` limits the images, evenly spread.
 
-    Raises DataError for a split without images, ModelError for another kind of graph and GateError for a
-    model whose logits are broken.
+    Raises DataError for a split without images.
     """
     splits = load_images(splits_folder)
     held_out = splits.test if split is Split.test else splits.select
@@ -62,33 +104,15 @@ def evaluate(
     if len(rows) < 2:
         raise DataError(f"the {split.value} split has too few images", found=len(rows), allowed=2)
     labels = held_out.labels[rows]
-    dense = logits(reference, sha256_file(reference), checkpoint, splits_folder, held_out.name)[rows]
-    small = logits(model, sha256_file(model), checkpoint, splits_folder, held_out.name)[rows]
-    for name, values in ((reference.name, dense), (model.name, small)):
-        check_logits(values, len(splits.classes), name)
+    dense, small = (np.load(path / _SCORES)[rows].astype(np.float64) for path in (dense_scores, scores))
     found = judge(config, dense, small, labels, splits.classes)
     changed = changed_answers(
         log_softmax(dense), log_softmax(small), labels, splits.classes, held_out.images[rows], rows
     )
     assert found.classification is not None
     found = replace(found, classification=replace(found.classification, changed=changed))
-    out.mkdir(parents=True, exist_ok=True)
     np.savez(out / "scores.npz", allow_pickle=False, labels=labels, dense=dense, small=small, rows=rows)
     save_quality(found, out)
-
-
-@lru_cache(maxsize=6)  # the dense model is compared with every rung
-def logits(model: Path, sha256: str, checkpoint: Path, splits_folder: Path, split: str) -> Floats:
-    """Logits [images, classes] of every image of a split."""
-    images: ImageSplit = getattr(load_images(splits_folder), split)
-    preprocessing = read_preprocessing(checkpoint)
-    session = _session(model)
-    batch = 1 if _scales_by_batch(model) else BATCH
-    found = []
-    for start in range(0, len(images.images), batch):
-        pixels = pixel_values(images.images[start : start + batch], preprocessing)
-        found.append(session.run(["logits"], {"pixel_values": pixels})[0])
-    return np.concatenate(found).astype(np.float64)
 
 
 def judge(
@@ -190,7 +214,7 @@ def confusions(
     )
 
 
-def check_logits(found: Floats, classes: int, name: str) -> None:
+def check_logits(found: NDArray[Any], classes: int, name: str) -> None:
     if found.ndim != 2 or found.shape[1] != classes:
         raise ModelError(
             f"{name} does not give one logit a class", found=f"shape {found.shape}", allowed=f"(n, {classes})"

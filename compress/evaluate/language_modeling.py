@@ -12,8 +12,8 @@ from compress.config.data import Split
 from compress.config.evaluate import LanguageModeling, language_metrics
 from compress.data import TextSplit, load_texts
 from compress.errors import ConfigError, DataError, ModelError, did_you_mean
-from compress.evaluate.dense_states import dense_states
-from compress.evaluate.generation import beginning, dense_continuations, greedy, repeated, shared_prefix
+from compress.evaluate.dense_states import load_states, save_states
+from compress.evaluate.generation import beginning, continuations, repeated, shared_prefix
 from compress.evaluate.language_quality import (
     Domain,
     arrays,
@@ -22,7 +22,7 @@ from compress.evaluate.language_quality import (
     judge,
     likelihoods,
 )
-from compress.evaluate.quality import save_quality
+from compress.evaluate.quality import Dense, save_quality
 from compress.evaluate.windows import common_places, cut, read_row, same_text
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_answers
@@ -30,39 +30,83 @@ from compress.models import read_facts
 from compress.models.checkpoint import read_config
 from compress.models.tokenizer import Tokenizer
 from compress.schema.report import Continuation, LanguageDomain
-from compress.stages.store import sha256_model
+
+_CONTINUED = "continuations.json"  # of the dense model: numbers of tokens, prompt by prompt
+
+
+def score(
+    config: LanguageModeling,
+    graph: Path,
+    checkpoint: Path,
+    splits_folder: Path,
+    out: Path,
+    split: Split,
+    samples: int | None,
+) -> None:
+    """Write to `out` what the dense model says, for all that are compared with it: its last hidden states in
+    every window (`DenseStates`), and on TEST how it continues beginnings of documents.
+
+    Raises DataError for too little text, ModelError for windows longer than the model's and for graphs of
+    another kind.
+    """
+    limit = _limit(config, checkpoint)
+    tokenizer, texts = Tokenizer(checkpoint), by_domain(_held_out(splits_folder, split), samples)
+    rows = [read_row(tokenizer, first(tokenizer, each, config.tokens, name)) for name, each in texts.items()]
+    windows = [
+        row.ids[window.start : window.stop]
+        for row in rows
+        for window in cut(len(row.ids), config.context, config.stride)
+    ]
+    save_states(graph / "model.onnx", windows, out)
+    prompts = [tokenizer.plain(prompt) for _, prompt in _prompts(config, tokenizer, texts, limit, split)]
+    continued = continuations(
+        graph / "model.onnx", prompts, config.new_tokens, _stop_tokens(checkpoint), False
+    )
+    (out / _CONTINUED).write_text(json.dumps(continued))
 
 
 def evaluate(
     config: LanguageModeling,
-    model: Path,
-    reference: Path,
-    checkpoint: Path,
+    dense: Dense,
+    graph: Path,
+    student: Path,
     splits_folder: Path,
     out: Path,
-    split: Split = Split.test,
-    samples: int | None = None,
-    student: Path | None = None,
+    split: Split,
+    samples: int | None,
 ) -> None:
-    """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out documents.
+    """Compare one model with the dense one on held-out documents.
 
-    `checkpoint` is the dense model's, `student` that of `model`, which may have fewer tokens
-    (`Facts.kept_tokens`); it then reads the same text window by window. Writes `quality.json` (see
-    `load_quality`) and `scores.npz` (a row a token) to the folder `out`. Quality is bits per byte and, where
-    both have the same tokens, perplexity, of each corpus; fidelity is KL(dense || model) in nats and how
-    often both think the same next token the likeliest, among the tokens that the model has. All intervals
-    are clustered by document. On TEST both also continue beginnings of documents. `samples` limits the
-    documents, evenly spread.
+    `student` is the checkpoint of `graph`, which may have fewer tokens (`Facts.kept_tokens`); it then reads
+    the same text window by window. Writes `quality.json` (see `load_quality`) and `scores.npz` (a row a
+    token) to the folder `out`. Quality is bits per byte and, where both have the same tokens, perplexity, of
+    each corpus; fidelity is KL(dense || model) in nats and how often both think the same next token the
+    likeliest, among the tokens that the model has. All intervals are clustered by document. On TEST both
+    also continue beginnings of documents. `samples` limits the documents, evenly spread.
 
     Raises ConfigError for a primary metric that does not exist, DataError for too little text, ModelError
     for windows longer than the model's and for graphs of another kind, GateError for broken logits.
     """
+    texts = by_domain(_held_out(splits_folder, split), samples)
+    primary = _primary(
+        config.primary, list(by_domain(_held_out(splits_folder, Split.test), None)), list(texts)
+    )
+    pair = _Pair(config, dense, graph, student, _limit(config, dense.checkpoint, student))
+    scored = pair.score(texts)
+    found = judge(config, primary, scored, pair.continuations(texts, split))
+    np.savez(out / "scores.npz", allow_pickle=False, **arrays(scored))
+    save_quality(found, out)
+
+
+def _held_out(splits_folder: Path, split: Split) -> TextSplit:
     splits = load_texts(splits_folder)
-    held_out = splits.test if split is Split.test else splits.select
-    texts = by_domain(held_out, samples)
-    primary = _primary(config.primary, list(by_domain(splits.test, None)), list(texts))
-    student = student or checkpoint
-    limit = min(_longest(checkpoint), _longest(student))
+    return splits.test if split is Split.test else splits.select
+
+
+def _limit(config: LanguageModeling, *checkpoints: Path) -> int:
+    """Tokens of the longest window that all of them have; raises ModelError where the configuration's is
+    longer."""
+    limit = min(map(_longest, checkpoints))
     if config.context > limit:
         raise ModelError(
             "the windows are longer than the model's",
@@ -70,38 +114,25 @@ def evaluate(
             allowed=f"at most {limit} tokens, max_position_embeddings of config.json",
             next=f"evaluate.context={limit} evaluate.stride={min(limit, config.stride)}",
         )
-    pair = _Pair(config, model, reference, checkpoint, student, limit)
-    scored = pair.score(texts)
-    continuations = pair.continuations(texts) if split is Split.test and config.prompts else ()
-    found = judge(config, primary, scored, continuations)
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez(out / "scores.npz", allow_pickle=False, **arrays(scored))
-    save_quality(found, out)
+    return limit
 
 
 class _Pair:
     """The dense model and the one beside it, on the same text."""
 
     def __init__(
-        self,
-        config: LanguageModeling,
-        model: Path,
-        reference: Path,
-        checkpoint: Path,
-        student: Path,
-        limit: int,
+        self, config: LanguageModeling, dense: Dense, graph: Path, student: Path, limit: int
     ) -> None:
-        self.config, self.model, self.reference, self.limit = config, model, reference, limit
-        self.sha256 = sha256_model(reference)
-        self.is_dense = sha256_model(model) == self.sha256
+        self.config, self.model, self.dense, self.limit = config, graph / "model.onnx", dense, limit
+        self.is_dense = dense.is_in(graph)
         kept = read_facts(student).kept_tokens
         self.kept = None if kept is None else np.array(kept, np.int64)
-        self.dense_tokenizer = Tokenizer(checkpoint)
+        self.dense_tokenizer = Tokenizer(dense.checkpoint)
         self.tokenizer = self.dense_tokenizer if kept is None else Tokenizer(student)
-        self.stop = _stop_tokens(checkpoint), _stop_tokens(student)
+        self.stop = _stop_tokens(student)
 
     def score(self, texts: dict[str, list[str]]) -> list[Domain]:
-        """Both models on the documents of each domain, the dense one first and once for all rungs."""
+        """Both models on the documents of each domain."""
         config = self.config
         texts = {name: first(self.dense_tokenizer, each, config.tokens, name) for name, each in texts.items()}
         rows = {name: read_row(self.dense_tokenizer, each) for name, each in texts.items()}
@@ -112,10 +143,7 @@ class _Pair:
             own_windows = {
                 name: same_text(windows[name], rows[name], own_rows[name], self.limit) for name in texts
             }
-        every = tuple(
-            tuple(rows[name].ids[w.start : w.stop].tolist()) for name in texts for w in windows[name]
-        )
-        dense = dense_states(self.reference, self.sha256, every)
+        dense = load_states(self.dense.graph / "model.onnx", self.dense.scores)
         longest = max(w.stop - w.start for name in texts for w in own_windows[name])
         decoder = None if self.is_dense else Decoder(self.model, capacity=longest)
         domains, number = [], 0
@@ -150,31 +178,13 @@ class _Pair:
             domains.append(Domain(name, *both, self.kept is None, kl, agree, documents, facts))
         return domains
 
-    def continuations(self, texts: dict[str, list[str]]) -> tuple[Continuation, ...]:
-        """Of beginnings of documents, of each domain in turn."""
-        config = self.config
-        room = self.limit - config.prompt_tokens - config.new_tokens
-        if room < 0:
-            raise ModelError(
-                "prompt and continuation are longer than the model's windows",
-                found=f"{config.prompt_tokens} + {config.new_tokens} tokens",
-                allowed=f"at most {self.limit}",
-                next="lower evaluate.prompt_tokens or evaluate.new_tokens",
-            )
-        names = [list(texts)[i % len(texts)] for i in range(config.prompts)]
-        chosen = [
-            (name, beginning(self.dense_tokenizer, texts[name][i // len(texts)], config.prompt_tokens))
-            for i, name in enumerate(names)
-            if i // len(texts) < len(texts[name])
-        ]
-        prompts = tuple(tuple(self.dense_tokenizer.plain(prompt)) for _, prompt in chosen)
-        dense = dense_continuations(self.reference, self.sha256, prompts, config.new_tokens, self.stop[0])
-        if self.is_dense:
-            small = [list(each) for each in dense]
-        else:
+    def continuations(self, texts: dict[str, list[str]], split: Split) -> tuple[Continuation, ...]:
+        """Of beginnings of documents, of each domain in turn; of none where `split` is not TEST."""
+        chosen = _prompts(self.config, self.dense_tokenizer, texts, self.limit, split)
+        dense = small = json.loads((self.dense.scores / _CONTINUED).read_text())
+        if not self.is_dense:
             own = [self.tokenizer.plain(prompt) for _, prompt in chosen]
-            decoder = Decoder(self.model, capacity=max(map(len, own)) + config.new_tokens)
-            small = [greedy(decoder, prompt, config.new_tokens, self.stop[1]) for prompt in own]
+            small = continuations(self.model, own, self.config.new_tokens, self.stop)
         return tuple(
             Continuation(
                 domain=name,
@@ -190,6 +200,27 @@ class _Pair:
             )
             for (name, prompt), before, after in zip(chosen, dense, small, strict=True)
         )
+
+
+def _prompts(
+    config: LanguageModeling, tokenizer: Tokenizer, texts: dict[str, list[str]], limit: int, split: Split
+) -> list[tuple[str, str]]:
+    """Domain and beginning of each document that is continued, by the dense model's tokens."""
+    if split is not Split.test or not config.prompts:
+        return []
+    if config.prompt_tokens + config.new_tokens > limit:
+        raise ModelError(
+            "prompt and continuation are longer than the model's windows",
+            found=f"{config.prompt_tokens} + {config.new_tokens} tokens",
+            allowed=f"at most {limit}",
+            next="lower evaluate.prompt_tokens or evaluate.new_tokens",
+        )
+    names = [list(texts)[i % len(texts)] for i in range(config.prompts)]
+    return [
+        (name, beginning(tokenizer, texts[name][i // len(texts)], config.prompt_tokens))
+        for i, name in enumerate(names)
+        if i // len(texts) < len(texts[name])
+    ]
 
 
 # --- text ------------------------------------------------------------------------------------------------

@@ -7,6 +7,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import StoreError
 from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score
+from compress.stages.store import sha256_model
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The model that others are compared with: folders of its graph, checkpoint and stored scores."""
+
+    graph: Path
+    checkpoint: Path
+    scores: Path
+
+    def is_in(self, graph: Path) -> bool:
+        """Whether a folder holds the very same graph."""
+        return sha256_model(graph / "model.onnx") == sha256_model(self.graph / "model.onnx")
 
 
 @dataclass(frozen=True, kw_only=True)

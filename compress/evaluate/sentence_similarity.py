@@ -1,8 +1,7 @@
 """How well a sentence encoder's ONNX file does: against human judgement, and against the dense model."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits, load_texts
 from compress.errors import ConfigError, DataError, did_you_mean
 from compress.evaluate.embedder import embed
-from compress.evaluate.quality import Quality, save_quality
+from compress.evaluate.quality import Dense, Quality, save_quality
 from compress.evaluate.statistics import (
     Kind,
     correlation,
@@ -24,69 +23,111 @@ from compress.evaluate.statistics import (
     quantile_interval,
 )
 from compress.schema.report import Estimate, Score
-from compress.stages.store import sha256_file
 from compress.tasks.sentence_embedding.processor import open_processor
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
 Embeddings = dict[str, Floats]  # text -> unit vector [hidden]
+_SCORES = "embeddings.npy"
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")
 
 
-def evaluate(
-    config: SentenceSimilarity,
-    model: Path,
-    reference: Path,
-    checkpoint: Path,
-    splits_folder: Path,
-    out: Path,
-    split: Split = Split.test,
-    samples: int | None = None,
-) -> None:
-    """Compare the ONNX file `model` with the dense ONNX file `reference` on held-out data.
+@dataclass(frozen=True)
+class Asked:
+    """What both models read: sentences, and the texts of judged pairs."""
 
-    Writes `quality.json` (see `load_quality`) and `scores.npz` (per-example scores) to the folder `out`.
-    Quality is Spearman's and Pearson's correlation of cosines with human judgement for every pair set of
-    `split`; fidelity is the cosine of both models' embeddings of the sentences of `split`. On SELECT,
-    where the pair sets of TEST are out of sight, the primary metric is the same statistic of the first
-    pair set of SELECT, or `cosine` where there is none. `samples` limits the sentences and the pairs of each
-    set to that many, evenly spread over what there is.
+    sentences: tuple[str, ...]
+    documents: tuple[int, ...]
+    pair_sets: dict[str, PairSet]
 
-    Raises ConfigError for a primary metric that does not exist, DataError for a split without sentences,
-    GateError for a model whose embeddings are broken.
+    @property
+    def texts(self) -> tuple[str, ...]:
+        of_pairs = (text for pair_set in self.pair_sets.values() for text in pair_set.texts)
+        return tuple(sorted({*self.sentences, *of_pairs}))
+
+
+def asked(splits: Splits, split: Split, samples: int | None) -> Asked:
+    """`samples` limits the sentences and the pairs of each set, evenly spread over what there is.
+
+    Raises DataError for a split without sentences.
     """
-    splits = load_texts(splits_folder)
-    primary = _primary(config.primary, splits, split)
-    pair_sets = _pair_sets(splits, split)
     held_out = splits.test if split is Split.test else splits.select
-    documents = held_out.documents
-    sentences = held_out.texts
+    sentences, documents, pair_sets = held_out.texts, held_out.documents, _pair_sets(splits, split)
     if samples is not None:
         sentences, documents = _spread(sentences, samples), _spread(documents, samples)
         pair_sets = {name: _few(pair_set, samples) for name, pair_set in pair_sets.items()}
     if len(sentences) < 2:
         raise DataError(f"the {split.value} split has too few sentences", found=len(sentences), allowed=2)
-    texts = tuple(sorted({*sentences, *(text for pair_set in pair_sets.values() for text in pair_set.texts)}))
+    return Asked(tuple(sentences), tuple(documents), pair_sets)
 
-    dense = _embeddings(reference, sha256_file(reference), checkpoint, texts)
-    small = _embeddings(model, sha256_file(model), checkpoint, texts)
 
-    scores = {"cosine": _cosine([dense[s] for s in sentences], [small[s] for s in sentences])}
-    for name, pair_set in pair_sets.items():
-        scores[f"{name}_dense"] = _pair_cosines(pair_set, dense)
-        scores[f"{name}_small"] = _pair_cosines(pair_set, small)
-    result = _judge(config, primary, scores, pair_sets, documents)
+def evaluate(
+    config: SentenceSimilarity,
+    dense: Dense,
+    graph: Path,
+    student: Path,
+    splits_folder: Path,
+    out: Path,
+    split: Split,
+    samples: int | None,
+) -> None:
+    """Score one model, unless it is the dense one, and `compare` it; both read by the dense checkpoint."""
+    scores = dense.scores
+    if not dense.is_in(graph):
+        score(config, graph, dense.checkpoint, splits_folder, out, split, samples)
+        scores = out
+    compare(config, dense.scores, scores, splits_folder, out, split, samples)
 
-    out.mkdir(parents=True, exist_ok=True)
-    for name, pair_set in pair_sets.items():
-        scores[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
-    np.savez(out / "scores.npz", allow_pickle=False, **scores)
+
+def score(
+    config: SentenceSimilarity,
+    graph: Path,
+    checkpoint: Path,
+    splits_folder: Path,
+    out: Path,
+    split: Split,
+    samples: int | None,
+) -> None:
+    """Write `embeddings.npy` [texts, hidden] of one model to `out`, in the order of `Asked.texts`.
+
+    Raises GateError for a model whose embeddings are broken.
+    """
+    texts = asked(load_texts(splits_folder), split, samples).texts
+    np.save(out / _SCORES, embed(graph / "model.onnx", open_processor(checkpoint), texts))
+
+
+def compare(
+    config: SentenceSimilarity,
+    dense_scores: Path,
+    scores: Path,
+    splits_folder: Path,
+    out: Path,
+    split: Split,
+    samples: int | None,
+) -> None:
+    """Compare two folders that `score` wrote, of the dense model and of another.
+
+    Writes `quality.json` (see `load_quality`) and `scores.npz` (per-example scores) to the folder `out`.
+    Quality is Spearman's and Pearson's correlation of cosines with human judgement for every pair set of
+    `split`; fidelity is the cosine of both models' embeddings of the sentences of `split`. On SELECT,
+    where the pair sets of TEST are out of sight, the primary metric is the same statistic of the first
+    pair set of SELECT, or `cosine` where there is none.
+
+    Raises ConfigError for a primary metric that does not exist.
+    """
+    splits = load_texts(splits_folder)
+    primary, examples = _primary(config.primary, splits, split), asked(splits, split, samples)
+    dense, small = (_unit(examples.texts, np.load(path / _SCORES)) for path in (dense_scores, scores))
+    cosine = _cosine([dense[s] for s in examples.sentences], [small[s] for s in examples.sentences])
+    found = {"cosine": cosine}
+    for name, pair_set in examples.pair_sets.items():
+        found[f"{name}_dense"] = _pair_cosines(pair_set, dense)
+        found[f"{name}_small"] = _pair_cosines(pair_set, small)
+    result = _judge(config, primary, found, examples.pair_sets, examples.documents)
+    for name, pair_set in examples.pair_sets.items():
+        found[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
+    np.savez(out / "scores.npz", allow_pickle=False, **found)
     save_quality(result, out)
-
-
-@lru_cache(maxsize=4)  # the dense model is compared with every rung; a glance has its own texts
-def _embeddings(model: Path, sha256: str, checkpoint: Path, texts: tuple[str, ...]) -> Embeddings:
-    return _unit(texts, embed(model, open_processor(checkpoint), texts))
 
 
 def _judge(

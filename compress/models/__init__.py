@@ -5,6 +5,14 @@ stage can open what an earlier one left.
 """
 
 from compress.models.checkpoint import Facts, read_facts, shipped_files
-from compress.models.summary import Summary, read_check_inputs, read_summary
+from compress.models.summary import Summary, check_options, read_check_inputs, read_summary
 
-__all__ = ["Facts", "Summary", "read_check_inputs", "read_facts", "read_summary", "shipped_files"]
+__all__ = [
+    "Facts",
+    "Summary",
+    "check_options",
+    "read_check_inputs",
+    "read_facts",
+    "read_summary",
+    "shipped_files",
+]

@@ -1,7 +1,7 @@
 """What a report and a model card say of a checkpoint: written when it is saved, so that nobody has to
 open the model (and load torch) to print it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ModelError
+from compress.registry import declared, fitting, is_option
 
 SUMMARY, CHECK_INPUTS = "summary.json", "check_inputs.npz"
 
@@ -23,6 +24,14 @@ class Summary:
     # kind -> name of each layer, as the dense model has it; empty where only their order is known
     layer_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     card: dict[str, Any]  # facts for the model card: pipeline_tag, inputs, outputs, example_code, ...
+
+    @property
+    def layers(self) -> str:
+        """The kind of net: a transformer whose parts are known here, or what most layers with weights are."""
+        if "ffn" in self.widths:
+            return "transformer"
+        convolutions, products = (len(self.widths.get(kind, ())) for kind in ("conv2d", "linear"))
+        return "convolutional" if convolutions > products else "other"
 
 
 _ADAPTER = TypeAdapter(Summary)
@@ -44,6 +53,20 @@ def read_summary(checkpoint: Path) -> Summary:
             found=str(error).splitlines()[0],
             next="import the model again: compress cache --max-size 0 drops what was kept",
         ) from None
+
+
+def check_options(task: str, options: Iterable[object], checkpoint: Path) -> None:
+    """Raise ModelError, before anything is computed, for an option that does not work on such a net."""
+    layers = read_summary(checkpoint).layers
+    for chosen in (declared(type(config)) for config in options if is_option(config)):
+        if not chosen.fits(task, layers):
+            names = fitting(chosen.group, task, layers)
+            raise ModelError(
+                f"{chosen.group}={chosen.name} does not work on this kind of model",
+                found=f"{layers} layers",
+                allowed=f"{' or '.join(chosen.layers)} layers; for these: {chosen.group}={','.join(names)}",
+                next=f"{chosen.group}={next((name for name in names if name != 'none'), 'none')}",
+            )
 
 
 def read_check_inputs(checkpoint: Path) -> dict[str, np.ndarray]:

@@ -160,7 +160,7 @@ def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.05) -
 
 def kl_divergence(logits: Tensor, dense: Tensor) -> Tensor:
     """KL(dense || logits) in nats, of (batch, classes) each: (batch)."""
-    answers, wanted = (nn.functional.log_softmax(each, -1) for each in (logits, dense))
+    answers, wanted = (nn.functional.log_softmax(values, -1) for values in (logits, dense))
     return nn.functional.kl_div(answers, wanted, log_target=True, reduction="none").sum(-1)
 
 
@@ -172,23 +172,23 @@ def calibration_windows(
     `corpora`: that of each text; all of them have the same part, as far as they have so much text, and take
     turns, so that the first windows are of all.
     """
-    found: dict[str, list[int]] = {}
+    ids_of: dict[str, list[int]] = {}
     for text, corpus in zip(texts, corpora or ("",) * len(texts), strict=True):
-        ids = found.setdefault(corpus, [])
+        ids = ids_of.setdefault(corpus, [])
         if len(ids) < 4 * tokens:
             ids.extend(model.tokenize(text + "\n"))
-    longest = max(map(len, found.values()), default=0)
+    longest = max(map(len, ids_of.values()), default=0)
     width = min(CONTEXT, longest)
     if width < 2:
         raise DataError("too little text to calibrate with", found=f"{longest} tokens", allowed="2 or more")
     windows = [
         torch.tensor(ids[: len(ids) // width * width], dtype=torch.int64).view(-1, width)
-        for ids in found.values()
+        for ids in ids_of.values()
     ]
     left, chosen = max(1, tokens // width), []  # (how far into its corpus, window)
-    for place, each in enumerate(sorted(windows, key=len)):  # what a small one lacks, the others give
-        count = min(len(each), -(-left // (len(windows) - place)))
+    for place, of_corpus in enumerate(sorted(windows, key=len)):  # what a small one lacks, the others give
+        count = min(len(of_corpus), -(-left // (len(windows) - place)))
         left -= count
-        rows = torch.linspace(0, max(0, len(each) - 1), count).round().long().tolist()
-        chosen += [((number + 0.5) / count, each[row]) for number, row in enumerate(rows)]
+        rows = torch.linspace(0, max(0, len(of_corpus) - 1), count).round().long().tolist()
+        chosen += [((number + 0.5) / count, of_corpus[row]) for number, row in enumerate(rows)]
     return torch.stack([window for _, window in sorted(chosen, key=lambda pair: pair[0])])

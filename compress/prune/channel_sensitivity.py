@@ -28,7 +28,7 @@ def measure(
     `pruner` gives for a share what would cut every group of `model` to it; it is asked which channels those
     are, and never cuts. A share that leaves a group whole, or nothing of it, is passed over.
     """
-    layers, found = model.layers(), dict[tuple[str, ...], list[PrunedAlone]]()
+    layers, cuts_of = model.layers(), dict[tuple[str, ...], list[PrunedAlone]]()
     names = {layer: name for name, layer in layers.items()}
     for keep in KEPT:
         chooser = pruner(keep)
@@ -38,10 +38,10 @@ def measure(
             accuracy, cross_entropy = judge(module, data)
             left = len(layers[root].weight) - len(gone)
             cut = PrunedAlone(keep=keep, channels=left, accuracy=accuracy, cross_entropy=cross_entropy)
-            found.setdefault(_coupled(chooser.DG, group, names), []).append(cut)
+            cuts_of.setdefault(_coupled(chooser.DG, group, names), []).append(cut)
     groups = [
         ChannelGroup(layer=first, coupled=tuple(rest), channels=len(layers[first].weight), cuts=tuple(cuts))
-        for (first, *rest), cuts in found.items()
+        for (first, *rest), cuts in cuts_of.items()
     ]
     accuracy, cross_entropy = judge(model.module, data)
     order = list(layers)

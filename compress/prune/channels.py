@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compress.config.prune import ChannelPrune, ChannelScope
 from compress.data import load_images
-from compress.errors import ConfigError, ModelError
+from compress.errors import ConfigError
 from compress.prune.batch_norm import reestimate
 from compress.prune.calibration import LabelledImages
 from compress.prune.channel_importance import importance, prepare
@@ -40,13 +40,6 @@ def prune(config: ChannelPrune, checkpoint: Path, splits: Path, out: Path) -> No
     without channels, and GateError where the checkpoint opened again computes something else.
     """
     model, data = ImageClassifier.open(checkpoint), load_images(splits)
-    if model.architecture is not None:
-        raise ModelError(
-            "an option of the configuration does not work on this kind of model",
-            found=f"{model.config['model_type']}, a transformer",
-            allowed="a classifier that is none",
-            next="prune=transformer cuts its heads, feed-forward channels and layers",
-        )
     some = LabelledImages(model, data.calibration.images, data.calibration.labels).first(config.images)
     torch.manual_seed(config.seed)
     before, macs = model.widths(), model.macs()
@@ -140,9 +133,11 @@ def sensitivity(model: ImageClassifier, config: ChannelPrune, data: LabelledImag
     alone = replace(config, scope=ChannelScope["local"], round_to=1)
     with torch.random.fork_rng(), torch_pruning_errors():
         activations = prepare(config.importance, model, data)
-        found = measure(model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data)
+        measured = measure(
+            model, lambda share: pruner_of(model, alone, activations, share, tp.BasePruner), data
+        )
     model.module.zero_grad()
-    return found
+    return measured
 
 
 def share_for_macs(
@@ -169,5 +164,5 @@ def _copy(model: ImageClassifier) -> ImageClassifier:
     copied.module = copy.deepcopy(model.module)
     for ours, theirs in zip(model.module.parameters(), copied.module.parameters(), strict=True):
         theirs.grad = ours.grad  # which deepcopy leaves behind
-    found: ImageClassifier = copied
-    return found
+    opened: ImageClassifier = copied
+    return opened

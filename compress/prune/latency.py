@@ -78,9 +78,9 @@ def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Timed]) 
         if abs(near - share) < CLOSEST or abs(table[nearest(table, goal)] / goal - 1) <= NEAR:
             break
         table = look(share)
-    found = nearest(table, goal)
-    log.info("%.1f %% of the channels took %.3g ms, asked for %.3g ms", found * 100, table[found], goal)
-    return found
+    chosen = nearest(table, goal)
+    log.info("%.1f %% of the channels took %.3g ms, asked for %.3g ms", chosen * 100, table[chosen], goal)
+    return chosen
 
 
 def nearest(table: dict[float, float], goal: float) -> float:

@@ -73,8 +73,8 @@ def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tenso
     from compress.tasks import load
 
     with torch.no_grad():
-        expected, found = model.run(inputs), load(checkpoint).run(inputs)
-    difference = float((expected - found).abs().max())
+        expected, reopened = model.run(inputs), load(checkpoint).run(inputs)
+    difference = float((expected - reopened).abs().max())
     if not difference <= MAX_ABS_DIFF:
         raise GateError(
             "the pruned checkpoint opened again is not the model in memory",

@@ -31,7 +31,7 @@ def cheapest_widths(costs: Sequence[Tensor], share: float, multiple: int) -> lis
     width = len(costs[0])
     alike = rounded_width(width, share, multiple)
     least = rounded_width(alike, 0.5, multiple)
-    saved = [torch.cat([each.new_zeros(1), each.sort().values.cumsum(0)]) for each in costs]
+    saved = [torch.cat([cost.new_zeros(1), cost.sort().values.cumsum(0)]) for cost in costs]
     widths = [width] * len(costs)
 
     def narrower(layer: int) -> int:
@@ -43,7 +43,7 @@ def cheapest_widths(costs: Sequence[Tensor], share: float, multiple: int) -> lis
 
     while True:
         spare = sum(widths) - alike * len(costs)
-        free = [i for i, each in enumerate(widths) if narrower(i) >= least and each - narrower(i) <= spare]
+        free = [i for i, now in enumerate(widths) if narrower(i) >= least and now - narrower(i) <= spare]
         if not free:
             return widths
         cheapest = min(free, key=price)

@@ -46,7 +46,7 @@ def cut_vocabulary(model: CausalLM, texts: Sequence[str], target: int, folder: P
         return tuple(range(model.config.vocab_size))
     required = template_tokens(model.tokenizer)
     configs = [model.config.to_dict(), *(_settings(model.folder, name) for name in _SETTINGS)]
-    required |= {old for each in configs for old in numbers_in(each) if old < model.config.vocab_size}
+    required |= {old for settings in configs for old in numbers_in(settings) if old < model.config.vocab_size}
     kept = choose(content, count_tokens(model, texts), target, required)
     write_files(model.folder, content, kept, folder)
     cut_rows(model, kept)
@@ -72,13 +72,13 @@ def template_tokens(tokenizer: Any) -> set[int]:
     if not tokenizer.chat_template:
         return set()
     talk = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    found: set[int] = set()
+    written: set[int] = set()
     for messages in (talk[:1], talk, [{"role": "system", "content": "."}, *talk]):
         try:
-            found |= set(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+            written |= set(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
         except Exception:  # a template refuses what it does not know, with errors of any kind
             continue
-    return found
+    return written
 
 
 def write_files(source: Path, content: dict[str, Any], kept: Sequence[int], folder: Path) -> None:
@@ -110,10 +110,10 @@ def cut_rows(model: CausalLM, kept: Sequence[int]) -> None:
     embedding.num_embeddings = head.out_features = len(kept)
     if embedding.padding_idx is not None:
         embedding.padding_idx = new.get(embedding.padding_idx)
-    for each in (module, module.model):
-        each.vocab_size = len(kept)
-        if getattr(each, "padding_idx", None) is not None:
-            each.padding_idx = new.get(each.padding_idx)
+    for part in (module, module.model):
+        part.vocab_size = len(kept)
+        if getattr(part, "padding_idx", None) is not None:
+            part.padding_idx = new.get(part.padding_idx)
     for config in (model.config, module.generation_config):
         old = config.to_dict()
         for name, value in renumber_settings(old, new).items():
@@ -124,5 +124,5 @@ def cut_rows(model: CausalLM, kept: Sequence[int]) -> None:
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
-    found: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return found
+    settings: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return settings

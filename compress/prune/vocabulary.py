@@ -18,27 +18,27 @@ Content = dict[str, Any]  # of tokenizer.json
 def numbers(tokenizer: Content) -> dict[str, int]:
     """Token -> number, added tokens included."""
     vocab = tokenizer["model"]["vocab"]
-    found = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
-    return {**found, **{each["content"]: each["id"] for each in tokenizer["added_tokens"]}}
+    pieces = vocab if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
+    return {**pieces, **{added["content"]: added["id"] for added in tokenizer["added_tokens"]}}
 
 
 def check_kind(tokenizer: Content) -> None:
     """Raise ModelError unless tokens can be struck out and every text still be encoded and read back."""
     model = tokenizer.get("model") or {}
     kind = model.get("type")
-    found = None
+    reason = None
     if kind not in ("BPE", "Unigram"):
-        found = f"{kind}"
+        reason = f"{kind}"
     elif kind == "BPE" and not model.get("merges"):
-        found = "BPE without merges"
+        reason = "BPE without merges"
     elif kind == "BPE" and (model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")):
-        found = "BPE with a prefix or suffix of subwords"
+        reason = "BPE with a prefix or suffix of subwords"
     elif kind == "BPE" and not byte_tokens(tokenizer):
-        found = "BPE that has no tokens of single bytes"
-    if found:
+        reason = "BPE that has no tokens of single bytes"
+    if reason:
         raise ModelError(
             "the vocabulary of this tokenizer cannot be cut",
-            found=found,
+            found=reason,
             allowed="byte-level BPE, BPE with byte fallback, Unigram (tokenizer.json)",
             next="prune.vocabulary=null",
         )
@@ -46,12 +46,12 @@ def check_kind(tokenizer: Content) -> None:
 
 def byte_tokens(tokenizer: Content) -> set[str]:
     """Those that any text can be written in, as far as there are any: SmolLM2 has 235 of the 256."""
-    known, found = numbers(tokenizer).keys(), set()
+    known, names = numbers(tokenizer).keys(), set()
     if tokenizer["model"].get("byte_fallback"):
-        found |= {f"<0x{byte:02X}>" for byte in range(256)} & known
+        names |= {f"<0x{byte:02X}>" for byte in range(256)} & known
     if _mentions(tokenizer.get("pre_tokenizer"), "ByteLevel"):
-        found |= set(byte_symbols()) & known
-    return found
+        names |= set(byte_symbols()) & known
+    return names
 
 
 def byte_symbols() -> list[str]:
@@ -122,21 +122,21 @@ class Closure:
         if not self._ranks:
             return set()
         parts = list(token)
-        found = set(parts)
+        products = set(parts)
         while len(parts) > 1:
             ranked = [(self._ranks[pair], i) for i, pair in enumerate(pairwise(parts)) if pair in self._ranks]
             if not ranked:
                 break
             _, i = min(ranked)
             parts[i : i + 2] = [parts[i] + parts[i + 1]]
-            found.add(parts[i])
-        return {self._known[part] for part in found if part in self._known}
+            products.add(parts[i])
+        return {self._known[part] for part in products if part in self._known}
 
 
 def merges(tokenizer: Content) -> list[tuple[str, str]]:
     """In order; older files have them as "a b"."""
-    found = tokenizer["model"].get("merges") or []
-    pairs = (each.split(" ") if isinstance(each, str) else each for each in found)
+    listed = tokenizer["model"].get("merges") or []
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in listed)
     return [(a, b) for a, b in pairs]
 
 
@@ -201,18 +201,18 @@ def numbers_in(settings: Mapping[str, Any]) -> set[int]:
 
 def renumber_settings(settings: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
     """The same settings with new numbers; those that are gone are struck from lists."""
-    found = dict(settings)
+    changed = dict(settings)
     for name, value in settings.items():
         if name.endswith(("_token_id", "_token_ids")) or name in _LISTS:
             if isinstance(value, list):
-                found[name] = [new[old] for old in value if old in new]
+                changed[name] = [new[old] for old in value if old in new]
             elif isinstance(value, int):
-                found[name] = new.get(value, value)
+                changed[name] = new.get(value, value)
     if isinstance(settings.get("added_tokens_decoder"), dict):
-        found["added_tokens_decoder"] = {
+        changed["added_tokens_decoder"] = {
             str(new[int(old)]): each for old, each in settings["added_tokens_decoder"].items()
         }
-    return found
+    return changed
 
 
 def _mentions(part: Any, kind: str) -> bool:

@@ -42,7 +42,7 @@ class StageRunner:
         *,
         identity: Any = None,
         scratch: bool = False,
-        lock: Callable[[], AbstractContextManager[None]] = partial(cores, alone=False),  # noqa: B008
+        lock: Callable[[], AbstractContextManager[None]] | None = None,
         label: str = "",
         **inputs: Any,
     ) -> Entry:
@@ -76,7 +76,7 @@ class StageRunner:
             function(config, **given, out=out, **({"scratch": scratch_folder} if scratch else {}))
 
         start = time.perf_counter()
-        entry = self.store.make(name, key, build, turn=lock, label=label)
+        entry = self.store.make(name, key, build, turn=lock or partial(cores, alone=False), label=label)
         took = f"[dim]reused ({entry.seconds:.1f} s saved)[/]" if entry.reused else f"{entry.seconds:.1f} s"
         self._say(label, took)
         made = "reused" if entry.reused else "made"

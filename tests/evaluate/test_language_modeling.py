@@ -14,7 +14,7 @@ from compress.config.evaluate import LanguageModeling
 from compress.config.export import OptimumExport
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError, ModelError
-from compress.evaluate import evaluate, load_quality
+from compress.evaluate import load_quality
 from compress.evaluate.generation import repeated, shared_prefix
 from compress.evaluate.language_quality import compare, likelihoods
 from compress.evaluate.statistics import mean_interval, paired_ratio_drop, ratio_interval
@@ -22,6 +22,7 @@ from compress.evaluate.windows import Row, Window, read_row
 from compress.models.tokenizer import Tokenizer
 from compress.prune.tokens import cut_vocabulary
 from compress.tasks.language_modeling.model import CausalLM
+from tests.evaluate.stages import evaluate
 
 CONFIG = LanguageModeling(context=48, stride=48, prompts=3, prompt_tokens=8, new_tokens=10, resamples=200)
 
@@ -248,7 +249,7 @@ def test_bytes_are_the_same_under_both_tokenizers(fewer, graphs, checkpoint, spl
 
 def test_select_has_its_own_documents(graphs, checkpoint, splits, tmp_path):
     dense, small = graphs
-    evaluate(CONFIG, small, dense, checkpoint, checkpoint, splits, tmp_path, split=Split.select, samples=4)
+    evaluate(CONFIG, small, dense, checkpoint, checkpoint, splits, tmp_path, Split.select, 4)
     found = load_quality(tmp_path)
     assert found.primary == "bits_per_byte_wiki"  # news is not in select
     assert set(found.quality) == {"bits_per_byte_wiki", "perplexity_wiki"}

@@ -6,8 +6,9 @@ from compress.config.data import PairSplit, Split
 from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits, TextSplit
 from compress.errors import ConfigError, GateError, StoreError
-from compress.evaluate import evaluate, load_quality, sentence_similarity
+from compress.evaluate import load_quality, sentence_similarity
 from compress.schema.report import Estimate
+from tests.evaluate.stages import evaluate
 
 ZERO = Estimate(value=0.0, ci95=(0.0, 0.0))
 

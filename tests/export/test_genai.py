@@ -19,14 +19,14 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3",
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("config", [GenaiExport(), plain(GenaiExport())], ids=["genai", "optimum"])
-def test_it_computes_what_torch_computes(config, name, language_checkpoints, splits_folder, tmp_path):
-    export(config, language_checkpoints[name], splits_folder, tmp_path)
-    numbers = read_result(tmp_path).gates[0].numbers
+@pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
+def test_it_computes_what_torch_computes(fused, name, language_checkpoints, language_graphs):
+    graph = language_graphs(name, fused)
+    numbers = read_result(graph).gates[0].numbers
     assert numbers["min_cosine"] > 0.999999
     assert numbers["top1_agreement"] == 1.0
-    decoder = Decoder(tmp_path / "model.onnx", capacity=32)
-    assert decoder.fused == isinstance(config, GenaiExport)
+    decoder = Decoder(graph / "model.onnx", capacity=32)
+    assert decoder.fused == fused
     stock = transformers.AutoModelForCausalLM.from_pretrained(language_checkpoints[name]).eval()
     prompt = torch.tensor([[5, 6, 7, 8, 9, 10]])
     wanted = stock.generate(prompt, max_new_tokens=8, do_sample=False, eos_token_id=None)[0, 6:].tolist()
@@ -37,9 +37,8 @@ def test_it_computes_what_torch_computes(config, name, language_checkpoints, spl
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "phi3"])
-def test_one_graph_gives_all_logits_or_the_last(name, language_checkpoints, splits_folder, tmp_path):
-    export(GenaiExport(), language_checkpoints[name], splits_folder, tmp_path)
-    decoder = Decoder(tmp_path / "model.onnx", capacity=16)
+def test_one_graph_gives_all_logits_or_the_last(name, language_graphs):
+    decoder = Decoder(language_graphs(name) / "model.onnx", capacity=16)
     ids = np.arange(3, 12)
     every = decoder.run(ids)
     assert len(every) == len(ids)
@@ -55,9 +54,8 @@ def test_one_graph_gives_all_logits_or_the_last(name, language_checkpoints, spli
     np.testing.assert_array_equal(logits[0], every[-1:])
 
 
-def test_a_full_cache_is_an_error(language_checkpoints, splits_folder, tmp_path):
-    export(GenaiExport(), language_checkpoints["llama"], splits_folder, tmp_path)
-    decoder = Decoder(tmp_path / "model.onnx", capacity=4)
+def test_a_full_cache_is_an_error(language_graphs):
+    decoder = Decoder(language_graphs("llama") / "model.onnx", capacity=4)
     with pytest.raises(ModelError, match="full"):
         decoder.run(np.arange(5))
 

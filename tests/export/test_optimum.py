@@ -36,16 +36,16 @@ def opset(path):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, splits, splits_folder, tmp_path):
-    export(OptimumExport(fuse=False), checkpoints[name], splits_folder, tmp_path)
+def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, splits, graphs):
+    graph = graphs(name, False)
     encoder = tasks.load(checkpoints[name])
     for texts in (splits.test.texts[:1], splits.test.texts[:9], ["river"], ["the river " * 100]):
-        np.testing.assert_allclose(*run(tmp_path / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
-    numbers = read_result(tmp_path).gates[0].numbers
+        np.testing.assert_allclose(*run(graph / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
+    numbers = read_result(graph).gates[0].numbers
     assert numbers["examples"] == 64
     assert numbers["max_abs_diff"] < 1e-5
     assert numbers["fused_layers"] == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "stage.json"]
+    assert sorted(path.name for path in graph.iterdir()) == ["model.onnx", "stage.json"]
 
 
 @pytest.mark.parametrize(("opset_", "fuse", "written"), [(14, False, 14), (20, False, 20), (14, True, 23)])

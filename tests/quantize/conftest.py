@@ -4,20 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from compress.config.export import GenaiExport, OptimumExport, TorchExport
+from compress.config.export import TorchExport
 from compress.export import export
 from tests.once import Folders
-
-
-@pytest.fixture(scope="session")
-def graphs(once, checkpoints, splits_folder):
-    """`(architecture, fused)` -> folder with model.onnx, exported when first asked for."""
-
-    def get(name: str = "bert", fuse: bool = True) -> Path:
-        config = OptimumExport(fuse=fuse)
-        return once(f"graph-{name}-{fuse}", lambda out: export(config, checkpoints[name], splits_folder, out))
-
-    return get
 
 
 @pytest.fixture
@@ -142,17 +131,3 @@ def enlarge(model, factor):
         scale(first.input[2], factor, 1)
         depthwise = tensors[second.input[1]].dims[1] == 1
         scale(second.input[1], 1 / factor, *((1,) if depthwise else (slice(None), 1)))
-
-
-@pytest.fixture(scope="session")
-def language_graphs(once, language_checkpoints, splits_folder):
-    """`(architecture, fused)` -> folder with the exported graph, made when first asked for."""
-
-    def get(name: str, fused: bool = True) -> Path:
-        config = GenaiExport() if fused else OptimumExport(fuse=False)
-        return once(
-            f"graph-{name}-{fused}",
-            lambda out: export(config, language_checkpoints[name], splits_folder, out),
-        )
-
-    return get

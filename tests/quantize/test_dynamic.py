@@ -11,7 +11,7 @@ from compress.errors import ConfigError, GateError
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
 
-CASES = [("bert", True), ("bert", False), ("roberta", True), ("distilbert", True), ("mpnet", True)]
+CASES = [("bert", True), ("bert", False), ("mpnet", True)]  # all others: tests/contract
 
 
 def weights(path):
