@@ -11,12 +11,15 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from compress import artifact
+from compress import graph as graphs
 from compress.cli import bench
 from compress.cli.generate import Request, generate
 from compress.errors import BenchmarkError
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_operators
 from compress.graph.untrusted import inspect
+from compress.models import shipped_files
+from compress.stages.result import write_result
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 CONTEXT = 64
@@ -67,6 +70,8 @@ def made(tmp_path_factory):
     model = write_checkpoint(checkpoint)
     create_model(None, str(checkpoint), str(fused), "fp32", "cpu", str(folder / "cache"))
     main_export(str(checkpoint), plain, task="text-generation-with-past", do_validation=False)
+    write_result(fused, ships=graphs.shipped_files(fused))
+    write_result(checkpoint, ships=shipped_files(checkpoint))
     return SimpleNamespace(model=model, checkpoint=checkpoint, fused=fused, plain=plain)
 
 

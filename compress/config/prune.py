@@ -118,7 +118,7 @@ class LanguageKeep(Keep):
     """`heads` are those of keys and values, each with the query heads that share it."""
 
     ffn: float = part(1.0, search=Float(0.5, 1.0, 0.0625))
-    heads: float = 1.0
+    heads: float = part(1.0)
     layers: float = part(1.0, search=Float(0.75, 1.0, 0.0625))
 
 

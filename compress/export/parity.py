@@ -125,4 +125,5 @@ def check_parity(numbers: dict[str, float], max_abs_diff: float, min_cosine: flo
 
 
 def _not_loaded(error: ModelError, advice: str) -> GateError:
-    return GateError("onnxruntime cannot load the exported graph", found=error, next=advice)
+    reason = str(error).rpartition("found:")[2].strip()  # what the runtime itself said
+    return GateError("onnxruntime cannot load the exported graph", found=reason, next=advice)

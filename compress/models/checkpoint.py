@@ -89,6 +89,19 @@ def read_facts(checkpoint: Path) -> Facts:
         ) from None
 
 
+def read_facts_of(task: str, checkpoint: Path) -> Facts:
+    """The same of a checkpoint of `task`; raises ModelError where it is of another one."""
+    facts = read_facts(checkpoint)
+    if facts.task != task:
+        raise ModelError(
+            "an option of the configuration does not work on this kind of model",
+            found=facts.task,
+            allowed=task,
+            next=f"choose options that work on {facts.task}: compress list",
+        )
+    return facts
+
+
 def write_facts(facts: Facts, checkpoint: Path) -> None:
     (checkpoint / "compress.json").write_bytes(_FACTS.dump_json(facts, indent=2) + b"\n")
 

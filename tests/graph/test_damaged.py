@@ -20,6 +20,7 @@ from compress.cli.main import main
 from compress.errors import ArtifactError, BenchmarkError
 from compress.graph import untrusted as onnx_file
 from compress.graph.untrusted import inspect, trial
+from compress.stages.result import write_result
 
 ONE_MESSAGE = r"\Aerror: [^\n]+\n(  (found|allowed|next): +[^\n]+\n)+\Z"
 HANG = 10.0  # seconds, of a check on a machine with a free core
@@ -276,6 +277,7 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     (folder / "graph").mkdir()
     save(folder / "graph", valid())
+    write_result(folder / "graph", ships=["model.onnx"])
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint" / "config.json").write_text("{}")
     write_artifact(

@@ -29,7 +29,7 @@ from compress.models.checkpoint import (
     check_weights,
     fetch_published,
     read_config,
-    read_facts,
+    read_facts_of,
     read_json,
     write_facts,
 )
@@ -80,8 +80,8 @@ class ImageClassifier:
 
     @classmethod
     def open(cls, checkpoint: Path, attention: str = "sdpa") -> "ImageClassifier":
-        """Open a checkpoint of ours; raises ModelError where it is none."""
-        return cls.load(checkpoint, read_facts(checkpoint), attention)
+        """Open a checkpoint of ours; raises ModelError where it is none, or of another task."""
+        return cls.load(checkpoint, read_facts_of("image_classification", checkpoint), attention)
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":

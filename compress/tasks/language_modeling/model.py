@@ -17,7 +17,7 @@ from compress.models.checkpoint import (
     copy_companions,
     fetch_published,
     read_config,
-    read_facts,
+    read_facts_of,
     write_facts,
 )
 from compress.models.gguf import convert, gguf_of
@@ -50,8 +50,8 @@ class CausalLM:
 
     @classmethod
     def open(cls, checkpoint: Path, attention: str = "sdpa") -> "CausalLM":
-        """Open a checkpoint of ours; raises ModelError where it is none."""
-        return cls.load(checkpoint, read_facts(checkpoint), attention)
+        """Open a checkpoint of ours; raises ModelError where it is none, or of another task."""
+        return cls.load(checkpoint, read_facts_of("language_modeling", checkpoint), attention)
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":

@@ -21,7 +21,7 @@ from compress.models.checkpoint import (
     copy_companions,
     fetch_published,
     read_config,
-    read_facts,
+    read_facts_of,
     read_json,
     write_facts,
 )
@@ -76,8 +76,8 @@ class Encoder:
 
     @classmethod
     def open(cls, checkpoint: Path, attention: str = "sdpa") -> "Encoder":
-        """Open a checkpoint of ours; raises ModelError where it is none."""
-        return cls.load(checkpoint, read_facts(checkpoint), attention)
+        """Open a checkpoint of ours; raises ModelError where it is none, or of another task."""
+        return cls.load(checkpoint, read_facts_of("sentence_embedding", checkpoint), attention)
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
