@@ -46,6 +46,14 @@ def test_it_is_what_comparing_every_pair_finds(edited: list[tuple[str, int, str]
             assert jaccard(text, others[index]) == pytest.approx(similarity)
 
 
+def test_one_at_the_limit_is_found_by_the_last_shingle_that_is_looked_up() -> None:
+    """60 of 75 shingles are shared, and the 15 others are in no other text: the rarest but for the 16th."""
+    text = "".join(chr(ord("東") + i) for i in range(75))
+    assert jaccard(text, text[15:]) == LIMIT
+    assert nearest([text], [text[15:]]) == [(pytest.approx(LIMIT), 0)]
+    assert nearest([text], [text[16:]]) == [(0.0, -1)]
+
+
 def test_case_space_and_punctuation_do_not_count() -> None:
     other = "the BRIDGE over\tthe river, was opened to traffic -- in the spring of that year"
     assert nearest([SENTENCE], ["Something else altogether is written here.", other]) == [(1.0, 1)]

@@ -31,6 +31,17 @@ def test_another_continuation_of_the_same_beginning(tmp_path, tiny_lm):
     np.testing.assert_allclose(found, tiny_lm.logits(np.array([3, 1, 4, 1, 5]))[3:], rtol=1e-4, atol=1e-4)
 
 
+def test_another_continuation_in_a_graph_that_gives_a_longer_cache(language_graphs):
+    decoder = Decoder(language_graphs("llama", False) / "model.onnx", threads=1)
+    assert not decoder.fused
+    expected = decoder.run(np.array([3, 1, 4, 1, 5]))
+    decoder.reset()
+    decoder.run(np.array([3, 1, 4, 9, 9, 9, 9]))
+    decoder.rewind(3)
+    assert {states.shape[2] for states in decoder.cache.values()} == {3}
+    np.testing.assert_allclose(decoder.run(np.array([1, 5])), expected[3:], rtol=1e-4, atol=1e-4)
+
+
 def test_a_full_cache_is_an_error(tmp_path, tiny_lm):
     decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=4)
     decoder.run(np.arange(4))

@@ -122,6 +122,37 @@ def test_fused_attention_is_named(tmp_path):
     assert found.skipped == (SkippedNode(node="att", reason="both inputs are activations"),)
 
 
+def test_a_product_counts_as_often_as_it_is_computed(tmp_path):
+    """A convolution in float at 5 x 5 places, an integer one at 3 x 3, and an integer head."""
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], name="float"),
+        node("QuantizeLinear", ["a", "s", "z"], ["aq"]),
+        node("DequantizeLinear", ["aq", "s", "z"], ["af"]),
+        weight_linear("v"),
+        node("Conv", ["af", "v_d"], ["b"], name="integer"),
+        *quantize_linear("b"),
+        node("Flatten", ["b_d"], ["c"]),
+        *quantize_linear("c"),
+        weight_linear("u"),
+        node("MatMul", ["c_d", "u_d"], ["y"], name="head"),
+    ]
+    weights = {
+        **SCALE,
+        "w": ((4, 8, 1, 1), np.float32),
+        "v": ((2, 4, 3, 3), np.int8),
+        "u": ((18, 3), np.int8),
+    }
+    path = save(tmp_path / "model.onnx", nodes, weights)
+    model = onnx.load(path)
+    del model.graph.input[:]
+    model.graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8, 5, 5]))
+    onnx.save(model, path)
+    found = measure(path)
+    assert [skipped.node for skipped in found.skipped] == ["float"]
+    real, integer = 4 * 8 * 25, 2 * 4 * 9 * 9 + 18 * 3
+    assert found.coverage_macs == pytest.approx(integer / (integer + real))
+
+
 def test_the_floor(tmp_path):
     skipped = (
         SkippedNode(node="a", reason="both inputs are activations"),
