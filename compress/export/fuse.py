@@ -15,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
+from compress.graph.surgery import drop_dead, replace_nodes
+
 ATTENTION_OPSET = 23  # first opset with the standard Attention operator
 ATTENTION_IR = 11
 LOWEST_OPSET = 18  # from here up to that of Attention no operator of these graphs changes its signature
@@ -39,10 +41,10 @@ def fuse(path: Path) -> int:
         model = optimize_model(
             str(path), "bert", num_heads=0, hidden_size=0, optimization_options=options, opt_level=1
         ).model
-    found = _use_standard_attention(model)
+    blocks = _use_standard_attention(model)
     _protect_residual_sums(model)
     onnx.save(model, path)
-    return found
+    return blocks
 
 
 def _use_standard_attention(model: onnx.ModelProto) -> int:
@@ -55,7 +57,7 @@ def _use_standard_attention(model: onnx.ModelProto) -> int:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     square_masks: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
-    found = 0
+    replaced = 0
 
     def constant(name: str, value: np.ndarray) -> str:
         graph.initializer.append(numpy_helper.from_array(value, name))
@@ -65,28 +67,19 @@ def _use_standard_attention(model: onnx.ModelProto) -> int:
         if node.op_type != "MultiHeadAttention" or len(node.input) != 5 or not all(node.input):
             nodes.append(node)
             continue
-        found += 1
+        replaced += 1
         *qkv, bias, mask = node.input
         name, heads = node.output[0], helper.get_node_attr_value(node, "num_heads")
-        if (
-            mask not in square_masks
-        ):  # (batch, keys) of 1/0 -> boolean (batch, 1, queries, keys), once per graph
+        if mask not in square_masks:  # (batch, keys) of 1/0 -> boolean (batch, 1, queries, keys)
             square_masks[mask] = f"{mask}_square"
+            axes, one = constant(f"{mask}_axes", np.array([1, 2])), constant(f"{mask}_one", np.array([1]))
+            length, shape, keys = f"{mask}_length", f"{mask}_shape", f"{mask}_keys"
             nodes += [
                 helper.make_node("Cast", [mask], [f"{mask}_bool"], to=TensorProto.BOOL),
-                helper.make_node(
-                    "Unsqueeze",
-                    [f"{mask}_bool", constant(f"{mask}_axes", np.array([1, 2]))],
-                    [f"{mask}_keys"],
-                ),
-                helper.make_node("Shape", [mask], [f"{mask}_length"], start=1),
-                helper.make_node(
-                    "Concat",
-                    [constant(f"{mask}_one", np.array([1])), f"{mask}_length", f"{mask}_one"],
-                    [f"{mask}_shape"],
-                    axis=0,
-                ),
-                helper.make_node("Expand", [f"{mask}_keys", f"{mask}_shape"], [square_masks[mask]]),
+                helper.make_node("Unsqueeze", [f"{mask}_bool", axes], [keys]),
+                helper.make_node("Shape", [mask], [length], start=1),
+                helper.make_node("Concat", [one, length, one], [shape], axis=0),
+                helper.make_node("Expand", [keys, shape], [square_masks[mask]]),
             ]
         biased = [f"{name}_{part}" for part in "qkv"]
         values = np.split(numpy_helper.to_array(weights[bias]), 3)
@@ -102,19 +95,15 @@ def _use_standard_attention(model: onnx.ModelProto) -> int:
                 kv_num_heads=heads,
             )
         )
-    if not found:
+    if not replaced:
         return 0
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    replace_nodes(graph, nodes)
+    drop_dead(graph)
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
             opset.version = max(opset.version, ATTENTION_OPSET)
     model.ir_version = max(model.ir_version, ATTENTION_IR)
-    return found
+    return replaced
 
 
 def _protect_residual_sums(model: onnx.ModelProto) -> None:

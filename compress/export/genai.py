@@ -9,9 +9,11 @@ import json
 import logging
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import onnx
+import onnx_ir
+import torch
+import transformers
 from torch import nn
 
 from compress.config.export import GenaiExport
@@ -20,6 +22,7 @@ from compress.errors import CompressError
 from compress.export.last_logits import keep_last
 from compress.export.parity import PARITY, check_parity, decoder_parity
 from compress.export.strip import strip
+from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.models.checkpoint import read_config
 from compress.models.padding import WIDTHS
@@ -29,18 +32,26 @@ from compress.tasks.language_modeling.model import CausalLM
 
 log = logging.getLogger(__name__)
 CONFIG = "genai_config.json"
-DATA = "model.onnx.data"
+_BUILDERS = {  # model type -> class of onnxruntime_genai.models.builders
+    "llama": "LlamaModel",
+    "mistral": "MistralModel",
+    "qwen2": "QwenModel",
+    "qwen3": "Qwen3Model",
+    "gemma3_text": "Gemma3Model",
+    "smollm3": "SmolLM3Model",
+    "phi3": "Phi3MiniModel",
+}
 
 
 def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write `out/model.onnx`, its weights in `model.onnx_data` and `genai_config.json`.
+    """Write the graph, its weights beside it and `genai_config.json`.
 
     Raises GateError when ONNX and torch differ on real text by more than the config allows, and
     CompressError for an architecture that the builder does not know.
     """
     _build(checkpoint, out)
     give_back()
-    path = out / "model.onnx"
+    path = graph_path(out)
     _name_inputs(out / CONFIG, path)
     keep_last(path)
     if read_config(checkpoint).get(WIDTHS):
@@ -53,22 +64,14 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
 
 
 def _build(checkpoint: Path, out: Path) -> None:
-    from onnxruntime_genai.models.builder import create_model
-    from transformers import AutoModelForCausalLM
-
-    # The builder alone holds what was opened here, and lets go of it before it writes.
-    opened = [_opened(checkpoint)]
+    """What the builder's `create_model` does, for a module that we open; tokenizer files stay out."""
     said = io.StringIO()
-    keep = {"model.onnx", DATA, CONFIG}
     try:
-        with (
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
-            patch.object(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: opened.pop()),
-        ):
-            create_model(
-                "", str(checkpoint), str(out), "fp32", "cpu", str(out), hf_token="false", hf_remote=False
-            )
+        with torch.no_grad(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            builder = _builder(checkpoint, out)
+            builder.make_model(str(checkpoint))
+            builder.save_model(str(out))
+            builder.make_genai_config(str(checkpoint), {}, str(out))
     except (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CompressError(
             "onnxruntime-genai's builder cannot export the model",
@@ -77,9 +80,28 @@ def _build(checkpoint: Path, out: Path) -> None:
         ) from error
     finally:
         log.debug("%s", said.getvalue())
-    for path in out.iterdir():  # tokenizer files come from the checkpoint
-        if path.is_file() and path.name not in keep:
-            path.unlink()
+
+
+def _builder(checkpoint: Path, out: Path) -> Any:
+    """The builder of the checkpoint's architecture, in float32 for CPUs."""
+    from onnxruntime_genai.models import builders
+
+    config = transformers.AutoConfig.from_pretrained(checkpoint)
+    name = _BUILDERS[config.model_type]
+    if config.model_type == "phi3" and (
+        config.max_position_embeddings != config.original_max_position_embeddings
+    ):
+        name = "Phi3MiniLongRoPEModel"
+
+    class Opened(getattr(builders, name)):  # type: ignore[misc]
+        def load_weights(self, input_path: str) -> nn.Module:
+            return _opened(Path(input_path))  # the builder alone holds it, and lets go of it before it writes
+
+    float32, options = onnx_ir.DataType.FLOAT, {"hf_token": "false", "hf_remote": False}
+    builder: Any = Opened(config, float32, float32, "cpu", str(out), options)
+    if config.model_type == "gemma3_text":
+        builder.model_type = config.model_type  # the builder would note Gemma3
+    return builder
 
 
 def _opened(checkpoint: Path) -> nn.Module:
@@ -103,9 +125,8 @@ def _opened(checkpoint: Path) -> nn.Module:
 def _forget_widths(path: Path) -> None:
     """The builder notes one width for all feed-forward layers, and onnxruntime warns of it."""
     model = onnx.load(path, load_external_data=False)
-    kept = [each for each in model.graph.value_info if "/mlp/" not in each.name]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(kept)
+    for value in [value for value in model.graph.value_info if "/mlp/" in value.name]:
+        model.graph.value_info.remove(value)
     onnx.save(model, path)
 
 
@@ -114,6 +135,6 @@ def _name_inputs(config: Path, path: Path) -> None:
     described: dict[str, Any] = json.loads(config.read_text())
     graph = onnx.load(path, load_external_data=False).graph
     decoder = described["model"]["decoder"]
-    taken = {each.name for each in graph.input}
-    decoder["inputs"] = {k: v for k, v in decoder["inputs"].items() if "%d" in v or v in taken}
+    inputs = {value.name for value in graph.input}
+    decoder["inputs"] = {k: v for k, v in decoder["inputs"].items() if "%d" in v or v in inputs}
     config.write_text(json.dumps(described, indent=4) + "\n")

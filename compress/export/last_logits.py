@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import GateError
 from compress.graph.decoder import KEEP
+from compress.graph.surgery import producers
 
 
 def keep_last(path: Path) -> None:
@@ -35,18 +36,17 @@ def keep_last(path: Path) -> None:
     cut = helper.make_node("Slice", [states, start, f"{KEEP}/end", f"{KEEP}/axis"], [kept], name=kept)
     graph.node.insert(place + 1, cut)
     # onnxruntime-genai makes room for the logits of all tokens unless one is declared.
-    logits = next(each for each in graph.output if each.name == "logits")
+    logits = next(value for value in graph.output if value.name == "logits")
     logits.type.tensor_type.shape.dim[1].dim_value = 1
-    later = {output for node in list(graph.node)[place + 2 :] for output in node.output}
-    sized = [each for each in graph.value_info if each.name not in later]  # theirs were the prompt's
-    del graph.value_info[:]
-    graph.value_info.extend(sized)
+    later = producers(graph.node[place + 2 :])
+    for value in [value for value in graph.value_info if value.name in later]:  # of the prompt's length
+        graph.value_info.remove(value)
     onnx.save(model, path)
 
 
 def _head(graph: onnx.GraphProto) -> onnx.NodeProto:
     """The last MatMul in front of the logits; scaling and capping of logits may follow it."""
-    makers: dict[str, onnx.NodeProto] = {output: node for node in graph.node for output in node.output}
+    makers = producers(graph.node)
     node = makers.get("logits")
     while node is not None and node.op_type != "MatMul":
         node = next((makers[name] for name in node.input if name in makers), None)

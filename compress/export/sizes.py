@@ -12,6 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from compress.graph.session import open_session
+from compress.graph.surgery import drop_dead, fetching
 
 
 def fold_sizes(path: Path, example: Mapping[str, np.ndarray]) -> None:
@@ -24,17 +25,15 @@ def fold_sizes(path: Path, example: Mapping[str, np.ndarray]) -> None:
     names = _borders(model.graph)
     if not names:
         return
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    del opened.graph.output[:]
-    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = open_session(opened.SerializeToString())
+    session = open_session(fetching(model, names))
     for_two, for_three = (
         session.run(names, {name: np.repeat(array[:1], batch, 0) for name, array in example.items()})
         for batch in (2, 3)
     )
-    found = zip(names, for_two, for_three, strict=True)
-    _replace(model.graph, {name: one for name, one, other in found if np.array_equal(one, other)})
+    for name, one, other in zip(names, for_two, for_three, strict=True):
+        if np.array_equal(one, other):
+            model.graph.initializer.append(numpy_helper.from_array(one, name))
+    drop_dead(model.graph)
     onnx.save(model, path)
 
 
@@ -52,18 +51,3 @@ def _borders(graph: onnx.GraphProto) -> list[str]:
         else:
             others |= read
     return [name for node in graph.node for name in node.output if name in sizes & others]
-
-
-def _replace(graph: onnx.GraphProto, constants: Mapping[str, np.ndarray]) -> None:
-    """Take these values in place of the nodes that make them, and leave out what nothing reads any more."""
-    kept, needed = [], {output.name for output in graph.output}
-    for node in reversed(graph.node):
-        if needed & set(node.output) - constants.keys():
-            kept.append(node)
-            needed.update(node.input)
-    tensors = [*graph.initializer, *(numpy_helper.from_array(array, n) for n, array in constants.items())]
-    tensors = [tensor for tensor in tensors if tensor.name in needed]
-    kept.reverse()
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(kept)
-    graph.initializer.extend(tensors)

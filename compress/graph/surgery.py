@@ -1,6 +1,6 @@
 """Which nodes of a graph make and read a tensor, and nodes put in place of others."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -33,11 +33,13 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
             yield from reads(inner)
 
 
-def needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
-    """Those of the nodes, each behind what it reads, that it takes to compute `outputs`."""
+def needed(
+    nodes: Sequence[onnx.NodeProto], outputs: Iterable[str], constants: Collection[str] = ()
+) -> list[onnx.NodeProto]:
+    """Those of the nodes, each behind what it reads, that it takes to compute `outputs` from `constants`."""
     wanted, needed_nodes = set(outputs), []
     for node in reversed(nodes):
-        if wanted.intersection(node.output):
+        if wanted.intersection(node.output).difference(constants):
             needed_nodes.append(node)
             wanted.update(reads(node))
     return needed_nodes[::-1]
@@ -50,15 +52,24 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> No
 
 
 def drop_dead(graph: onnx.GraphProto) -> None:
-    """Remove nodes and initializers that no output of the graph needs."""
+    """Remove nodes and initializers that no output of the graph needs; an initializer stands for a node."""
     outputs = {value.name for value in graph.output}
-    nodes = needed(list(graph.node), outputs)
+    nodes = needed(list(graph.node), outputs, {tensor.name for tensor in graph.initializer})
     read = outputs.union(*map(reads, nodes))
     tensors = [tensor for tensor in graph.initializer if tensor.name in read]
     if len(nodes) < len(graph.node):
         replace_nodes(graph, nodes)
     del graph.initializer[:]
     graph.initializer.extend(tensors)
+
+
+def fetching(model: onnx.ModelProto, tensors: Iterable[str]) -> bytes:
+    """The model serialised with these tensors as its outputs: a runtime keeps them, and fuses the rest."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    del opened.graph.output[:]
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
+    return opened.SerializeToString()
 
 
 def copied(node: onnx.NodeProto, renamed: Mapping[str, str] = {}) -> onnx.NodeProto:

@@ -9,7 +9,7 @@ from onnxruntime import InferenceSession
 
 from compress.data import load_splits
 from compress.graph.session import Runtime, open_session
-from compress.graph.surgery import producers
+from compress.graph.surgery import fetching, producers
 from compress.tasks import open_processor
 
 EXAMPLES = 64  # of the calibration split, for means and maxima of activations
@@ -42,9 +42,5 @@ def _session(model: onnx.ModelProto | Path, tensors: Sequence[str]) -> Inference
     source = onnx.load(model) if isinstance(model, Path) else model
     if missing := sorted(set(tensors) - producers(source.graph.node).keys()):
         raise ValueError(f"no node makes {', '.join(missing)}")
-    opened = onnx.ModelProto()
-    opened.CopyFrom(source)
-    del opened.graph.output[:]
-    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
     # one thread: the same numbers on every machine, and no spinning beside others
-    return open_session(opened.SerializeToString(), Runtime(threads=1))
+    return open_session(fetching(source, tensors), Runtime(threads=1))

@@ -10,8 +10,9 @@ import transformers
 
 from compress.config.export import GenaiExport, OptimumExport
 from compress.errors import GateError, ModelError
-from compress.export import export, plain
+from compress.export import export, genai, plain
 from compress.graph.decoder import Decoder
+from compress.models.layers import LANGUAGE_MODELS
 from compress.stages.result import read_result
 from compress.tasks.language_modeling.model import CausalLM
 
@@ -68,6 +69,10 @@ def test_a_graph_without_a_cache_is_no_decoder(tmp_path):
     onnx.save(made, tmp_path / "model.onnx")
     with pytest.raises(ModelError, match="no language model"):
         Decoder(tmp_path / "model.onnx")
+
+
+def test_every_language_model_has_its_builder():
+    assert set(genai._BUILDERS) == set(LANGUAGE_MODELS)
 
 
 def test_the_gate_fails(language_checkpoints, splits_folder, tmp_path):

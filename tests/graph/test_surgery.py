@@ -1,10 +1,21 @@
 """What nodes make and read, on graphs written out by hand."""
 
+import numpy as np
 import onnx
 import pytest
 from onnx import parser
 
-from compress.graph.surgery import attributes, copied, drop_dead, needed, producers, readers, replace_nodes
+from compress.graph.session import open_session
+from compress.graph.surgery import (
+    attributes,
+    copied,
+    drop_dead,
+    fetching,
+    needed,
+    producers,
+    readers,
+    replace_nodes,
+)
 
 
 @pytest.fixture
@@ -54,6 +65,23 @@ def test_what_is_dead_goes_and_the_rest_stays(graph):
     assert [node.op_type for node in graph.node] == ["Add", "Relu"]
     assert [tensor.name for tensor in graph.initializer] == ["w"]
     onnx.checker.check_graph(graph)
+
+
+def test_a_constant_stands_for_the_nodes_that_made_it(graph):
+    graph.initializer.append(onnx.helper.make_tensor("sum", onnx.TensorProto.FLOAT, [2], [5, 6]))
+    drop_dead(graph)
+    assert [node.op_type for node in graph.node] == ["Relu"]
+    assert [tensor.name for tensor in graph.initializer] == ["sum"]
+
+
+def test_any_tensor_can_be_fetched(graph):
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    session = open_session(fetching(model, ["twice", "sum", "twice"]))
+    assert [value.name for value in session.get_outputs()] == ["twice", "sum"]
+    twice, total = session.run(None, {"x": np.ones((1, 2), np.float32)})
+    assert total.tolist() == [[2, 3]]
+    assert twice.tolist() == [[6, 12]]
+    assert [value.name for value in model.graph.output] == ["y"]
 
 
 def test_what_only_a_branch_reads_stays():
