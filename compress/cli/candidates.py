@@ -10,7 +10,7 @@ from compress.benchmark import load_speed
 from compress.config.data import Split
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
-from compress.evaluate import load_quality
+from compress.metrics.quality import load_quality
 from compress.models.summary import read_summary
 from compress.schema.report import Report
 from compress.search.space import Measured, canonical, geometric_mean, relative

@@ -21,7 +21,7 @@ class EvaluateConfig(Checked):
 @option(
     "evaluate",
     "sentence_similarity",
-    "compress.evaluate.sentence_similarity:evaluate",
+    "compress.tasks.sentence_embedding.metrics:compare",
     works_on=("sentence_embedding",),
 )
 @dataclass(kw_only=True)
@@ -33,14 +33,8 @@ class SentenceSimilarity(EvaluateConfig):
         return ["cosine", "cosine_p5", *judged]
 
 
-@option(
-    "evaluate",
-    "image_classification",
-    "compress.evaluate.image_classification:evaluate",
-    works_on=("image_classification",),
-)
 @dataclass(kw_only=True)
-class ImageClassification(EvaluateConfig):
+class Classification(EvaluateConfig):
     primary: str = "accuracy"
 
     def metrics(self, data: DataConfig) -> Collection[str]:
@@ -49,8 +43,19 @@ class ImageClassification(EvaluateConfig):
 
 @option(
     "evaluate",
+    "image_classification",
+    "compress.tasks.image_classification.metrics:compare",
+    works_on=("image_classification",),
+)
+@dataclass(kw_only=True)
+class ImageClassification(Classification):
+    pass
+
+
+@option(
+    "evaluate",
     "language_modeling",
-    "compress.evaluate.language_modeling:evaluate",
+    "compress.tasks.language_modeling.metrics:compare",
     works_on=("language_modeling",),
 )
 @dataclass(kw_only=True)

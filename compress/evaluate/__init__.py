@@ -2,22 +2,16 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from compress.config.data import Split
 from compress.config.evaluate import EvaluateConfig
-from compress.evaluate.quality import Dense, Quality, load_quality
-from compress.evaluate.statistics import holm, noninferior, noninferiority_p
-from compress.registry import implementation, module_of
-
-__all__ = [
-    "Quality",
-    "evaluate",
-    "holm",
-    "load_quality",
-    "noninferior",
-    "noninferiority_p",
-    "score",
-]
+from compress.data import load_splits
+from compress.metrics.quality import Scored, save_quality
+from compress.registry import module_of
+from compress.stages.store import sha256_model
 
 
 def score(
@@ -33,7 +27,8 @@ def score(
 
     `samples` limits the examples, evenly spread.
     """
-    import_module(str(module_of(config))).score(config, graph, checkpoint, splits, out, split, samples)
+    dense = Scored(graph, checkpoint, out)
+    _metrics(config).score(config, dense, dense, load_splits(splits), split, samples)
 
 
 def evaluate(
@@ -48,11 +43,22 @@ def evaluate(
     splits: Path,
     out: Path,
 ) -> None:
-    """Evaluate `graph/model.onnx` beside the dense `baseline/model.onnx`, as `config` says.
+    """Score `graph/model.onnx`, unless it is the dense `baseline/model.onnx`, and compare both.
 
     `student` and `checkpoint` are the checkpoints that they were exported from, `scores` what `score` stored
-    of the dense one. The folder `out` then holds `quality.json` (`load_quality`) and the scores of every
+    of the dense one. The folder `out` then holds `quality.json` (`load_quality`) and `scores.npz`, numbers by
     example.
     """
-    dense = Dense(baseline, checkpoint, scores)
-    implementation(config)(config, dense, graph, student, splits, out, split, samples)
+    metrics, data = _metrics(config), load_splits(splits)
+    model = dense = Scored(baseline, checkpoint, scores)
+    if sha256_model(graph / "model.onnx") != sha256_model(baseline / "model.onnx"):
+        model = Scored(graph, student, out)
+        metrics.score(config, model, dense, data, split, samples)
+    quality, by_example = metrics.compare(config, model, dense, data, split, samples)
+    np.savez(out / "scores.npz", allow_pickle=False, **by_example)
+    save_quality(quality, out)
+
+
+def _metrics(config: EvaluateConfig) -> Any:
+    """The module of a task that scores one model and compares two."""
+    return import_module(str(module_of(config)))

@@ -17,11 +17,11 @@ from compress.benchmark import Speed, floor, load_limits, load_profiles, load_sp
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import ImageSplits, Splits, load_splits
-from compress.evaluate import Quality, load_quality
 from compress.graph import graph_files, graph_path
 from compress.judge import test_set_uses
 from compress.judge.explain import explain
 from compress.judge.verdict import judge
+from compress.metrics.quality import Quality, load_quality
 from compress.report.card import model_card
 from compress.schema.report import (
     Coverage,

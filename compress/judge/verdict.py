@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from compress.config.target import BudgetConfig
-from compress.evaluate import holm, noninferiority_p
+from compress.metrics.statistics import holm, noninferiority_p
 from compress.schema.report import Noninferiority, Variant, Verdict
 
 

@@ -1,7 +1,8 @@
 """The version of a stage's code: a digest of all our sources that its functions can reach.
 
 Reached is what a module imports anywhere in it, also inside functions, and what it names in a string, as
-"compress.models.image_nets:resnet" or "runner.py" beside it. Not followed are imports for type checkers, and
+"compress.models.image_nets:resnet", "runner.py" beside it or "compress.tasks.*.model", where the star is the
+task of the run. Not followed are imports for type checkers, and
 the strings that declare options: what implements another option is no part of this one.
 """
 
@@ -20,15 +21,9 @@ LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx"
 
 @cache
 def code_version(roots: frozenset[str], task: str = "") -> str:
-    """Digest of what these modules of ours (compress.prune.depth) reach, and of the libraries' releases.
-
-    Modules that open a task by its name reach all of the run's `task`.
-    """
-    files = closure(roots)
-    if task and PACKAGE / "tasks" / "__init__.py" in files:
-        names = [path.stem for path in (PACKAGE / "tasks" / task).glob("*.py")]
-        files |= closure(f"compress.tasks.{task}.{name}" for name in names)
-    sources = {str(path.relative_to(PACKAGE)): _digest(path) for path in files}
+    """Digest of what these modules of ours (compress.prune.depth) reach in a run of `task`, and of the
+    libraries' releases."""
+    sources = {str(path.relative_to(PACKAGE)): _digest(path) for path in closure(roots, task)}
     return sha256_json([sources, library_versions()])
 
 
@@ -39,7 +34,7 @@ def library_versions() -> dict[str, str]:
     return {**{name: version(name) for name in LIBRARIES}, "onnxruntime": onnxruntime.__version__}
 
 
-def closure(roots: Iterable[str]) -> set[Path]:
+def closure(roots: Iterable[str], task: str = "") -> set[Path]:
     """The sources of these modules and of all that they reach, the packages around each included."""
     reached: set[Path] = set()
     waiting = [path for name in roots for path in _files(name)]
@@ -47,12 +42,12 @@ def closure(roots: Iterable[str]) -> set[Path]:
         path = waiting.pop()
         if path not in reached:
             reached.add(path)
-            waiting += _reached(path)
+            waiting += _reached(path, task)
     return reached
 
 
 @cache
-def _reached(path: Path) -> frozenset[Path]:
+def _reached(path: Path, task: str) -> frozenset[Path]:
     """What one source reaches directly."""
     found: set[Path] = set()
     for node in _executed(ast.parse(path.read_bytes())):
@@ -61,7 +56,7 @@ def _reached(path: Path) -> frozenset[Path]:
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value.partition(":")[0]]
+            names = [node.value.partition(":")[0].replace("*", task)]
             if node.value.endswith(".py") and (path.parent / node.value).is_file():
                 found.add(path.parent / node.value)
         else:

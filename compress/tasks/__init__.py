@@ -1,7 +1,7 @@
 """What models are for, a folder each: `compress/tasks/<name>/`.
 
 A task's folder is imported when a checkpoint of it is opened, so that nothing else loads it, and so that the
-version of a stage's code holds the task of its own model alone.
+version of a stage's code holds what it uses of the task of its own model alone.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def open_processor(checkpoint: Path) -> Processor:
 
     Raises ModelError where a file that it needs is missing or damaged.
     """
-    processor: Processor = _part(checkpoint, "processor").open_processor(checkpoint)
+    processor: Processor = part("compress.tasks.*.processor", checkpoint).open_processor(checkpoint)
     return processor
 
 
@@ -57,7 +57,7 @@ def load(checkpoint: Path, attention: str = "sdpa") -> Model:
 
     `attention` is transformers' attn_implementation: sdpa, or eager for plain products.
     """
-    model: Model = _part(checkpoint, "model").open_model(checkpoint, attention)
+    model: Model = part("compress.tasks.*.model", checkpoint).open_model(checkpoint, attention)
     return model
 
 
@@ -72,5 +72,7 @@ def identity(config: ModelConfig) -> str:
     return sources.identity(config.source, config.sha256)
 
 
-def _part(checkpoint: Path, name: str) -> Any:
-    return import_module(f"{__name__}.{task_of(checkpoint)}.{name}")
+def part(module: str, checkpoint: Path) -> Any:
+    """A module of the checkpoint's task: "compress.tasks.*.model", which the version of a stage's code reads
+    where this is called."""
+    return import_module(module.replace("*", task_of(checkpoint)))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from compress.evaluate import statistics as ours
+from compress.metrics import statistics as ours
 
 Interval = tuple[float, float]
 Outcome = dict[str, tuple[Interval, float]]  # method -> interval, truth

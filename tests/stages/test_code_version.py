@@ -25,13 +25,13 @@ MINILM = {
     "recover": ("compress.recover", "compress.recover.distill"),
     "export": ("compress.export", "compress.export.optimum"),
     "quantize": ("compress.quantize", "compress.quantize.dynamic"),
-    "evaluate": ("compress.evaluate", "compress.evaluate.sentence_similarity"),
+    "evaluate": ("compress.evaluate", "compress.tasks.sentence_embedding.metrics"),
     "benchmark": ("compress.benchmark", "compress.targets.local"),
 }
 LANGUAGE = {
     "export": ("compress.export", "compress.export.genai"),
     "quantize": ("compress.quantize", "compress.quantize.weight_only"),
-    "evaluate": ("compress.evaluate", "compress.evaluate.language_modeling"),
+    "evaluate": ("compress.evaluate", "compress.tasks.language_modeling.metrics"),
 }
 
 
@@ -57,18 +57,18 @@ def forget() -> None:
         cached.cache_clear()
 
 
-def versions(stages: dict[str, tuple[str, str]]) -> dict[str, str]:
+def versions(stages: dict[str, tuple[str, str]], task: str = "") -> dict[str, str]:
     forget()
-    return {stage: code_version(frozenset(roots)) for stage, roots in stages.items()}
+    return {stage: code_version(frozenset(roots), task) for stage, roots in stages.items()}
 
 
-def changed_by(source: Path, stages: dict[str, tuple[str, str]]) -> set[str]:
+def changed_by(source: Path, stages: dict[str, tuple[str, str]], task: str = "") -> set[str]:
     """The stages whose version a byte in `source` changes."""
-    before, text = versions(stages), source.read_text()
-    assert versions(stages) == before
+    before, text = versions(stages, task), source.read_text()
+    assert versions(stages, task) == before
     source.write_text(text + "\n")
     try:
-        after = versions(stages)
+        after = versions(stages, task)
     finally:
         source.write_text(text)
     return {stage for stage in stages if after[stage] != before[stage]}
@@ -87,7 +87,7 @@ def changed_by(source: Path, stages: dict[str, tuple[str, str]]) -> set[str]:
         ("quantize/static.py", MINILM, set()),  # another option
         ("prune/channels.py", MINILM, set()),
         ("recover/finetune.py", MINILM, set()),
-        ("evaluate/image_classification.py", MINILM, set()),
+        ("tasks/image_classification/metrics.py", MINILM, set()),
         ("training/augment.py", MINILM, set()),
         ("cli/main.py", MINILM, set()),
         ("pipeline.py", MINILM, set()),
@@ -98,6 +98,18 @@ def test_a_byte_changes_the_stages_that_reach_it(
     sources: Path, source: str, stages: dict[str, tuple[str, str]], expected: set[str]
 ) -> None:
     assert changed_by(sources / source, stages) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("sentence_embedding/metrics.py", {"evaluate"}),
+        ("sentence_embedding/processor.py", set(MINILM) - {"split"}),
+        ("image_classification/model.py", set()),
+    ],
+)
+def test_stages_reach_what_they_use_of_their_own_task(sources: Path, source: str, expected: set[str]) -> None:
+    assert changed_by(sources / "tasks" / source, MINILM, "sentence_embedding") == expected
 
 
 def test_nets_named_in_strings_are_reached(sources: Path) -> None:
@@ -177,10 +189,9 @@ def test_all_that_runs_in_a_stage_is_in_its_version(
     assert [stage.name for stage in report.stages] == list(store.ran)
     for (stage, ran), roots in zip(store.ran.items(), asked, strict=True):
         ours = {name for name in ran if Path(name).is_relative_to(code.PACKAGE)}
-        roots |= {
-            f"compress.tasks.{config.model.task}.{path.stem}"
-            for path in (code.PACKAGE / "tasks" / config.model.task).glob("*.py")
+        known = {
+            *(str(path) for path in closure(roots, config.model.task)),
+            str(code.PACKAGE / "stages" / "runner.py"),
         }
-        known = {*(str(path) for path in closure(roots)), str(code.PACKAGE / "stages" / "runner.py")}
         assert len(ours) >= 2, stage
         assert ours <= known, stage

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.evaluate.windows import Window, common_places, cut, read_row, same_text
 from compress.models.tokenizer import Tokenizer
+from compress.tasks.language_modeling.windows import Window, common_places, cut, read_row, same_text
 
 
 @pytest.fixture(scope="module")

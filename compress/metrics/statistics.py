@@ -37,9 +37,9 @@ def mean_interval(
     """Mean of `values` [n] with a studentised bootstrap interval (Efron & Tibshirani 1993, section 12.5).
 
     It misses equally often on both sides where scores are skewed, as those bounded by 1 are; Student's
-    interval missed six times as often on one side (experiments/interval_coverage), and it is one end that
-    `noninferior` looks at. `clusters` [n] names the independent unit each value belongs to (article, user,
-    document): whole clusters are then resampled, and the mean is a ratio of sums.
+    interval missed six times as often on one side (experiments/interval_coverage), and the verdict is by one
+    end. `clusters` [n] names the independent unit each value belongs to (article, user, document): whole
+    clusters are then resampled, and the mean is a ratio of sums.
 
     Raises DataError for values that are not finite, and for fewer than 2 values or clusters.
     """
@@ -361,17 +361,12 @@ def _discordant(dense: ArrayLike, small: ArrayLike) -> tuple[int, int, int]:
 # --- decisions -------------------------------------------------------------------------------------------
 
 
-def noninferior(drop: Estimate, margin: float) -> bool:
-    """Whether the whole interval of `drop` lies below `margin` (same unit as the drop)."""
-    return drop.ci95[1] < margin
-
-
 def noninferiority_p(drop: Estimate, margin: float) -> float:
     """One-sided p-value of the hypothesis that the drop is `margin` (same unit) or more.
 
     From the interval, whose upper half is read as a normal's (Altman & Bland 2011, BMJ 343:d2304): below
-    0.025 exactly where `noninferior` holds; a small one may be a little too small where few examples gave
-    the interval.
+    0.025 exactly where the interval ends below the margin; a small one may be a little too small where few
+    examples gave the interval.
     """
     half = drop.ci95[1] - drop.value
     if half == 0:
@@ -388,6 +383,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return [float(value) for value in adjusted]
+
+
+# --- samples ---------------------------------------------------------------------------------------------
+
+
+def spread(total: int, count: int | None) -> NDArray[np.int64]:
+    """`count` of `total` rows, or all, evenly spread: a file may be sorted by kind of word or by class."""
+    count = total if count is None else min(count, total)
+    return np.arange(count) * total // max(1, count)
 
 
 # --- checks ----------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from compress.errors import GateError, ModelError
-from compress.evaluate.embedder import embed
+from compress.tasks.sentence_embedding.embedder import embed
 from compress.tasks.sentence_embedding.processor import open_processor
 
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9", "w10 w11", "w1 w2 w3 w4 w5 w6 w7"]

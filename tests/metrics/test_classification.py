@@ -1,29 +1,21 @@
-"""Metrics of classifiers by hand and against scipy."""
-
-from dataclasses import replace
+"""Metrics of classifiers by hand and against scipy; which answers that changed are shown."""
 
 import numpy as np
 import pytest
 from scipy import special, stats
 
-from compress.config.compose import load_config
-from compress.config.data import Resize, Split
-from compress.config.evaluate import ImageClassification
-from compress.config.export import TorchExport
-from compress.data import open_splits
-from compress.errors import ConfigError, GateError, ModelError
-from compress.evaluate import load_quality
-from compress.evaluate.image_classification import (
-    check_logits,
+from compress.config.evaluate import Classification
+from compress.metrics.classification import (
+    SHOWN,
+    changed_answers,
     confusions,
     ece,
     judge,
     log_softmax,
     per_class,
+    pick,
 )
-from compress.export import export
 from compress.schema.report import Confusion
-from tests.evaluate.stages import evaluate
 
 CLASSES = ("a", "b", "c")
 
@@ -41,7 +33,7 @@ def test_metrics_by_hand():
     dense = np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]])
     small = np.array([[2.0, 0, 0], [0, 2, 0], [3, 0, 2], [2, 0, 0]])
     labels = np.array([0, 1, 2, 1])
-    found = judge(ImageClassification(resamples=100), dense, small, labels, CLASSES)
+    found = judge(Classification(resamples=100), dense, small, labels, CLASSES)
     assert found.quality["accuracy"].value == 0.5
     assert found.drop_from_dense["accuracy"].value == 0.25
     assert found.fidelity["agreement"].value == 0.75
@@ -64,7 +56,7 @@ def test_a_drop_is_positive_where_the_model_is_worse():
     labels = np.random.default_rng(1).integers(0, 3, 400)
     dense = random_logits(2, 400) + 4 * np.eye(3)[labels]
     small = random_logits(3, 400) + 1 * np.eye(3)[labels]
-    found = judge(ImageClassification(resamples=100), dense, small, labels, CLASSES)
+    found = judge(Classification(resamples=100), dense, small, labels, CLASSES)
     for name, drop in found.drop_from_dense.items():
         assert drop.ci95[0] > 0, name
         assert drop.ci95[0] <= drop.value <= drop.ci95[1], name
@@ -72,7 +64,7 @@ def test_a_drop_is_positive_where_the_model_is_worse():
 
 def test_a_model_drops_nothing_from_itself():
     labels, dense = np.random.default_rng(1).integers(0, 3, 100), random_logits(0, 100)
-    found = judge(ImageClassification(resamples=100), dense, dense, labels, CLASSES)
+    found = judge(Classification(resamples=100), dense, dense, labels, CLASSES)
     assert all(drop.ci95 == (0, 0) and drop.value == 0 for drop in found.drop_from_dense.values())
     assert found.classification.confusions == ()
 
@@ -108,52 +100,43 @@ def test_five_likeliest_where_there_are_many_classes():
     logits = np.tile(np.arange(12.0), (3, 1))
     labels = np.array([11, 7, 6])  # the first, the fifth and the sixth in line
     names = tuple(map(str, range(12)))
-    found = judge(ImageClassification(resamples=100), logits, logits, labels, names)
+    found = judge(Classification(resamples=100), logits, logits, labels, names)
     assert found.quality["top5_accuracy"].value == pytest.approx(2 / 3)
 
 
-def test_broken_logits():
-    with pytest.raises(GateError, match="not finite"):
-        check_logits(np.array([[1.0, np.nan, 0], [0, 1, 2]]), 3, "x")
-    with pytest.raises(GateError, match="the same logits"):
-        check_logits(np.ones((4, 3)), 3, "x")
-    with pytest.raises(ModelError, match="one logit a class"):
-        check_logits(np.ones((4, 2)), 3, "x")
+def test_what_went_wrong_comes_first():
+    labels = np.array([0, 0, 0, 0, 0])
+    dense = np.array([1, 0, 1, 0, 2])  # wrong, right, wrong, right, wrong
+    small = np.array([0, 0, 2, 1, 2])  # gained, same, from wrong to wrong, lost, same
+    assert pick(dense, small, labels) == [3, 0, 2]
 
 
-def test_an_unknown_metric():
-    with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
-        load_config(["experiment=fashion_resnet", "evaluate.primary=acuracy"])
+def test_of_many_some_of_every_part_are_picked():
+    labels, dense = np.zeros(600, int), np.zeros(600, int)
+    small = np.zeros(600, int)
+    small[100:] = 1  # the first 100 stay
+    rows = pick(dense, small, labels)
+    assert len(rows) == len(set(rows)) == SHOWN
+    assert min(rows) == 100
+    assert max(np.diff(rows)) - min(np.diff(rows)) <= 1
 
 
-def test_images_of_another_size(image_data, image_checkpoints, image_splits_folder, tmp_path):
-    checkpoint, graph = image_checkpoints["resnet"], tmp_path / "graph"
-    graph.mkdir()
-    export(TorchExport(), checkpoint, image_splits_folder, graph)
-    open_splits(replace(image_data, resize=Resize(size=9)), tmp_path / "splits")
-    with pytest.raises(ModelError, match=r"another shape than the model's(.|\n)*data\.resize\.size=8"):
-        evaluate(
-            ImageClassification(),
-            graph,
-            graph,
-            checkpoint,
-            checkpoint,
-            tmp_path / "splits",
-            tmp_path / "out",
-        )
-    assert not list((tmp_path / "out").glob("*.json"))
+def test_all_that_changed_where_they_are_few():
+    random = np.random.default_rng(0)
+    labels, dense = random.integers(0, 3, (2, 40))
+    small = dense.copy()
+    small[::6] = (small[::6] + 1) % 3
+    assert sorted(pick(dense, small, labels)) == list(range(0, 40, 6))
+    assert pick(dense, dense, labels) == []
 
 
-def test_files(image_checkpoints, image_splits_folder, image_splits, tmp_path):
-    checkpoint, graph = image_checkpoints["resnet"], tmp_path / "graph"
-    graph.mkdir()
-    export(TorchExport(), checkpoint, image_splits_folder, graph)
-    config = ImageClassification(resamples=100)
-    evaluate(config, graph, graph, checkpoint, checkpoint, image_splits_folder, tmp_path / "test")
-    found = load_quality(tmp_path / "test")
-    with np.load(tmp_path / "test" / "scores.npz") as stored:
-        right = stored["small"].argmax(1) == image_splits.test.labels
-        assert found.quality["accuracy"].value == right.mean()
-    folders = graph, graph, checkpoint, checkpoint, image_splits_folder, tmp_path / "select"
-    evaluate(config, *folders, Split.select, 20)
-    assert load_quality(tmp_path / "select").quality["accuracy"].n == 20
+def test_names_confidences_and_pictures():
+    probabilities = np.array([[0.7, 0.3], [0.2, 0.8]])
+    labels, examples = np.array([0, 0]), np.array([40, 90])
+    (found,) = changed_answers(
+        np.log(probabilities), np.log(probabilities[[1, 1]]), labels, ("cat", "dog"), examples, str
+    )
+    assert (found.example, found.label, found.dense, found.answer) == (40, "cat", "cat", "dog")
+    assert found.dense_confidence == pytest.approx(0.7)
+    assert found.confidence == pytest.approx(0.8)
+    assert found.png == "0"  # the picture of its row

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from compress import evaluate as stages
 from compress.config.data import PairSplit, Split
 from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits, TextSplit
 from compress.errors import ConfigError, GateError, StoreError
-from compress.evaluate import load_quality, sentence_similarity
+from compress.metrics.quality import load_quality
 from compress.schema.report import Estimate
 from tests.evaluate.stages import evaluate
 
@@ -49,7 +50,7 @@ def splits():
 @pytest.fixture
 def run(monkeypatch, splits, checkpoint, encoder, table, tmp_path):
     """Evaluates an encoder whose token embeddings differ from the dense one's by noise."""
-    monkeypatch.setattr(sentence_similarity, "load_texts", lambda folder: splits)
+    monkeypatch.setattr(stages, "load_splits", lambda folder: splits)
     dense = encoder("baseline/model", table).parent
 
     def go(noise=0.0, split=Split.test, small=None, **options):
@@ -145,7 +146,7 @@ def test_a_result_that_is_not_there(tmp_path):
 
 def test_few_pairs_are_spread_and_keep_their_texts_and_scores():
     from compress.data import PairSet
-    from compress.evaluate.sentence_similarity import _few
+    from compress.tasks.sentence_embedding.metrics import _few
 
     whole = PairSet(
         name="p",

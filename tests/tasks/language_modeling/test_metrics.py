@@ -14,14 +14,14 @@ from compress.config.evaluate import LanguageModeling
 from compress.config.export import OptimumExport
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError, ModelError
-from compress.evaluate import load_quality
-from compress.evaluate.generation import repeated, shared_prefix
-from compress.evaluate.language_quality import compare, likelihoods
-from compress.evaluate.statistics import mean_interval, paired_ratio_drop, ratio_interval
-from compress.evaluate.windows import Row, Window, read_row
+from compress.metrics.quality import load_quality
+from compress.metrics.statistics import mean_interval, paired_ratio_drop, ratio_interval
 from compress.models.tokenizer import Tokenizer
 from compress.prune.tokens import cut_vocabulary
+from compress.tasks.language_modeling.generation import repeated, shared_prefix
+from compress.tasks.language_modeling.likelihoods import divergences, likelihoods
 from compress.tasks.language_modeling.model import CausalLM
+from compress.tasks.language_modeling.windows import Row, Window, read_row
 from tests.evaluate.stages import evaluate
 
 CONFIG = LanguageModeling(context=48, stride=48, prompts=3, prompt_tokens=8, new_tokens=10, resamples=200)
@@ -304,7 +304,7 @@ def test_likelihoods_and_divergence_are_torchs():
     np.testing.assert_allclose(found.nll, expected.numpy(), rtol=1e-5)
     assert found.bytes.tolist() == [2] * 75
     assert found.documents.tolist() == [0] * 30 + [1] * 45
-    kl, agree = compare(dense, small, None)
+    kl, agree = divergences(dense, small, None)
     a, b = (torch.log_softmax(torch.from_numpy(each).double(), 1) for each in (dense, small))
     expected = torch.nn.functional.kl_div(b, a, log_target=True, reduction="none").sum(1)
     np.testing.assert_allclose(kl, expected.numpy(), rtol=1e-6)
@@ -314,7 +314,7 @@ def test_likelihoods_and_divergence_are_torchs():
 def test_divergence_among_kept_tokens_by_hand():
     dense = np.log(np.array([[0.5, 0.25, 0.25]], np.float32))
     small = np.log(np.array([[0.5, 0.5]], np.float32))
-    kl, agree = compare(dense, small, np.array([0, 2]))
+    kl, agree = divergences(dense, small, np.array([0, 2]))
     assert kl[0] == pytest.approx(2 / 3 * np.log(4 / 3) + 1 / 3 * np.log(2 / 3), abs=1e-6)
     assert agree.tolist() == [True]
 

@@ -7,20 +7,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import StoreError
 from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score
-from compress.stages.store import sha256_model
 
 
 @dataclass(frozen=True)
-class Dense:
-    """The model that others are compared with: folders of its graph, checkpoint and stored scores."""
+class Scored:
+    """A model that is evaluated: the folders of its graph, of its checkpoint and of its scores by example."""
 
     graph: Path
     checkpoint: Path
     scores: Path
-
-    def is_in(self, graph: Path) -> bool:
-        """Whether a folder holds the very same graph."""
-        return sha256_model(graph / "model.onnx") == sha256_model(self.graph / "model.onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +33,8 @@ class Quality:
 _ADAPTER = TypeAdapter(Quality)
 
 
-def save_quality(found: Quality, out: Path) -> None:
-    (out / "quality.json").write_bytes(_ADAPTER.dump_json(found, indent=2) + b"\n")
+def save_quality(quality: Quality, out: Path) -> None:
+    (out / "quality.json").write_bytes(_ADAPTER.dump_json(quality, indent=2) + b"\n")
 
 
 def load_quality(folder: Path) -> Quality:

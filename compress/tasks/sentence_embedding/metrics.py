@@ -2,30 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.config.data import Split
 from compress.config.evaluate import SentenceSimilarity
-from compress.data import PairSet, Splits, load_texts
+from compress.data import PairSet, Splits
 from compress.errors import ConfigError, DataError, did_you_mean
-from compress.evaluate.embedder import embed
-from compress.evaluate.quality import Dense, Quality, save_quality
-from compress.evaluate.statistics import (
+from compress.metrics.quality import Quality, Scored
+from compress.metrics.statistics import (
     Kind,
     correlation,
     mean_interval,
     paired_correlation_drop,
     paired_mean_drop,
     quantile_interval,
+    spread,
 )
 from compress.schema.report import Estimate, Score
+from compress.tasks.sentence_embedding.embedder import embed
 from compress.tasks.sentence_embedding.processor import open_processor
 
-T = TypeVar("T")
 Floats = NDArray[np.float64]
 Embeddings = dict[str, Floats]  # text -> unit vector [hidden]
 _SCORES = "embeddings.npy"
@@ -51,63 +49,43 @@ def asked(splits: Splits, split: Split, samples: int | None) -> Asked:
 
     Raises DataError for a split without sentences.
     """
-    held_out = splits.test if split is Split.test else splits.select
-    sentences, documents, pair_sets = held_out.texts, held_out.documents, _pair_sets(splits, split)
+    held_out, pair_sets = splits.part(split), _pair_sets(splits, split)
     if samples is not None:
-        sentences, documents = _spread(sentences, samples), _spread(documents, samples)
         pair_sets = {name: _few(pair_set, samples) for name, pair_set in pair_sets.items()}
-    if len(sentences) < 2:
-        raise DataError(f"the {split.value} split has too few sentences", found=len(sentences), allowed=2)
-    return Asked(tuple(sentences), tuple(documents), pair_sets)
-
-
-def evaluate(
-    config: SentenceSimilarity,
-    dense: Dense,
-    graph: Path,
-    student: Path,
-    splits_folder: Path,
-    out: Path,
-    split: Split,
-    samples: int | None,
-) -> None:
-    """Score one model, unless it is the dense one, and `compare` it; both read by the dense checkpoint."""
-    scores = dense.scores
-    if not dense.is_in(graph):
-        score(config, graph, dense.checkpoint, splits_folder, out, split, samples)
-        scores = out
-    compare(config, dense.scores, scores, splits_folder, out, split, samples)
+    rows = spread(len(held_out.texts), samples)
+    if len(rows) < 2:
+        raise DataError(f"the {split.value} split has too few sentences", found=len(rows), allowed=2)
+    sentences, documents = (tuple(of[row] for row in rows) for of in (held_out.texts, held_out.documents))
+    return Asked(sentences, documents, pair_sets)
 
 
 def score(
     config: SentenceSimilarity,
-    graph: Path,
-    checkpoint: Path,
-    splits_folder: Path,
-    out: Path,
+    model: Scored,
+    dense: Scored,
+    splits: Splits,
     split: Split,
     samples: int | None,
 ) -> None:
-    """Write `embeddings.npy` [texts, hidden] of one model to `out`, in the order of `Asked.texts`.
+    """Write `embeddings.npy` [texts, hidden], in the order of `Asked.texts`, cut as the dense model's are.
 
     Raises GateError for a model whose embeddings are broken.
     """
-    texts = asked(load_texts(splits_folder), split, samples).texts
-    np.save(out / _SCORES, embed(graph / "model.onnx", open_processor(checkpoint), texts))
+    texts = asked(splits, split, samples).texts
+    processor = open_processor(dense.checkpoint)
+    np.save(model.scores / _SCORES, embed(model.graph / "model.onnx", processor, texts))
 
 
 def compare(
     config: SentenceSimilarity,
-    dense_scores: Path,
-    scores: Path,
-    splits_folder: Path,
-    out: Path,
+    model: Scored,
+    dense: Scored,
+    splits: Splits,
     split: Split,
     samples: int | None,
-) -> None:
-    """Compare two folders that `score` wrote, of the dense model and of another.
+) -> tuple[Quality, dict[str, Floats]]:
+    """Quality of what `score` wrote of a model beside what it wrote of the dense one, and cosines by example.
 
-    Writes `quality.json` (see `load_quality`) and `scores.npz` (per-example scores) to the folder `out`.
     Quality is Spearman's and Pearson's correlation of cosines with human judgement for every pair set of
     `split`; fidelity is the cosine of both models' embeddings of the sentences of `split`. On SELECT,
     where the pair sets of TEST are out of sight, the primary metric is the same statistic of the first
@@ -115,19 +93,17 @@ def compare(
 
     Raises ConfigError for a primary metric that does not exist.
     """
-    splits = load_texts(splits_folder)
     primary, examples = _primary(config.primary, splits, split), asked(splits, split, samples)
-    dense, small = (_unit(examples.texts, np.load(path / _SCORES)) for path in (dense_scores, scores))
-    cosine = _cosine([dense[s] for s in examples.sentences], [small[s] for s in examples.sentences])
-    found = {"cosine": cosine}
+    before, after = (_unit(examples.texts, np.load(of.scores / _SCORES)) for of in (dense, model))
+    cosine = _cosine([before[s] for s in examples.sentences], [after[s] for s in examples.sentences])
+    cosines = {"cosine": cosine}
     for name, pair_set in examples.pair_sets.items():
-        found[f"{name}_dense"] = _pair_cosines(pair_set, dense)
-        found[f"{name}_small"] = _pair_cosines(pair_set, small)
-    result = _judge(config, primary, found, examples.pair_sets, examples.documents)
+        cosines[f"{name}_dense"] = _pair_cosines(pair_set, before)
+        cosines[f"{name}_small"] = _pair_cosines(pair_set, after)
+    quality = _judge(config, primary, cosines, examples.pair_sets, examples.documents)
     for name, pair_set in examples.pair_sets.items():
-        found[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
-    np.savez(out / "scores.npz", allow_pickle=False, **found)
-    save_quality(result, out)
+        cosines[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
+    return quality, cosines
 
 
 def _judge(
@@ -184,14 +160,8 @@ def _pair_sets(splits: Splits, split: Split) -> dict[str, PairSet]:
     return {name: pair_set for name, pair_set in splits.pairs.items() if pair_set.split.value == split.value}
 
 
-def _spread(items: Sequence[T], count: int) -> tuple[T, ...]:
-    """At most `count` of the items, evenly spread: a file may be sorted by kind of word."""
-    count = min(count, len(items))
-    return tuple(items[i * len(items) // count] for i in range(count))
-
-
 def _few(pair_set: PairSet, count: int) -> PairSet:
-    rows = np.asarray(_spread(range(len(pair_set.pairs)), count))
+    rows = spread(len(pair_set.pairs), count)
     used, pairs = np.unique(pair_set.pairs[rows], return_inverse=True)
     return replace(
         pair_set,

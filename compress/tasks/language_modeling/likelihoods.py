@@ -1,7 +1,9 @@
-"""From logits to likelihoods, and from these to every metric of a language model. Pure."""
+"""From logits to likelihoods, and from these to every metric of a language model."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,14 @@ from numpy.typing import NDArray
 
 from compress.config.evaluate import LanguageModeling
 from compress.errors import ConfigError
-from compress.evaluate.quality import Quality
-from compress.evaluate.statistics import mean_interval, paired_mean_drop, paired_ratio_drop, ratio_interval
-from compress.evaluate.windows import Ints, Row, Window
+from compress.metrics.quality import Quality
+from compress.metrics.statistics import mean_interval, paired_mean_drop, paired_ratio_drop, ratio_interval
 from compress.schema.report import Continuation, Estimate, LanguageDetails, LanguageDomain, Score
+from compress.tasks.language_modeling.windows import Ints, Row, Window
 
 Floats = NDArray[np.float64]
 _ROWS = 64  # of logits at once
+_NUMBERS, _DESCRIBED = "likelihoods.npz", "domains.json"
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,25 @@ class Likelihoods:
 
 @dataclass(frozen=True)
 class Domain:
-    name: str
-    dense: Likelihoods
-    small: Likelihoods
+    """Documents of one corpus, as one model answers beside the dense one."""
+
+    facts: LanguageDomain
     same_tokens: bool  # so that a perplexity of one compares with that of the other
+    own: Likelihoods
     # At each place of the text where both models are asked for the next token: three arrays [places].
     kl: Floats
     agree: NDArray[np.bool_]
     documents: Ints
-    facts: LanguageDomain
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a model continues the beginning of a document."""
+
+    domain: str
+    prompt: str
+    tokens: list[int]  # by the dense model's numbers
+    text: str
 
 
 def likelihoods(logits: NDArray[np.float32], row: Row, window: Window) -> Likelihoods:
@@ -53,7 +66,7 @@ def likelihoods(logits: NDArray[np.float32], row: Row, window: Window) -> Likeli
     return Likelihoods(nll, row.bytes[places], row.documents[places])
 
 
-def compare(
+def divergences(
     dense: NDArray[np.float32], small: NDArray[np.float32], kept: Ints | None
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """KL(dense || small) in nats, and whether both are the highest at the same token, for each row of logits.
@@ -92,7 +105,8 @@ def joined(parts: Sequence[Likelihoods]) -> Likelihoods:
 def judge(
     config: LanguageModeling,
     primary: str,
-    domains: Sequence[Domain],
+    dense: Sequence[Domain],
+    small: Sequence[Domain],
     continuations: tuple[Continuation, ...] = (),
 ) -> Quality:
     """From the likelihoods of both models to every metric. Pure; raises ConfigError for a primary metric that
@@ -100,19 +114,19 @@ def judge(
     draws: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
     quality: dict[str, Score] = {}
     drops: dict[str, Estimate] = {}
-    for domain in domains:
-        metric = f"bits_per_byte_{domain.name}"
-        before, after = (_per_document(each) for each in (domain.dense, domain.small))
-        quality[metric] = ratio_interval(*after, n=len(domain.small.nll), higher_is_better=False, **draws)
+    for old, new in zip(dense, small, strict=True):
+        metric = f"bits_per_byte_{new.facts.name}"
+        before, after = (_per_document(of.own) for of in (old, new))
+        quality[metric] = ratio_interval(*after, n=len(new.own.nll), higher_is_better=False, **draws)
         drops[metric] = paired_ratio_drop(before, after, higher_is_better=False, **draws)
-        if domain.same_tokens:
-            metric = f"perplexity_{domain.name}"
-            quality[metric], drops[metric] = _perplexity(domain, draws)
+        if new.same_tokens:
+            metric = f"perplexity_{new.facts.name}"
+            quality[metric], drops[metric] = _perplexity(old.own, new.own, draws)
     kl, agree = (
-        np.concatenate([np.asarray(getattr(each, name), np.float64) for each in domains])
+        np.concatenate([np.asarray(getattr(domain, name), np.float64) for domain in small])
         for name in ("kl", "agree")
     )
-    documents = np.concatenate([each.documents + 1_000_000 * i for i, each in enumerate(domains)])
+    documents = np.concatenate([domain.documents + 1_000_000 * i for i, domain in enumerate(small)])
     fidelity = {
         "kl": mean_interval(kl, documents, higher_is_better=False, **draws),
         "top1_agreement": mean_interval(agree, documents, **draws),
@@ -124,7 +138,7 @@ def judge(
             "evaluate.primary cannot be compared between models of different tokens",
             found=primary,
             allowed=", ".join(drops),
-            next=f"evaluate.primary=bits_per_byte_{domains[0].name}",
+            next=f"evaluate.primary=bits_per_byte_{small[0].facts.name}",
         )
     return Quality(
         primary=primary,
@@ -134,16 +148,15 @@ def judge(
         language=LanguageDetails(
             context=config.context,
             stride=config.stride,
-            domains=tuple(domain.facts for domain in domains),
-            compared_share=len(kl) / sum(len(domain.dense.nll) for domain in domains),
+            domains=tuple(domain.facts for domain in small),
+            compared_share=len(kl) / sum(len(domain.own.nll) for domain in dense),
             continuations=continuations,
         ),
     )
 
 
-def _perplexity(domain: Domain, draws: dict[str, int]) -> tuple[Score, Estimate]:
+def _perplexity(dense: Likelihoods, small: Likelihoods, draws: dict[str, int]) -> tuple[Score, Estimate]:
     """Exponentials of the mean likelihood and of its ends, and of those of the paired difference."""
-    dense, small = domain.dense, domain.small
     mean = mean_interval(small.nll, small.documents, higher_is_better=False, **draws)
     drop = paired_mean_drop(dense.nll, small.nll, small.documents, higher_is_better=False, **draws)
     low, high = (float(np.exp(end)) for end in mean.ci95)
@@ -155,20 +168,53 @@ def _perplexity(domain: Domain, draws: dict[str, int]) -> tuple[Score, Estimate]
     )
 
 
-def _per_document(found: Likelihoods) -> tuple[Floats, Floats]:
+def _per_document(own: Likelihoods) -> tuple[Floats, Floats]:
     """Bits and bytes of each document."""
-    bits = np.bincount(found.documents, found.nll) / np.log(2)
-    return bits, np.bincount(found.documents, found.bytes).astype(np.float64)
+    bits = np.bincount(own.documents, own.nll) / np.log(2)
+    return bits, np.bincount(own.documents, own.bytes).astype(np.float64)
 
 
-def arrays(domains: Sequence[Domain]) -> dict[str, Any]:
+def arrays(dense: Sequence[Domain], small: Sequence[Domain]) -> dict[str, Any]:
     """What scores.npz holds."""
-    found: dict[str, Any] = {}
-    for domain in domains:
-        for name, each in (("dense", domain.dense), ("small", domain.small)):
-            found[f"{domain.name}_{name}_nll"] = each.nll
-            found[f"{domain.name}_{name}_bytes"] = each.bytes
-            found[f"{domain.name}_{name}_documents"] = each.documents
-        found[f"{domain.name}_kl"], found[f"{domain.name}_agree"] = domain.kl, domain.agree
-        found[f"{domain.name}_documents"] = domain.documents
-    return found
+    of_domains: dict[str, Any] = {}
+    for old, new in zip(dense, small, strict=True):
+        name = new.facts.name
+        for which, own in (("dense", old.own), ("small", new.own)):
+            of_domains |= {f"{name}_{which}_{field}": values for field, values in vars(own).items()}
+        of_domains |= {f"{name}_{field}": getattr(new, field) for field in ("kl", "agree", "documents")}
+    return of_domains
+
+
+# --- stored ----------------------------------------------------------------------------------------------
+
+
+def save_scores(domains: Sequence[Domain], written: Sequence[Written], out: Path) -> None:
+    """Write what `score` says of one model."""
+    numbers = {
+        f"{i}_{field}": values
+        for i, domain in enumerate(domains)
+        for field, values in {**vars(domain), **{f"own_{k}": v for k, v in vars(domain.own).items()}}.items()
+        if isinstance(values, np.ndarray)
+    }
+    np.savez(out / _NUMBERS, allow_pickle=False, **numbers)
+    described = {
+        "domains": [[asdict(domain.facts), domain.same_tokens] for domain in domains],
+        "written": [asdict(text) for text in written],
+    }
+    (out / _DESCRIBED).write_text(json.dumps(described))
+
+
+def load_scores(folder: Path) -> tuple[list[Domain], list[Written]]:
+    """Read what `save_scores` wrote."""
+    described = json.loads((folder / _DESCRIBED).read_text())
+    with np.load(folder / _NUMBERS, allow_pickle=False) as stored:
+        domains = [
+            Domain(
+                LanguageDomain(**facts),
+                same_tokens,
+                Likelihoods(*(stored[f"{i}_own_{field}"] for field in ("nll", "bytes", "documents"))),
+                *(stored[f"{i}_{field}"] for field in ("kl", "agree", "documents")),
+            )
+            for i, (facts, same_tokens) in enumerate(described["domains"])
+        ]
+    return domains, [Written(**text) for text in described["written"]]
