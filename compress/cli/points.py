@@ -21,7 +21,7 @@ def point(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
     """Record the point in `folder/point.json`: running, then done or failed with its error.
 
     A failure of the user's kind is recorded and swallowed, so that the points after it still run. A point
-    that is done and walked again, since the sweep was started again, stays done until it ends another way:
+    that is done and run again, since the sweep was started again, stays done until it ends another way:
     a kill meanwhile takes no finished point out of the report.
     """
     again = _read(folder) == {"overrides": list(overrides), "status": "done", "error": None}

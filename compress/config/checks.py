@@ -124,12 +124,3 @@ class Checked:
             value, allowed = getattr(self, item.name), allowed_of(type(self), item.name)
             if allowed is not None and value is not None:
                 allowed.check(item.name, value)
-
-
-def within(config: object, low: float, high: float, *names: str, open_low: bool = False) -> None:
-    for name in names:
-        Range(low, high, open_low).check(name, getattr(config, name))
-
-
-def check_seed(config: object) -> None:
-    within(config, 0, 2**32 - 1, "seed")

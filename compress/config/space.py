@@ -1,4 +1,4 @@
-"""How a setting declares what `compress search` may try: `field(metadata={"search": Int(1, 4)})`."""
+"""How a setting declares what `compress search` may try: `field(metadata={"search": Choice(("a", "b"))})`."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,10 @@ class Float:
 
 
 @dataclass(frozen=True)
-class Int:
-    low: int
-    high: int
-    step: int = 1
-
-
-@dataclass(frozen=True)
 class Choice:
     """Names: of an enum's members, or of the options of a group."""
 
     names: tuple[str, ...]
 
 
-Range = Float | Int | Choice
+Range = Float | Choice

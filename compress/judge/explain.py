@@ -90,7 +90,9 @@ def explain(
         limits=limits,
         flags=flags,
     )
-    causes = [cause for look in _LOOKS for cause in look(case) if cause[0] >= LEAST_SHARE * case.p50]
+    causes = [
+        cause for causes_of in _CAUSES for cause in causes_of(case) if cause[0] >= LEAST_SHARE * case.p50
+    ]
     if not causes:
         return (opening, "no class of operators takes longer than in dense, and nothing else stands out")
     return (opening, *(sentence for _, sentence in sorted(causes, key=lambda cause: -cause[0])))
@@ -101,7 +103,7 @@ def _standing(speedup: Estimate, noise: Sequence[str]) -> str:
     if high < 1:
         return f"slower than dense: {speedup.value:.2f}x [{low:.2f}, {high:.2f}]"
     width = (high - low) / speedup.value
-    text = f"cannot be told apart from dense: the interval of the speed-up is [{low:.2f}, {high:.2f}]"
+    text = f"cannot be distinguished from dense: the interval of the speed-up is [{low:.2f}, {high:.2f}]"
     text += f", {width:.0%} wide"
     return f"{text}; the timing was noisy ({'; '.join(noise)})" if noise else text
 
@@ -233,7 +235,7 @@ def _overhead(case: Case) -> list[Cause]:
     return [(outside, f"{text} {count} nodes: the model is too small for cheaper operators to show")]
 
 
-_LOOKS: tuple[Callable[[Case], list[Cause]], ...] = (
+_CAUSES: tuple[Callable[[Case], list[Cause]], ...] = (
     _slower,
     _rounding,
     _coverage,

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from compress.judge.pareto import Direction, dominates, hypervolume, non_dominated
+from compress.judge.pareto import dominates, hypervolume, non_dominated
 from compress.report.format import decimals_of, fixed
 from compress.schema.report import Estimate
 from compress.schema.sweep import Baseline, Domination, Front, Kept, Kind, Place, Point
 
-_MINIMISED: tuple[Direction, Direction] = ("min", "min")
 _WORDS: dict[Kind, tuple[str, str]] = {
     "latency": ("is faster", "is as fast"),
     "size": ("is smaller", "is as small"),
@@ -71,7 +70,7 @@ def front_of(
     """The front by point estimates; whether a domination is certain is said of each."""
     values = [(place.cost.value, place.drop.value) for place in places]
     reference = (dense_cost, max(0.0, *(drop for _, drop in values)))
-    on_front = sorted((places[i] for i in non_dominated(values, _MINIMISED)), key=_order)
+    on_front = sorted((places[i] for i in non_dominated(values)), key=_order)
     members = {place.number for place in on_front}
     return Front(
         kind=kind,
@@ -92,7 +91,7 @@ def front_of(
             and (dense_cost, 0.0) != (p.cost.value, p.drop.value)
         ),
         reference=reference,
-        hypervolume=hypervolume(values, reference, _MINIMISED),
+        hypervolume=hypervolume(values, reference),
     )  # fmt: skip
 
 
@@ -109,7 +108,7 @@ def surely(a: Place, b: Place) -> bool:
     """`a` dominates `b` wherever in their intervals the truth lies.
 
     Stricter than a 95 % test of the difference, since two intervals may overlap where the difference is
-    still told from zero; costs without an interval (size, memory) count as exact.
+    still surely not zero; costs without an interval (size, memory) count as exact.
     """
     return beats(a, b) and a.cost.ci95[1] <= b.cost.ci95[0] and a.drop.ci95[1] <= b.drop.ci95[0]
 

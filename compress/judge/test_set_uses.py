@@ -1,4 +1,4 @@
-"""How often the test sets were looked at on this machine: a line in the cache for every evaluation.
+"""How often the test sets were used on this machine: a line in the cache for every evaluation.
 
 Whoever picks the best of many models by their test numbers reports chance as quality; the count tells a
 reader how much of that there may be. Evaluations of the dense model do not count, it is nobody's choice.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from compress.schema.report import Looks
+from compress.schema.report import UseCount
 from compress.stages.store import disk_errors
 
 NAME = "test_use.jsonl"
@@ -38,17 +38,17 @@ def note(cache: Path, *, experiment: str, model: str, command: str, sets: Mappin
         file.write(json.dumps(line) + "\n")
 
 
-def count(cache: Path, fingerprint: str) -> Looks:
-    """Looks at the test set with this fingerprint; lines that a crash left unfinished do not count."""
+def count(cache: Path, fingerprint: str) -> UseCount:
+    """Uses of the test set with this fingerprint; lines that a crash left unfinished do not count."""
     models = []
     for line in _lines(cache / NAME):
         try:
-            look = json.loads(line)
-            if fingerprint in look["sets"].values():
-                models.append(str(look["model"]))
+            use = json.loads(line)
+            if fingerprint in use["sets"].values():
+                models.append(str(use["model"]))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    return Looks(looks=len(models), models=len(set(models)))
+    return UseCount(looks=len(models), models=len(set(models)))
 
 
 def _lines(path: Path) -> list[str]:

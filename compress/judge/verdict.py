@@ -59,7 +59,7 @@ def misses(variant: Variant, dense: Variant, primary: str, budget: BudgetConfig)
     if budget.max_quality_drop is not None:
         drop, scale = variant.drop_from_dense[primary], abs(score_of(dense, primary))
         if not scale > 0:
-            found.append(f"{primary} of the dense model is {scale:g}: no relative drop can be told")
+            found.append(f"{primary} of the dense model is {scale:g}: no relative drop can be computed")
         elif not drop.ci95[1] / scale <= budget.max_quality_drop:
             found.append(
                 f"{primary} may have dropped by up to {drop.ci95[1] / scale:.1%} "

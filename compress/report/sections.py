@@ -153,7 +153,7 @@ def _memory_lines(report: Report) -> Iterator[str]:
 def _splits(report: Report) -> Section:
     rows = [
         (name, str(split.examples), MISSING if split.requested is None else str(split.requested),
-         _nearly(split), _looks(split), split.fingerprint)
+         _nearly(split), _uses(split), split.fingerprint)
         for name, split in report.splits.items()
     ]  # fmt: skip
     header = ("split", "examples", "requested", "near-duplicates", "looked at", "fingerprint")
@@ -166,9 +166,9 @@ def _nearly(split: Split) -> str:
     return MISSING if repeats is None else f"{repeats.examples} ({percent(repeats.share)})"
 
 
-def _looks(split: Split) -> str:
-    used = split.looks
-    return MISSING if used is None else f"{_times(used.looks)}, {_models(used.models)}"
+def _uses(split: Split) -> str:
+    uses = split.looks
+    return MISSING if uses is None else f"{_times(uses.looks)}, {_models(uses.models)}"
 
 
 def _times(count: int) -> str:
@@ -183,7 +183,7 @@ def _split_lines(report: Report) -> Iterator[str]:
     used = [split.looks for split in report.splits.values() if split.looks]
     if used:
         most = max(used, key=lambda uses: uses.looks)
-        advice = ": the best of several by these numbers looks better than it is" if most.models > 1 else ""
+        advice = ": the best of several by these numbers seems better than it is" if most.models > 1 else ""
         yield (
             f"This test split has been looked at {_times(most.looks)} on this machine, for "
             f"{_models(most.models)} beside the dense one{advice}."

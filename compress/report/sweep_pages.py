@@ -23,7 +23,7 @@ HOW_COMPARED = (
 )
 HOW_CHOSEN = (
     "Every point was evaluated on the test split: the numbers of the best of {} points, chosen by them, "
-    "are optimistic. compress search chooses on the select split and looks at test once."
+    "are optimistic. compress search chooses on the select split and uses test once."
 )
 HOW_CERTAIN = (
     "A domination is certain where the 95 % intervals of the two points overlap neither in latency nor in "

@@ -71,7 +71,7 @@ class LayerError:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerErrors:
-    floor_db: float  # of the gate, which looks at each layer alone
+    floor_db: float  # that the gate asks of each layer alone
     texts: int
     worst_alone_db: float
     worst_db: float
@@ -161,10 +161,10 @@ class Pruning:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """How training after pruning went; an entry of each list a look at the select split."""
+    """How training after pruning went; an entry of each list an evaluation on the select split."""
 
     steps: tuple[int, ...]
-    train_loss: tuple[float | None, ...] = ()  # mean since the look before
+    train_loss: tuple[float | None, ...] = ()  # mean since the evaluation before
     select_loss: tuple[float | None, ...] = ()
     select_cosine: tuple[float, ...] = ()
     select_accuracy: tuple[float, ...] = ()
@@ -338,7 +338,7 @@ class Floor:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One rung of the ladder from the dense model to the one that ships: one ONNX file."""
+    """A step from the dense model to the one that was asked for: one ONNX file."""
 
     name: str  # dense, pruned, int8, ...
     stage: str  # the stage that made it
@@ -392,8 +392,8 @@ class NearDuplicates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looks:
-    """How often a test set was used on this machine; by chance the best of many looks the best."""
+class UseCount:
+    """How often a test set was used on this machine: the best of many models is partly so by chance."""
 
     looks: int  # evaluations of a model that was made, not of the dense one
     models: int  # different ONNX files among them
@@ -405,7 +405,7 @@ class Split:
     fingerprint: str
     requested: int | None = None
     near_duplicates: NearDuplicates | None = None  # of a test set
-    looks: Looks | None = None  # of a test set
+    looks: UseCount | None = None  # of a test set
 
 
 @dataclass(frozen=True, kw_only=True)

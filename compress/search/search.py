@@ -1,8 +1,8 @@
 """`compress search`: the best candidate within a budget, chosen on select, confirmed once on test.
 
-Optuna proposes, by ask and tell; every candidate walks the stages of a run, so that candidates share what
-they have in common. Before the expensive recovery a glance (no training, few samples, a short timing)
-turns the hopeless ones away.
+Optuna proposes, by ask and tell; every candidate passes through the stages of a run, so that candidates
+share what they have in common. Before the expensive recovery a glance (no training, few samples, a short
+timing) turns the hopeless ones away.
 """
 
 import math
@@ -203,8 +203,8 @@ class Session:
             self.study.set_user_attr("test_looks", winners)
         say(promise_table(measured, report, budget))
         say(
-            f"test was looked at {len(winners)} time(s) in this study, for trial "
-            f"{', '.join(map(str, winners))}; every further look makes its number more optimistic",
+            f"test was used {len(winners)} time(s) in this study, for trial "
+            f"{', '.join(map(str, winners))}; every further use makes its number more optimistic",
             highlight=False,
         )
         say(f"report:   {folder / 'best' / 'report.html'}", soft_wrap=True)

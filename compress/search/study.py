@@ -7,19 +7,14 @@ import random
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -29,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from compress.config.run import RunConfig
 from compress.config.search import SearchConfig
-from compress.config.space import Choice, Float, Range
+from compress.config.space import Choice, Range
 from compress.errors import ConfigError, StoreError
 from compress.search.space import Measured, collect, configure, settings_of, starts
 from compress.stages.store import sha256_json
@@ -40,7 +35,6 @@ STARTUP_TRIALS = 5  # random ones, before TPE has something to go by
 POPULATION = 10  # of NSGA-II: its default of 50 is more than a search here runs
 ASKS = 10  # until settings that were not tried yet are drawn without the sampler
 VANISHED = timedelta(hours=6)  # a trial of another machine that runs for longer than this is dead
-_MEASURED = TypeAdapter(Measured)
 Canonical = Callable[[RunConfig], RunConfig]
 
 
@@ -49,19 +43,23 @@ class Record:
     """A trial as the study keeps it."""
 
     number: int
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     state: str
-    reason: str
-    glance: Measured | None
-    measured: Measured | None
-    seconds: float
-    key: str | None  # of its configuration
+    reason: str = ""
+    glance: Measured | None = None
+    measured: Measured | None = None
+    seconds: float = 0.0
+    key: str | None = None  # of its configuration
     params: dict[str, Any]  # as the sampler proposed them
 
     @property
     def counts(self) -> bool:
         """Neither a repetition nor cut short."""
         return (self.key is not None and self.state != "FAIL") or self.reason not in ("", INTERRUPTED)
+
+
+_RECORD = TypeAdapter(Record)
+_RECORDED = ("settings", "reason", "glance", "measured", "seconds", "key")  # in a trial's user attributes
 
 
 def open_study(config: RunConfig, request: SearchConfig, folder: Path) -> optuna.Study:
@@ -178,22 +176,9 @@ def read_records(study: optuna.Study) -> list[Record]:
 
 
 def _record(trial: FrozenTrial) -> Record:
-    attrs = trial.user_attrs
-    glance, measured = (attrs.get(name) and _MEASURED.validate_python(attrs[name]) for name in _LOOKS)
-    return Record(
-        number=trial.number,
-        settings=attrs.get("settings", {}),
-        state=trial.state.name,
-        reason=attrs.get("reason", ""),
-        glance=glance,
-        measured=measured,
-        seconds=attrs.get("seconds", 0.0),
-        key=attrs.get("key"),
-        params=trial.params,
-    )
-
-
-_LOOKS = ("glance", "measured")
+    attrs = {name: trial.user_attrs[name] for name in _RECORDED if name in trial.user_attrs}
+    facts = {"number": trial.number, "state": trial.state.name, "params": trial.params}
+    return _RECORD.validate_python({**facts, **attrs})
 
 
 def next_trial(
@@ -237,9 +222,7 @@ def next_trial(
 def _distribution(values: Range) -> BaseDistribution:
     if isinstance(values, Choice):
         return CategoricalDistribution(values.names)
-    if isinstance(values, Float):
-        return FloatDistribution(values.low, values.high, step=values.step)
-    return IntDistribution(values.low, values.high, step=values.step)
+    return FloatDistribution(values.low, values.high, step=values.step)
 
 
 def _points(values: Range) -> list[Any]:

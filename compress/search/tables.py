@@ -84,12 +84,12 @@ def save(records: Sequence[Record], folder: Path) -> None:
 def _row(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": record.number, "state": record.state, "reason": record.reason}
     row |= {"seconds": round(record.seconds, 1), **record.settings}
-    for look in ("glance", "measured"):
-        if (seen := getattr(record, look)) is not None:
+    for when in ("glance", "measured"):
+        if (seen := getattr(record, when)) is not None:
             for name, value in asdict(seen).items():
                 if isinstance(value, dict):
-                    row[f"{look}_{name}"] = value["value"]
-                    row[f"{look}_{name}_low"], row[f"{look}_{name}_high"] = value["ci95"]
+                    row[f"{when}_{name}"] = value["value"]
+                    row[f"{when}_{name}_low"], row[f"{when}_{name}_high"] = value["ci95"]
                 else:
-                    row[f"{look}_{name}"] = value
+                    row[f"{when}_{name}"] = value
     return row

@@ -124,7 +124,7 @@ def extract(
             raise SourceError(
                 f"{member} grows too much when unpacked",
                 found=f"more than {_MAX_INFLATION} times its size",
-                next="do not use it: this is how a zip bomb looks",
+                next="do not use it: it may be a zip bomb",
             )
         path = target / PurePosixPath(name).relative_to(parent)
         with opened() as packed, writing(root()):

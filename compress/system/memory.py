@@ -28,14 +28,14 @@ def cores(alone: bool) -> Iterator[None]:
 
 
 def give_back() -> None:
-    """What was freed, to the system: glibc keeps a gigabyte of a language model until it is told."""
+    """What was freed, to the system: glibc keeps a gigabyte of a language model until it is asked."""
     gc.collect()
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:
-    """Have `peak_memory` look from now on only (Linux: proc_pid_clear_refs(5)), and not at what is free."""
+    """Have `peak_memory` count from now on only (Linux: proc_pid_clear_refs(5)), without what is free."""
     give_back()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

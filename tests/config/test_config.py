@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from compress.config.benchmark import BenchmarkConfig
-from compress.config.checks import Checked, OneOf, Patterns, Range, allowed_of
+from compress.config.checks import OneOf, Patterns, Range, allowed_of
 from compress.config.data import PairFile, PairSplit, TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
 from compress.config.export import OptimumExport
@@ -72,12 +72,7 @@ def with_parts(kind):
 
 OPTION_TYPES = [kind for known in OPTIONS.values() for kind in known.values()]
 CHECKED = sorted(
-    {
-        part
-        for kind in [*OPTION_TYPES, BudgetConfig, SearchConfig]
-        for part in with_parts(kind)
-        if issubclass(part, Checked)
-    },
+    {part for kind in [*OPTION_TYPES, BudgetConfig, SearchConfig] for part in with_parts(kind)},
     key=lambda kind: kind.__name__,
 )
 SETTINGS = [(kind, item.name) for kind in CHECKED for item in dataclasses.fields(kind)]

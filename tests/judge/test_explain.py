@@ -67,7 +67,9 @@ def test_how_it_stands_comes_first():
     assert explain(DENSE, variant(GOOD), "w")[0] == "slower than dense: 0.80x [0.78, 0.82]"
     unclear = variant(GOOD, speedup=(1.0, 0.9, 1.1))
     quiet, noisy = (explain(DENSE, unclear, "w", noise=noise)[0] for noise in ((), ("drift", "steal")))
-    assert quiet == "cannot be told apart from dense: the interval of the speed-up is [0.90, 1.10], 20% wide"
+    assert (
+        quiet == "cannot be distinguished from dense: the interval of the speed-up is [0.90, 1.10], 20% wide"
+    )
     assert noisy == f"{quiet}; the timing was noisy (drift; steal)"
     assert explain(variant(SUM), unclear, "w", noise=("x",))[0].endswith("(x)")
 

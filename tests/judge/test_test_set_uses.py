@@ -6,22 +6,22 @@ import threading
 import pytest
 
 from compress.errors import StoreError
-from compress.judge import test_set_uses as looks
-from compress.schema.report import Looks
+from compress.judge import test_set_uses
+from compress.schema.report import UseCount
 
 
 def note(cache, model, **sets):
-    looks.note(cache, experiment="e", model=model, command="compress run", sets=sets)
+    test_set_uses.note(cache, experiment="e", model=model, command="compress run", sets=sets)
 
 
 def test_looks_and_models_are_counted_by_fingerprint(tmp_path):
-    assert looks.count(tmp_path, "f1") == Looks(looks=0, models=0)
+    assert test_set_uses.count(tmp_path, "f1") == UseCount(looks=0, models=0)
     note(tmp_path, "m1", test="f1", other="f2")
     note(tmp_path, "m2", test="f1")
     note(tmp_path, "m2", test="f1", other="f3")
-    assert looks.count(tmp_path, "f1") == Looks(looks=3, models=2)
-    assert looks.count(tmp_path, "f2") == Looks(looks=1, models=1)
-    assert looks.count(tmp_path, "m1") == Looks(looks=0, models=0)
+    assert test_set_uses.count(tmp_path, "f1") == UseCount(looks=3, models=2)
+    assert test_set_uses.count(tmp_path, "f2") == UseCount(looks=1, models=1)
+    assert test_set_uses.count(tmp_path, "m1") == UseCount(looks=0, models=0)
     first = json.loads((tmp_path / "test_use.jsonl").read_text().splitlines()[0])
     assert set(first) == {"time", "experiment", "model", "command", "sets"}
 
@@ -31,7 +31,7 @@ def test_a_torn_line_does_not_hide_the_others(tmp_path):
     with (tmp_path / "test_use.jsonl").open("ab") as file:
         file.write(b'{"model": "m2", "se\xff\n[]\n{"sets": {"test": "f1"}}\n')
     note(tmp_path, "m3", test="f1")
-    assert looks.count(tmp_path, "f1") == Looks(looks=2, models=2)
+    assert test_set_uses.count(tmp_path, "f1") == UseCount(looks=2, models=2)
 
 
 def test_processes_do_not_overwrite_one_another(tmp_path):
@@ -43,7 +43,7 @@ def test_processes_do_not_overwrite_one_another(tmp_path):
         worker.start()
     for worker in workers:
         worker.join()
-    assert looks.count(tmp_path, "f1") == Looks(looks=80, models=4)
+    assert test_set_uses.count(tmp_path, "f1") == UseCount(looks=80, models=4)
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):

@@ -111,7 +111,7 @@ def test_the_dense_model_alone_must_meet_the_budget_too():
 def test_a_baseline_without_quality_allows_no_relative_drop():
     verdict = judge([variant("dense", quality=0.0), variant("int8")], "m", BudgetConfig(max_quality_drop=0.5))
     assert not verdict.ships
-    assert "no relative drop can be told" in verdict.reasons[0]
+    assert "no relative drop can be computed" in verdict.reasons[0]
 
 
 numbers = st.floats(-2, 2) | st.just(math.nan)

@@ -168,7 +168,7 @@ PRUNED = dataclasses.replace(
     profile={
         "1x128": profile(("MatMul", FLOAT, 36, 9.2), ("Attention", ATTENTION, 6, 1.8), ("Sum", SUMS, 13, 0.9))
     },
-    not_faster={"1x32": ("cannot be told apart from dense: EXPLAINED", "data movement: 0.31 ms a call")},
+    not_faster={"1x32": ("cannot be distinguished from dense: EXPLAINED", "data movement: 0.31 ms a call")},
 )
 INT8 = dataclasses.replace(
     INT8,

@@ -11,13 +11,13 @@ from compress.report.table import console_summary, markdown_table, table_rows
 from compress.report.timing import noise_advice
 from compress.schema.report import (
     Estimate,
-    Looks,
     NearDuplicates,
     Noninferiority,
     Recovery,
     Report,
     Score,
     SkippedNode,
+    UseCount,
 )
 
 
@@ -188,7 +188,9 @@ def test_splits_say_what_nearly_repeats_and_how_often_test_was_looked_at(report:
     nearly = NearDuplicates(
         examples=5, share=0.01, limit=0.8, similarity=0.863, text="One.", other="Won.", other_split="train"
     )
-    test = dataclasses.replace(report.splits["test"], near_duplicates=nearly, looks=Looks(looks=12, models=9))
+    test = dataclasses.replace(
+        report.splits["test"], near_duplicates=nearly, looks=UseCount(looks=12, models=9)
+    )
     changed = dataclasses.replace(report, splits={**report.splits, "test": test})
     (section,) = [section for section in sections(changed) if section.anchor == "splits"]
     assert section.rows[-1][:5] == ("test", "500", "500", "5 (1.00 %)", "12 times, 9 models")
@@ -197,7 +199,7 @@ def test_splits_say_what_nearly_repeats_and_how_often_test_was_looked_at(report:
     assert "looked at 12 times on this machine, for 9 models beside the dense one: the best of" in used
     assert "5 of 500 examples of test" in repeated
     assert "0.863: One. | Won. (train)" in repeated
-    once = dataclasses.replace(test, near_duplicates=None, looks=Looks(looks=1, models=1))
+    once = dataclasses.replace(test, near_duplicates=None, looks=UseCount(looks=1, models=1))
     changed = dataclasses.replace(report, splits={"test": once})
     (section,) = [section for section in sections(changed) if section.anchor == "splits"]
     (used,) = section.lines

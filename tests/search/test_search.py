@@ -161,7 +161,7 @@ def test_it_finds_and_confirms_the_best_within_the_budget():
     _, _, select, test, _ = line.split("│")
     assert select.split()[0] == f"{on_select:+.1%}"
     assert test.split()[0] == f"{on_select + 0.003:+.1%}"
-    assert "test was looked at 1 time(s)" in said
+    assert "test was used 1 time(s)" in said
 
 
 def test_the_first_trials_are_mild_own_and_aggressive():
@@ -574,4 +574,4 @@ def test_a_search_of_a_tiny_model(compress, tiny, tmp_path):
     again = compress(*command)
     assert again.returncode == 0, again.stdout + again.stderr
     assert time.monotonic() - start < 60
-    assert "looked at 1 time(s)" in again.stdout
+    assert "used 1 time(s)" in again.stdout

@@ -27,7 +27,7 @@ def store(tmp_path):
     return Store(tmp_path / "cache")
 
 
-def walk(store, dry_run=False):
+def new_runner(store, dry_run=False):
     console = Console(file=io.StringIO(), width=100)
     return StageRunner(store, console, dry_run=dry_run)
 
@@ -42,7 +42,7 @@ def stage(calls, text="x"):
 
 
 def test_a_stage_gets_its_config_its_inputs_and_its_output(store):
-    calls, runner = [], walk(store)
+    calls, runner = [], new_runner(store)
     first = runner.stage("first", stage([]), Settings())
     runner.stage("second", stage(calls), Settings(value=2), checkpoint=first, many={"a": first}, name=3)
     assert calls == [(Settings(value=2), {"checkpoint": first.path, "many": {"a": first.path}, "name": 3})]
@@ -56,13 +56,13 @@ def test_a_stage_that_resumes_gets_a_folder_for_it(store):
         assert scratch.name == "scratch"
 
     function.__module__ = "compress.recover.anything"
-    walk(store).stage("train", function, Settings(), scratch=True)
+    new_runner(store).stage("train", function, Settings(), scratch=True)
 
 
 def test_the_same_stage_is_reused(store):
     calls = []
-    made = walk(store).stage("s", stage(calls), Settings(), number=1, identity="i")
-    runner = walk(store)
+    made = new_runner(store).stage("s", stage(calls), Settings(), number=1, identity="i")
+    runner = new_runner(store)
     again = runner.stage("s", stage(calls), Settings(), number=1, identity="i")
     assert len(calls) == 1
     assert again.reused
@@ -73,7 +73,7 @@ def test_the_same_stage_is_reused(store):
 
 
 def test_everything_a_stage_depends_on_is_in_its_key(store):
-    runner = walk(store)
+    runner = new_runner(store)
     first, other = (runner.stage("in", stage([]), Settings(value=v)) for v in (1, 2))
     exporting = stage([])
     exporting.__module__ = "compress.export.anything"
@@ -98,7 +98,7 @@ def test_everything_a_stage_depends_on_is_in_its_key(store):
 
 @pytest.mark.parametrize("none", [NoPrune(), NoRecover(), NoQuantize()])
 def test_an_option_that_skips_hands_on_its_first_input(store, none):
-    calls, runner = [], walk(store)
+    calls, runner = [], new_runner(store)
     first = runner.stage("in", stage([]), Settings())
     assert runner.stage("skipped", stage(calls), none, checkpoint=first, splits=first) is first
     assert calls == []
@@ -112,7 +112,7 @@ def test_waiting_for_the_machine_is_no_part_of_the_seconds(store, monkeypatch):
         yield
 
     monkeypatch.setattr("compress.stages.runner.cores", busy)
-    runner, start = walk(store), time.perf_counter()
+    runner, start = new_runner(store), time.perf_counter()
     entry = runner.stage("s", stage([]), Settings())
     assert entry.seconds <= time.perf_counter() - start - 0.5
     assert runner.stages[0].seconds == entry.seconds
@@ -120,7 +120,7 @@ def test_waiting_for_the_machine_is_no_part_of_the_seconds(store, monkeypatch):
 
 
 def test_a_label_is_shown_and_is_no_part_of_the_key(store):
-    runner = walk(store)
+    runner = new_runner(store)
     made = runner.stage("evaluate", stage([]), Settings(), label="evaluate int8")
     again = runner.stage("evaluate", stage([]), Settings(), label="evaluate dense")
     assert again.digest == made.digest
@@ -132,9 +132,9 @@ def test_a_label_is_shown_and_is_no_part_of_the_key(store):
 
 def test_a_dry_run_builds_nothing_and_says_what_it_would_do(store):
     calls = []
-    made = walk(store).stage("load", stage(calls), Settings())
+    made = new_runner(store).stage("load", stage(calls), Settings())
     before = sorted(store.root.rglob("*"))
-    runner = walk(store, dry_run=True)
+    runner = new_runner(store, dry_run=True)
     loaded = runner.stage("load", stage(calls), Settings())
     pruned = runner.stage("prune", stage(calls), TransformerPrune(), checkpoint=loaded)
     runner.stage("load", stage(calls), Settings(value=1), checkpoint=pruned)
@@ -152,4 +152,4 @@ def test_a_dry_run_predicts_the_digests_of_the_run(store):
         first = runner.stage("load", stage([]), Settings())
         return [first.digest, runner.stage("prune", stage([]), TransformerPrune(), checkpoint=first).digest]
 
-    assert both(walk(store, dry_run=True)) == both(walk(store))
+    assert both(new_runner(store, dry_run=True)) == both(new_runner(store))
