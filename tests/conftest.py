@@ -1,5 +1,6 @@
 """Two-layer models of every architecture and a small folder of splits, built once for all tests."""
 
+import gc
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import transformers
 from onnx import TensorProto
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from compress.benchmark import limits
+from compress.benchmark import limits, profile, timing
 from compress.config.data import ImageData, ImageFormat, ImageSet, TextData, TextFile
 from compress.config.export import GenaiExport, OptimumExport
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
@@ -87,10 +88,22 @@ def sentence(rng: random.Random) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make check` runs: models and data come through `once`."""
+    """Mark what `make check` runs: models and data come through `once`.
+
+    Modules that look at the finished run come first: each of two workers begins with half of the tests, and
+    the other one would wait until the run is finished.
+    """
     for item in items:
         if "once" not in getattr(item, "fixturenames", ()) or item.path.name == "test_pipeline.py":
             item.add_marker(pytest.mark.check)
+    first = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in first)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported out of later collections of garbage: every stage makes one, of 0.2 s else."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +137,17 @@ def limits_measured_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "measured", measured)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def timed_shortly() -> Iterator[None]:
+    """Tiny models need no blocks of 50 ms: what is timed here is whether it is timed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "BLOCK_MS", 5.0)
+        patch.setattr(timing, "WARMUP_SECONDS", 0.1)
+        patch.setattr(profile, "SECONDS", 0.03)
+        patch.setattr(profile, "WARMUP_SECONDS", 0.02)
         yield
 
 
