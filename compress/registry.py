@@ -41,15 +41,19 @@ def option(
     """Declare the decorated dataclass as the option `name` of `group`.
 
     `implementation` names the function that its stage calls, "package.module:function". `works_on` names the
-    tasks whose models it works on; without it, all. `layers` likewise names kinds of nets: transformer,
+    tasks whose models it works on; without it, the one in whose folder the function is, or all. `layers`
+    likewise names kinds of nets: transformer,
     convolutional, other.
     """
+
+    package, _, rest = (implementation or "").partition(".tasks.")
+    own = (rest.partition(".")[0],) if package == "compress" else ()
 
     def declare(config_type: type[Config]) -> type[Config]:
         if name in OPTIONS.setdefault(group, {}):
             raise ValueError(f"{group}={name} is already declared")
         OPTIONS[group][name] = config_type
-        _declared[config_type] = Option(group, name, implementation, tuple(works_on), tuple(layers))
+        _declared[config_type] = Option(group, name, implementation, tuple(works_on) or own, tuple(layers))
         return config_type
 
     return declare

@@ -7,7 +7,7 @@ import pytest
 from compress import registry
 from compress.config.data import ImageData
 from compress.config.prune import NoPrune
-from compress.config.quantize import Int8Static
+from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.errors import ConfigError
 from compress.registry import OPTIONS, declared, implementation, option, skips
 
@@ -34,6 +34,17 @@ def test_an_option_is_found_by_its_exact_type(own_registry):
     assert not skips(Mine())
     with pytest.raises(ConfigError, match=r"Child is no option of a group\n  allowed: .*Int8Static"):
         implementation(Child())
+
+
+def test_what_a_task_does_itself_works_on_that_task_alone(own_registry):
+    @option("evaluate", "mine", "compress.tasks.sentence_embedding.metrics:compare")
+    @dataclass(kw_only=True)
+    class Mine: ...
+
+    assert declared(Mine).fits("sentence_embedding")
+    assert not declared(Mine).fits("language_modeling")
+    assert declared(Int8Dynamic).fits("sentence_embedding")
+    assert declared(Int8Dynamic).fits("language_modeling")
 
 
 def test_a_name_of_a_group_is_declared_once(own_registry):

@@ -18,12 +18,7 @@ class EvaluateConfig(Checked):
         raise NotImplementedError
 
 
-@option(
-    "evaluate",
-    "sentence_similarity",
-    "compress.tasks.sentence_embedding.metrics:compare",
-    works_on=("sentence_embedding",),
-)
+@option("evaluate", "sentence_similarity", "compress.tasks.sentence_embedding.metrics:compare")
 @dataclass(kw_only=True)
 class SentenceSimilarity(EvaluateConfig):
     primary: str = "lee_spearman"
@@ -41,23 +36,13 @@ class Classification(EvaluateConfig):
         return "accuracy", "top5_accuracy", "nll", "agreement", "kl"
 
 
-@option(
-    "evaluate",
-    "image_classification",
-    "compress.tasks.image_classification.metrics:compare",
-    works_on=("image_classification",),
-)
+@option("evaluate", "image_classification", "compress.tasks.image_classification.metrics:compare")
 @dataclass(kw_only=True)
 class ImageClassification(Classification):
     pass
 
 
-@option(
-    "evaluate",
-    "language_modeling",
-    "compress.tasks.language_modeling.metrics:compare",
-    works_on=("language_modeling",),
-)
+@option("evaluate", "language_modeling", "compress.tasks.language_modeling.metrics:compare")
 @dataclass(kw_only=True)
 class LanguageModeling(EvaluateConfig):
     """Likelihood of held-out documents, and what the model writes by itself, beside the dense model."""

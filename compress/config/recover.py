@@ -25,7 +25,7 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
-@option("recover", "distill", "compress.recover.distill:recover", works_on=("sentence_embedding",))
+@option("recover", "distill", "compress.tasks.sentence_embedding.training:distill")
 @dataclass(kw_only=True)
 class Distill(RecoverConfig):
     """Distillation of embeddings and hidden states from the dense teacher on unlabelled text."""
@@ -46,9 +46,7 @@ class Distill(RecoverConfig):
     seed: int = random_seed()
 
 
-@option(
-    "recover", "distill_logits", "compress.recover.distill_logits:recover", works_on=("language_modeling",)
-)
+@option("recover", "distill_logits", "compress.tasks.language_modeling.training:distill")
 @dataclass(kw_only=True)
 class DistillLogits(RecoverConfig):
     """Distillation of a language model from the dense one's likeliest next tokens, on unlabelled text."""
@@ -97,7 +95,7 @@ class Fit(Checked):
     seed: int = random_seed()
 
 
-@option("recover", "finetune", "compress.recover.finetune:finetune", works_on=("image_classification",))
+@option("recover", "finetune", "compress.tasks.image_classification.training:finetune")
 @dataclass(kw_only=True)
 class Finetune(Fit, RecoverConfig):
     """Training of the pruned classifier on labels and on the dense model's answers."""
@@ -118,7 +116,7 @@ class NoTrain(TrainConfig):
     pass
 
 
-@option("train", "supervised", "compress.recover.baseline:fit_baseline", works_on=("image_classification",))
+@option("train", "supervised", "compress.tasks.image_classification.baseline:fit_baseline")
 @dataclass(kw_only=True)
 class Supervised(Fit, TrainConfig):
     """`compress train`: a baseline from nothing."""

@@ -7,7 +7,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.config.prune import ChannelImportance
-from compress.prune.calibration import LabelledImages, accumulate
+from compress.tasks.calibration import accumulate
+from compress.tasks.image_classification.calibration import LabelledImages
 from compress.tasks.image_classification.model import ImageClassifier
 
 HESSIAN_IMAGES = 64  # one backward pass each

@@ -12,8 +12,8 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from compress.prune.calibration import LabelledImages
 from compress.schema.report import ChannelGroup, PrunedAlone, PruningSensitivity
+from compress.tasks.image_classification.calibration import LabelledImages
 from compress.tasks.image_classification.model import ImageClassifier, replay
 
 KEPT = (0.75, 0.5, 0.25)  # shares of the channels of a group

@@ -15,7 +15,6 @@ from compress.config.prune import ChannelPrune, ChannelScope
 from compress.data import load_images
 from compress.errors import ConfigError
 from compress.prune.batch_norm import reestimate
-from compress.prune.calibration import LabelledImages
 from compress.prune.channel_importance import importance, prepare
 from compress.prune.channel_sensitivity import measure
 from compress.prune.pruner import Pruner, check_traced
@@ -24,6 +23,7 @@ from compress.prune.sparse import train_sparse
 from compress.prune.tracing import fresh_defaults, torch_pruning_errors
 from compress.schema.report import PruningSensitivity
 from compress.stages.result import write_result
+from compress.tasks.image_classification.calibration import LabelledImages
 from compress.tasks.image_classification.model import ImageClassifier
 
 log = logging.getLogger(__name__)

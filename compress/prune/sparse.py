@@ -10,8 +10,8 @@ from compress.config.recover import Fit
 from compress.data import ImageSplits
 from compress.prune.tracing import fresh_defaults, torch_pruning_errors
 from compress.tasks.image_classification.model import ImageClassifier
+from compress.tasks.image_classification.training import ClassifierTraining
 from compress.training.loop import History
-from compress.training.supervised import ClassifierTraining
 
 
 def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits, out: Path) -> History:

@@ -1,10 +1,12 @@
 """A language model with fewer tokens: its tokenizer's files, its embedding and head, its configs."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -19,7 +21,9 @@ from compress.prune.vocabulary import (
     renumber_settings,
     rewrite_tokenizer,
 )
-from compress.tasks.language_modeling.model import CausalLM
+
+if TYPE_CHECKING:  # what prunes other models reaches this file too
+    from compress.tasks.language_modeling.model import CausalLM
 
 _SETTINGS = ("tokenizer_config.json", "generation_config.json")
 # Other forms of what tokenizer.json holds, which nothing renumbers; transformers writes those it needs anew.

@@ -6,22 +6,23 @@ What is coupled is named by the table of architectures (models/layers.py), so th
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from compress.config.prune import Scope, TransformerPrune, check_comparable
-from compress.data import load_images, load_texts
+from compress.data import load_texts
 from compress.errors import ConfigError, ModelError
 from compress.models import read_check_inputs
-from compress.prune.calibration import Calibration, LabelledImages, Texts, Windows, calibration_windows
 from compress.prune.depth import drop_layers
 from compress.prune.reload import check_reload, check_reopened
 from compress.prune.tokens import bytes_per_token, cut_vocabulary
 from compress.prune.width import Cut, channels_of, heads_of, narrow
 from compress.stages.result import write_result
-from compress.tasks import Model, load
-from compress.tasks.language_modeling.model import CausalLM
+from compress.tasks import Model, load, part
+
+if TYPE_CHECKING:  # what prunes other models is no other version for it
+    from compress.tasks.language_modeling.model import CausalLM
 
 
 def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -> None:
@@ -41,7 +42,8 @@ def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -
         changes: dict[str, Any] = {"kept_tokens": None}
         if config.vocabulary is not None:
             changes["kept_tokens"], summary = vocabulary(model, config.vocabulary, splits, Path(folder))
-        data = calibration(model, splits, config)
+        task = part("compress.tasks.*.calibration", checkpoint)
+        data = task.open_calibration(model, splits, config)
         # Of the dense model, but for its vocabulary: what the layers that stay have to come near to.
         distances = data.distances() if left < len(before["ffn"]) else None
         if causal and config.scope is Scope["local"]:
@@ -68,8 +70,8 @@ def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -
         stored = read_check_inputs(out)
         check_reopened(model, out, {name: torch.from_numpy(array) for name, array in stored.items()})
     summary |= {"before": before, "after": after, "dropped_layers": dropped}
-    if isinstance(data, Windows):
-        summary["calibration_tokens"] = data.windows.numel()
+    if data.tokens is not None:
+        summary["calibration_tokens"] = data.tokens
     write_result(out, facts={"pruning": summary})
 
 
@@ -124,26 +126,6 @@ def layers_left(config: TransformerPrune, layers: int) -> int:
     return left
 
 
-def calibration(model: Model, splits: Path, config: TransformerPrune) -> Calibration:
-    """Of the calibration split; for language models of the train split too, since it takes much text."""
-    if "pixel_values" in model.input_names:
-        images = load_images(splits).calibration
-        return LabelledImages(model, images.images, images.labels, config.batch_size)
-    if not model.stack.architecture.causal:
-        return Texts(model, load_texts(splits).calibration.texts, config.batch_size)
-    both, corpora = counted(splits)
-    language_model = cast(CausalLM, model)
-    windows = calibration_windows(language_model, both, config.calibration_tokens, corpora)
-    return Windows(language_model, windows)
-
-
-def counted(splits: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Calibration and train texts, and the corpus of each."""
-    texts = load_texts(splits)
-    parts = texts.calibration, texts.train
-    return tuple(t for part in parts for t in part.texts), tuple(d for part in parts for d in part.domains)
-
-
 def wanted(model: Model, config: TransformerPrune) -> list[Cut]:
     """Attention before the feed-forward layer, as data flows."""
     cuts: list[Cut] = [heads_of(model.stack, config), channels_of(config)]
@@ -154,8 +136,9 @@ def vocabulary(
     model: Model, target: int, splits: Path, folder: Path
 ) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Cut it: the tokens kept, and what the report says."""
-    language_model = cast(CausalLM, model)
-    texts, held_out = counted(splits)[0], load_texts(splits).select.texts
+    language_model = cast("CausalLM", model)
+    read = load_texts(splits)
+    texts, held_out = read.calibration.texts + read.train.texts, read.select.texts
     sets = {name: some for name, some in {"counted": texts, "select": held_out}.items() if some}
     before = {name: bytes_per_token(language_model, some) for name, some in sets.items()}
     kept = cut_vocabulary(language_model, texts, target, folder)

@@ -16,13 +16,13 @@ from compress.config.prune import Scope, TransformerPrune
 from compress.models.layers import Layer, Stack
 from compress.models.moments import Moments
 from compress.models.padding import note_width
-from compress.prune.calibration import Calibration, accumulate
 from compress.prune.fisher import information
 from compress.prune.importance import IMPORTANCES, Columns, Score
 from compress.prune.least_squares import least_squares, refit
 from compress.prune.selection import best, cheapest_widths, removed, select_global
 from compress.prune.shares import rounded_width
 from compress.tasks import Model
+from compress.tasks.calibration import Calibration, accumulate
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Single cuts of a model, as tests make them."""
 
 from compress.config.prune import Keep, Scope, TransformerPrune
-from compress.prune.calibration import LabelledImages, Texts
 from compress.prune.depth import drop_layers
 from compress.prune.width import channels_of, heads_of, measure, narrow
+from compress.tasks.image_classification.calibration import LabelledImages
+from compress.tasks.sentence_embedding.calibration import Texts
 
 
 def config(importance="activation", scope="local", round_to=8, **changes):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from compress.prune import calibration
-from compress.prune.calibration import Windows
 from compress.prune.fisher import information
+from compress.tasks.language_modeling import calibration
+from compress.tasks.language_modeling.calibration import Windows
 from compress.tasks.language_modeling.model import CausalLM
 
 

@@ -10,11 +10,11 @@ from compress import tasks
 from compress.config.prune import TransformerPrune
 from compress.errors import ConfigError
 from compress.models.moments import Moments
-from compress.prune.calibration import Windows
 from compress.prune.importance import IMPORTANCES, Columns, importance
 from compress.prune.least_squares import refit
 from compress.prune.selection import best
 from compress.prune.width import columns_of
+from compress.tasks.language_modeling.calibration import Windows
 from tests.prune.cuts import channel_scores, config, cut_channels, cut_heads, images_of, moments_of, texts_of
 
 

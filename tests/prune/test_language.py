@@ -17,12 +17,17 @@ from compress.export import export
 from compress.models.padding import cut_padding
 from compress.models.walk import Walk
 from compress.prune import prune, transformer
-from compress.prune.calibration import Windows, calibration_windows
-from compress.prune.depth import divergences, last_hidden
 from compress.prune.reload import check_reload
 from compress.prune.tokens import cut_vocabulary
 from compress.prune.width import narrow
 from compress.stages.result import read_result
+from compress.tasks.language_modeling import calibration
+from compress.tasks.language_modeling.calibration import (
+    Windows,
+    calibration_windows,
+    divergences,
+    last_hidden,
+)
 from compress.tasks.language_modeling.model import CausalLM
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
@@ -333,10 +338,10 @@ def test_the_corpora_of_the_texts_balance_the_calibration(
             for split in [getattr(found, name)]
         },
     )
-    monkeypatch.setattr(transformer, "load_texts", lambda folder: named)
+    monkeypatch.setattr(calibration, "load_texts", lambda folder: named)
     seen = []
     monkeypatch.setattr(
-        transformer,
+        calibration,
         "calibration_windows",
         lambda model, texts, tokens, corpora: (
             seen.append((texts, corpora)) or calibration_windows(model, texts, tokens, corpora)

@@ -14,8 +14,8 @@ from compress.config.prune import Keep
 from compress.errors import ConfigError, ModelError
 from compress.models.checkpoint import Facts
 from compress.prune import prune, transformer
-from compress.prune.calibration import kl_divergence
 from compress.stages.result import read_result
+from compress.tasks.image_classification.calibration import kl_divergence
 from compress.tasks.image_classification.model import ImageClassifier
 from tests.prune.cuts import channel_scores, config, cut_channels, cut_heads, drop, images_of, moments_of
 

@@ -22,7 +22,7 @@ MINILM = {
     "load": ("compress.tasks", "compress.tasks.sentence_embedding.model"),
     "split": ("compress.data", "compress.data.text"),
     "prune": ("compress.prune", "compress.prune.transformer"),
-    "recover": ("compress.recover", "compress.recover.distill"),
+    "recover": ("compress.recover", "compress.tasks.sentence_embedding.training"),
     "export": ("compress.export", "compress.export.optimum"),
     "quantize": ("compress.quantize", "compress.quantize.dynamic"),
     "evaluate": ("compress.evaluate", "compress.tasks.sentence_embedding.metrics"),
@@ -86,9 +86,9 @@ def changed_by(source: Path, stages: dict[str, tuple[str, str]], task: str = "")
         ("prune/__init__.py", MINILM, {"prune"}),  # the package around what is imported
         ("quantize/static.py", MINILM, set()),  # another option
         ("prune/channels.py", MINILM, set()),
-        ("recover/finetune.py", MINILM, set()),
+        ("tasks/image_classification/training.py", MINILM, set()),
         ("tasks/image_classification/metrics.py", MINILM, set()),
-        ("training/augment.py", MINILM, set()),
+        ("tasks/image_classification/augment.py", MINILM, set()),
         ("cli/main.py", MINILM, set()),
         ("pipeline.py", MINILM, set()),
         ("report/html.py", MINILM, set()),
@@ -105,6 +105,8 @@ def test_a_byte_changes_the_stages_that_reach_it(
     [
         ("sentence_embedding/metrics.py", {"evaluate"}),
         ("sentence_embedding/processor.py", set(MINILM) - {"split"}),
+        ("sentence_embedding/calibration.py", {"prune"}),
+        ("sentence_embedding/training.py", {"recover"}),
         ("image_classification/model.py", set()),
     ],
 )

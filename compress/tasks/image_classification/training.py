@@ -9,17 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from compress.config.recover import Fit, Optimizer, Precision
-from compress.data import ImageSplits
+from compress.config.recover import Finetune, Fit, Optimizer, Precision
+from compress.data import ImageSplits, load_images
 from compress.stages.result import write_result
 from compress.system.malloc import keep_freed_memory
+from compress.tasks.image_classification.augment import augment
 from compress.tasks.image_classification.model import ImageClassifier
-from compress.training.augment import augment
 from compress.training.distillation import distillation
 from compress.training.loop import History, Plan, Trainer
 from compress.training.precision import wants_bfloat16
 
 _SELECT_BATCH = 500
+
+
+def finetune(config: Finetune, student: Path, teacher: Path, splits: Path, out: Path, scratch: Path) -> None:
+    """Train `student` on the train split; the epoch that does best on select is kept."""
+    model = ImageClassifier.open(student)
+    dense = ImageClassifier.open(teacher) if config.distill else None
+    history = ClassifierTraining(config, model, dense, load_images(splits)).run(scratch)
+    taught = f", {config.distill:.0%} of the loss from the dense model's answers" if dense else ""
+    model.save(out, model.facts.after(f"fine-tuned for {len(history.steps)} epochs{taught}"))
+    write_history(history, out)
 
 
 class ClassifierTraining(Trainer):

@@ -3,7 +3,8 @@
 import torch
 
 from compress import tasks
-from compress.prune.calibration import accumulate, contrastive_loss
+from compress.tasks.calibration import accumulate
+from compress.tasks.sentence_embedding.calibration import contrastive_loss
 from tests.prune.cuts import images_of
 
 

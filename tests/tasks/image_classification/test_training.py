@@ -10,11 +10,11 @@ from compress import tasks
 from compress.config.recover import Finetune, Optimizer, Precision, Supervised
 from compress.errors import ConfigError
 from compress.recover import recover, train_baseline
-from compress.recover.baseline import preprocessing_of
 from compress.stages.result import read_result
-from compress.training.augment import augment, shifted, squares
+from compress.tasks.image_classification.augment import augment, shifted, squares
+from compress.tasks.image_classification.baseline import preprocessing_of
+from compress.tasks.image_classification.training import ClassifierTraining, one_cycle
 from compress.training.distillation import distillation
-from compress.training.supervised import ClassifierTraining, one_cycle
 
 KWARGS = {"widths": [8, 12], "blocks": 1, "classes": 3}
 FACTS = {"source": "path:x", "base_model": "x", "license": "mit"}

@@ -28,7 +28,7 @@ from compress.training.precision import wants_bfloat16
 COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidden states'
 
 
-def recover(
+def distill(
     config: Distill, student_folder: Path, teacher_folder: Path, splits: Path, out: Path, scratch: Path
 ) -> None:
     """Write the best student seen on the select split, and note the curve.

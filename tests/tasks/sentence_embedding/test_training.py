@@ -13,9 +13,10 @@ from compress.config.prune import Keep, TransformerPrune
 from compress.config.recover import Distill, Precision
 from compress.data import TextSplit
 from compress.errors import DataError, GateError
-from compress.recover import distill, recover
-from compress.recover.distill import bucketed
+from compress.recover import recover
 from compress.stages.result import read_result
+from compress.tasks.sentence_embedding import training
+from compress.tasks.sentence_embedding.training import bucketed
 from compress.training.precision import wants_bfloat16
 from tests.prune.cuts import cut_channels, texts_of
 
@@ -187,7 +188,7 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
     encoder.save(tmp_path, encoder.facts.after("dropped", kept_layers=(1,)))
     student = tasks.load(tmp_path, attention="eager")
     teacher = tasks.load(checkpoints["bert"], attention="eager")
-    trainer = distill.EncoderDistillation(
+    trainer = training.EncoderDistillation(
         config(hidden_weight=1.0), student, teacher, splits.train.texts, splits.select.texts
     )
     assert trainer.layers == (1,)
@@ -212,7 +213,7 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
 
 def test_without_hidden_weight_only_the_embedding_counts(checkpoints, pruned, splits):
     student, teacher = tasks.load(pruned), tasks.load(checkpoints["bert"])
-    trainer = distill.EncoderDistillation(
+    trainer = training.EncoderDistillation(
         config(hidden_weight=0.0), student, teacher, splits.train.texts, splits.select.texts
     )
     batch = student.tokenize([splits.train.texts[0]], 64)
@@ -236,7 +237,7 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(steps_before, changes, pruned, run, monkeypatch):
     """40 steps are more than one epoch."""
     whole, told = run(pruned, name="whole", scratch="undisturbed", steps=40, **changes)
-    learn, left = distill.EncoderDistillation.learn, [steps_before]
+    learn, left = training.EncoderDistillation.learn, [steps_before]
 
     def die(self, rows):
         if left[0] == 0:
@@ -244,7 +245,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(steps_before, changes, 
         left[0] -= 1
         return learn(self, rows)
 
-    monkeypatch.setattr(distill.EncoderDistillation, "learn", die)
+    monkeypatch.setattr(training.EncoderDistillation, "learn", die)
     with pytest.raises(Killed):
         run(pruned, steps=40, **changes)
     left[0] = 1000
@@ -257,7 +258,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(steps_before, changes, 
 
 def test_a_run_killed_after_its_last_step_only_writes(pruned, run, monkeypatch):
     whole, _ = run(pruned, name="whole")
-    monkeypatch.setattr(distill.EncoderDistillation, "learn", lambda self, rows: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        training.EncoderDistillation, "learn", lambda self, rows: pytest.fail("trained again")
+    )
     again, _ = run(pruned, name="again")
     assert weights(again) == weights(whole)
 
@@ -292,14 +295,14 @@ def test_it_stops_in_time(pruned, run):
 
 
 def test_a_loss_that_is_not_finite(pruned, run, monkeypatch):
-    study = distill.EncoderDistillation._study
+    study = training.EncoderDistillation._study
 
     def broken(self, inputs):
         seen = study(self, inputs)
         poison = float("nan") if torch.is_grad_enabled() else 1.0
         return dataclasses.replace(seen, embedding=seen.embedding * poison)
 
-    monkeypatch.setattr(distill.EncoderDistillation, "_study", broken)
+    monkeypatch.setattr(training.EncoderDistillation, "_study", broken)
     with pytest.raises(
         GateError, match=r"not finite\n  found:   nan at step 0\n  next: .*learning_rate.*0\.003"
     ):
@@ -310,7 +313,7 @@ def test_no_text_to_train_on(pruned, checkpoints, splits):
     empty = TextSplit(name="train", texts=(), documents=(), fingerprint="")
     pair = tasks.load(pruned), tasks.load(checkpoints["bert"])
     with pytest.raises(DataError, match="train split is empty"):
-        distill.EncoderDistillation(config(), *pair, empty.texts, splits.select.texts)
+        training.EncoderDistillation(config(), *pair, empty.texts, splits.select.texts)
 
 
 def test_texts_longer_than_the_model_are_cut(pruned, run):

@@ -14,7 +14,7 @@ from compress.config.recover import Supervised
 from compress.data import ImageSplits, load_images
 from compress.models.checkpoint import Facts
 from compress.tasks.image_classification.model import ImageClassifier, build, import_image_classifier
-from compress.training.supervised import ClassifierTraining, write_history
+from compress.tasks.image_classification.training import ClassifierTraining, write_history
 
 
 def fit_baseline(

@@ -27,7 +27,7 @@ from compress.training.precision import wants_bfloat16
 log = logging.getLogger(__name__)
 
 
-def recover(
+def distill(
     config: DistillLogits, student_folder: Path, teacher_folder: Path, splits: Path, out: Path, scratch: Path
 ) -> None:
     """Write the best student seen on the select split, and note the curve.

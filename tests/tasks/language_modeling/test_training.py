@@ -12,10 +12,11 @@ from compress.config.recover import DistillLogits, Precision
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError
 from compress.prune.tokens import cut_vocabulary
-from compress.recover import distill_logits, recover
-from compress.recover.distill_logits import Lessons, divergence, likeliest
+from compress.recover import recover
 from compress.stages.result import read_result
+from compress.tasks.language_modeling import training
 from compress.tasks.language_modeling.model import CausalLM
+from compress.tasks.language_modeling.training import Lessons, divergence, likeliest
 
 
 def config(**changes):
@@ -179,25 +180,25 @@ def test_a_student_of_fewer_tokens(teacher, splits, tmp_path, run):
 
 def test_a_killed_run_goes_on_where_it_was(pruned, run, tmp_path, monkeypatch):
     whole, told = run(pruned, name="whole", scratch="one")
-    learn = distill_logits.LogitsDistillation.learn
+    learn = training.LogitsDistillation.learn
 
     def killed(self, rows):
         if self.history.step == 6:
             raise KeyboardInterrupt
         return learn(self, rows)
 
-    monkeypatch.setattr(distill_logits.LogitsDistillation, "learn", killed)
+    monkeypatch.setattr(training.LogitsDistillation, "learn", killed)
     with pytest.raises(KeyboardInterrupt):
         run(pruned, scratch="two")
-    monkeypatch.setattr(distill_logits.LogitsDistillation, "learn", learn)
+    monkeypatch.setattr(training.LogitsDistillation, "learn", learn)
     asked = []
-    teach = distill_logits.LogitsDistillation._teach
+    teach = training.LogitsDistillation._teach
 
     def counted(self, ids):
         asked.append(ids)
         return teach(self, ids)
 
-    monkeypatch.setattr(distill_logits.LogitsDistillation, "_teach", counted)
+    monkeypatch.setattr(training.LogitsDistillation, "_teach", counted)
     out, again = run(pruned, scratch="two")
     assert weights(out) == weights(whole)
     assert again["select_loss"] == told["select_loss"]
@@ -222,16 +223,16 @@ def test_windows_longer_than_the_models(pruned, run):
 def test_too_little_text(pruned, teacher, splits, tmp_path, run, monkeypatch):
     data = load_splits(splits)
     few = dataclasses.replace(data.train, texts=("The river.",))
-    monkeypatch.setattr(distill_logits, "load_texts", lambda _: dataclasses.replace(data, train=few))
+    monkeypatch.setattr(training, "load_texts", lambda _: dataclasses.replace(data, train=few))
     with pytest.raises(DataError, match="too little text"):
         run(pruned)
     none = dataclasses.replace(data.train, texts=())
-    monkeypatch.setattr(distill_logits, "load_texts", lambda _: dataclasses.replace(data, train=none))
+    monkeypatch.setattr(training, "load_texts", lambda _: dataclasses.replace(data, train=none))
     with pytest.raises(DataError, match=r"empty(.|\n)*data.train"):
         run(pruned)
 
 
 def test_a_loss_that_is_not_finite_stops_it(pruned, run, monkeypatch):
-    monkeypatch.setattr(distill_logits, "divergence", lambda logits, *_: logits.float().mean() * float("nan"))
+    monkeypatch.setattr(training, "divergence", lambda logits, *_: logits.float().mean() * float("nan"))
     with pytest.raises(GateError, match=r"not finite(.|\n)*learning_rate"):
         run(pruned)
