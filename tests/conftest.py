@@ -1,14 +1,18 @@
 """Two-layer models of every architecture and a small folder of splits, built once for all tests."""
 
 import gc
+import io
 import json
 import os
 import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierMo
 from compress.data import ImageSplits, Splits, load_images, load_texts, open_splits
 from compress.export import export
 from compress.models.checkpoint import Facts
+from compress.prune import reload
 from compress.tasks import import_model
 from compress.tasks.image_classification.model import ImageClassifier
 from compress.tasks.image_classification.model import build as build_net
@@ -178,6 +183,19 @@ def copy_of(tmp_path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(folder, tmp_path / "copy"))
 
     return copy
+
+
+@pytest.fixture
+def reopened_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate of pruned checkpoints without its fresh process, whose imports take seconds."""
+
+    def run(command: list[str], **_: Any) -> CompletedProcess[str]:
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            reload.main(*command[3:])  # after Python, its flag and the script
+        return CompletedProcess(command, 0, printed.getvalue(), "")
+
+    monkeypatch.setattr(reload, "subprocess", SimpleNamespace(run=run))
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,9 @@ def test_the_code_of_the_card_runs(earlier):
     ("quantize", "covered"),
     [("int8_static", 0.82), pytest.param("int8_dynamic", 0.82, marks=pytest.mark.slow)],
 )
-def test_a_pruned_vit(quantize, covered, image_data, image_checkpoints, image_splits, store, tmp_path):
+def test_a_pruned_vit(
+    quantize, covered, image_data, image_checkpoints, image_splits, store, tmp_path, reopened_here
+):
     words = overrides(
         image_data,
         image_checkpoints["vit"],

@@ -1,4 +1,4 @@
-"""The reload gate, in the fresh process it really uses."""
+"""The reload gate, in the fresh process it really uses but for what a whole run does as well."""
 
 import json
 
@@ -13,7 +13,7 @@ from compress.prune.reload import check_reload, check_reopened
 from compress.stages.result import read_result
 
 
-def test_a_pruned_checkpoint_passes(checkpoints, splits_folder, tmp_path):
+def test_a_pruned_checkpoint_passes(checkpoints, splits_folder, tmp_path, reopened_here):
     keep = Keep(ffn=0.5, heads=0.5, layers=0.5)
     prune(TransformerPrune(keep=keep, round_to=8), checkpoints["bert"], splits_folder, tmp_path)
     assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6

@@ -109,7 +109,7 @@ def test_a_runner_that_hangs_is_ended(tmp_path, make_chain, feeds, target, monke
     assert [child for child in psutil.Process().children() if "runner.py" in " ".join(child.cmdline())] == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("kind", "how"), [(LocalTarget, signal.SIGINT), (FolderTarget, signal.SIGTERM)])
 def test_an_interrupt_leaves_no_process(tmp_path, make_chain, how, kind):
     make_chain(tmp_path / "a.onnx", 32, 1)
     script = """
