@@ -12,7 +12,7 @@ from compress.report.classification import summary
 from compress.report.format import interval, megabytes, percent, relevant_flags, run_lengths
 from compress.report.grid import escape_markdown, markdown_grid
 from compress.report.html import templates
-from compress.report.section import best_variant, fallback_line
+from compress.report.section import best_variant, reasons
 from compress.report.sections import settings
 from compress.report.table import markdown_table
 from compress.schema.report import Report
@@ -29,6 +29,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
     name -> description; max_length: tokens.
     """
     best, dense = best_variant(report), report.variants[0]
+    drop = best.drop_from_dense.get(report.primary_metric)
     environment = templates(autoescape=False)  # Markdown, not HTML
     environment.filters |= {"md": escape_markdown, "percent": percent, "megabytes": megabytes}
     return environment.get_template("card.md.j2").render(
@@ -37,8 +38,8 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         front_matter=front_matter(report, facts),
         best=best,
         dense=dense,
-        instead=fallback_line(report.verdict),
-        drop=_drop(report),
+        reasons=reasons(report.verdict),
+        drop=interval(drop.value, drop.ci95) if drop else "",
         widths={kind: run_lengths(widths) for kind, widths in best.widths.items()},
         groups={name: _settings(report, name) for name in ("prune", "recover", "quantize")},
         prune=report.config.get("prune") or {},
@@ -54,27 +55,18 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
 
 def front_matter(report: Report, facts: Mapping[str, Any]) -> str:
     """YAML between the dashes; a fact that is unknown is left out, never guessed."""
-    best = best_variant(report)
+    quantized = best_variant(report).quantization is not None
+    relation = "quantized" if quantized else "finetune"  # the Hub knows adapter and merge too
     data = {
         "license": facts.get("license"),
         "base_model": facts.get("base_model"),
-        # the Hub knows adapter, merge, quantized and finetune
-        "base_model_relation": _relation(report) if facts.get("base_model") else None,
+        "base_model_relation": relation if facts.get("base_model") else None,
         "library_name": "onnxruntime",
         "pipeline_tag": facts.get("pipeline_tag"),
-        "tags": ["onnx", "onnxruntime", *(["int8"] if best.quantization else []), "compressed"],
+        "tags": ["onnx", "onnxruntime", *["int8"] * quantized, "compressed"],
     }
     known = {name: value for name, value in data.items() if value is not None}
     return str(yaml.safe_dump(known, sort_keys=False, allow_unicode=True)).strip()
-
-
-def _relation(report: Report) -> str:
-    return "quantized" if best_variant(report).quantization else "finetune"
-
-
-def _drop(report: Report) -> str:
-    drop = best_variant(report).drop_from_dense.get(report.primary_metric)
-    return interval(drop.value, drop.ci95) if drop else ""
 
 
 def _settings(report: Report, group: str) -> str:

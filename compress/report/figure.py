@@ -71,6 +71,29 @@ def panels(count: int, columns: int, height: float) -> tuple[Figure, list[Axes]]
     return figure, axes
 
 
+def single(height: float, share: float = 1.0) -> tuple[Figure, Axes]:
+    """One panel, as wide as this share of the page."""
+    figure = Figure(figsize=(WIDTH * share, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def name_rows(axis: Axes, names: Sequence[str], **style: Any) -> None:
+    """A row a name, the first on top, and lines to read lengths by."""
+    axis.set_yticks(range(len(names)), names, **style)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(True, axis="x")
+
+
+def error_bar(value: float, ci95: tuple[float, float]) -> list[list[float]]:
+    """How far the interval reaches to either side, as matplotlib wants it."""
+    return [[max(value - ci95[0], 0.0)], [max(ci95[1] - value, 0.0)]]
+
+
+def draw_budget(axis: Axes, height: float) -> None:
+    axis.axhline(height, color=BUDGET, linestyle="--", linewidth=1.2)
+
+
 def beside(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axis.annotate(text, (x, y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9, **style)
 

@@ -1,28 +1,31 @@
 """Figures as SVG text, the same bytes for the same report: no pyplot, no date, no random ids."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from compress.report.figure import (
     BUDGET,
     GREY,
     PALETTE,
     STYLE,
-    WIDTH,
     beside,
     colors,
+    draw_budget,
+    error_bar,
     label_points,
+    name_rows,
     panels,
+    single,
     svg,
 )
 from compress.report.format import duration, number
-from compress.report.sections import curve
+from compress.report.section import names
+from compress.report.sections import curves
 from compress.report.table import direction
-from compress.report.timing import kind_ms, profiled
+from compress.report.timing import kind_ms
 from compress.schema.report import KINDS, Report
 
 _KIND_COLORS = dict(
@@ -75,7 +78,7 @@ def tradeoff(report: Report) -> str:
     drawn = [variant for variant in report.variants if variant.name in quality.points]
     if not drawn:
         return ""
-    workloads = list(dict.fromkeys(name for variant in drawn for name in variant.latency_ms))
+    workloads = names(replace(report, variants=tuple(drawn)), "latency_ms")
     figure, axes = panels(len(workloads) + 1, 2, 3.3)
     for axis, workload in zip(axes, workloads, strict=False):
         latency = {v.name: v.latency_ms[workload] for v in drawn if workload in v.latency_ms}
@@ -97,14 +100,14 @@ def _scatter(
 ) -> None:
     palette = colors(report)
     dense = report.variants[0].name
-    for name, (x, (x_low, x_high)) in cost.items():
-        y, (y_low, y_high) = quality.points[name]
+    for name, (x, x_interval) in cost.items():
+        y, y_interval = quality.points[name]
         best = name == report.verdict.best
         axis.errorbar(
             x,
             y,
-            xerr=[[max(x - x_low, 0.0)], [max(x_high - x, 0.0)]],
-            yerr=[[max(y - y_low, 0.0)], [max(y_high - y, 0.0)]],
+            xerr=error_bar(x, x_interval),
+            yerr=error_bar(y, y_interval),
             fmt="D" if best else "o",
             markersize=9 if best else 7,
             markerfacecolor="white" if name == dense else palette[name],
@@ -118,7 +121,7 @@ def _scatter(
     axis.margins(y=0.12)
     axis.grid(True)
     if quality.budget is not None:
-        axis.axhline(quality.budget, color=BUDGET, linestyle="--", linewidth=1.2)
+        draw_budget(axis, quality.budget)
         axis.annotate(
             "budget: the whole bar stays above",
             (0.01, quality.budget),
@@ -137,7 +140,7 @@ def _scatter(
 @mpl.rc_context(STYLE)
 def latency(report: Report) -> str:
     """p50 with its interval, p90 and p99 of every variant, a panel per workload; empty without timings."""
-    workloads = list(dict.fromkeys(name for variant in report.variants for name in variant.latency_ms))
+    workloads = names(report, "latency_ms")
     if not workloads:
         return ""
     palette = colors(report)
@@ -146,20 +149,21 @@ def latency(report: Report) -> str:
         for y, variant in enumerate(report.variants):
             if (times := variant.latency_ms.get(workload)) is None:
                 continue
-            low, high = times.ci95
-            bar = [[max(times.p50 - low, 0.0)], [max(high - times.p50, 0.0)]]
             axis.barh(y, times.p50, height=0.6, color=palette[variant.name], alpha=0.85)
-            axis.errorbar(times.p50, y, xerr=bar, color="#0f172a", capsize=3, elinewidth=1.2)
+            axis.errorbar(
+                times.p50,
+                y,
+                xerr=error_bar(times.p50, times.ci95),
+                color="#0f172a",
+                capsize=3,
+                elinewidth=1.2,
+            )
             axis.plot([times.p50, times.p99], [y, y], color=palette[variant.name], linewidth=1)
             axis.plot(times.p90, y, "|", color="#0f172a", markersize=9)
             axis.plot(times.p99, y, "o", color=palette[variant.name], markersize=4)
             beside(axis, 0, y, number(times.p50), color="white", fontweight="bold")
-        names = [variant.name for variant in report.variants]
-        axis.set_yticks(range(len(names)), names if i % 3 == 0 else [""] * len(names))
-        axis.set_ylim(len(names) - 0.4, -0.6)
-        axis.tick_params(axis="y", length=0)
+        name_rows(axis, [variant.name if i % 3 == 0 else "" for variant in report.variants])
         axis.set_xlim(left=0)
-        axis.grid(True, axis="x")
         axis.set_title(workload)
         axis.set_xlabel("ms")
     return svg(figure, "latency")
@@ -168,7 +172,7 @@ def latency(report: Report) -> str:
 @mpl.rc_context(STYLE)
 def operators(report: Report) -> str:
     """Milliseconds a call by class of operators, a bar per variant, a panel per workload."""
-    workloads = profiled(report)
+    workloads = names(report, "profile")
     if not workloads:
         return ""
     figure, axes = panels(len(workloads), 2, 1.5 + 0.42 * len(report.variants))
@@ -183,13 +187,9 @@ def operators(report: Report) -> str:
                 left += ms
             if left:
                 beside(axis, left, y, number(left))
-        names = [variant.name for variant in report.variants]
-        axis.set_yticks(range(len(names)), names if i % 2 == 0 else [""] * len(names))
-        axis.set_ylim(len(names) - 0.4, -0.6)
-        axis.tick_params(axis="y", length=0)
+        name_rows(axis, [variant.name if i % 2 == 0 else "" for variant in report.variants])
         axis.margins(x=0.14)
         axis.set_xlim(left=0)
-        axis.grid(True, axis="x")
         axis.set_title(workload)
         axis.set_xlabel("ms in operators")
     shown = [kind for kind in KINDS if kind in drawn]
@@ -202,8 +202,7 @@ def stages(report: Report) -> str:
     """Seconds per stage; a reused stage is pale."""
     if not report.stages:
         return ""
-    figure = Figure(figsize=(WIDTH * 0.75, 0.6 + 0.32 * len(report.stages)), layout="constrained")
-    axis = figure.add_subplot()
+    figure, axis = single(0.6 + 0.32 * len(report.stages), 0.75)
     longest = max(stage.seconds for stage in report.stages)
     for y, stage in enumerate(report.stages):
         axis.barh(y, stage.seconds, height=0.65, color="#cbd5e1" if stage.reused else PALETTE[0])
@@ -224,21 +223,15 @@ def stages(report: Report) -> str:
 @mpl.rc_context(STYLE)
 def training(report: Report) -> str:
     """Losses by step, on a logarithmic axis where they allow one; empty without a curve."""
-    recovery = curve(report)
-    if recovery is None:
+    points_by_name = curves(report)
+    if not points_by_name:
         return ""
-    figure = Figure(figsize=(WIDTH * 0.75, 3.0), layout="constrained")
-    axis = figure.add_subplot()
-    every: list[float] = []
-    pairs = (("train", recovery.train_loss, GREY), ("select", recovery.select_loss, PALETTE[0]))
-    for name, losses, color in pairs:
-        points = [(s, loss) for s, loss in zip(recovery.steps, losses, strict=True) if loss is not None]
-        if points:
-            steps, values = zip(*points, strict=True)
-            axis.plot(steps, values, marker="o", markersize=3.5, linewidth=1.6, color=color, label=name)
-            every += values
-    if not every:
-        return ""
+    figure, axis = single(3.0, 0.75)
+    for name, points in points_by_name.items():
+        steps, losses = zip(*points, strict=True)
+        color = GREY if name == "train" else PALETTE[0]
+        axis.plot(steps, losses, marker="o", markersize=3.5, linewidth=1.6, color=color, label=name)
+    every = [loss for points in points_by_name.values() for _, loss in points]
     if min(every) > 0 and max(every) > 10 * min(every):
         axis.set_yscale("log")
     axis.set_xlabel("step")

@@ -1,6 +1,7 @@
 """Numbers as text: three significant digits, an interval beside its value, words only where earned."""
 
 import math
+from itertools import groupby
 
 from compress.schema.report import Estimate
 
@@ -27,15 +28,17 @@ def number(value: float) -> str:
 
 def bracket(value: float, ci95: tuple[float, float]) -> tuple[str, str]:
     """Value and interval with the same decimals, those of the largest: `("0.508", "[0.410, 0.590]")`."""
-    decimals = decimals_of(value, *ci95)
-    return fixed(value, decimals), f"[{fixed(ci95[0], decimals)}, {fixed(ci95[1], decimals)}]"
+    return _rounded(value, ci95, decimals_of(value, *ci95))
 
 
 def brief(value: float, ci95: tuple[float, float]) -> tuple[str, str]:
     """`bracket` with no more digits than the interval allows, which is two of its own width."""
     span = abs(ci95[1] - ci95[0])
     coarse = 1 - math.floor(math.log10(span)) if 0 < span < math.inf else decimals_of(value, *ci95)
-    decimals = min(coarse, decimals_of(value, *ci95))
+    return _rounded(value, ci95, min(coarse, decimals_of(value, *ci95)))
+
+
+def _rounded(value: float, ci95: tuple[float, float], decimals: int) -> tuple[str, str]:
     return fixed(value, decimals), f"[{fixed(ci95[0], decimals)}, {fixed(ci95[1], decimals)}]"
 
 
@@ -79,12 +82,7 @@ def speed_word(speedup: Estimate) -> str:
 
 def run_lengths(widths: tuple[int, ...]) -> str:
     """`(768, 768, 512) -> "2 x 768, 512"`."""
-    runs: list[tuple[int, int]] = []
-    for width in widths:
-        if runs and runs[-1][1] == width:
-            runs[-1] = (runs[-1][0] + 1, width)
-        else:
-            runs.append((1, width))
+    runs = [(len(list(run)), width) for width, run in groupby(widths)]
     return ", ".join(f"{count} x {width}" if count > 1 else str(width) for count, width in runs)
 
 

@@ -1,6 +1,6 @@
 """The one kind of table in all reports: rows of cells, for Markdown, the console and HTML."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -13,6 +13,7 @@ from compress.schema.report import Estimate, Score
 
 # From roomy to narrow: a console takes the first one that fits.
 LAYOUTS = ("{value} {interval} {word}", "{value} {word}\n{interval}", "{value}\n{interval}\n{word}")
+Rounded = Callable[[float, tuple[float, float]], tuple[str, str]]  # value, interval -> both as text
 _GAP = 3  # characters between columns
 _STYLES = {"faster": "green", "slower": "red", "not told apart": "yellow"}
 
@@ -39,17 +40,17 @@ def plain(value: float | None, unit: float = 1.0) -> Cell:
     return Cell() if value is None else Cell(value=number(value / unit))
 
 
-def estimated(estimate: Score | Estimate | None, word: str = "") -> Cell:
-    """A value with its interval, both with the digits of the larger."""
+def estimated(estimate: Score | Estimate | None, word: str = "", rounded: Rounded = bracket) -> Cell:
+    """A value with its interval, both with the digits of the larger, or as `rounded` gives them."""
     if estimate is None:
         return Cell()
-    value, limits = bracket(estimate.value, estimate.ci95)
+    value, limits = rounded(estimate.value, estimate.ci95)
     return Cell(value=value, interval=limits, word=word)
 
 
-def compared(speedup: Estimate | None) -> Cell:
+def compared(speedup: Estimate | None, rounded: Rounded = bracket) -> Cell:
     """A speed-up, and the word that its interval allows."""
-    return estimated(speedup, speed_word(speedup) if speedup else "")
+    return estimated(speedup, speed_word(speedup) if speedup else "", rounded)
 
 
 # ---------------------------------------------------------------- Markdown

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from compress.report.figure import BUDGET, GREY, PALETTE, STYLE, WIDTH, colors, svg
-from compress.report.layers import SHOWN, shown_damage
+from compress.report.figure import BUDGET, GREY, PALETTE, STYLE, WIDTH, colors, name_rows, single, svg
 from compress.report.pruning import by_sensitivity, layer_widths, pruned
+from compress.report.quantization import SHOWN, shown_damage
 from compress.report.section import best_variant
 from compress.schema.report import ChannelGroup, PruningSensitivity, Report
 
@@ -85,10 +85,7 @@ def damage(report: Report) -> str:
         return ""
     layers = shown_damage(sensitivity)
     figure, axis = _lines([layer.node for layer in layers])
-    for left_out, color, label in (
-        (True, PALETTE[1], "left in float"),
-        (False, PALETTE[0], "stays in int8"),
-    ):
+    for left_out, color, label in ((True, PALETTE[1], "left in float"), (False, PALETTE[0], "stays in int8")):
         bars = [(y, layer.damage) for y, layer in enumerate(layers) if layer.left_out is left_out]
         if bars:
             places, lengths = zip(*bars, strict=True)
@@ -138,12 +135,8 @@ def _curve(
 
 def _lines(names: Sequence[str]) -> tuple[Figure, Axes]:
     """A figure with a line for each name, from the top."""
-    figure = Figure(figsize=(WIDTH * 0.85, 1.1 + 0.24 * len(names)), layout="constrained")
-    axis = figure.add_subplot()
-    axis.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=8.5)
-    axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.tick_params(axis="y", length=0)
-    axis.grid(True, axis="x")
+    figure, axis = single(1.1 + 0.24 * len(names), 0.85)
+    name_rows(axis, [_short(name) for name in names], fontsize=8.5)
     return figure, axis
 
 

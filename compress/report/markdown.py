@@ -1,7 +1,7 @@
 """report.md: the same story as report.html, for pull requests and terminals."""
 
 from compress.report.grid import escape_markdown, markdown_grid, markdown_list
-from compress.report.section import Section, fallback_line
+from compress.report.section import Section, reasons
 from compress.report.sections import sections
 from compress.report.table import markdown_table
 from compress.schema.report import Report
@@ -10,11 +10,10 @@ from compress.schema.report import Report
 def report_markdown(report: Report) -> str:
     verdict = report.verdict
     word = "Ships" if verdict.ships else "Does not ship"
-    instead = fallback_line(verdict)
     parts = [
         f"# {escape_markdown(report.experiment)}",
         f"**{word}: {escape_markdown(verdict.best)}**",
-        markdown_list([*verdict.reasons, *([instead] if instead else [])]),
+        markdown_list(reasons(verdict)),
         "## Results",
         f"Measured on the ONNX files themselves. Primary metric: {escape_markdown(report.primary_metric)}. "
         "Brackets are 95 % intervals; a drop is positive where the model got worse.",

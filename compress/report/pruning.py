@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from compress.report.format import MISSING, number, percent, run_lengths
 from compress.report.section import Section, best_variant
@@ -54,25 +55,15 @@ def _widths(report: Report) -> Section:
     """Neighbours of a kind that became the same share a row; no rows where nothing was cut."""
     widths = layer_widths(report)
     rows: list[tuple[str, ...]] = []
-    runs: list[list[LayerWidth]] = []
-    for width in widths if pruned(widths) else []:
-        last = runs[-1][-1] if runs else None
-        if last and (last.kind, last.before, last.after) == (width.kind, width.before, width.after):
-            runs[-1].append(width)
-        else:
-            runs.append([width])
-    for run in runs:
+    shown = widths if pruned(widths) else []
+    for _, layers in groupby(shown, key=lambda width: (width.kind, width.before, width.after)):
+        run = list(layers)
         first, last = run[0], run[-1]
         names = first.layer if first is last else f"{first.layer} to {last.layer} ({len(run)} layers)"
         after = "gone" if first.after is None else str(first.after)
         rows.append((first.kind, names, str(first.before), after, percent((first.after or 0) / first.before)))
-    return Section(
-        anchor="widths",
-        title="Widths per layer",
-        lines=tuple(_width_lines(report)),
-        header=("kind", "layer", report.variants[0].name, best_variant(report).name, "stays"),
-        rows=rows,
-    )
+    header = ("kind", "layer", report.variants[0].name, best_variant(report).name, "stays")
+    return Section("widths", "Widths per layer", header, rows, tuple(_width_lines(report)))
 
 
 def _width_lines(report: Report) -> Iterator[str]:
@@ -95,9 +86,9 @@ def by_sensitivity(groups: tuple[ChannelGroup, ...]) -> list[ChannelGroup]:
 
 
 def _cuts(report: Report) -> Section:
-    sensitivity = report.pruning_sensitivity
+    sensitivity, title = report.pruning_sensitivity, "Cuts into one layer alone"
     if sensitivity is None:
-        return Section(anchor="cuts", title="Cuts into one layer alone")
+        return Section("cuts", title)
     shares = sorted({cut.keep for group in sensitivity.groups for cut in group.cuts}, reverse=True)
     rows = []
     for group in by_sensitivity(sensitivity.groups):
@@ -111,10 +102,5 @@ def _cuts(report: Report) -> Section:
         f"{number(sensitivity.accuracy)} and cross-entropy {number(sensitivity.cross_entropy)} nats. "
         "The most sensitive layers come first.",
     )
-    header = (
-        "layer",
-        "cut along with",
-        "channels",
-        *(f"accuracy, {100 * (1 - s):.0f} % cut" for s in shares),
-    )
-    return Section(anchor="cuts", title="Cuts into one layer alone", lines=lines, header=header, rows=rows)
+    accuracies = (f"accuracy, {100 * (1 - share):.0f} % cut" for share in shares)
+    return Section("cuts", title, ("layer", "cut along with", "channels", *accuracies), rows, lines)

@@ -1,11 +1,9 @@
 """Everything a report says below its table, as headings, lines and grids: Markdown and HTML draw the same."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from compress.report.classification import answer_sections
-from compress.report.coverage import coverage_sections
 from compress.report.format import (
     MISSING,
     duration,
@@ -18,8 +16,8 @@ from compress.report.format import (
     relevant_flags,
 )
 from compress.report.language import language_sections
-from compress.report.layers import layer_sections
 from compress.report.pruning import pruning_sections
+from compress.report.quantization import quantization_sections
 from compress.report.section import Section
 from compress.report.timing import timing_sections
 from compress.schema.report import Report, Split
@@ -35,15 +33,14 @@ def sections(report: Report) -> list[Section]:
         *language_sections(report),
         _gates(report),
         *timing_sections(report),
-        *coverage_sections(report),
-        *layer_sections(report),
+        *quantization_sections(report),
         *pruning_sections(report),
         _recovery(report),
         _stages(report),
         _splits(report),
         _files(report),
         _environment(report),
-        _reproduce(report),
+        Section("reproduce", "How to reproduce", code=report.command),
     ]
     return [section for section in drawn if section.lines or section.rows or section.code]
 
@@ -68,13 +65,8 @@ def _noninferiority(report: Report) -> Section:
         "on the primary metric alone.",
     )
     header = ("metric", "drop", "budget", "p", "p, Holm", "within the budget, all metrics tested")
-    return Section(
-        anchor="noninferiority",
-        title="Not worse than the budget allows",
-        lines=lines if tests else (),
-        header=header,
-        rows=rows,
-    )
+    title = "Not worse than the budget allows"
+    return Section("noninferiority", title, header, rows, lines if tests else ())
 
 
 def _gates(report: Report) -> Section:
@@ -86,55 +78,40 @@ def _gates(report: Report) -> Section:
         )
         for gate in report.gates
     ]
-    return Section(anchor="gates", title="Gates", header=("gate", "result", "numbers"), rows=rows)
+    return Section("gates", "Gates", ("gate", "result", "numbers"), rows)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Loss by step; a loss is None where it was not taken."""
-
-    steps: list[int]
-    train_loss: list[float | None]
-    select_loss: list[float | None]
-
-
-def curve(report: Report) -> Curve | None:
-    """The recovery's training curve, cut to the shortest of its lists; None where there is none."""
-    recovery = report.recovery
-    if recovery is None or not recovery.steps:
-        return None
-    steps = list(recovery.steps)
-    nothing: list[float | None] = [None] * len(steps)
-    train, select = list(recovery.train_loss) or nothing, list(recovery.select_loss) or nothing
-    length = min(len(steps), len(train), len(select))
-    return Curve(steps=steps[:length], train_loss=train[:length], select_loss=select[:length])
+def curves(report: Report) -> dict[str, list[tuple[int, float]]]:
+    """train and select -> step and loss where one was taken, up to the end of the shortest of the lists."""
+    if (recovery := report.recovery) is None:
+        return {}
+    losses = {"train": recovery.train_loss, "select": recovery.select_loss}
+    shortest = min((len(taken) for taken in (recovery.steps, *losses.values()) if taken), default=0)
+    steps = recovery.steps[:shortest]
+    points = {
+        name: [(step, loss) for step, loss in zip(steps, taken, strict=False) if loss is not None]
+        for name, taken in losses.items()
+    }
+    return {name: taken for name, taken in points.items() if taken}
 
 
 def _recovery(report: Report) -> Section:
-    recovery = curve(report) or Curve(steps=[], train_loss=[], select_loss=[])
     rows = []
-    for name, losses in (("train", recovery.train_loss), ("select", recovery.select_loss)):
-        points = [(loss, step) for loss, step in zip(losses, recovery.steps, strict=True) if loss is not None]
-        if points:
-            shown = (points[0], min(points), points[-1])
-            rows.append((name, *(f"{number(loss)} at step {step}" for loss, step in shown)))
-    header = ("loss", "first", "lowest", "last")
-    return Section(anchor="recovery", title="Recovery", header=header, rows=rows)
+    for name, points in curves(report).items():
+        shown = (points[0], min(points, key=lambda point: (point[1], point[0])), points[-1])
+        rows.append((name, *(f"{number(loss)} at step {step}" for step, loss in shown)))
+    return Section("recovery", "Recovery", ("loss", "first", "lowest", "last"), rows)
 
 
 def _stages(report: Report) -> Section:
     rows = [
-        (stage.name, duration(stage.seconds), _peak(stage.peak_memory_bytes),
+        (stage.name, duration(stage.seconds),
+         MISSING if stage.peak_memory_bytes is None else megabytes(stage.peak_memory_bytes),
          "reused" if stage.reused else "computed", stage.digest[:12])
         for stage in report.stages
     ]  # fmt: skip
     header = ("stage", "time", "peak memory, MB", "result", "digest")
-    lines = tuple(_memory_lines(report))
-    return Section(anchor="stages", title="Where the time went", lines=lines, header=header, rows=rows)
-
-
-def _peak(size: int | None) -> str:
-    return MISSING if size is None else megabytes(size)
+    return Section("stages", "Where the time went", header, rows, tuple(_memory_lines(report)))
 
 
 def _memory_lines(report: Report) -> Iterator[str]:
@@ -157,8 +134,7 @@ def _splits(report: Report) -> Section:
         for name, split in report.splits.items()
     ]  # fmt: skip
     header = ("split", "examples", "requested", "near-duplicates", "looked at", "fingerprint")
-    lines = tuple(_split_lines(report))
-    return Section(anchor="splits", title="Data splits", lines=lines, header=header, rows=rows)
+    return Section("splits", "Data splits", header, rows, tuple(_split_lines(report)))
 
 
 def _nearly(split: Split) -> str:
@@ -201,7 +177,7 @@ def _split_lines(report: Report) -> Iterator[str]:
 def _files(report: Report) -> Section:
     rows = [(v.name, v.stage, duration(v.seconds), v.path, v.sha256[:16]) for v in report.variants]
     header = ("variant", "made by", "in", "path", "sha256, first 16 digits")
-    return Section(anchor="files", title="Files measured", header=header, rows=rows)
+    return Section("files", "Files measured", header, rows)
 
 
 def _environment(report: Report) -> Section:
@@ -210,12 +186,7 @@ def _environment(report: Report) -> Section:
         if name == "isa_flags":
             value = relevant_flags([str(flag) for flag in _list(value)])
         rows.append((name.replace("_", " "), _flat(value)))
-    header = ("what", "value")
-    return Section(anchor="environment", title="Environment", header=header, rows=rows)
-
-
-def _reproduce(report: Report) -> Section:
-    return Section(anchor="reproduce", title="How to reproduce", code=report.command)
+    return Section("environment", "Environment", ("what", "value"), rows)
 
 
 def settings(config: dict[str, Any], prefix: str = "") -> list[str]:

@@ -28,7 +28,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
         "sweep.json": _SWEEP.dump_json(sweep, indent=2).decode() + "\n",
         "sweep.csv": sweep_csv(sweep),
         **{f"{name}.svg": svg for name, svg in figures.items()},
-        "report.md": sweep_markdown(sweep, [name for name, svg in figures.items() if svg]),
+        "report.md": sweep_markdown(sweep, figures),
         "report.html": sweep_html(sweep, figures),
     }
     for name, text in texts.items():

@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from compress.report.figure import (
@@ -16,9 +15,11 @@ from compress.report.figure import (
     GREY,
     PALETTE,
     STYLE,
-    WIDTH,
+    draw_budget,
+    error_bar,
     label_points,
     panels,
+    single,
     svg,
 )
 from compress.report.format import MISSING, number
@@ -65,8 +66,8 @@ def _draw_front(axis: Axes, front: Front, sweep: Sweep) -> None:
         axis.errorbar(
             place.cost.value,
             place.drop.value,
-            xerr=_bars(place.cost.value, place.cost.ci95),
-            yerr=_bars(place.drop.value, place.drop.ci95),
+            xerr=error_bar(place.cost.value, place.cost.ci95),
+            yerr=error_bar(place.drop.value, place.drop.ci95),
             fmt="D" if member else "o",
             markersize=8 if member else 6,
             color=(_SHIPS if ships else _FRONT) if member else _PALE,
@@ -83,17 +84,13 @@ def _draw_front(axis: Axes, front: Front, sweep: Sweep) -> None:
         label=sweep.baseline.name if sweep.baseline else "dense",
     )  # fmt: skip
     if sweep.max_drop is not None:
-        axis.axhline(sweep.max_drop, color=BUDGET, linestyle="--", linewidth=1.2)
+        draw_budget(axis, sweep.max_drop)
     axis.margins(x=0.12, y=0.1)
     axis.set_xlim(left=max(axis.get_xlim()[0], 0.0))
     axis.invert_yaxis()
     axis.grid(True)
     axis.set_title(f"against {front.cost}")
     axis.set_xlabel(front.unit)
-
-
-def _bars(value: float, ci95: tuple[float, float]) -> list[list[float]]:
-    return [[max(value - ci95[0], 0.0)], [max(ci95[1] - value, 0.0)]]
 
 
 def _shade(axis: Axes, on_front: Sequence[Place], reference: tuple[float, float]) -> None:
@@ -146,8 +143,7 @@ def parallel(sweep: Sweep) -> str:
             _scale(f"drop in\n{sweep.primary_metric}", drops),
             _scale(f"{front.cost},\n{front.unit}", costs),
         ]
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    axis = figure.add_subplot()
+    figure, axis = single(4.6)
     for x, (_, ticks, _) in enumerate(axes):
         axis.plot([x, x], [0, 1], color="#475569", linewidth=1, zorder=4)
         for height, text in ticks:

@@ -1,6 +1,6 @@
 """report.md and report.html of a sweep: the same statements and tables twice."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -8,13 +8,12 @@ from compress.report.format import interval, number
 from compress.report.grid import Cell, escape_markdown, markdown_grid, markdown_list
 from compress.report.html import templates
 from compress.report.sweep_table import SweepRow, baseline_cells, headers, rows
-from compress.schema.sweep import Domination, Front, Sweep
+from compress.schema.sweep import Domination, Front, Kind, Sweep
 
-_TITLES = {
-    "pareto_latency": "Quality against latency",
-    "pareto_size": "Quality against size",
-    "pareto_memory": "Quality against peak memory",
-    "settings": "Settings",
+_TITLES: dict[Kind, str] = {
+    "latency": "Quality against latency",
+    "size": "Quality against size",
+    "memory": "Quality against peak memory",
 }
 HOW_COMPARED = (
     "Every point was timed in a run of its own, beside the dense model: what compares between points is the "
@@ -99,6 +98,11 @@ def front_lines(sweep: Sweep, front: Front) -> Iterator[str]:
         yield f"Not measured: {numbers(front.missing)}."
 
 
+def _by_kind(sweep: Sweep) -> list[tuple[Kind, str, list[Front]]]:
+    fronts = {kind: [front for front in sweep.fronts if front.kind == kind] for kind in _TITLES}
+    return [(kind, title, fronts[kind]) for kind, title in _TITLES.items() if fronts[kind]]
+
+
 def tag(sweep: Sweep, row: SweepRow) -> str:
     """What to know of a row beside its numbers."""
     others = [
@@ -110,22 +114,20 @@ def tag(sweep: Sweep, row: SweepRow) -> str:
 # ---------------------------------------------------------------- Markdown
 
 
-def sweep_markdown(sweep: Sweep, figures: Sequence[str]) -> str:
-    """`figures`: names of the svg files beside the report."""
-    drawn = {name: f"![{_TITLES[name]}]({name}.svg)" for name in figures}
+def sweep_markdown(sweep: Sweep, figures: Mapping[str, str]) -> str:
+    """`figures`: svg text by name, beside the report in files of these names; empty where there is none."""
     parts = [
         f"# {escape_markdown(sweep.experiment)}: {counts(sweep)}",
         f"**{headline(sweep)}**",
         markdown_list(findings(sweep)),
         *_points(sweep),
         *_unfinished(sweep),
-        f"## {_TITLES['settings']}" if "settings" in drawn else "",
-        drawn.get("settings", ""),
+        "## Settings\n\n![Settings](settings.svg)" if figures["settings"] else "",
         f"## Pareto fronts\n\n{HOW_CERTAIN}" if sweep.fronts else "",
     ]
-    for kind in ("latency", "size", "memory"):
-        parts.append(drawn.get(f"pareto_{kind}", ""))
-        for front in (front for front in sweep.fronts if front.kind == kind):
+    for kind, title, fronts in _by_kind(sweep):
+        parts.append(f"![{title}](pareto_{kind}.svg)")
+        for front in fronts:
             title = f"### Drop against {escape_markdown(front.cost)}"
             parts += [title, markdown_list(front_lines(sweep, front))]
             parts.append(markdown_list(f"#{d.number}: {d.why} ({how_sure(d)})" for d in front.dominated))
@@ -174,9 +176,7 @@ def _unfinished(sweep: Sweep) -> list[str]:
 # ---------------------------------------------------------------- HTML
 
 
-def sweep_html(sweep: Sweep, figures: dict[str, str]) -> str:
-    """`figures`: svg text by name, empty where there is nothing to draw."""
-    kinds = {kind: [f for f in sweep.fronts if f.kind == kind] for kind in ("latency", "size", "memory")}
+def sweep_html(sweep: Sweep, figures: Mapping[str, str]) -> str:
     return (
         templates()
         .get_template("sweep.html.j2")
@@ -190,13 +190,8 @@ def sweep_html(sweep: Sweep, figures: dict[str, str]) -> str:
             rows=[(row, tag(sweep, row)) for row in rows(sweep)],
             unfinished=[point for point in sweep.points if point.kept is None],
             sections=[
-                (
-                    kind,
-                    _TITLES[f"pareto_{kind}"],
-                    [(front, list(front_lines(sweep, front))) for front in fronts],
-                )
-                for kind, fronts in kinds.items()
-                if fronts
+                (kind, title, [(front, list(front_lines(sweep, front))) for front in fronts])
+                for kind, title, fronts in _by_kind(sweep)
             ],
             how_compared=HOW_COMPARED,
             how_certain=HOW_CERTAIN,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rich.table import Table
 from rich.text import Text
 
-from compress.report.format import MISSING, brief, megabytes, number, speed_word
+from compress.report.format import MISSING, brief, megabytes, number
 from compress.report.grid import Cell, Line, compared, console_grid, estimated, plain
 from compress.schema.report import Estimate
 from compress.schema.sweep import Baseline, Kept, Point, Sweep
@@ -146,18 +146,14 @@ def _console_cells(point: Point, workload: str) -> list[Cell]:
     """Speed-up, drop, size, and whether it ships or what became of it."""
     if point.kept is None:
         return [Cell(), Cell(), Cell(), Cell(value=point.status)]
-    speedup, drop, ships = point.kept.speedup.get(workload), point.kept.drop, point.kept.verdict.ships
+    ships = Cell(value="yes", word="faster") if point.kept.verdict.ships else Cell(value="no")
+    speedup, drop = point.kept.speedup.get(workload), point.kept.drop
     return [
-        _brief(speedup, speed_word(speedup)) if speedup else Cell(),
-        _brief(drop) if drop else Cell(),
+        compared(speedup, brief),
+        estimated(drop, rounded=brief),
         plain(point.kept.size_bytes, 1e6),
-        Cell(value="yes", word="faster") if ships else Cell(value="no"),
+        ships,
     ]
-
-
-def _brief(estimate: Estimate, word: str = "") -> Cell:
-    value, limits = brief(estimate.value, estimate.ci95)
-    return Cell(value=value, interval=limits, word=word)
 
 
 # ---------------------------------------------------------------- csv
@@ -166,34 +162,32 @@ def _brief(estimate: Estimate, word: str = "") -> Cell:
 def sweep_csv(sweep: Sweep) -> str:
     """A row a point, by number, with all digits; an unknown number is an empty cell."""
     output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    header = ["point", "status", *sweep.varying, "variant", "ships", sweep.primary_metric or "quality"]
-    header += ["drop", "drop_low", "drop_high", "size_bytes", "peak_memory_bytes"]
-    for workload in sweep.workloads:
-        numbers = ("speedup", "speedup_low", "speedup_high", "comparable_ms", "p50_ms")
-        header += [f"{name}_{workload}" for name in numbers]
-    writer.writerow(
-        [*header, *(f"on_front_{front.cost.replace(' ', '_')}" for front in sweep.fronts), "error"]
-    )
-    for point in sweep.points:
-        settings = [point.settings.get(key) for key in sweep.varying]
-        on = [int(point.number in front.members) for front in sweep.fronts]
-        writer.writerow(
-            [point.number, point.status, *settings, *_csv_numbers(sweep, point.kept), *on, point.error]
-        )
+    rows = [_csv_row(sweep, point) for point in sweep.points]
+    writer = csv.DictWriter(output, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return output.getvalue()
 
 
-def _csv_numbers(sweep: Sweep, kept: Kept | None) -> list[object]:
-    if kept is None:
-        return [None] * (8 + 5 * len(sweep.workloads))
-    numbers: list[object] = [kept.variant, int(kept.verdict.ships), kept.quality and kept.quality.value]
-    numbers += [*_triple(kept.drop), kept.size_bytes, kept.peak_memory_bytes]
+def _csv_row(sweep: Sweep, point: Point) -> dict[str, object]:
+    """Column -> number; None where it is unknown."""
+    kept = point.kept
+    row: dict[str, object] = {"point": point.number, "status": point.status}
+    row |= {key: point.settings.get(key) for key in sweep.varying}
+    row |= {"variant": kept and kept.variant, "ships": kept and int(kept.verdict.ships)}
+    row[sweep.primary_metric or "quality"] = kept and kept.quality and kept.quality.value
+    row |= _csv_interval("drop", kept.drop if kept else None)
+    row |= {"size_bytes": kept and kept.size_bytes, "peak_memory_bytes": kept and kept.peak_memory_bytes}
     for workload in sweep.workloads:
-        comparable, own = kept.comparable_ms.get(workload), kept.latency_ms.get(workload)
-        numbers += [*_triple(kept.speedup.get(workload)), comparable and comparable.value, own and own.p50]
-    return numbers
+        comparable, own = kept and kept.comparable_ms.get(workload), kept and kept.latency_ms.get(workload)
+        row |= _csv_interval("speedup", kept.speedup.get(workload) if kept else None, f"_{workload}")
+        row |= {f"comparable_ms_{workload}": comparable and comparable.value}
+        row |= {f"p50_ms_{workload}": own and own.p50}
+    for front in sweep.fronts:
+        row[f"on_front_{front.cost.replace(' ', '_')}"] = int(point.number in front.members)
+    return {**row, "error": point.error}
 
 
-def _triple(estimate: Estimate | None) -> list[float | None]:
-    return [estimate.value, *estimate.ci95] if estimate else [None, None, None]
+def _csv_interval(name: str, estimate: Estimate | None, end: str = "") -> dict[str, float | None]:
+    value, low, high = (estimate.value, *estimate.ci95) if estimate else (None, None, None)
+    return {f"{name}{end}": value, f"{name}_low{end}": low, f"{name}_high{end}": high}

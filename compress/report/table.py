@@ -9,7 +9,7 @@ from rich.text import Text
 
 from compress.report.format import percent
 from compress.report.grid import Cell, Line, compared, console_grid, estimated, markdown_grid, plain
-from compress.report.section import fallback_line
+from compress.report.section import names, reasons
 from compress.report.timing import noise_advice
 from compress.schema.report import Estimate, Latency, Report, Score, Variant
 from compress.schema.workload import Workload
@@ -42,11 +42,6 @@ def _row(group: str, label: str, cells: Iterable[Cell], primary: bool = False) -
     return Row(group=group, label=label, cells=tuple(cells), primary=primary)
 
 
-def _names(report: Report, field: str) -> list[str]:
-    """Names of metrics or workloads in the order in which they first appear."""
-    return list(dict.fromkeys(name for variant in report.variants for name in getattr(variant, field)))
-
-
 def _share(share: float | None) -> Cell:
     return Cell() if share is None else Cell(value=percent(share))
 
@@ -71,13 +66,13 @@ def direction(report: Report, metric: str, field: str = "quality") -> str:
 
 def _quality_rows(report: Report) -> list[Row]:
     def primary_first(field: str) -> list[str]:
-        return sorted(_names(report, field), key=lambda metric: metric != report.primary_metric)
+        return sorted(names(report, field), key=lambda metric: metric != report.primary_metric)
 
     rows = []
     for m in primary_first("quality"):
         cells = [estimated(v.quality.get(m)) for v in report.variants]
         rows.append(_row("Quality", f"{m}, {direction(report, m)}", cells, m == report.primary_metric))
-    fidelities = _names(report, "fidelity")  # their drop is what they lack to 1: the same number twice
+    fidelities = names(report, "fidelity")  # their drop is what they lack to 1: the same number twice
     for m in (
         name
         for name in primary_first("drop_from_dense")
@@ -85,7 +80,7 @@ def _quality_rows(report: Report) -> list[Row]:
     ):
         cells = [estimated(v.drop_from_dense.get(m)) for v in report.variants]
         rows.append(_row("Quality", f"drop in {m}", cells, m == report.primary_metric))
-    for m in _names(report, "fidelity"):
+    for m in names(report, "fidelity"):
         cells = [estimated(v.fidelity.get(m)) for v in report.variants]
         rows.append(_row("Quality", f"{m} to dense, {direction(report, m, 'fidelity')}", cells))
     return rows
@@ -111,7 +106,7 @@ def _speed_rows(report: Report) -> list[Row]:
     variants = report.variants
     rows = [
         _row("Speed", latency_label(report, workload), [p50(v.latency_ms.get(workload)) for v in variants])
-        for workload in _names(report, "latency_ms")
+        for workload in names(report, "latency_ms")
     ]
     rows += [
         _row(
@@ -119,14 +114,14 @@ def _speed_rows(report: Report) -> list[Row]:
             f"{'decode' if Workload.parse(workload).past else 'prefill'} at {workload}, tokens/s",
             [estimated(v.tokens_per_second.get(workload)) for v in variants],
         )
-        for workload in _names(report, "tokens_per_second")
+        for workload in names(report, "tokens_per_second")
     ]
-    for workload in _names(report, "bandwidth_share"):
+    for workload in names(report, "bandwidth_share"):
         shares = [v.bandwidth_share.get(workload) for v in variants]
         rows.append(_row("Speed", f"of the memory's limit at {workload}", map(_share, shares)))
     rows += [
         _row("Speed", f"speed-up at {workload}, x", [speedup(v, workload) for v in variants])
-        for workload in _names(report, "speedup")
+        for workload in names(report, "speedup")
     ]
     return [
         *rows,
@@ -148,9 +143,8 @@ def console_summary(report: Report, width: int) -> Group:
         for workload, sentences in variant.not_faster.items()
         for sentence in sentences
     ]
-    instead = fallback_line(verdict)
-    reasons = [Text(f"  - {line}") for line in (*verdict.reasons, *([instead] if instead else []))]
-    return Group(console_table(report, width), headline, *reasons, *why, *doubts)
+    lines = [Text(f"  - {line}") for line in reasons(verdict)]
+    return Group(console_table(report, width), headline, *lines, *why, *doubts)
 
 
 def console_table(report: Report, width: int) -> Table:

@@ -1,14 +1,20 @@
 """What the reports say of time: its noise, where a call spends it, how far the machine's limits are."""
 
 from compress.report.format import MISSING, megabytes, number
-from compress.report.section import Section, best_variant
+from compress.report.section import Section, best_variant, names
 from compress.schema.report import KINDS, Report, Variant
 
 _LEAST_SHARE = 0.01  # of the time, for an operator to be named
 
 
 def timing_sections(report: Report) -> list[Section]:
-    return [_noise(report), *_not_faster(report), _kinds(report), _operators(report), _limits(report)]
+    return [
+        Section("noise", "Noise of the timing", lines=noise_advice(report)),
+        *_not_faster(report),
+        _kinds(report),
+        _operators(report),
+        _limits(report),
+    ]
 
 
 def noise_advice(report: Report) -> tuple[str, ...]:
@@ -23,17 +29,9 @@ def noise_advice(report: Report) -> tuple[str, ...]:
     return (*report.noise, f"{whose}; to time again, on a quieter machine: benchmark.seed={int(seed) + 1}")
 
 
-def _noise(report: Report) -> Section:
-    return Section(anchor="noise", title="Noise of the timing", lines=noise_advice(report))
-
-
 def _not_faster(report: Report) -> list[Section]:
     return [
-        Section(
-            anchor=f"not-faster-{i}-{j}",
-            title=f"Why {variant.name} is not faster at {workload}",
-            lines=sentences,
-        )
+        Section(f"not-faster-{i}-{j}", f"Why {variant.name} is not faster at {workload}", lines=sentences)
         for i, variant in enumerate(report.variants)
         for j, (workload, sentences) in enumerate(variant.not_faster.items())
     ]
@@ -42,7 +40,7 @@ def _not_faster(report: Report) -> list[Section]:
 def _kinds(report: Report) -> Section:
     """A row per workload and class of operators, a column per variant."""
     rows = []
-    for workload in profiled(report):
+    for workload in names(report, "profile"):
         every = [kind_ms(variant, workload) for variant in report.variants]
         totals = [sum(of_variant.values()) for of_variant in every]
         for kind in KINDS:
@@ -53,12 +51,7 @@ def _kinds(report: Report) -> Section:
                 rows.append((workload, kind, *cells))
         rows.append((workload, "all operators", *(_ms(total or None, None) for total in totals)))
     header = ("workload", "ms a call", *(variant.name for variant in report.variants))
-    return Section(anchor="time", title="Where the time of a call goes", header=header, rows=rows)
-
-
-def profiled(report: Report) -> list[str]:
-    """Workloads of which some variant has a profile."""
-    return list(dict.fromkeys(name for variant in report.variants for name in variant.profile))
+    return Section("time", "Where the time of a call goes", header, rows)
 
 
 def kind_ms(variant: Variant, workload: str) -> dict[str, float]:
@@ -90,14 +83,14 @@ def _operators(report: Report) -> Section:
             nodes, ms = sum(operator.nodes for operator in rest), sum(operator.ms for operator in rest)
             rows.append((workload, f"{len(rest)} others", MISSING, str(nodes), _ms(ms, total)))
     header = ("workload", "operator", "class", "nodes", "ms a call")
-    return Section(anchor="operators", title=f"Operators of {best.name}", header=header, rows=rows)
+    return Section("operators", f"Operators of {best.name}", header, rows)
 
 
 def _limits(report: Report) -> Section:
     """What the machine reaches, and how far each variant is from the least time it could take."""
-    limits = report.limits
+    limits, title = report.limits, "Distance from the machine's limit"
     if limits is None:
-        return Section(anchor="limits", title="Distance from the machine's limit")
+        return Section("limits", title)
     gops = ", ".join(
         f"{number(rate)} GOP/s with {name} weights" for name, rate in limits.integer_gops.items()
     )
@@ -117,16 +110,5 @@ def _limits(report: Report) -> Section:
             far = f"{number(latency.p50 / floor.ms)} x" if latency and floor.ms else MISSING
             p50 = number(latency.p50) if latency else MISSING
             rows.append((variant.name, workload, *map(number, parts), p50, far))
-    header = (
-        "variant",
-        "workload",
-        "integers, ms",
-        "floats, ms",
-        "memory, ms",
-        "limit, ms",
-        "p50, ms",
-        "p50 / limit",
-    )
-    return Section(
-        anchor="limits", title="Distance from the machine's limit", lines=lines, header=header, rows=rows
-    )
+    costs = ("integers, ms", "floats, ms", "memory, ms", "limit, ms", "p50, ms", "p50 / limit")
+    return Section("limits", title, ("variant", "workload", *costs), rows, lines)

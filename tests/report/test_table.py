@@ -4,9 +4,9 @@ import io
 import pytest
 from rich.console import Console
 
-from compress.report.coverage import by_reason
 from compress.report.grid import escape_markdown
-from compress.report.sections import curve, sections
+from compress.report.quantization import by_reason
+from compress.report.sections import curves, sections
 from compress.report.table import console_summary, markdown_table, table_rows
 from compress.report.timing import noise_advice
 from compress.schema.report import (
@@ -227,14 +227,19 @@ def test_a_section_without_content_is_left_out(bare: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recovery", "length"),
+    ("recovery", "points"),
     [
-        (None, None),
-        (Recovery(steps=()), None),
-        (Recovery(steps=(0, 1, 2), train_loss=(3.0, 2.0)), 2),
-        (Recovery(steps=(0, 1), train_loss=(3.0, None), select_loss=(1.0, 0.5)), 2),
+        (None, {}),
+        (Recovery(steps=()), {}),
+        (Recovery(steps=(0, 1, 2), train_loss=(3.0, 2.0)), {"train": [(0, 3.0), (1, 2.0)]}),
+        (Recovery(steps=(), train_loss=(3.0, 2.0)), {}),
+        (
+            Recovery(steps=(0, 1), train_loss=(3.0, None), select_loss=(1.0, 0.5)),
+            {"train": [(0, 3.0)], "select": [(0, 1.0), (1, 0.5)]},
+        ),
     ],
 )
-def test_a_curve_with_gaps(report: Report, recovery: Recovery | None, length: int | None) -> None:
-    found = curve(dataclasses.replace(report, recovery=recovery))
-    assert (found and len(found.steps)) == length
+def test_a_curve_with_gaps(
+    report: Report, recovery: Recovery | None, points: dict[str, list[tuple[int, float]]]
+) -> None:
+    assert curves(dataclasses.replace(report, recovery=recovery)) == points

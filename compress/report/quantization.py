@@ -1,5 +1,5 @@
-"""What the reports say of single layers: how far int8 moved each, what leaving some in float was worth, how
-many bits and which SmoothQuant strength each layer of a language model got."""
+"""What the reports say of quantization: how much is in integers and why the rest is not, how far int8 moved
+each layer, and the bits and the SmoothQuant strength of each layer of a language model."""
 
 import re
 from collections import defaultdict
@@ -8,45 +8,66 @@ from itertools import groupby
 
 from compress.report.format import megabytes, number, percent, precise
 from compress.report.section import Section
-from compress.schema.report import LayerDamage, LayerErrors, Report, Sensitivity, SmoothedLayers, WeightBlocks
+from compress.schema.report import (
+    LayerDamage,
+    LayerErrors,
+    Report,
+    Sensitivity,
+    SkippedNode,
+    SmoothedLayers,
+    WeightBlocks,
+)
 
 SHOWN = 20  # layers
 _WORST = 5  # layers that a line names
-ERROR_HEADER = ("variant", "layer", "SQNR alone, dB", "SQNR in the whole graph, dB")
-DAMAGE_HEADER = ("variant", "layer", "damage alone, 1 - cosine", "MACs", "float adds, MB", "left in float")
+_NODES_SHOWN = 3
 
 
-def layer_sections(report: Report) -> list[Section]:
-    return [_errors(report), _damage(report), _bits(report), _alphas(report)]
+def quantization_sections(report: Report) -> list[Section]:
+    return [*_coverage(report), _errors(report), _damage(report), _bits(report), _alphas(report)]
+
+
+def _coverage(report: Report) -> list[Section]:
+    quantized = [(v.name, v.quantization) for v in report.variants if v.quantization is not None]
+    shares = [
+        (name, percent(coverage.coverage_macs), percent(coverage.coverage_bytes))
+        for name, coverage in quantized
+    ]
+    skipped = [
+        (name, reason, str(len(nodes)), _shortened(nodes))
+        for name, coverage in quantized
+        for reason, nodes in by_reason(coverage.skipped)
+    ]
+    header = ("variant", "MACs in integers", "weight bytes in integers")
+    return [
+        Section("coverage", "Quantization coverage", header, shares),
+        Section("skipped", "Nodes left in float", ("variant", "reason", "nodes", "which"), skipped),
+    ]
+
+
+def by_reason(skipped: Iterable[SkippedNode]) -> list[tuple[str, list[str]]]:
+    """Names of nodes by reason, the most frequent reason first."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for node in skipped:
+        groups[node.reason].append(node.node)
+    return sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+
+
+def _shortened(nodes: list[str]) -> str:
+    more = len(nodes) - _NODES_SHOWN
+    return ", ".join(nodes[:_NODES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _errors(report: Report) -> Section:
     measured = [(v.name, v.layer_errors) for v in report.variants if v.layer_errors is not None]
-    return Section(
-        anchor="layers",
-        title="Float against int8, layer by layer",
-        lines=tuple(error_line(name, errors) for name, errors in measured),
-        header=ERROR_HEADER,
-        rows=[row for name, errors in measured for row in error_rows(name, errors)],
-    )
-
-
-def _damage(report: Report) -> Section:
-    measured = [(v.name, v.sensitivity) for v in report.variants if v.sensitivity is not None]
-    return Section(
-        anchor="sensitivity",
-        title="Layers left in float for quality",
-        lines=tuple(line for name, sensitivity in measured for line in damage_lines(name, sensitivity)),
-        header=DAMAGE_HEADER,
-        rows=[row for name, sensitivity in measured for row in damage_rows(name, sensitivity)],
-    )
-
-
-def error_rows(name: str, errors: LayerErrors) -> list[tuple[str, ...]]:
-    """The worst layers first."""
-    return [
-        (name, layer.node, f"{layer.alone_db:.1f}", f"{layer.sqnr_db:.1f}") for layer in errors.layers[:SHOWN]
+    rows = [
+        (name, layer.node, f"{layer.alone_db:.1f}", f"{layer.sqnr_db:.1f}")
+        for name, errors in measured
+        for layer in errors.layers[:SHOWN]
     ]
+    lines = tuple(error_line(name, errors) for name, errors in measured)
+    header = ("variant", "layer", "SQNR alone, dB", "SQNR in the whole graph, dB")
+    return Section("layers", "Float against int8, layer by layer", header, rows, lines)
 
 
 def error_line(name: str, errors: LayerErrors) -> str:
@@ -59,22 +80,21 @@ def error_line(name: str, errors: LayerErrors) -> str:
     )
 
 
-def damage_rows(name: str, sensitivity: Sensitivity) -> list[tuple[str, ...]]:
-    """The most damage first; what is left in float is always shown."""
-    return [
-        (
-            name,
-            layer.node,
-            number(layer.damage),
-            percent(layer.macs),
-            megabytes(layer.bytes_added),
-            "yes" if layer.left_out else "",
-        )
+def _damage(report: Report) -> Section:
+    measured = [(v.name, v.sensitivity) for v in report.variants if v.sensitivity is not None]
+    rows = [
+        (name, layer.node, number(layer.damage), percent(layer.macs), megabytes(layer.bytes_added),
+         "yes" if layer.left_out else "")
+        for name, sensitivity in measured
         for layer in shown_damage(sensitivity)
-    ]
+    ]  # fmt: skip
+    lines = tuple(line for name, sensitivity in measured for line in damage_lines(name, sensitivity))
+    header = ("variant", "layer", "damage alone, 1 - cosine", "MACs", "float adds, MB", "left in float")
+    return Section("sensitivity", "Layers left in float for quality", header, rows, lines)
 
 
 def shown_damage(sensitivity: Sensitivity) -> list[LayerDamage]:
+    """The most damage first; what is left in float is always shown."""
     return [layer for index, layer in enumerate(sensitivity.layers) if index < SHOWN or layer.left_out]
 
 
@@ -104,17 +124,9 @@ def damage_lines(name: str, sensitivity: Sensitivity) -> list[str]:
 
 def _bits(report: Report) -> Section:
     quantized = [(v.name, v.blocks) for v in report.variants if v.blocks is not None]
-    return Section(
-        anchor="bits",
-        title="Bits of each layer",
-        lines=tuple(line for name, blocks in quantized for line in block_lines(name, blocks)),
-        header=("variant", "what", "bits in its layers"),
-        rows=[
-            (name, kind, spans)
-            for name, blocks in quantized
-            for kind, spans in by_kind((layer, bits) for layer, bits in blocks.bits.items())
-        ],
-    )
+    rows = [(name, *row) for name, blocks in quantized for row in by_kind(blocks.bits.items())]
+    lines = tuple(line for name, blocks in quantized for line in block_lines(name, blocks))
+    return Section("bits", "Bits of each layer", ("variant", "what", "bits in its layers"), rows, lines)
 
 
 def block_lines(name: str, blocks: WeightBlocks) -> list[str]:
@@ -134,19 +146,14 @@ def block_lines(name: str, blocks: WeightBlocks) -> list[str]:
 
 
 def _alphas(report: Report) -> Section:
-    smoothed = [(v.name, v.smoothing) for v in report.variants if v.smoothing]
     rows = [
-        (name, kind, spans)
-        for name, groups in smoothed
-        for kind, spans in by_kind((", ".join(each.layers), strength(each)) for each in groups)
+        (v.name, *row)
+        for v in report.variants
+        for row in by_kind((", ".join(group.layers), strength(group)) for group in v.smoothing)
     ]
-    return Section(
-        anchor="alphas",
-        title="SmoothQuant of each layer",
-        lines=("Alpha of the layers that read one tensor; a token: a scale for each token.",) if rows else (),
-        header=("variant", "what", "alpha in its layers"),
-        rows=rows,
-    )
+    lines = ("Alpha of the layers that read one tensor; a token: a scale for each token.",) if rows else ()
+    header = ("variant", "what", "alpha in its layers")
+    return Section("alphas", "SmoothQuant of each layer", header, rows, lines)
 
 
 def strength(layers: SmoothedLayers) -> str:
@@ -164,10 +171,8 @@ def by_kind(values: Iterable[tuple[str, Hashable]]) -> list[tuple[str, str]]:
         kinds[kind].append((int(place[1]) if place else None, value))
     rows = []
     for kind, layers in kinds.items():
-        runs = [[layer for layer, _ in run] for _, run in groupby(layers, key=lambda pair: pair[1])]
-        firsts = [value for value, _ in groupby(value for _, value in layers)]
-        texts = [f"{value}{_span(run)}" for value, run in zip(firsts, runs, strict=True)]
-        rows.append((kind, "; ".join(texts)))
+        runs = [(value, [layer for layer, _ in run]) for value, run in groupby(layers, lambda pair: pair[1])]
+        rows.append((kind, "; ".join(f"{value}{_span(run)}" for value, run in runs)))
     return rows
 
 
