@@ -23,12 +23,17 @@ class Option:
     name: str
     implementation: str | None  # "package.module:function"; None: the stage hands on what it was given
     works_on: tuple[str, ...]  # names of tasks; empty: all
+    not_on: tuple[str, ...]  # names of tasks
     layers: tuple[str, ...]  # kinds of nets, as a checkpoint's summary names them; empty: all
 
     def fits(self, task: str, layers: str | None = None) -> bool:
         """Whether it works on models of this task and, where that is known, of this kind of net."""
         fits_task = not self.works_on or task in self.works_on
-        return fits_task and (not self.layers or layers is None or layers in self.layers)
+        return (
+            fits_task
+            and task not in self.not_on
+            and (not self.layers or layers is None or layers in self.layers)
+        )
 
 
 def option(
@@ -36,16 +41,15 @@ def option(
     name: str,
     implementation: str | None,
     works_on: Sequence[str] = (),
+    not_on: Sequence[str] = (),
     layers: Sequence[str] = (),
 ) -> Callable[[type[Config]], type[Config]]:
     """Declare the decorated dataclass as the option `name` of `group`.
 
     `implementation` names the function that its stage calls, "package.module:function". `works_on` names the
-    tasks whose models it works on; without it, the one in whose folder the function is, or all. `layers`
-    likewise names kinds of nets: transformer,
-    convolutional, other.
+    tasks whose models it works on; without it, the one in whose folder the function is, or all but those in
+    `not_on`. `layers` likewise names kinds of nets: transformer, convolutional, other.
     """
-
     package, _, rest = (implementation or "").partition(".tasks.")
     own = (rest.partition(".")[0],) if package == "compress" else ()
 
@@ -53,7 +57,8 @@ def option(
         if name in OPTIONS.setdefault(group, {}):
             raise ValueError(f"{group}={name} is already declared")
         OPTIONS[group][name] = config_type
-        _declared[config_type] = Option(group, name, implementation, tuple(works_on) or own, tuple(layers))
+        tasks = tuple(works_on) or own, tuple(not_on)
+        _declared[config_type] = Option(group, name, implementation, *tasks, tuple(layers))
         return config_type
 
     return declare

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from compress import registry
+from compress import config, registry
 from compress.config.data import ImageData
 from compress.config.prune import NoPrune
 from compress.config.quantize import Int8Dynamic, Int8Static
+from compress.config.run import register_schemas
 from compress.errors import ConfigError
 from compress.registry import OPTIONS, declared, implementation, option, skips
 
@@ -45,6 +46,20 @@ def test_what_a_task_does_itself_works_on_that_task_alone(own_registry):
     assert not declared(Mine).fits("language_modeling")
     assert declared(Int8Dynamic).fits("sentence_embedding")
     assert declared(Int8Dynamic).fits("language_modeling")
+
+
+def test_options_are_found_in_any_file_of_the_package(own_registry, tmp_path, monkeypatch):
+    (tmp_path / "of_a_new_task.py").write_text(
+        "from compress.registry import option\n"
+        '@option("evaluate", "new", "compress.errors:did_you_mean", not_on=("language_modeling",))\n'
+        "class New: ...\n"
+    )
+    monkeypatch.setattr(config, "__path__", [*config.__path__, str(tmp_path)])
+    register_schemas()
+    new = registry.OPTIONS["evaluate"]["new"]
+    monkeypatch.delitem(sys.modules, new.__module__)
+    assert declared(new).fits("sentence_embedding")
+    assert not declared(new).fits("language_modeling")
 
 
 def test_a_name_of_a_group_is_declared_once(own_registry):

@@ -9,14 +9,14 @@ from compress.benchmark.limits import calibrate, floor, load_limits, memory_ms, 
 from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.speed import Speed, load_speed
 from compress.benchmark.stats import verdict
-from compress.benchmark.timing import time_models
+from compress.benchmark.timing import Feeds, time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import TargetConfig
 from compress.data import load_splits
 from compress.graph import graph_path
 from compress.schema.workload import Workload
 from compress.targets import open_target
-from compress.tasks import open_processor, task_of
+from compress.tasks import open_processor
 
 __all__ = [
     "Speed",
@@ -44,17 +44,15 @@ def benchmark(
 ) -> None:
     """Time the graphs in these folders, the first of them the baseline, fed as their checkpoints need it.
 
-    Every workload is real examples of exactly its batch size and length; a language model of other tokens
-    or heads gets the same text in its own.
+    Every workload is real examples of exactly its batch size and length; a model that reads others than the
+    baseline, as a language model of other tokens or heads does, gets the same examples as its own.
     """
     models = {name: graph_path(graph) for name, graph in graphs.items()}
     baseline = next(iter(checkpoints.values()))
     inputs = _inputs(config, baseline, splits)
-    own = {
-        name: _inputs(config, checkpoint, splits)
-        for name, checkpoint in checkpoints.items()
-        if checkpoint != baseline and task_of(checkpoint) == "language_modeling"
-    }
+    others = {name: checkpoint for name, checkpoint in checkpoints.items() if checkpoint != baseline}
+    own = {name: _inputs(config, checkpoint, splits) for name, checkpoint in others.items()}
+    own = {name: feeds for name, feeds in own.items() if not _equal(feeds, inputs)}
     time_models(open_target(target), config, models, inputs, out, own)
 
 
@@ -83,6 +81,15 @@ def measure_limits(target: TargetConfig, out: Path) -> None:
     save_limits(calibrate(open_target(target)), out)
 
 
-def _inputs(config: BenchmarkConfig, checkpoint: Path, splits: Path) -> dict[str, dict[str, np.ndarray]]:
+def _inputs(config: BenchmarkConfig, checkpoint: Path, splits: Path) -> Feeds:
     processor, examples = open_processor(checkpoint), load_splits(splits).test.examples
     return {workload: processor.workload(examples, Workload.parse(workload)) for workload in config.workloads}
+
+
+def _equal(feeds: Feeds, others: Feeds) -> bool:
+    """Whether they are the same arrays under the same names."""
+    return all(
+        arrays.keys() == others[workload].keys()
+        and all(np.array_equal(array, others[workload][name]) for name, array in arrays.items())
+        for workload, arrays in feeds.items()
+    )

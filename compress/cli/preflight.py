@@ -3,10 +3,9 @@
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from compress.config.model import ImageClassifierModel
-from compress.config.recover import Supervised
 from compress.config.run import RunConfig
 from compress.errors import SourceError
+from compress.registry import skips
 from compress.sources import fetch
 
 
@@ -32,7 +31,7 @@ def _check_paths(config: object) -> None:
 
 def _check_baseline(config: RunConfig) -> None:
     """Raises SourceError where the model is what `compress train` would make, and has not made yet."""
-    if not isinstance(config.train, Supervised) or not isinstance(config.model, ImageClassifierModel):
+    if skips(config.train):
         return
     scheme, _, name = config.model.source.partition(":")
     if scheme == "path" and not Path(name).expanduser().exists():

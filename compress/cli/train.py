@@ -10,10 +10,10 @@ from pathlib import Path
 from compress.cli.console import console
 from compress.cli.job import new_runner
 from compress.config.compose import expand, load_config
-from compress.config.model import ImageClassifierModel
-from compress.config.recover import NoTrain
 from compress.config.run import RunConfig
 from compress.errors import ConfigError
+from compress.registry import declared, skips
+from compress.sources import identity
 from compress.stages.runner import StageRunner
 
 
@@ -38,11 +38,11 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
     Raises ConfigError where the experiment names no net, no training, or a source that is no folder here.
     An older checkpoint stays until the new one is whole.
     """
-    model = config.model
-    if isinstance(config.train, NoTrain) or not isinstance(model, ImageClassifierModel) or not model.builder:
+    model, net = config.model, config.model.net()
+    if skips(config.train) or net is None:
         raise ConfigError(
             "the experiment says of no baseline how to train it",
-            found=f"train={'none' if isinstance(config.train, NoTrain) else 'supervised'}",
+            found=f"train={declared(type(config.train)).name}",
             allowed="train=supervised with model.builder=package.module:function",
             next="compress train experiment=fashion_resnet",
         )
@@ -56,7 +56,6 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
     }
     from compress.data import input_digests, open_splits  # takes seconds
     from compress.recover import train_baseline
-    from compress.tasks import identity
 
     splits = runner.stage("split", open_splits, config.data, identity=input_digests(config.data))
     teacher = getattr(config.train, "teacher", None)
@@ -64,11 +63,11 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
         "train",
         train_baseline,
         config.train,
-        builder=model.builder,
-        kwargs=dict(model.builder_kwargs),
+        builder=net[0],
+        kwargs=net[1],
         facts=facts,
         splits=splits,
-        identity=identity(ImageClassifierModel(source=teacher)) if teacher else None,
+        identity=identity(teacher) if teacher else None,
         scratch=True,
     )
     return publish(checkpoint.path, Path(name))

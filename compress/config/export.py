@@ -17,7 +17,7 @@ class ExportConfig(Checked):
     "export",
     "optimum",
     "compress.export.optimum:export",
-    works_on=("sentence_embedding", "language_modeling"),
+    not_on=("image_classification",),
 )
 @dataclass(kw_only=True)
 class OptimumExport(ExportConfig):
@@ -29,7 +29,7 @@ class OptimumExport(ExportConfig):
     "export",
     "torch",
     "compress.export.torch_onnx:export",
-    works_on=("sentence_embedding", "image_classification"),
+    not_on=("language_modeling",),
 )
 @dataclass(kw_only=True)
 class TorchExport(ExportConfig):

@@ -18,6 +18,10 @@ class ModelConfig(Checked):
     base_model: str | None = None  # its name on the model card
     license: str | None = None
 
+    def net(self) -> tuple[str, dict[str, Any]] | None:
+        """What `compress train` makes: package.module:function and its keyword arguments."""
+        return None
+
 
 @option("model", "encoder", "compress.tasks.sentence_embedding.model:import_encoder")
 @dataclass(kw_only=True)
@@ -41,6 +45,9 @@ class ImageClassifierModel(ModelConfig):
     builder: str | None = None
     # for `compress train`, and for a source with weights but no config.json
     builder_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def net(self) -> tuple[str, dict[str, Any]] | None:
+        return (self.builder, dict(self.builder_kwargs)) if self.builder else None
 
 
 @option("model", "causal_lm", "compress.tasks.language_modeling.model:import_causal_lm")

@@ -105,7 +105,7 @@ class TransformerPrune(PruneConfig):
     "prune",
     "structured",
     "compress.prune.transformer:prune",
-    works_on=("sentence_embedding", "image_classification"),
+    not_on=("language_modeling",),
     layers=("transformer",),
 )
 @dataclass(kw_only=True)

@@ -75,7 +75,7 @@ class Int8Dynamic(Int8):
     "quantize",
     "int8_static",
     "compress.quantize.static:quantize",
-    works_on=("sentence_embedding", "image_classification"),
+    not_on=("language_modeling",),
 )
 @dataclass(kw_only=True)
 class Int8Static(Int8):

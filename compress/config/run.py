@@ -9,12 +9,15 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from compress import config
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.data import DataConfig
 from compress.config.evaluate import EvaluateConfig
@@ -89,6 +92,8 @@ class RunConfig:
 
 def register_schemas() -> None:
     """Tell Hydra the schema of the run and of every option; `conf/` refers to them by name."""
+    for module in iter_modules(config.__path__):  # a task may have a file of its own
+        import_module(f"{config.__name__}.{module.name}")
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig)
     for group, options in OPTIONS.items():

@@ -1,9 +1,11 @@
 """A language model with its cache as optimum exports it: plain operators, what everybody starts from."""
 
+from __future__ import annotations
+
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -14,7 +16,9 @@ from compress.export.parity import PARITY, check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
 from compress.stages.result import gate, write_result
-from compress.tasks.language_modeling.model import CausalLM
+
+if TYPE_CHECKING:  # encoders are exported with this file too
+    from compress.tasks.language_modeling.model import CausalLM
 
 
 def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: Path) -> None:

@@ -5,7 +5,7 @@ optimum itself only warns when the exported numbers differ, and compares one ran
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 
@@ -17,10 +17,11 @@ from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
-from compress.models import read_facts
 from compress.stages.result import gate, write_result
-from compress.tasks.language_modeling.model import CausalLM
-from compress.tasks.sentence_embedding.model import Encoder
+from compress.tasks import Model, load
+
+if TYPE_CHECKING:  # what exports encoders is no other version for it
+    from compress.tasks.language_modeling.model import CausalLM
 
 log = logging.getLogger(__name__)
 
@@ -32,47 +33,45 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
     CompressError when the architecture has an operator that cannot be exported.
     """
     path = out / "model.onnx"
-    if read_facts(checkpoint).task == "language_modeling":
-        export_decoder(config, CausalLM.open(checkpoint), splits, path)
+    model = load(checkpoint)
+    if model.stack.architecture.causal:
+        export_decoder(config, cast("CausalLM", model), splits, path)
         return
-    encoder = Encoder.open(checkpoint)
     with attempt():
-        _export(encoder, max(config.opset, LOWEST_OPSET) if config.fuse else config.opset, path)
+        _export(model, max(config.opset, LOWEST_OPSET) if config.fuse else config.opset, path)
     strip(path)
     blocks = fuse(path) if config.fuse else 0
-    if config.fuse and blocks != (depth := len(encoder.stack.layers())):
+    if config.fuse and blocks != (depth := len(model.stack.layers())):
         log.warning("fused the attention of %d of %d layers", blocks, depth)
     check_operators(onnx.load(path, load_external_data=False))
-    numbers = parity(encoder, path, load_texts(splits).calibration.texts[:EXAMPLES])
+    numbers = parity(model, path, load_texts(splits).calibration.texts[:EXAMPLES])
     write_result(out, gates=[gate(PARITY, fused_layers=blocks, **numbers)])
     advice = "export.fuse=false" if config.fuse else "another opset: export.opset=17"
     check_parity(numbers, config.max_abs_diff, config.min_cosine, f"try {advice}")
 
 
-def _export(encoder: Encoder, opset: int, path: Path) -> None:
+def _export(model: Model, opset: int, path: Path) -> None:
     from optimum.exporters.onnx import export as optimum_export
     from optimum.exporters.tasks import TasksManager
 
-    hf_config: Any = encoder.module.config
+    module: Any = model.module
     base = TasksManager.get_exporter_config_constructor(
         exporter="onnx",
-        model_type=hf_config.model_type,
+        model_type=module.config.model_type,
         task="feature-extraction",
         library_name="transformers",
     )
 
-    class SentenceEncoderOnnxConfig(base.func):  # type: ignore[misc, name-defined]
-        """The architecture's own inputs; pooled and normalised, so one vector a text comes out."""
+    class EncoderOnnxConfig(base.func):  # type: ignore[misc, name-defined]
+        """The architecture's own inputs; of the outputs what the task makes of them, one vector a text."""
 
         @property
         def inputs(self) -> dict[str, dict[int, str]]:
-            return {name: {0: "batch_size", 1: "sequence_length"} for name in encoder.input_names}
+            return {name: {0: "batch_size", 1: "sequence_length"} for name in model.input_names}
 
         @property
         def outputs(self) -> dict[str, dict[int, str]]:
-            return {"sentence_embedding": {0: "batch_size"}}
+            return {model.output_name: {0: "batch_size"}}
 
     logging.getLogger("optimum").setLevel(logging.ERROR)
-    optimum_export(
-        encoder.module, SentenceEncoderOnnxConfig(hf_config, task="feature-extraction"), path, opset=opset
-    )
+    optimum_export(module, EncoderOnnxConfig(module.config, task="feature-extraction"), path, opset=opset)

@@ -4,9 +4,11 @@ Encoders and classifiers are compared answer by answer; the logits of a language
 for whole windows and once with a cache.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +18,9 @@ from compress.graph.decoder import Decoder
 from compress.graph.gates import check_outputs
 from compress.graph.session import open_session
 from compress.tasks import Model
-from compress.tasks.language_modeling.model import CausalLM
+
+if TYPE_CHECKING:  # encoders are exported with this file too
+    from compress.tasks.language_modeling.model import CausalLM
 
 EXAMPLES = 64
 PARITY = "ONNX equals torch"  # name of the gate

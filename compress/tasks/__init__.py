@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from compress import sources
@@ -32,7 +33,7 @@ __all__ = [
     "task_of",
 ]
 
-TASKS = ("sentence_embedding", "image_classification", "language_modeling")
+TASKS = tuple(sorted(found.name for found in iter_modules(__path__) if found.ispkg))
 
 
 def task_of(checkpoint: Path) -> str:

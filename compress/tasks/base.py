@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from compress.errors import ConfigError
+from compress.models.checkpoint import Facts, read_facts_of
 from compress.schema.workload import Workload
 
 if TYPE_CHECKING:  # torch takes seconds: not before a model has to be opened
     from torch import Tensor, nn
 
-    from compress.models.checkpoint import Facts
     from compress.models.layers import Stack
 
 Feeds = dict[str, np.ndarray]  # name of a graph's input -> array, whose first axis is the batch
@@ -84,6 +85,37 @@ class Model(Protocol):
 
     def save(self, folder: Path, facts: Facts) -> None:
         """Write a checkpoint that `load` opens."""
+
+
+class Opened(ABC):
+    """What models share that are opened from a checkpoint."""
+
+    task: ClassVar[str]
+
+    @classmethod
+    def open(cls, checkpoint: Path, attention: str = "sdpa") -> Self:
+        """Open a checkpoint of ours; raises ModelError where it is none, or of another task."""
+        return cls.load(checkpoint, read_facts_of(cls.task, checkpoint), attention)
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> Self:
+        """Open a folder; raises ModelError for an unknown architecture or damaged weights.
+
+        `attention` is transformers' attn_implementation: sdpa, or eager for plain products.
+        """
+
+    @property
+    @abstractmethod
+    def processor(self) -> Processor: ...
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return self.processor.input_names
+
+    def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
+        """Inputs of at most `size` examples each; their order may be another."""
+        return map(tensors, self.processor.batches(examples, size))
 
 
 def refuse_cache(workload: Workload) -> None:

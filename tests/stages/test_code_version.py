@@ -108,6 +108,8 @@ def test_a_byte_changes_the_stages_that_reach_it(
         ("sentence_embedding/calibration.py", {"prune"}),
         ("sentence_embedding/training.py", {"recover"}),
         ("image_classification/model.py", set()),
+        ("language_modeling/model.py", set()),
+        ("language_modeling/processor.py", set()),
     ],
 )
 def test_stages_reach_what_they_use_of_their_own_task(sources: Path, source: str, expected: set[str]) -> None:

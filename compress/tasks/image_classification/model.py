@@ -9,7 +9,8 @@ transformers' image classifiers. A checkpoint of timm gets a builder when it is 
 import importlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,14 +30,13 @@ from compress.models.checkpoint import (
     check_weights,
     fetch_published,
     read_config,
-    read_facts_of,
     read_json,
     write_facts,
 )
 from compress.models.layers import IMAGE_TRANSFORMERS, Stack
 from compress.models.preprocessing import read_preprocessing, shape_of
 from compress.models.summary import Summary, write_summary
-from compress.tasks.base import tensors
+from compress.tasks.base import Opened, tensors
 from compress.tasks.image_classification.card import card_facts
 from compress.tasks.image_classification.processor import ImageProcessor, Images
 
@@ -56,10 +56,10 @@ class Classifier(nn.Module):
         return cast(Tensor, found if isinstance(found, Tensor) else found.logits)
 
 
-class ImageClassifier:
+class ImageClassifier(Opened):
     """A classifier with its preprocessing, as opened from a checkpoint folder."""
 
-    input_names = ("pixel_values",)
+    task = "image_classification"
     output_name = OUTPUT
 
     def __init__(
@@ -73,15 +73,9 @@ class ImageClassifier:
         self.module = Classifier(net).eval()
         self.config, self.preprocessing, self.facts = dict(config), dict(preprocessing), facts
         self.history = history  # of pruning, as torch-pruning tells it
-        self.processor = ImageProcessor(preprocessing)
         self.shape = self.processor.shape
         model_type = None if "builder" in config else config.get("model_type")
         self.architecture = IMAGE_TRANSFORMERS.get(str(model_type))
-
-    @classmethod
-    def open(cls, checkpoint: Path, attention: str = "sdpa") -> "ImageClassifier":
-        """Open a checkpoint of ours; raises ModelError where it is none, or of another task."""
-        return cls.load(checkpoint, read_facts_of("image_classification", checkpoint), attention)
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "ImageClassifier":
@@ -210,6 +204,10 @@ class ImageClassifier:
 
     # -- inputs
 
+    @cached_property
+    def processor(self) -> ImageProcessor:
+        return ImageProcessor(self.preprocessing)
+
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (batch, classes)."""
         return cast(Tensor, self.module(**inputs))
@@ -220,9 +218,6 @@ class ImageClassifier:
     def inputs(self, images: Images) -> dict[str, Tensor]:
         """uint8 [batch, height, width, channels] -> normalised float32 [batch, channels, height, width]."""
         return tensors(self.processor.inputs(images))
-
-    def batches(self, images: Images, size: int) -> Iterator[dict[str, Tensor]]:
-        return map(tensors, self.processor.batches(images, size))
 
 
 open_model = ImageClassifier.open

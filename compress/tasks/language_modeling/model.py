@@ -1,6 +1,6 @@
 """Language models of the LLaMA family: tokens -> logits of the next one, with a cache of keys and values."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,6 @@ from compress.models.checkpoint import (
     copy_companions,
     fetch_published,
     read_config,
-    read_facts_of,
     write_facts,
 )
 from compress.models.gguf import convert, gguf_of
@@ -25,7 +24,7 @@ from compress.models.layers import LANGUAGE_MODELS, Stack
 from compress.models.padding import WIDTHS, cut_padding, padded
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import Tokenizer
-from compress.tasks.base import tensors
+from compress.tasks.base import Opened
 from compress.tasks.language_modeling.card import CHECK_TEXT, card_facts
 from compress.tasks.language_modeling.processor import CONTEXT, LanguageProcessor, open_processor
 
@@ -34,9 +33,10 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
-class CausalLM:
+class CausalLM(Opened):
     """A language model with its tokenizer, as opened from a checkpoint folder."""
 
+    task = "language_modeling"
     output_name = OUTPUT
 
     def __init__(
@@ -49,13 +49,7 @@ class CausalLM:
         self.architecture = LANGUAGE_MODELS[self.config.model_type]
 
     @classmethod
-    def open(cls, checkpoint: Path, attention: str = "sdpa") -> "CausalLM":
-        """Open a checkpoint of ours; raises ModelError where it is none, or of another task."""
-        return cls.load(checkpoint, read_facts_of("language_modeling", checkpoint), attention)
-
-    @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
-        """Open a folder in float32; raises ModelError for an unknown architecture or damaged weights."""
         described = read_config(folder)
         check_architecture(str(described.get("model_type", "none")))
         check_heads(described)
@@ -142,18 +136,9 @@ class CausalLM:
         """Numbers of the tokens, without the marks of a beginning or an end."""
         return self.processor.tokenizer.plain(text)
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """All that an exported graph may take; one that fuses attention does without positions."""
-        return self.processor.input_names
-
     def windows(self, texts: Sequence[str], tokens: int = CONTEXT) -> Tensor:
         """The texts in a row, cut to (windows, tokens); what is left over at the end is not used."""
         return torch.from_numpy(self.processor.windows(texts, tokens))
-
-    def batches(self, examples: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
-        """Windows of `CONTEXT` tokens, or of all that the model or the texts have."""
-        return map(tensors, self.processor.batches(examples, size))
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (batch, tokens, vocabulary) of inputs without a past."""

@@ -4,7 +4,7 @@ Pooling and normalisation are part of the module, so that they are part of the e
 what ships is the whole encoder.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -21,14 +21,13 @@ from compress.models.checkpoint import (
     copy_companions,
     fetch_published,
     read_config,
-    read_facts_of,
     read_json,
     write_facts,
 )
 from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import complete
-from compress.tasks.base import tensors
+from compress.tasks.base import Opened, tensors
 from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
 from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
 
@@ -65,8 +64,11 @@ class SentenceEncoder(nn.Module):
         return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
 
 
-class Encoder:
+class Encoder(Opened):
     """A sentence encoder with its tokenizer, as opened from a checkpoint folder."""
+
+    task = "sentence_embedding"
+    output_name = OUTPUT
 
     def __init__(self, module: SentenceEncoder, folder: Path, facts: Facts) -> None:
         self.module = module
@@ -75,16 +77,7 @@ class Encoder:
         self.architecture = TEXT_ENCODERS[module.config.model_type]
 
     @classmethod
-    def open(cls, checkpoint: Path, attention: str = "sdpa") -> "Encoder":
-        """Open a checkpoint of ours; raises ModelError where it is none, or of another task."""
-        return cls.load(checkpoint, read_facts_of("sentence_embedding", checkpoint), attention)
-
-    @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
-        """Open a folder; raises ModelError for an unknown architecture or damaged weights.
-
-        `attention` is transformers' attn_implementation: sdpa, or eager for plain products.
-        """
         model_type = read_config(folder).get("model_type", "none")
         if model_type not in TEXT_ENCODERS:
             raise ModelError(
@@ -149,23 +142,13 @@ class Encoder:
 
     # -- inputs
 
-    output_name = OUTPUT
-
     @cached_property
     def processor(self) -> TextProcessor:
         return open_processor(self.folder)
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return self.processor.input_names
-
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
         """Padded to the longest text: name -> (batch, tokens) int64."""
         return tensors(self.processor.tokenize(texts, max_length))
-
-    def batches(self, texts: Sequence[str], size: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of similar length, so that little is padding; order is not kept."""
-        return map(tensors, self.processor.batches(texts, size))
 
     def example(self) -> dict[str, Tensor]:
         """Two texts, for tracing."""
