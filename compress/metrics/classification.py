@@ -92,15 +92,15 @@ def ece(log_probabilities: Floats, labels: Labels, bins: int = ECE_BINS) -> floa
 def per_class(
     dense: NDArray[np.bool_], small: NDArray[np.bool_], labels: Labels, classes: tuple[str, ...]
 ) -> tuple[ClassDrop, ...]:
-    """Accuracy on each class that has images, the one that lost the most first."""
+    """Accuracy on each class that has examples, the one that lost the most first."""
     rows = []
     for number, name in enumerate(classes):
         of_class = labels == number
         if of_class.any():
             before, after = dense[of_class], small[of_class]
             drop = paired_accuracy_drop(before, after)
-            images, right = int(of_class.sum()), float(after.mean())
-            rows.append(ClassDrop(name=name, images=images, accuracy=right, drop=drop))
+            count, right = int(of_class.sum()), float(after.mean())
+            rows.append(ClassDrop(name=name, examples=count, accuracy=right, drop=drop))
     return tuple(sorted(rows, key=lambda row: -row.drop.value))
 
 

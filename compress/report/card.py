@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from compress.report.classification import summary
 from compress.report.format import interval, megabytes, percent, relevant_flags, run_lengths
 from compress.report.grid import escape_markdown, markdown_grid
 from compress.report.html import templates
 from compress.report.section import best_variant, reasons
 from compress.report.sections import settings
 from compress.report.table import markdown_table
+from compress.report.tasks import tasks
 from compress.schema.report import Report
 
 _FACTS = (
@@ -46,7 +46,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         recover=report.config.get("recover") or {},
         flags=relevant_flags([str(flag) for flag in report.environment.get("isa_flags") or []]),
         table=markdown_table(report),
-        answers=summary(report),
+        answers=[line for task in tasks() for line in task.summary(report)],
         noise=report.noise,
         interface=_interface(facts),
         code=_fenced(str(facts.get("example_code") or "")),

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from compress.report.classification import answer_sections
 from compress.report.format import (
     MISSING,
     duration,
@@ -15,10 +14,10 @@ from compress.report.format import (
     precise,
     relevant_flags,
 )
-from compress.report.language import language_sections
 from compress.report.pruning import pruning_sections
 from compress.report.quantization import quantization_sections
 from compress.report.section import Section
+from compress.report.tasks import tasks
 from compress.report.timing import timing_sections
 from compress.schema.report import Report, Split
 
@@ -29,8 +28,7 @@ def sections(report: Report) -> list[Section]:
     """Sections that have something to say, in the order of a reader's doubts."""
     drawn = [
         _noninferiority(report),
-        *answer_sections(report),
-        *language_sections(report),
+        *(section for task in tasks() for section in task.sections(report)),
         _gates(report),
         *timing_sections(report),
         *quantization_sections(report),

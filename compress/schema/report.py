@@ -7,9 +7,9 @@ names; a metric carries its direction; an interval is a 95 % confidence interval
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 
 from compress.errors import ArtifactError
 
@@ -173,17 +173,18 @@ class Recovery:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassDrop:
-    """One class of a classifier, on the images with its label."""
+    """One class of a classifier, on the examples with its label."""
 
     name: str
-    images: int
+    # named so by releases that knew images alone
+    examples: Annotated[int, Field(validation_alias=AliasChoices("examples", "images"))]
     accuracy: float  # share, 0 to 1
     drop: Estimate  # of the accuracy, from dense
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How many images of one class are taken for another."""
+    """How many examples of one class are taken for another."""
 
     label: str
     answer: str
@@ -193,7 +194,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedAnswer:
-    """An image of test to which this variant gives another answer than dense."""
+    """An example of test to which this variant gives another answer than dense."""
 
     example: int  # its number in the split, from 0
     label: str
@@ -201,14 +202,14 @@ class ChangedAnswer:
     dense_confidence: float  # of that answer, 0 to 1
     answer: str
     confidence: float
-    png: str  # base64
+    png: str = ""  # base64, of an image
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationDetails:
-    """What became of single classes and images."""
+    """What became of single classes and examples."""
 
-    lost: int  # images that dense gets right and this variant wrong
+    lost: int  # examples that dense gets right and this variant wrong
     gained: int  # the other way round
     mcnemar_p: float  # two-sided, exact: that both are equally accurate
     ece: float  # expected calibration error, 0 to 1

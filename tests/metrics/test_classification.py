@@ -48,7 +48,7 @@ def test_metrics_by_hand():
     assert (details.lost, details.gained) == (1, 0)
     assert details.mcnemar_p == 1.0  # one image against none
     worst = details.per_class[0]
-    assert (worst.name, worst.images, worst.accuracy, worst.drop.value) == ("c", 1, 0.0, 1.0)
+    assert (worst.name, worst.examples, worst.accuracy, worst.drop.value) == ("c", 1, 0.0, 1.0)
     assert details.confusions == (Confusion(label="c", answer="a", dense=0, variant=1),)
 
 

@@ -306,7 +306,7 @@ def picture() -> str:
 
 def class_drop(name: str, accuracy: float, value: float) -> ClassDrop:
     return ClassDrop(
-        name=name, images=1000, accuracy=accuracy, drop=estimate(value, value - 0.011, value + 0.012)
+        name=name, examples=1000, accuracy=accuracy, drop=estimate(value, value - 0.011, value + 0.012)
     )
 
 

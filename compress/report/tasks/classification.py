@@ -1,6 +1,6 @@
-"""What the reports say of a classifier's answers: which classes and which single images changed."""
+"""What the reports say of a classifier's answers: which classes and which single examples changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from compress.report.format import MISSING, interval, number, p_value
 from compress.report.section import Picture, Section, best_variant
@@ -9,7 +9,7 @@ from compress.schema.report import ChangedAnswer, ClassificationDetails, Report,
 CLASSES_SHOWN = 20
 
 
-def answer_sections(report: Report) -> list[Section]:
+def sections(report: Report) -> list[Section]:
     return [_answers(report), _classes(report), _confusions(report), _changed(report)]
 
 
@@ -21,9 +21,11 @@ def summary(report: Report) -> list[str]:
         return []
     sentences = []
     if best is not dense:
+        p = p_value(details.mcnemar_p)
+        equal_p = p if p.startswith("<") else f"= {p}"
         sentences.append(
-            f"{_images(details.lost)} went from right to wrong, {details.gained} from wrong to right "
-            f"(McNemar's exact test: p {_p(details)})."
+            f"{details.lost} {'example' if details.lost == 1 else 'examples'} went from right to wrong, "
+            f"{details.gained} from wrong to right (McNemar's exact test: p {equal_p})."
         )
         worst = details.per_class[0]
         sentences.append(
@@ -79,7 +81,7 @@ def _classes(report: Report) -> Section:
     rows = [
         (
             dropped.name,
-            str(dropped.images),
+            str(dropped.examples),
             *(number(of[dropped.name]) if dropped.name in of else MISSING for of in accuracies),
             *([] if best is report.variants[0] else [interval(dropped.drop.value, dropped.drop.ci95)]),
         )
@@ -91,7 +93,7 @@ def _classes(report: Report) -> Section:
         anchor="classes",
         title="Accuracy by class",
         lines=(f"{more} more classes lost less.",) if more > 0 else (),
-        header=("class", "images", *(variant.name for variant, _ in classified), *drop),
+        header=("class", "examples", *(variant.name for variant, _ in classified), *drop),
         rows=rows,
     )
 
@@ -123,16 +125,16 @@ def _changed(report: Report) -> Section:
     dense, best = report.variants[0], best_variant(report)
     changed = best.classification.changed if best.classification else ()
     lines = (
-        f"Of the test images whose answer changed from {dense.name} to {best.name}: those that went wrong "
+        f"Of the test examples whose answer changed from {dense.name} to {best.name}: those that went wrong "
         "first, evenly spread over the set. In brackets the confidence of each answer.",
     )
     return Section(
         anchor="changed",
-        title="Images whose answer changed",
+        title="Examples whose answer changed",
         lines=lines if changed else (),
-        header=("image of test", "label", dense.name, best.name),
+        header=("example of test", "label", dense.name, best.name),
         rows=[(str(answer.example), answer.label, *_sure(answer)) for answer in changed],
-        pictures=list(_pictures(changed, dense, best)),
+        pictures=list(_pictures([answer for answer in changed if answer.png], dense, best)),
     )
 
 
@@ -143,21 +145,12 @@ def _sure(changed: ChangedAnswer) -> tuple[str, str]:
     )
 
 
-def _pictures(answers: tuple[ChangedAnswer, ...], dense: Variant, best: Variant) -> Iterator[Picture]:
+def _pictures(answers: Sequence[ChangedAnswer], dense: Variant, best: Variant) -> Iterator[Picture]:
     for changed in answers:
         was, now = _sure(changed)
-        lines = (changed.label, f"{dense.name}: {was}", f"{best.name}: {now}", f"image {changed.example}")
+        lines = (changed.label, f"{dense.name}: {was}", f"{best.name}: {now}", f"example {changed.example}")
         yield Picture(png=changed.png, lines=lines)
 
 
 def _classified(report: Report) -> list[tuple[Variant, ClassificationDetails]]:
     return [(v, v.classification) for v in report.variants if v.classification is not None]
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
-
-
-def _p(details: ClassificationDetails) -> str:
-    text = p_value(details.mcnemar_p)
-    return text if text.startswith("<") else f"= {text}"

@@ -7,8 +7,13 @@ from compress.report.section import Section, best_variant
 from compress.schema.report import LanguageDetails, Report, Variant
 
 
-def language_sections(report: Report) -> list[Section]:
+def sections(report: Report) -> list[Section]:
     return [_reading(report), _writing(report), _continuations(report)]
+
+
+def summary(report: Report) -> list[str]:
+    """Nothing that the table does not say."""
+    return []
 
 
 def _reading(report: Report) -> Section:

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from compress.report.card import model_card
-from compress.report.classification import CLASSES_SHOWN, answer_sections, summary
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
+from compress.report.tasks import classification
+from compress.report.tasks.classification import CLASSES_SHOWN, summary
 from compress.schema.report import ClassDrop, Estimate, Report, Verdict
 
 
@@ -32,7 +33,7 @@ def test_the_worst_class_is_named_with_its_drop(vision):
     assert found.rows[0] == ("dense", "0.0213", "-", "-", "-", "-", "-")
     assert found.rows[-1] == ("int8", "0.0417", "84", "51", "0.006", "shirt", "0.0240 [0.0130, 0.0360]")
     text = " ".join(found.lines)
-    assert "84 images went from right to wrong, 51 from wrong to right" in text
+    assert "84 examples went from right to wrong, 51 from wrong to right" in text
     assert "p = 0.006" in text
     assert "shirt: its accuracy dropped by 0.0240 [0.0130, 0.0360] to 0.789" in text
     assert "0.0417, where dense has 0.0213" in text
@@ -51,7 +52,7 @@ def test_where_no_class_lost(vision):
 def test_a_row_for_each_class_the_kept_variants_worst_first(vision):
     found = section(vision, "classes")
     assert found.header == (
-        *("class", "images", "dense", "pruned", "pruned-recovered", "int8"), "drop of int8"
+        *("class", "examples", "dense", "pruned", "pruned-recovered", "int8"), "drop of int8"
     )  # fmt: skip
     assert [row[0] for row in found.rows] == ["shirt", "coat", "dress"]
     assert found.rows[0] == (
@@ -61,7 +62,9 @@ def test_a_row_for_each_class_the_kept_variants_worst_first(vision):
 
 def test_of_a_thousand_classes_the_worst_are_shown(vision):
     many = tuple(
-        ClassDrop(name=f"class {i}", images=50, accuracy=0.8, drop=Estimate(value=-i / 1e4, ci95=(-1.0, 1.0)))
+        ClassDrop(
+            name=f"class {i}", examples=50, accuracy=0.8, drop=Estimate(value=-i / 1e4, ci95=(-1.0, 1.0))
+        )
         for i in range(1000)
     )
     found = section(with_kept(vision, per_class=many), "classes")
@@ -112,7 +115,7 @@ def test_only_the_dense_model(vision):
         vision, variants=vision.variants[:1], verdict=Verdict(ships=True, best="dense", reasons=())
     )
     assert summary(alone) == ["The expected calibration error is 0.0213."]
-    assert section(alone, "classes").header == ("class", "images", "dense")
+    assert section(alone, "classes").header == ("class", "examples", "dense")
     assert section(alone, "confusions") is None
     assert section(alone, "changed") is None
     report_html(alone)
@@ -130,7 +133,22 @@ def test_hostile_names_and_pictures_stay_text(vision):
 
 
 def test_nothing_of_it_for_other_models(report):
-    assert [each for each in answer_sections(report) if each.lines or each.rows] == []
+    assert [each for each in classification.sections(report) if each.lines or each.rows] == []
+
+
+def test_a_report_that_counts_images_loads_as_one_of_examples(vision, tmp_path):
+    vision.save(tmp_path / "report.json")
+    text = (tmp_path / "report.json").read_text()
+    (tmp_path / "old.json").write_text(text.replace('"examples": 1000', '"images": 1000'))
+    assert (tmp_path / "old.json").read_text() != text
+    assert Report.load(tmp_path / "old.json") == vision
+
+
+def test_without_pictures_the_examples_are_listed(vision):
+    changed = vision.variants[-1].classification.changed
+    bare = with_kept(vision, changed=tuple(dataclasses.replace(answer, png="") for answer in changed))
+    assert "<img" not in report_html(bare)
+    assert "shirt (61 %)" in report_html(bare)
 
 
 @pytest.mark.parametrize("absent", ["classification", "layer_names"])
