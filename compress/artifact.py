@@ -80,7 +80,7 @@ def write_artifact(
         (partial / "README.md").write_text(card)
         np.savez(partial / _CHECK, **_stored_pair(partial / "model.onnx", inputs))  # type: ignore[arg-type]
         _seal(partial, manifest)
-        _swap(partial, folder)
+        swap(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -92,7 +92,7 @@ def _copy(source: Path, names: Iterable[str], target: Path) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def _swap(new: Path, folder: Path) -> None:
+def swap(new: Path, folder: Path) -> None:
     """Put `new` in the place of `folder`, or leave `folder` as it was."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

@@ -16,7 +16,7 @@ from compress.evaluate import evaluate, score
 from compress.export import export, plain
 from compress.graph import graph_path
 from compress.judge import test_set_uses
-from compress.judge.assemble import Built, BuiltVariant, Measurements, assemble, ship
+from compress.judge.assemble import Built, BuiltVariant, assemble, ship
 from compress.models import check_options
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
@@ -58,8 +58,7 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
     if runner.dry_run:
         return None
 
-    measured = Measurements(quality=quality, profiles=profiles, speed=speed, limits=limits)
-    report = assemble(config, target, built, measured, runner, command)
+    report = assemble(config, target, built, quality, profiles, speed, limits, runner, command)
     ship(report, built, folder / "artifact")
     write_reports(report, folder)
     return report

@@ -361,7 +361,7 @@ def test_a_stored_pair_that_does_not_fit(shipped, pair):
 # ---------------------------------------------------------------- writing
 
 
-@pytest.mark.parametrize("broken", ["_stored_pair", "_seal", "_swap"])
+@pytest.mark.parametrize("broken", ["_stored_pair", "_seal", "swap"])
 def test_a_write_that_fails_leaves_the_old_artifact(shipped, parts, monkeypatch, broken):
     before = files(shipped)
 

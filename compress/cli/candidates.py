@@ -34,17 +34,17 @@ class Workbench:
 
     def glance(self, config: RunConfig) -> Measured:
         short = replace(config.benchmark, max_seconds=min(GLANCE_SECONDS, config.benchmark.max_seconds))
-        return self._look(replace(config, recover=NoRecover(), benchmark=short), GLANCE_SAMPLES)
+        return self._measured(replace(config, recover=NoRecover(), benchmark=short), GLANCE_SAMPLES)
 
     def measure(self, config: RunConfig) -> Measured:
-        return self._look(config, None)
+        return self._measured(config, None)
 
     def confirm(self, config: RunConfig, folder: Path, command: str) -> Report:
         report = pipeline.run(config, folder, replace(self.runner, stages=[]), command)
         assert report is not None  # it is no dry run
         return report
 
-    def _look(self, config: RunConfig, samples: int | None) -> Measured:
+    def _measured(self, config: RunConfig, samples: int | None) -> Measured:
         runner = self._quiet()
         built = pipeline.build(config, runner)
         dense, small = built.variants[0], built.variants[-1]
@@ -62,7 +62,7 @@ class Workbench:
             metric=metric,
             drop=relative(drop, dense_score),
             speedup=geometric_mean(speedups),
-            slowest=min((each.ci95[0] for each in speedups), default=1.0),
+            slowest=min((speedup.ci95[0] for speedup in speedups), default=1.0),
             size_mb=sum(path.stat().st_size for path in small.graph.path.glob("model.onnx*")) / 1e6,
             memory_mb=speed.peak_memory_bytes[small.name] / 1e6,
         )

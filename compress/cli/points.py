@@ -1,7 +1,6 @@
 """One folder a point: what was asked, how it ended. Reports of a sweep are made from these files alone."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compress.errors import CompressError
+from compress.report.files import publish
 
 _ALIVE = ".alive"  # locked as long as a process runs the point
 _VANISHED = "its process vanished: killed, or out of memory; finished stages are kept"
@@ -83,7 +83,5 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, overrides: Sequence[str], status: str, error: str | None = None) -> None:
-    partial = folder / ".point.json"
     content = {"overrides": list(overrides), "status": status, "error": error}
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, folder / "point.json")
+    publish(folder / "point.json", json.dumps(content, indent=2) + "\n")

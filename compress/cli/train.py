@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,12 +74,10 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
 
 def publish(checkpoint: Path, folder: Path) -> Path:
     """Copy `checkpoint` to `folder`, which is replaced in one step."""
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    for rest in (new, old):
-        shutil.rmtree(rest, ignore_errors=True)
+    from compress.artifact import swap  # takes seconds
+
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(checkpoint, new, ignore=shutil.ignore_patterns("entry.json"))
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    swap(new, folder)
     return folder

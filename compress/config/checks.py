@@ -9,17 +9,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from compress.config.space import Range as Search
 from compress.errors import ConfigError
-
-
-class Allowed(Protocol):
-    """What the values of a setting have in common."""
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise ConfigError for a value that the setting `name` may not have."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +22,7 @@ class Range:
     open_low: bool = False  # whether `low` itself is out of range
 
     def check(self, name: str, value: float) -> None:
+        """Raise ConfigError for a value that the setting `name` may not have; likewise below."""
         if not (self.low < value if self.open_low else self.low <= value) or value > self.high:
             raise ConfigError(f"{name} is out of range", found=value, allowed=self)
 
@@ -63,6 +57,7 @@ class Patterns:
                 ) from None
 
 
+Allowed = Range | OneOf | Patterns
 PATTERNS = {"allowed": Patterns()}  # metadata of a field of regular expressions
 
 

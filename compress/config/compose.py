@@ -30,13 +30,17 @@ from compress.registry import OPTIONS
 
 def load_config(overrides: Sequence[str]) -> RunConfig:
     """Compose `conf/` with `overrides`; raises ConfigError naming the allowed keys or values."""
-    register_schemas()
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            return to_config(compose("config", overrides=list(overrides)))
+        return to_config(_composed(overrides))
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         raise _explain(error, overrides) from error
+
+
+def _composed(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
 
 
 def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
@@ -93,11 +97,8 @@ def grid(overrides: Sequence[str]) -> list[str]:
 def _grid(chosen: tuple[str, ...]) -> tuple[str, ...]:
     if not any(_may_sweep(word.partition("=")[2]) for word in chosen):
         return ()  # composing takes half a second
-    register_schemas()
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            composed = compose("config", overrides=list(chosen), return_hydra_config=True)
+        composed = _composed(chosen, with_hydra=True)
     except HydraException:
         return ()  # composing the job says what is wrong
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
@@ -108,7 +109,7 @@ def _may_sweep(experiment: str) -> bool:
     """Whether its file says something to Hydra, or builds on another one's."""
     try:
         content = yaml.safe_load((conf_dir() / "experiment" / f"{experiment}.yaml").read_text())
-        others = [each for each in content.get("defaults", []) if isinstance(each, str)]
+        others = [name for name in content.get("defaults", []) if isinstance(name, str)]
     except (OSError, yaml.YAMLError, AttributeError):
         return True
     return "hydra" in content or others not in ([], ["_self_"])
@@ -212,12 +213,12 @@ def _renamed(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def options() -> dict[str, dict[str, str]]:
     """Group -> option -> the first comment of its file, for `compress list`."""
-    found: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
         wanted = [line for line in comments if line and not line.startswith("@")]
-        found.setdefault(path.parent.name, {})[path.stem] = wanted[0] if wanted else ""
-    return found
+        groups.setdefault(path.parent.name, {})[path.stem] = wanted[0] if wanted else ""
+    return groups
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
@@ -310,8 +311,8 @@ def _wrong_value(cause: OmegaConfBaseException, overrides: Sequence[str]) -> Con
 def _describe(expected: Any, found: str) -> str:
     """What a type allows, in words."""
     if get_origin(expected) in (Union, types.UnionType):
-        inner = [each for each in get_args(expected) if each is not type(None)]
-        return " or ".join([*(_describe(each, found) for each in inner), "null"])
+        kinds = [kind for kind in get_args(expected) if kind is not type(None)]
+        return " or ".join([*(_describe(kind, found) for kind in kinds), "null"])
     if get_origin(expected) is list:
         return "a list: [a,b]"
     if isinstance(expected, type) and issubclass(expected, Enum):

@@ -69,32 +69,26 @@ class Built:
     variants: tuple[BuiltVariant, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurements:
-    """What the stages that measure left; `quality` and `profiles` in the order of the variants."""
-
-    quality: Sequence[Entry]
-    profiles: Sequence[Entry]
-    speed: Entry
-    limits: Entry
-
-
 def assemble(
     config: RunConfig,
     target: Target,
     built: Built,
-    measured: Measurements,
+    quality: Sequence[Entry],
+    profiles: Sequence[Entry],
+    speed: Entry,
+    limits: Entry,
     runner: StageRunner,
     command: str,
 ) -> Report:
-    """One report out of the folders that the stages of `runner` left."""
-    qualities = [load_quality(entry.path) for entry in measured.quality]
-    profiles = [load_profiles(entry.path) for entry in measured.profiles]
-    timed, machine = load_speed(measured.speed.path), load_limits(measured.limits.path)
+    """One report out of the folders that the stages of `runner` left.
+
+    `quality` and `profiles` are in the order of the variants.
+    """
+    qualities = [load_quality(entry.path) for entry in quality]
+    timed, machine = load_speed(speed.path), load_limits(limits.path)
     parts = zip(built.variants, qualities, profiles, strict=True)
-    variants = _explained(
-        [_variant(v, quality, timed, p, machine) for v, quality, p in parts], timed, machine
-    )
+    measured = [_variant(v, scores, timed, load_profiles(p.path), machine) for v, scores, p in parts]
+    variants = _explained(measured, timed, machine)
     primary = qualities[0].primary
     verdict = judge(variants, primary, config.budget)
     student = built.variants[-1].checkpoint.path
@@ -231,7 +225,7 @@ def _variant(
         widths=summary.widths,
         layer_names=summary.layer_names,
         profile=profiles,
-        floor={workload: floor(each, machine) for workload, each in profiles.items()},
+        floor={workload: floor(profile, machine) for workload, profile in profiles.items()},
         seconds=built.graph.seconds,
     )
 
@@ -243,10 +237,10 @@ def _tokens_per_second(tokens: int, latency: Latency) -> Estimate:
 
 def _with_pictures_of(kept: str, variant: Variant) -> Variant:
     """Pictures of changed answers stay with the variant that is kept: they are most of report.json."""
-    found = variant.classification
-    if found is None or variant.name == kept:
+    details = variant.classification
+    if details is None or variant.name == kept:
         return variant
-    return replace(variant, classification=replace(found, changed=()))
+    return replace(variant, classification=replace(details, changed=()))
 
 
 def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tuple[Variant, ...]:
@@ -257,9 +251,8 @@ def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tu
             workload: explain(dense, variant, workload, machine, speed.machine.get("flags", ()), speed.noise)
             for workload in variant.speedup
         }
-        explained.append(
-            replace(variant, not_faster={name: each for name, each in sentences.items() if each})
-        )
+        said = {workload: lines for workload, lines in sentences.items() if lines}
+        explained.append(replace(variant, not_faster=said))
     return tuple(explained)
 
 

@@ -121,10 +121,10 @@ def _slower(case: Case) -> list[Cause]:
 
 
 def _rounding(case: Case) -> list[Cause]:
-    found = [each for each in case.after.operators if each.kind == ROUNDING]
-    ms = sum(each.ms for each in found)
-    names = ", ".join(f"{each.nodes} {each.op_type}" for each in found)
-    share = ms / max(_total(case.after), 1e-9)
+    rounding = [operator for operator in case.after.operators if operator.kind == ROUNDING]
+    ms = sum(operator.ms for operator in rounding)
+    names = ", ".join(f"{operator.nodes} {operator.op_type}" for operator in rounding)
+    share = ms / max(_ms(case.after), 1e-9)
     text = f"rounding to integers and back takes {share:.0%} of the operators' time, {ms:.2f} ms a call"
     return [(ms - _ms(case.before, ROUNDING), f"{text} ({names})")]
 
@@ -167,7 +167,7 @@ def _memory(case: Case) -> list[Cause]:
     """Weights that come from memory at every call; none where they fit the cache."""
     if case.limits is None or not case.memory_ms:
         return []
-    size = sum(each.weight_bytes for each in case.after.operators)
+    size = sum(operator.weight_bytes for operator in case.after.operators)
     text = (
         f"{size / 1e6:.0f} MB of weights are read at every call, which takes {case.memory_ms:.2f} of "
         f"{case.p50:.2f} ms at the {case.limits.bandwidth_gb_per_s:.1f} GB/s measured here"
@@ -216,7 +216,7 @@ def _fusions(case: Case) -> list[Cause]:
         before, after = _nodes(case.before, fused), _nodes(case.after, fused)
         if after < round(before * left):
             text = f"a fusion is lost: dense has {before} fused {name} nodes, this graph {after}"
-            causes.append((grown, f"{text}; {_count(case.before)} nodes became {_count(case.after)}"))
+            causes.append((grown, f"{text}; {_nodes(case.before)} nodes became {_nodes(case.after)}"))
     return causes
 
 
@@ -226,9 +226,9 @@ def _overhead(case: Case) -> list[Cause]:
     Either what the operators' times leave of the p50, or the measured price of starting a node: the profiler
     stretches small nodes, so that of a model of nothing else their sum exceeds the p50.
     """
-    count = _count(case.after)
+    count = _nodes(case.after)
     starts = count * case.limits.node_us / 1e3 if case.limits else 0.0
-    outside = min(case.p50, max(starts, case.p50 - _total(case.after)))
+    outside = min(case.p50, max(starts, case.p50 - _ms(case.after)))
     if outside < OVERHEAD * case.p50:
         return []
     text = f"{outside:.3f} of {case.p50:.3f} ms a call ({outside / case.p50:.0%}) go into starting it and its"
@@ -249,25 +249,19 @@ _CAUSES: tuple[Callable[[Case], list[Cause]], ...] = (
 )
 
 
-def _total(profile: Profile) -> float:
-    return sum(each.ms for each in profile.operators)
-
-
 def _products(profile: Profile) -> float:
     return _ms(profile, INTEGER) + _ms(profile, FLOAT)
 
 
-def _ms(profile: Profile, kind: str) -> float:
-    return sum(each.ms for each in profile.operators if each.kind == kind)
+def _ms(profile: Profile, kind: str | None = None) -> float:
+    """Of one kind of operators, or of all."""
+    return sum(operator.ms for operator in profile.operators if kind in (None, operator.kind))
 
 
 def _macs(profile: Profile, kind: str) -> int:
-    return sum(each.macs for each in profile.operators if each.kind == kind)
+    return sum(operator.macs for operator in profile.operators if operator.kind == kind)
 
 
-def _nodes(profile: Profile, op_types: Collection[str]) -> int:
-    return sum(each.nodes for each in profile.operators if each.op_type in op_types)
-
-
-def _count(profile: Profile) -> int:
-    return sum(each.nodes for each in profile.operators)
+def _nodes(profile: Profile, op_types: Collection[str] = ()) -> int:
+    """Of these types, or of all."""
+    return sum(o.nodes for o in profile.operators if not op_types or o.op_type in op_types)

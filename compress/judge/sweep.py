@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from compress.errors import ArtifactError
 from compress.judge.sweep_fronts import fronts
 from compress.report.section import best_variant
-from compress.schema.report import Estimate, Report, Score, Variant
+from compress.schema.report import Estimate, Report
 from compress.schema.sweep import Baseline, Kept, Point, Status, Sweep, setting_value
 
 
@@ -50,16 +50,16 @@ def _numbered(path: Path) -> bool:
 def _read_point(folder: Path, number: int) -> tuple[Point, Report | None]:
     path = folder / str(number)
     try:
-        found = _POINT.validate_json((path / "point.json").read_bytes())
+        record = _POINT.validate_json((path / "point.json").read_bytes())
     except (OSError, ValidationError):
         error = "point.json is missing or damaged"
         return Point(number=number, overrides=(), settings={}, status="failed", error=error), None
     point = Point(
         number=number,
-        overrides=tuple(found.overrides),
-        settings=_settings(found.overrides),
-        status=found.status,
-        error=found.error,
+        overrides=tuple(record.overrides),
+        settings=_settings(record.overrides),
+        status=record.status,
+        error=record.error,
     )
     if point.status != "done":
         return point, None
@@ -114,29 +114,25 @@ def summarise(points: Sequence[Point], reports: dict[int, Report]) -> Sweep:
     )
 
 
-def _score(variant: Variant, metric: str) -> Score | None:
-    return variant.quality.get(metric) or variant.fidelity.get(metric)
-
-
 def _same_dense(runs: Sequence[Report], metric: str) -> bool:
     """Not by the digest: two exports of one model may differ in a name, two machines in the last digits."""
     every = [run.variants[0] for run in runs]
-    scores = [score.value for dense in every if (score := _score(dense, metric))]
+    scores = [score.value for dense in every if (score := dense.score(metric))]
     same_score = not scores or math.isclose(min(scores), max(scores), rel_tol=1e-3, abs_tol=1e-6)
     return len({dense.parameters for dense in every}) <= 1 and same_score
 
 
 def _baseline(runs: Sequence[Report], metric: str, workloads: Sequence[str]) -> Baseline:
-    every = [run.variants[0] for run in runs]
-    times = {w: [dense.latency_ms[w].p50 for dense in every if w in dense.latency_ms] for w in workloads}
-    memory = [dense.peak_memory_bytes for dense in every if dense.peak_memory_bytes is not None]
+    dense_models = [run.variants[0] for run in runs]
+    times = {w: [v.latency_ms[w].p50 for v in dense_models if w in v.latency_ms] for w in workloads}
+    memory = [v.peak_memory_bytes for v in dense_models if v.peak_memory_bytes is not None]
     return Baseline(
-        name=every[0].name,
-        quality=_score(every[0], metric),
-        size_bytes=every[0].size_bytes,
+        name=dense_models[0].name,
+        quality=dense_models[0].score(metric),
+        size_bytes=dense_models[0].size_bytes,
         peak_memory_bytes=statistics.median(memory) if memory else None,
-        latency_ms={w: statistics.median(found) for w, found in times.items() if found},
-        latency_range_ms={w: (min(found), max(found)) for w, found in times.items() if found},
+        latency_ms={w: statistics.median(p50s) for w, p50s in times.items() if p50s},
+        latency_range_ms={w: (min(p50s), max(p50s)) for w, p50s in times.items() if p50s},
     )
 
 
@@ -147,11 +143,11 @@ def _kept(report: Report, metric: str, baseline: Baseline | None) -> Kept:
     if best is dense:  # it neither drops nor gains
         drop = Estimate(value=0.0, ci95=(0.0, 0.0))
         speedup = {workload: Estimate(value=1.0, ci95=(1.0, 1.0)) for workload in dense.latency_ms}
-    own = {w: Estimate(value=found.p50, ci95=found.ci95) for w, found in best.latency_ms.items()}
+    own = {w: Estimate(value=latency.p50, ci95=latency.ci95) for w, latency in best.latency_ms.items()}
     return Kept(
         variant=best.name,
         verdict=report.verdict,
-        quality=_score(best, metric),
+        quality=best.score(metric),
         drop=drop,
         size_bytes=best.size_bytes,
         peak_memory_bytes=best.peak_memory_bytes,
@@ -189,7 +185,7 @@ def _ships(points: Sequence[Point], workloads: Sequence[str]) -> tuple[tuple[int
     if not shipping or shipping[0][1] is None:
         return numbers, ()
     high = shipping[0][1].ci95[1]
-    return numbers, tuple(number for number, found in shipping[1:] if found and found.ci95[0] <= high)
+    return numbers, tuple(n for n, latency in shipping[1:] if latency and latency.ci95[0] <= high)
 
 
 def _varying(points: Sequence[Point]) -> tuple[str, ...]:

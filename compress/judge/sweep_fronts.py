@@ -1,6 +1,7 @@
 """Pareto fronts over the points of a sweep: who is on them, and who beats the others by how much."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from compress.judge.pareto import dominates, hypervolume, non_dominated
 from compress.report.format import decimals_of, fixed
@@ -16,45 +17,35 @@ _WORDS: dict[Kind, tuple[str, str]] = {
 
 def fronts(points: Sequence[Point], baseline: Baseline, workloads: Sequence[str]) -> Iterator[Front]:
     """Drop of the primary metric against latency at every workload, size and memory; those with a point."""
-    axes: list[tuple[Kind, str, str, str | None]] = [
-        *(("latency", f"latency at {workload}", "ms", workload) for workload in workloads),
-        ("size", "size", "MB", None),
-        ("memory", "peak memory", "MB", None),
+    done = {point.number: point.kept for point in points if point.kept is not None}
+    for workload in workloads:
+        costs = {number: kept.comparable_ms.get(workload) for number, kept in done.items()}
+        label, dense = f"latency at {workload}", baseline.latency_ms.get(workload)
+        yield from _front(done, costs, dense, kind="latency", cost=label, unit="ms", workload=workload)
+    sizes = {number: _megabytes(kept.size_bytes) for number, kept in done.items()}
+    yield from _front(done, sizes, baseline.size_bytes / 1e6, kind="size", cost="size", unit="MB")
+    memory = {number: _megabytes(kept.peak_memory_bytes) for number, kept in done.items()}
+    dense = None if baseline.peak_memory_bytes is None else baseline.peak_memory_bytes / 1e6
+    yield from _front(done, memory, dense, kind="memory", cost="peak memory", unit="MB")
+
+
+def _megabytes(size: int | None) -> Estimate | None:
+    """Without an interval."""
+    return None if size is None else Estimate(value=size / 1e6, ci95=(size / 1e6, size / 1e6))
+
+
+def _front(
+    done: Mapping[int, Kept], costs: Mapping[int, Estimate | None], dense: float | None, **words: Any
+) -> Iterator[Front]:
+    """The front of the points that have this cost and a drop, if any has; `words` as of `front_of`."""
+    places = [
+        Place(number=number, cost=cost, drop=kept.drop)
+        for number, kept in done.items()
+        if (cost := costs[number]) is not None and kept.drop is not None
     ]
-    done = [(point.number, point.kept) for point in points if point.kept is not None]
-    for kind, label, unit, workload in axes:
-        dense = _dense_cost(baseline, kind, workload)
-        costs = {number: _cost(kept, kind, workload) for number, kept in done}
-        places = [
-            Place(number=number, cost=cost, drop=kept.drop)
-            for number, kept in done
-            if (cost := costs[number]) is not None and kept.drop is not None
-        ]
-        if dense is not None and places:
-            missing = sorted({number for number, _ in done} - {place.number for place in places})
-            yield front_of(
-                places, dense, kind=kind, cost=label, unit=unit, workload=workload, missing=missing
-            )
-
-
-def _exact(value: float) -> Estimate:
-    return Estimate(value=value, ci95=(value, value))
-
-
-def _cost(kept: Kept, kind: Kind, workload: str | None) -> Estimate | None:
-    if kind == "latency":
-        return kept.comparable_ms.get(workload or "")
-    if kind == "size":
-        return _exact(kept.size_bytes / 1e6)
-    return None if kept.peak_memory_bytes is None else _exact(kept.peak_memory_bytes / 1e6)
-
-
-def _dense_cost(baseline: Baseline, kind: Kind, workload: str | None) -> float | None:
-    if kind == "latency":
-        return baseline.latency_ms.get(workload or "")
-    if kind == "size":
-        return baseline.size_bytes / 1e6
-    return None if baseline.peak_memory_bytes is None else baseline.peak_memory_bytes / 1e6
+    if dense is not None and places:
+        missing = sorted(set(done) - {place.number for place in places})
+        yield front_of(places, dense, missing=missing, **words)
 
 
 def front_of(

@@ -55,31 +55,32 @@ def noninferiority(
 
 def misses(variant: Variant, dense: Variant, primary: str, budget: BudgetConfig) -> list[str]:
     """What of the budget the variant does not meet, each with its numbers; NaN meets nothing."""
-    found = []
+    missed = []
     if budget.max_quality_drop is not None:
         drop, scale = variant.drop_from_dense[primary], abs(score_of(dense, primary))
         if not scale > 0:
-            found.append(f"{primary} of the dense model is {scale:g}: no relative drop can be computed")
+            missed.append(f"{primary} of the dense model is {scale:g}: no relative drop can be computed")
         elif not drop.ci95[1] / scale <= budget.max_quality_drop:
-            found.append(
+            missed.append(
                 f"{primary} may have dropped by up to {drop.ci95[1] / scale:.1%} "
                 f"(budget {budget.max_quality_drop:.1%}; measured {drop.value / scale:+.1%})"
             )
     if budget.min_speedup is not None:
         if not variant.speedup and not budget.min_speedup <= 1:  # the dense model is as fast as itself
-            found.append(f"speed-up 1x: it is the dense model (budget {budget.min_speedup:g}x)")
+            missed.append(f"speed-up 1x: it is the dense model (budget {budget.min_speedup:g}x)")
         for workload, speedup in variant.speedup.items():
             if not speedup.ci95[0] >= budget.min_speedup:
-                found.append(
+                missed.append(
                     f"speed-up at {workload} may be as low as {speedup.ci95[0]:.2f}x "
                     f"(budget {budget.min_speedup:g}x)"
                 )
     if budget.max_size_mb is not None and variant.size_bytes > budget.max_size_mb * 1e6:
-        found.append(f"{variant.size_bytes / 1e6:.1f} MB (budget {budget.max_size_mb:g} MB)")
-    return found
+        missed.append(f"{variant.size_bytes / 1e6:.1f} MB (budget {budget.max_size_mb:g} MB)")
+    return missed
 
 
 def score_of(variant: Variant, metric: str) -> float:
+    """Raises KeyError for a metric that was not measured."""
     return (variant.quality.get(metric) or variant.fidelity[metric]).value
 
 
@@ -89,9 +90,8 @@ def _facts(variant: Variant, dense: Variant, primary: str) -> list[str]:
         low, high = speedup.ci95
         word = "faster" if low > 1 else "slower" if high < 1 else "not faster"
         facts.append(f"{word} at {workload}: {speedup.value:.2f}x [{low:.2f}, {high:.2f}]")
-    if primary in variant.drop_from_dense:
-        drop = variant.drop_from_dense[primary]
-        score = variant.quality.get(primary) or variant.fidelity[primary]
+    drop, score = variant.drop_from_dense.get(primary), variant.score(primary)
+    if drop is not None and score is not None:
         sign = -1 if score.higher_is_better else 1  # a drop is positive where it got worse
         low, high = sorted(sign * end for end in drop.ci95)
         facts.append(f"{primary} changed by {sign * drop.value:+.4f} [{low:+.4f}, {high:+.4f}]")

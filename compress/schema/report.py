@@ -378,6 +378,10 @@ class Variant:
     not_faster: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seconds: float = 0.0  # it took to make
 
+    def score(self, metric: str) -> Score | None:
+        """Its quality, or how near it is to the dense model."""
+        return self.quality.get(metric) or self.fidelity.get(metric)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates:

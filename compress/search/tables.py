@@ -1,8 +1,8 @@
 """What a search prints and writes: its trials, and what the winner promised beside what it holds."""
 
 import csv
+import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from compress.config.target import BudgetConfig
 from compress.judge.verdict import misses, score_of
+from compress.report.files import publish
 from compress.schema.report import Estimate, Report
 from compress.search.space import Measured, geometric_mean, relative, total_violation
 from compress.search.study import Record
@@ -71,14 +72,12 @@ def save(records: Sequence[Record], folder: Path) -> None:
     """trials.json, with all there is, and trials.csv, a row a trial."""
     rows = [_row(record) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    partial = folder / f".trials.{os.getpid()}"  # several processes may end at once
-    partial.write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n")
-    os.replace(partial, folder / "trials.json")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, folder / "trials.csv")
+    publish(folder / "trials.json", json.dumps([asdict(record) for record in records], indent=1) + "\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    publish(folder / "trials.csv", table.getvalue())
 
 
 def _row(record: Record) -> dict[str, Any]:
