@@ -6,9 +6,8 @@ The one table for pruning and quantization: whoever cuts, rounds or watches a la
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file
 from torch import nn
@@ -161,17 +160,14 @@ class Stack:
 
     @property
     def blocks(self) -> nn.ModuleList:
-        found: nn.ModuleList = _get(self.backbone, self.architecture.layers)
-        return found
+        return cast(nn.ModuleList, self.backbone.get_submodule(self.architecture.layers))
 
     def layers(self) -> list[Layer]:
         names = [field.name for field in fields(Layer) if field.name not in ("name", "block")]
         paths = {name: getattr(self.architecture, name) for name in names}
         layers = []
         for index, block in enumerate(self.blocks):
-            parts: dict[str, Any] = {}
-            for name, path in paths.items():
-                parts[name] = None if path is None else _get(block, path)
+            parts: dict[str, Any] = {name: path and block.get_submodule(path) for name, path in paths.items()}
             layers.append(Layer(name=f"layer {index}", block=block, **parts))
         return layers
 
@@ -179,7 +175,7 @@ class Stack:
     def final_norm(self) -> nn.Module:
         """What follows the last layer."""
         path = self.architecture.final_norm
-        return nn.Identity() if path is None else _get(self.backbone, path)
+        return nn.Identity() if path is None else self.backbone.get_submodule(path)
 
     @property
     def head_size(self) -> int:
@@ -210,8 +206,7 @@ class Stack:
     def drop_layer(self, index: int) -> None:
         """Remove one transformer layer, in the module and in the config; the others are numbered anew, which
         the cache of keys and values goes by."""
-        config: Any = self.config
-        blocks = self.blocks
+        config, blocks = self.config, self.blocks
         del blocks[index]
         for number, block in enumerate(blocks):
             for part in block.modules():
@@ -264,15 +259,6 @@ class Stack:
         For checkpoints of ours that stock transformers cannot load: its config knows one width for all.
         """
         for block, layer, width in zip(self.blocks, self.layers(), ffn_widths, strict=True):
-            _set(block, self.architecture.ffn_in, nn.Linear(layer.ffn_in.in_features, width))
-            _set(block, self.architecture.ffn_out, nn.Linear(width, layer.ffn_out.out_features))
+            block.set_submodule(self.architecture.ffn_in, nn.Linear(layer.ffn_in.in_features, width))
+            block.set_submodule(self.architecture.ffn_out, nn.Linear(width, layer.ffn_out.out_features))
         model.load_state_dict(load_file(weights))
-
-
-def _get(module: nn.Module, path: str) -> Any:
-    return reduce(getattr, path.split("."), module)
-
-
-def _set(module: nn.Module, path: str, value: nn.Module) -> None:
-    *parents, name = path.split(".")
-    setattr(reduce(getattr, parents, module), name, value)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.models.hooks import hooked
+
 
 class Moments:
     """Running sums of x and x x^T over all tokens of all batches, in float64.
@@ -52,16 +54,12 @@ class Moments:
 def observing(moments: Mapping[nn.Linear, Moments], mask: list[Tensor | None]) -> Iterator[None]:
     """Add the first input of each layer to its moments; `mask[0]` says which tokens are real (None: all)."""
 
-    def look(linear: nn.Linear, args: tuple[Any, ...]) -> None:
+    def add(linear: nn.Linear, args: tuple[Any, ...]) -> None:
         x, real = args[0].detach(), mask[0]
         moments[linear].add(x.flatten(0, -2) if real is None else x[real])
 
-    handles = [linear.register_forward_pre_hook(look) for linear in moments]
-    try:
+    with hooked(linear.register_forward_pre_hook(add) for linear in moments):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def unseen(linears: Iterable[nn.Linear]) -> dict[nn.Linear, Moments]:

@@ -6,14 +6,15 @@ every window of one length, so it is caught once.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from compress.models.hooks import hooked
 from compress.models.layers import Stack
 
 _BATCH = 4  # windows
@@ -118,32 +119,28 @@ class Walk:
 
     def second_moments(self, index: int) -> list[SharedInput]:
         """The inputs of layer `index` with E[x x^T] of what they are."""
-        found: dict[tuple[str, ...], SharedInput] = {}
+        inputs: dict[tuple[str, ...], SharedInput] = {}
         count = self.states.shape[0] * self.states.shape[1]
 
         def add(shared: SharedInput, x: Tensor) -> None:
             flat = x.reshape(-1, x.shape[-1]).float()
-            if shared.names not in found:
-                found[shared.names] = replace(shared, moment=torch.zeros(flat.shape[1], flat.shape[1]))
-            found[shared.names].moment.addmm_(flat.T, flat, alpha=1 / count)
+            if shared.names not in inputs:
+                inputs[shared.names] = replace(shared, moment=torch.zeros(flat.shape[1], flat.shape[1]))
+            inputs[shared.names].moment.addmm_(flat.T, flat, alpha=1 / count)
 
         self.visit(index, add)
-        return list(found.values())
+        return list(inputs.values())
 
     def outputs(self, index: int, windows: int | None = None) -> dict[str, tuple[Tensor, Tensor]]:
         """Name -> input and output of each linear layer, for the first `windows`."""
-        found: dict[str, tuple[Tensor, Tensor]] = {}
+        values: dict[str, tuple[Tensor, Tensor]] = {}
 
         def note(linear: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            found[self.names[cast(nn.Linear, linear)]] = args[0], output
+            values[self.names[cast(nn.Linear, linear)]] = args[0], output
 
-        hooks = [linear.register_forward_hook(note) for linear in self._linears(index)]
-        try:
+        with hooked(linear.register_forward_hook(note) for linear in self._linears(index)):
             self.run(index, self.states[:windows])
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return found
+        return values
 
     def _linears(self, index: int) -> list[nn.Linear]:
         return [part for part in self.blocks[index].modules() if isinstance(part, nn.Linear)]
@@ -171,12 +168,6 @@ class _Reached(Exception):
     pass
 
 
-@contextmanager
-def _before(modules: Iterable[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+def _before(modules: Iterable[nn.Module], hook: Callable[..., None]) -> AbstractContextManager[None]:
     """Call `hook` with a module, its arguments and its keywords before each of them runs."""
-    hooks = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
-    try:
-        yield
-    finally:
-        for handle in hooks:
-            handle.remove()
+    return hooked(module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules)

@@ -1,12 +1,13 @@
 """How much each channel of a convolutional net matters, in torch-pruning's `Importance` protocol."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from compress.config.prune import ChannelImportance
+from compress.models.hooks import hooked
 from compress.tasks.calibration import accumulate
 from compress.tasks.image_classification.calibration import LabelledImages
 from compress.tasks.image_classification.model import ImageClassifier
@@ -67,24 +68,17 @@ def _mean_squared_gradients(model: ImageClassifier, data: LabelledImages) -> Non
 
 def mean_activations(model: ImageClassifier, data: LabelledImages) -> dict[str, Tensor]:
     """Name of layer -> mean magnitude of each output channel over all images and places."""
-    sums: dict[str, Tensor] = {}
+    layers = model.layers()
+    sums: dict[nn.Module, Tensor] = {}
 
-    def remember(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            channels = output.abs().transpose(0, 1).flatten(1).sum(1)
-            sums[name] = sums.get(name, torch.zeros_like(channels)) + channels
+    def add(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        channels = output.abs().transpose(0, 1).flatten(1).sum(1)
+        sums[layer] = sums.get(layer, torch.zeros_like(channels)) + channels
 
-        return hook
-
-    hooks = [layer.register_forward_hook(remember(name)) for name, layer in model.layers().items()]
-    try:
-        with torch.no_grad():
-            for inputs, _ in data.labelled(_BATCH):
-                model.module(**inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: total / len(data.labels) for name, total in sums.items()}
+    with hooked(layer.register_forward_hook(add) for layer in layers.values()), torch.no_grad():
+        for inputs, _ in data.labelled(_BATCH):
+            model.module(**inputs)
+    return {name: sums[layer] / len(data.labels) for name, layer in layers.items() if layer in sums}
 
 
 _BY_WEIGHTS = {

@@ -17,10 +17,9 @@ from compress.errors import ConfigError
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_importance import importance, prepare
 from compress.prune.channel_sensitivity import measure
-from compress.prune.pruner import Pruner, check_traced
+from compress.prune.pruner import Pruner, check_traced, fresh_defaults, torch_pruning_errors
 from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
-from compress.prune.tracing import fresh_defaults, torch_pruning_errors
 from compress.schema.report import PruningSensitivity
 from compress.stages.result import write_result
 from compress.tasks.image_classification.calibration import LabelledImages

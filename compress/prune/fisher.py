@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.models.hooks import hooked
+
 
 def information(readers: Sequence[nn.Linear], losses: Iterable[Tensor]) -> dict[nn.Linear, Tensor]:
     """Layer -> (its inputs,), float64, a mean over tokens; `losses` come one after another, each a sum over
@@ -23,17 +25,12 @@ def information(readers: Sequence[nn.Linear], losses: Iterable[Tensor]) -> dict[
     def note(reader: Any, args: tuple[Any, ...]) -> None:
         read.append((reader, args[0]))
 
-    handles = [reader.register_forward_pre_hook(note) for reader in readers]
-    try:
-        with torch.enable_grad():
-            for loss in losses:
-                slopes = torch.autograd.grad(loss, [x for _, x in read])
-                for (reader, x), slope in zip(read, slopes, strict=True):
-                    gate = x.detach().double() * slope.double()
-                    information[reader] += gate.square().flatten(0, -2).sum(0)
-                tokens += sum(x.shape[:-1].numel() for reader, x in read if reader is readers[0])
-                read.clear()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(reader.register_forward_pre_hook(note) for reader in readers), torch.enable_grad():
+        for loss in losses:
+            slopes = torch.autograd.grad(loss, [x for _, x in read])
+            for (reader, x), slope in zip(read, slopes, strict=True):
+                gate = x.detach().double() * slope.double()
+                information[reader] += gate.square().flatten(0, -2).sum(0)
+            tokens += sum(x.shape[:-1].numel() for reader, x in read if reader is readers[0])
+            read.clear()
     return {reader: total / tokens for reader, total in information.items()}

@@ -57,13 +57,14 @@ def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Timed]) 
     speedups: dict[float, float] = {}
     dense: list[float] = []
 
-    def look(*shares: float) -> dict[float, float]:
+    def latencies(*shares: float) -> dict[float, float]:
+        """Of these shares and of all that were measured before, in ms."""
         timed = measure(shares)
         speedups.update(zip(shares, timed.speedups, strict=True))
         dense.append(timed.dense_ms)
         return {share: median(dense) / speedup for share, speedup in speedups.items()}
 
-    table = look(*SHARES)
+    table = latencies(*SHARES)
     if not min(table.values()) * (1 - NEAR) <= goal <= max(table.values()) * (1 + NEAR):
         raise ConfigError(
             "no share of the channels gives this latency",
@@ -77,7 +78,7 @@ def share_for_latency(goal: float, measure: Callable[[Sequence[float]], Timed]) 
         near = min(table, key=lambda known: abs(known - share))
         if abs(near - share) < CLOSEST or abs(table[nearest(table, goal)] / goal - 1) <= NEAR:
             break
-        table = look(share)
+        table = latencies(share)
     chosen = nearest(table, goal)
     log.info("%.1f %% of the channels took %.3g ms, asked for %.3g ms", chosen * 100, table[chosen], goal)
     return chosen

@@ -1,10 +1,16 @@
-"""torch-pruning's pruner with a word on what it leaves undone in silence."""
+"""torch-pruning as it is called here: with a word on what it leaves undone in silence."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
 
 from compress.errors import ConfigError, ModelError
+from compress.models.hooks import hooked
 from compress.tasks.image_classification.model import ImageClassifier
 
 
@@ -29,13 +35,9 @@ def check_traced(model: ImageClassifier, pruner: tp.pruner.BasePruner) -> None:
     """Raise ModelError where a layer that computes is not in the graph of what is coupled: it would stay."""
     computing: set[nn.Module] = set()
     layers = model.layers()
-    hooks = [layer.register_forward_hook(lambda layer, *_: computing.add(layer)) for layer in layers.values()]
-    try:
-        with torch.no_grad():
-            model.module(model.example())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    hooks = (layer.register_forward_hook(lambda layer, *_: computing.add(layer)) for layer in layers.values())
+    with hooked(hooks), torch.no_grad():
+        model.module(model.example())
     lost = [name for name, layer in layers.items() if layer in computing - pruner.DG.module2node.keys()]
     if lost:
         raise ModelError(
@@ -43,3 +45,24 @@ def check_traced(model: ImageClassifier, pruner: tp.pruner.BasePruner) -> None:
             found=f"{len(lost)} of {len(layers)} layers, e.g. {lost[0]}",
             next="look for detach(), numpy() or no_grad in its forward; prune=none works without",
         )
+
+
+def fresh_defaults() -> dict[str, Any]:
+    """Arguments in place of its defaults: dicts that all pruners of a process share and write to."""
+    return {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
+
+
+@contextmanager
+def torch_pruning_errors() -> Iterator[None]:
+    """Turn what torch-pruning or autograd raise into a ModelError."""
+    try:
+        with warnings.catch_warnings():
+            # Factors of channels that no layer of torch's holds, as in ConvNeXt: it cuts them rightly.
+            warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)
+            yield
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError) as error:
+        raise ModelError(
+            "torch-pruning cannot trace or cut this net",
+            found=" ".join(str(error).split())[:300] or type(error).__name__,
+            next="prune=none quantize=int8_static works on any net that can be exported",
+        ) from error

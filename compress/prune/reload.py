@@ -55,17 +55,13 @@ def check_reload(model: "Model", checkpoint: Path) -> None:
             allowed=f"{MAX_ABS_DIFF:g}",
             next="prune uniformly (prune.scope=local), or report this model's architecture",
         )
-    write_result(
-        checkpoint, gates=[gate("stock transformers reloads the checkpoint", max_abs_diff=difference)]
-    )
+    passed = gate("stock transformers reloads the checkpoint", max_abs_diff=difference)
+    write_result(checkpoint, gates=[passed])
 
 
 def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tensor]") -> None:
-    """Open `checkpoint` again, from its files alone, by this package, and note the gate in its
-    stage.json.
-
-    Raises GateError when the outputs differ.
-    """
+    """The same by this package, from the files of `checkpoint` alone. Raises GateError when the outputs
+    differ."""
     import torch
 
     from compress.errors import GateError
@@ -81,9 +77,8 @@ def check_reopened(model: "Model", checkpoint: Path, inputs: "Mapping[str, Tenso
             found=f"max abs difference {difference:g}",
             allowed=f"{MAX_ABS_DIFF:g}",
         )
-    write_result(
-        checkpoint, gates=[gate("the checkpoint opened again computes the same", max_abs_diff=difference)]
-    )
+    passed = gate("the checkpoint opened again computes the same", max_abs_diff=difference)
+    write_result(checkpoint, gates=[passed])
 
 
 def main(checkpoint: str, expected: str, auto: str, output: str) -> None:
@@ -96,10 +91,10 @@ def main(checkpoint: str, expected: str, auto: str, output: str) -> None:
     )
     with np.load(expected) as stored, torch.no_grad():
         inputs = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "expected"}
-        found = getattr(opened.eval()(**inputs), output).numpy()
+        outputs = getattr(opened.eval()(**inputs), output).numpy()
         if auto == "AutoModelForCausalLM":
             check_generation(opened, inputs)
-        print(float(np.abs(found - stored["expected"]).max()))
+        print(float(np.abs(outputs - stored["expected"]).max()))
 
 
 def check_generation(opened: Any, inputs: "Mapping[str, Tensor]") -> None:

@@ -17,7 +17,7 @@ from compress.models import read_check_inputs
 from compress.prune.depth import drop_layers
 from compress.prune.reload import check_reload, check_reopened
 from compress.prune.tokens import bytes_per_token, cut_vocabulary
-from compress.prune.width import Cut, channels_of, heads_of, narrow
+from compress.prune.width import cuts_of, narrow
 from compress.stages.result import write_result
 from compress.tasks import Model, load, part
 
@@ -46,15 +46,16 @@ def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -
         data = task.open_calibration(model, splits, config)
         # Of the dense model, but for its vocabulary: what the layers that stay have to come near to.
         distances = data.distances() if left < len(before["ffn"]) else None
+        cuts = [cut for cut in cuts_of(stack, config) if cut.share < 1.0]
         if causal and config.scope is Scope["local"]:
-            narrow(model, wanted(model, config), config, data)
+            narrow(model, cuts, config, data)
         dropped: list[int] = []
         if distances is not None:
             dropped = drop_layers(stack, left, (config.protect_first, config.protect_last), distances)
         if causal and config.scope is Scope["global"]:  # one share of the layers that stay
-            narrow(model, wanted(model, config), config, data)
+            narrow(model, cuts, config, data)
         elif not causal:
-            for cut in wanted(model, config):  # channels by what reads them when the heads are gone
+            for cut in cuts:  # channels by what reads them when the heads are gone
                 narrow(model, [cut], config, data)
         ragged = stack.note_ffn_widths()
         after = model.widths()
@@ -124,12 +125,6 @@ def layers_left(config: TransformerPrune, layers: int) -> int:
             f"{config.protect_last} stay (prune.protect_first, prune.protect_last)",
         )
     return left
-
-
-def wanted(model: Model, config: TransformerPrune) -> list[Cut]:
-    """Attention before the feed-forward layer, as data flows."""
-    cuts: list[Cut] = [heads_of(model.stack, config), channels_of(config)]
-    return [cut for cut in cuts if cut.share < 1.0]
 
 
 def vocabulary(

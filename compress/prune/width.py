@@ -86,14 +86,12 @@ class Heads:
 Cut = Channels | Heads
 
 
-def channels_of(config: TransformerPrune) -> Channels:
-    return Channels(config.keep.ffn, config.round_to, config.repair)
-
-
-def heads_of(stack: Stack, config: TransformerPrune) -> Heads:
-    """In an encoder nothing is fitted to the loss of heads."""
+def cuts_of(stack: Stack, config: TransformerPrune) -> tuple[Heads, Channels]:
+    """Attention before the feed-forward layer, as data flows. In an encoder nothing is fitted to the loss of
+    heads."""
     repair = config.repair and stack.architecture.causal
-    return Heads(config.keep.heads, repair, stack.head_size, stack.sharing)
+    heads = Heads(config.keep.heads, repair, stack.head_size, stack.sharing)
+    return heads, Channels(config.keep.ffn, config.round_to, config.repair)
 
 
 def narrow(model: Model, cuts: Sequence[Cut], config: TransformerPrune, data: Calibration) -> None:
@@ -121,12 +119,14 @@ def narrow(model: Model, cuts: Sequence[Cut], config: TransformerPrune, data: Ca
             known = zip(layers, counts[cut], moments, strict=True)
             ranked[cut] = select_global([scores.of(cut, *each) for each in known], cut.share, cut.multiple)
     for index, (layer, seen) in enumerate(zip(layers, moments, strict=True)):
-        kept = {cut: ranked[cut][index] for cut in ranked}
-        for cut, of_layers in counts.items():
-            if cut not in ranked:
-                kept[cut] = best(scores.of(cut, layer, of_layers[index], seen), of_layers[index])
-        for cut in cuts:
-            apply(cut, stack, index, kept[cut], seen, config.damping)
+        staying = {
+            cut: ranked[cut][index]
+            if cut in ranked
+            else best(scores.of(cut, layer, counts[cut][index], seen), counts[cut][index])
+            for cut in cuts
+        }
+        for cut, groups in staying.items():
+            apply(cut, stack, index, groups, seen, config.damping)
     model.module.zero_grad()  # of what is cut next, nothing may stay
 
 

@@ -12,6 +12,7 @@ from compress.graph.session import Runtime, open_session
 from compress.graph.surgery import fetching, producers
 from compress.tasks import open_processor
 
+Feeds = Sequence[Mapping[str, np.ndarray]]  # name of a graph's input -> array, one dict an example
 EXAMPLES = 64  # of the calibration split, for means and maxima of activations
 
 

@@ -5,6 +5,7 @@ Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Corre
 layer, each with everything before it quantized and corrected.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,9 @@ from onnxruntime.quantization.quant_utils import QUANT_INPUT_SUFFIX
 
 from compress.graph.surgery import drop_dead, producers
 from compress.graph.weights import Weights
-from compress.quantize.activations import collect
+from compress.quantize.activations import Feeds, collect
 
 _INT32 = np.iinfo(np.int32)
-Feeds = Sequence[Mapping[str, np.ndarray]]
 Floats = NDArray[np.float64]
 
 
@@ -42,8 +42,7 @@ def correct_bias(quantized: onnx.ModelProto, original: onnx.ModelProto, feeds: F
     gets one; a MatMul without a vector of its own added to it stays as it is. Products that do not feed one
     another are corrected at once: 4 runs through the graph a transformer layer.
     """
-    corrected = onnx.ModelProto()
-    corrected.CopyFrom(quantized)
+    corrected = copy.deepcopy(quantized)
     weights = Weights(corrected.graph, "_corrected")
     places = {**_added(corrected.graph), **_built_in(corrected.graph, weights)}
     depths = {name: depth for name, depth in product_depths(original.graph).items() if name in places}
@@ -131,10 +130,7 @@ def _add_to_bias(graph: onnx.GraphProto, weights: Weights, node: onnx.NodeProto,
         graph.node.insert(list(graph.node).index(node), dequantize)
     else:
         name = weights.put(name, value.astype(np.float32))
-    if old:
-        node.input[2] = name
-    else:
-        node.input.append(name)
+    node.input[:] = [*node.input[:2], name]
 
 
 def _constant(name: str, weights: Weights, made_by: Mapping[str, onnx.NodeProto]) -> Floats:

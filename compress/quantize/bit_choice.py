@@ -23,19 +23,12 @@ from compress.schema.report import BitChoice, SensitiveLayers
 from compress.tasks.language_modeling.model import CausalLM
 
 
-def choose_bits(
-    model: CausalLM, windows: Tensor, names: Sequence[str], config: MixedBlocks, rest_bytes: int
-) -> BitChoice:
-    """For the linear layers `names` of `model`; `rest_bytes`: of the weights that stay in float."""
-    sensitive = sensitivities(model, windows, names, config)
-    return choose(sensitive, rest_bytes, config.max_size_mb, config.max_kl)
-
-
 def choose(
     sensitive: Sequence[SensitiveLayers], rest_bytes: int, max_size_mb: float | None, max_kl: float | None
 ) -> BitChoice:
     """8 bits by divergence saved a byte, as far as the size allows and no further than `max_kl` needs.
 
+    `rest_bytes`: of the weights that stay in float.
     Raises ConfigError where not even 4 bits everywhere are small enough.
     """
     size = rest_bytes + sum(group.low_bytes for group in sensitive)
@@ -73,6 +66,7 @@ def _price(group: SensitiveLayers) -> int:
 def sensitivities(
     model: CausalLM, windows: Tensor, names: Sequence[str], config: MixedBlocks
 ) -> list[SensitiveLayers]:
+    """Of the linear layers `names`, by what they read, in the order in which they compute."""
     walk = Walk(model, windows)
     final = walk.behind(0)
     head = model.linears()[HEAD]

@@ -4,7 +4,7 @@ A layer of the checkpoint is found in the graph by its numbers: exporters rename
 matrices, but do not change them. Weights are read one at a time from where the file maps them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from compress.graph.surgery import drop_dead, needed, reads, replace_nodes
 from compress.graph.weights import Weights, is_external
 from compress.quantize.blocks import Blocks, pack, rows_of, stacked
-from compress.quantize.smoothing import divide_input, matrix
+from compress.quantize.smoothing import divide_input, matrix, multiply_rows
 
 MICROSOFT = "com.microsoft"
 DATA = "model.onnx_data"
@@ -36,26 +36,30 @@ class Product:
         return {name for name, _, _ in self.parts}
 
 
-def computing(products: Sequence[Product], rows: Mapping[str, int]) -> list[Product]:
-    """Those that compute the layers `rows` (name -> outputs); empty where they do not compute all of them."""
-    chosen = [product for product in products if product.linears <= set(rows)]
-    covered = sum(stop - start for product in chosen for _, start, stop in product.parts)
-    return chosen if covered == sum(rows.values()) else []
-
-
 class BlockGraph:
     """The graph in `folder`, to be changed and saved elsewhere."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, linears: Mapping[str, np.ndarray], embedding: np.ndarray) -> None:
+        """`linears`: name of each linear layer of the checkpoint -> weight (rows, columns); `embedding`
+        (tokens, width)."""
         self.model = onnx.load(folder / "model.onnx", load_external_data=False)
         self.graph = self.model.graph
         self.weights = Weights(self.graph, "/scaled", folder)
         for tensor in self.graph.initializer:
             if is_external(tensor) and (values := self.weights.read(tensor)).nbytes <= _SMALL:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(values), tensor.name))
+        self.rows = {name: len(weight) for name, weight in linears.items()}
+        self.products = self._find_products(linears)
+        self.tables = [  # names of the Gathers that read the embedding
+            node.name
+            for node in self.graph.node
+            if node.op_type == "Gather"
+            and (table := matrix(self.weights, node.input[0])) is not None
+            and table.shape == embedding.shape
+            and np.array_equal(table, embedding)
+        ]
 
-    def products(self, linears: Mapping[str, np.ndarray]) -> list[Product]:
+    def _find_products(self, linears: Mapping[str, np.ndarray]) -> list[Product]:
         """The MatMuls whose constant is the transposed weight (rows, columns) of one layer or of several."""
         by_row: dict[bytes, list[tuple[str, int]]] = {}
         for name, weight in linears.items():
@@ -63,26 +67,25 @@ class BlockGraph:
                 by_row.setdefault(_bytes(weight[start]), []).append((name, start))
         products = []
         for node in self.graph.node:
-            matrix = self._matrix(node.input[1]) if node.op_type == "MatMul" else None
-            if matrix is not None and (parts := _parts(matrix.T, linears, by_row)):
+            constant = matrix(self.weights, node.input[1]) if node.op_type == "MatMul" else None
+            if constant is not None and (parts := _parts(constant.T, linears, by_row)):
                 products.append(Product(node=node.name, parts=parts))
         return products
 
-    def tables(self, embedding: np.ndarray) -> list[str]:
-        """Names of the Gathers that read the embedding (tokens, width)."""
-        return [
-            node.name
-            for node in self.graph.node
-            if node.op_type == "Gather"
-            and (table := self._matrix(node.input[0])) is not None
-            and table.shape == embedding.shape
-            and np.array_equal(table, embedding)
-        ]
+    def computing(self, names: Collection[str]) -> list[Product]:
+        """The products of these layers alone; empty where they do not compute all of them."""
+        products = [product for product in self.products if product.linears <= set(names)]
+        covered = sum(stop - start for product in products for _, start, stop in product.parts)
+        return products if covered == sum(self.rows[name] for name in names) else []
 
-    def put_products(self, products: Sequence[Product], blocks: Mapping[str, Blocks], level: int) -> None:
+    def left_out(self, names: Collection[str]) -> list[str]:
+        """Names of the MatMuls that compute other layers too."""
+        return [product.node for product in self.products if not product.linears <= set(names)]
+
+    def put_products(self, blocks: Mapping[str, Blocks], level: int) -> None:
         """MatMulNBits in place of the MatMuls whose layers have blocks."""
         nodes = {node.name: node for node in self.graph.node}
-        for product in products:
+        for product in self.products:
             if product.linears <= set(blocks):
                 whole = stacked([rows_of(blocks[name], *rows) for name, *rows in product.parts])
                 name, start, _ = product.parts[0]
@@ -101,15 +104,18 @@ class BlockGraph:
                 )
                 node.CopyFrom(replacement)
 
-    def put_tables(self, tables: Sequence[str], name: str, blocks: Blocks) -> None:
-        """GatherBlockQuantized in place of these Gathers, from the same initializers as the layer `name`."""
+    def put_tables(self, name: str, blocks: Blocks) -> None:
+        """GatherBlockQuantized in place of what reads the embedding, from the initializers of the layer
+        `name`; nothing where nothing reads it."""
+        if not self.tables:
+            return
         shape = f"{name}_table_shape"
         flat = f"{name}_table"
         width = blocks.columns * blocks.bits // 8
         codes, scales, zeros = self._put(name, blocks)
         self.weights.add(shape, np.array([len(blocks.codes), width]))
         for node in self.graph.node:
-            if node.op_type == "Gather" and node.name in tables:
+            if node.op_type == "Gather" and node.name in self.tables:
                 replacement = helper.make_node(
                     "GatherBlockQuantized",
                     [flat, node.input[1], scales, zeros],
@@ -127,7 +133,7 @@ class BlockGraph:
     def divide_input(self, products: Sequence[Product], factors: np.ndarray) -> None:
         """Divide what these products read by `factors` (channels,), whose inverse is in their weights."""
         suffixes = "/divided", "/divided/inverse"
-        divide_input(self.graph, self.weights, self._nodes(products), factors, suffixes, ["Shape"])
+        divide_input(self.weights, self._nodes(products), factors, suffixes, ["Shape"])
 
     def _nodes(self, products: Sequence[Product]) -> list[onnx.NodeProto]:
         names = {product.node for product in products}
@@ -162,12 +168,10 @@ class BlockGraph:
             nodes += [node, helper.make_node("Mul", [part, size], [result], f"{result}/whole")]
         replace_nodes(self.graph, nodes)
 
-    def multiply_rows(self, product: Product, factors: np.ndarray) -> None:
-        """Multiply what a MatMul's weight (channels, outputs) does to each input channel."""
-        (node,) = self._nodes([product])
-        weight = self._matrix(node.input[1])
-        assert weight is not None
-        node.input[1] = self.weights.put(node.input[1], weight * factors[:, None])
+    def multiply_rows(self, products: Sequence[Product], factors: np.ndarray) -> None:
+        """Multiply what the weights of these MatMuls do to each input channel."""
+        for node in self._nodes(products):
+            multiply_rows(self.weights, node, factors)
 
     def save(self, out: Path) -> Path:
         """Write `out/model.onnx`, with `model.onnx_data` beside it where it is large."""
@@ -192,13 +196,13 @@ class BlockGraph:
             )
         return target
 
-    def rest_bytes(self, replaced: Sequence[str], tables: Sequence[str]) -> int:
-        """Of the weights that stay when these products and tables are replaced."""
-        gone = {*replaced, *tables}
+    def rest_bytes(self, names: Collection[str]) -> int:
+        """Of the weights that stay when the products of these layers and the embedding are replaced."""
+        gone = {product.node for product in self.products if product.linears <= set(names)} | {*self.tables}
         outputs = {value.name for value in self.graph.output}
         for node in self.graph.node:
             if node.name in gone:  # it still reads activations
-                outputs |= {name for name in node.input if self._matrix(name) is None}
+                outputs |= {name for name in node.input if matrix(self.weights, name) is None}
         nodes = needed([node for node in self.graph.node if node.name not in gone], outputs)
         read = {name for node in nodes for name in reads(node)}
         return sum(self.weights[name].nbytes for name in self.weights.tensors if name in read)
@@ -210,9 +214,6 @@ class BlockGraph:
             if key not in self.weights:
                 self.weights.add(key, value)
         return names
-
-    def _matrix(self, name: str) -> np.ndarray | None:
-        return matrix(self.graph, self.weights, name)
 
 
 def _parts(

@@ -77,10 +77,10 @@ def check(coverage: Coverage, floor: float, out: Path) -> None:
         )
 
 
-def excluded_nodes(graph: Path, patterns: Sequence[str]) -> list[str]:
+def excluded_nodes(graph: onnx.GraphProto, patterns: Sequence[str]) -> list[str]:
     """Names of the products that match; raises ConfigError for a pattern that matches none."""
-    nodes = onnx.load(graph, load_external_data=False).graph.node
-    return matching([node.name for node in nodes if node.op_type in _PRODUCTS | {"Gather"}], patterns, "node")
+    products = [node.name for node in graph.node if node.op_type in _PRODUCTS | {"Gather"}]
+    return matching(products, patterns, "node")
 
 
 def matching(names: Sequence[str], patterns: Sequence[str], kind: str) -> list[str]:

@@ -19,9 +19,8 @@ def quantize(
     config: Int8Dynamic, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range)
-    source, target = graph / "model.onnx", out / "model.onnx"
-    excluded = coverage.excluded_nodes(source, config.exclude)
-    model = onnx.load(source)
+    model, target = onnx.load(graph / "model.onnx"), out / "model.onnx"
+    excluded = coverage.excluded_nodes(model.graph, config.exclude)
     if config.smooth is not None:
         model = smooth(model, calibration_feeds(checkpoint, splits, EXAMPLES), config.smooth, excluded)
     with quiet():

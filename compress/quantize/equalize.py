@@ -7,6 +7,7 @@ magnitudes of the channel's weights, both become sqrt(r1 r2); a channel of a dep
 between two such pairs, so the pairs are gone through again until nothing moves.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -68,8 +69,7 @@ def equalize(model: onnx.ModelProto) -> onnx.ModelProto:
     Left alone is what a residual or another branch reads too, and what a Clip (ReLU6) limits: a factor
     does not pass it. Raises ConfigError where no pair of convolutions is left.
     """
-    even = onnx.ModelProto()
-    even.CopyFrom(model)
+    even = copy.deepcopy(model)
     weights = Weights(even.graph, "_even")
     pairs = list(find_pairs(even.graph, weights))
     if not pairs:

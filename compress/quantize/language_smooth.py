@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from compress.config.quantize import Int8Smooth, WeightType
 from compress.data import load_texts
+from compress.models.hooks import hooked
 from compress.models.walk import SharedInput, Walk
 from compress.quantize import coverage
-from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph, computing
+from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph
 from compress.quantize.blocks import in_blocks
 from compress.quantize.fidelity import (
     check_divergence,
@@ -33,7 +34,7 @@ from compress.quantize.fidelity import (
     head_divergence,
     windows_of,
 )
-from compress.quantize.kernels import Kernel, quiet, resolve, weight_limits
+from compress.quantize.kernels import quiet, resolve, weight_limits
 from compress.quantize.language_layers import (
     EMBEDDING,
     HEAD,
@@ -72,21 +73,11 @@ class Smoothed:
     kl: float = 0.0  # nats a token, of 8 bits in them alone
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What is left to know of the float model once it is gone from memory."""
-
-    groups: list[Smoothed]
-    coarse: set[str]  # layers in blocks
-    excluded: list[str]  # nodes
-    kernel: Kernel
-    checked: Tensor  # windows (windows, tokens) for the gate
-
-
 def quantize(
     config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
-    opened, prepared = _prepare(config, cpu_flags, graph, checkpoint, splits)
+    kernel = resolve(cpu_flags, WeightType.auto, None)
+    opened, groups, excluded, windows = _smooth(config, weight_limits(kernel)[1], graph, checkpoint, splits)
     with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
         source = opened.save(Path(folder))
         del opened
@@ -97,67 +88,55 @@ def quantize(
             out / "model.onnx",
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            reduce_range=prepared.kernel.reduce_range,
-            weight_type=prepared.kernel.weight_type,
-            nodes_to_exclude=prepared.excluded,
+            reduce_range=kernel.reduce_range,
+            weight_type=kernel.weight_type,
+            nodes_to_exclude=excluded,
             use_external_data_format=data.is_file() and data.stat().st_size > 2 * INLINE_BYTES,
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
     give_back()
-    patterns = [re.escape(name) for name in prepared.excluded]
+    patterns = [re.escape(name) for name in excluded]
     coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
-    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], prepared.checked)
-    groups = [
-        SmoothedLayers(
-            layers=group.names,
-            alpha=group.alpha,
-            per_token=group.per_token,
-            kl=group.kl,
-            blocks=bool(prepared.coarse.intersection(group.names)),
-        )
-        for group in prepared.groups
-    ]
+    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], windows)
     write_result(out, facts={"smoothing": groups})
     check_divergence(kl, config.max_kl, out)
 
 
-def _prepare(
-    config: Int8Smooth, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path
-) -> tuple[BlockGraph, Prepared]:
-    """The graph smoothed, with blocks where they are better, and what is to be known of the model."""
+def _smooth(
+    config: Int8Smooth, largest: int, graph: Path, checkpoint: Path, splits: Path
+) -> tuple[BlockGraph, list[SmoothedLayers], list[str], Tensor]:
+    """The graph smoothed, with blocks where they are better; and what is left to know of the float model once
+    it is gone from memory: its layers, the nodes that stay in float, the windows of the gate."""
     model, texts = CausalLM.open(checkpoint), load_texts(splits)
-    kernel, names = resolve(cpu_flags, WeightType.auto, None), chosen_layers(model, config.exclude)
-    opened = BlockGraph(graph)
-    weights = weights_of(model)
-    products = opened.products(weights)
-    tables = opened.tables(embedding_of(model).detach().numpy())
-    windows = windows_of(model, texts.calibration.texts, config.windows)
-    groups = search(model, windows, names, weight_limits(kernel)[1])
+    names, linears = chosen_layers(model, config.exclude), model.linears()
+    opened = BlockGraph(graph, weights_of(model), embedding_of(model).detach().numpy())
+    groups = search(model, windows_of(model, texts.calibration.texts, config.windows), names, largest)
     size = next((size for size in (64, 32, 16) if model.config.hidden_size % size == 0), None)
-    coarse = {name for group in groups if group.kl > config.layer_kl and size for name in group.names}
+    described, blocks = [], {}
     for group in groups:
-        read = computing(products, {name: len(weights[name]) for name in group.names})
-        if not read or coarse.intersection(group.names):
+        coarse = size is not None and group.kl > config.layer_kl
+        described.append(
+            SmoothedLayers(
+                layers=group.names,
+                alpha=group.alpha,
+                per_token=group.per_token,
+                kl=group.kl,
+                blocks=coarse,
+            )
+        )
+        if size is not None and coarse:
+            blocks.update({name: in_blocks(linears[name].weight, 8, size) for name in group.names})
             continue
-        if group.alpha is not None:
-            for product in read:
-                opened.multiply_rows(product, group.factors)
-            opened.divide_input(read, group.factors)
-        if group.per_token:
-            opened.scale_tokens(read)
+        products = opened.computing(group.names)
+        if products and group.alpha is not None:
+            opened.multiply_rows(products, group.factors)
+            opened.divide_input(products, group.factors)
+        if products and group.per_token:
+            opened.scale_tokens(products)
+    opened.put_products(blocks, config.accuracy_level)
     if size is not None:
-        linears = model.linears()
-        blocks = {name: in_blocks(linears[name].weight, 8, size) for name in coarse}
-        opened.put_products(products, blocks, config.accuracy_level)
-    if tables and size is not None:
-        opened.put_tables(tables, EMBEDDING, in_blocks(embedding_of(model), 8, size))
-    return opened, Prepared(
-        groups=groups,
-        coarse=coarse,
-        excluded=[product.node for product in products if not product.linears <= set(names)],
-        kernel=kernel,
-        checked=check_windows(model, texts),
-    )
+        opened.put_tables(EMBEDDING, in_blocks(embedding_of(model), 8, size))
+    return opened, described, opened.left_out(names), check_windows(model, texts)
 
 
 @torch.no_grad()
@@ -202,13 +181,9 @@ def _rounded(linears: Sequence[nn.Linear], smoothed: Smoothed, largest: int) -> 
     def round_inputs(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (round_input(args[0] / scale, smoothed.per_token) * scale,)
 
-    hooks = [linear.register_forward_pre_hook(round_inputs) for linear in linears]
-    try:
-        with changed_weights(linears, lambda weight: round_rows(weight * scale, largest) / scale):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    rounded = changed_weights(linears, lambda weight: round_rows(weight * scale, largest) / scale)
+    with hooked(linear.register_forward_pre_hook(round_inputs) for linear in linears), rounded:
+        yield
 
 
 def _observe(sample: Sample, x: Tensor) -> None:

@@ -170,7 +170,7 @@ def _rounded(
 ) -> dict[str, str]:
     """Float tensor -> its rounded twin, for all that integer nodes make: neither an input nor `outputs`."""
     makers, rounded = producers(reference.node), {}
-    for name, twin in _roundings(quantized.node).items():
+    for name, twin in roundings(quantized.node).items():
         maker = makers.get(name)
         while maker is not None and maker.op_type in ("Relu", "Clip"):  # which a convolution takes in
             maker = makers.get(maker.input[0])
@@ -182,11 +182,11 @@ def _rounded(
 def _without_rounding(nodes: Iterable[onnx.NodeProto], tables: Collection[str]) -> list[onnx.NodeProto]:
     """Readers of what a float embedding table gives read it itself, where QDQ format rounds it for them."""
     nodes = list(nodes)
-    floats = {twin: name for name, twin in _roundings(nodes).items() if name in tables}
+    floats = {twin: name for name, twin in roundings(nodes).items() if name in tables}
     return [copied(node, floats) if floats.keys() & set(node.input) else node for node in nodes]
 
 
-def _roundings(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+def roundings(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
     """Tensor -> what DequantizeLinear makes of its rounded values."""
     nodes = list(nodes)
     integers = {node.output[0]: node.input[0] for node in nodes if node.op_type == "QuantizeLinear"}

@@ -9,7 +9,6 @@ al. 2015, https://arxiv.org/abs/1503.02531). The start counts as an epoch: train
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,18 +38,6 @@ MIN_AGREEMENT = 0.95  # of the top-1 answers of torch and onnxruntime
 MAX_STEPS = 8.0  # between their logits, in steps of the logits' grid
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """How training went, an entry an epoch, the start first; and how near the file is to torch."""
-
-    train_loss: list[float | None]  # none of the start
-    select_loss: list[float]  # by which the best is chosen
-    select_accuracy: list[float]
-    best_epoch: int
-    agreement: float
-    steps_apart: float
-
-
 def quantize(
     config: Int8Qat, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
@@ -72,15 +59,15 @@ def quantize(
     quantized, reference = write_back(net, quantized, reference)
     (images,) = _pixels(processor, data.calibration.images[:GATE_IMAGES], GATE_IMAGES)
     agreement, steps_apart = compare(net, quantized, images)
-    trained = Trained(
-        train_loss=history.train_loss[1:],
-        select_loss=history.select,
-        select_accuracy=training.accuracies,
-        best_epoch=history.best_evaluation,
-        agreement=agreement,
-        steps_apart=steps_apart,
-    )
-    twins = gate("torch equals onnxruntime", agreement=agreement, steps_apart=steps_apart)
+    numbers = {"agreement": agreement, "steps_apart": steps_apart}
+    trained = {  # an entry an epoch, the start first
+        "train_loss": history.train_loss[1:],  # the start has none
+        "select_loss": history.select,  # by which the best is chosen
+        "select_accuracy": training.accuracies,
+        "best_epoch": history.best_evaluation,
+        **numbers,
+    }
+    twins = gate("torch equals onnxruntime", **numbers)
     write_result(out, gates=[twins], facts={"qat": trained})
     check_twins(agreement, steps_apart)
     finish(config, quantized, reference, checkpoint, splits, out)

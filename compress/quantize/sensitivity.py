@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
-from pydantic import TypeAdapter
 
-from compress.quantize.activations import collect
+from compress.quantize.activations import Feeds, collect
 from compress.quantize.layers import SWITCH, Layer, quantized_layers, restored, switched, total_macs
 from compress.schema.report import LayerDamage, Sensitivity
 
@@ -23,8 +22,6 @@ TEXTS = 128  # for the cosine held against the floor
 # last of it is the dearest, such as a table of words that makes up half of the file.
 NEARLY = 0.75
 _BYTES = 3  # a weight in float32 takes more than one in int8
-_SENSITIVITY = TypeAdapter(Sensitivity)
-Feeds = Sequence[Mapping[str, np.ndarray]]
 Outputs = list[np.ndarray]
 
 

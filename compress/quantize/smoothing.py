@@ -5,9 +5,9 @@ ICML 2023 (https://arxiv.org/abs/2211.10438): X W = (X / s)(s W), with a factor 
 s_j = max|X_j|^alpha / max|W_j|^(1 - alpha).
 """
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,14 +19,6 @@ from compress.graph.weights import Weights
 from compress.quantize.activations import collect
 
 _LEAST = 1e-5  # a channel that is always zero needs no factor, and must not get an infinite one
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """The products with weights that read one activation."""
-
-    tensor: str
-    products: tuple[onnx.NodeProto, ...]
 
 
 def factors(activations: np.ndarray, weights: np.ndarray, alpha: float) -> np.ndarray:
@@ -47,29 +39,34 @@ def smooth(
     are left alone. 1 / s goes into what makes the activation where that is exact and nothing else reads
     it; elsewhere (a residual reads it too, or a GELU makes it) it is a Mul.
     """
-    smoothed = onnx.ModelProto()
-    smoothed.CopyFrom(model)
+    smoothed = copy.deepcopy(model)
     graph = smoothed.graph
     weights = Weights(graph, "_smooth")
-    groups = _groups(graph, weights, exclude)
-    largest = _largest(model, [group.tensor for group in groups], feeds)
+    readers = _readers(weights, exclude)
+    largest = _largest(model, list(readers), feeds)
     # All from the weights as they came: folding one group's factors changes the weights of another.
-    scales = [factors(largest[group.tensor], _largest_rows(group, weights), alpha) for group in groups]
-    for group, scale in zip(groups, scales, strict=True):
-        for product in group.products:
-            product.input[1] = weights.put(product.input[1], weights[product.input[1]] * scale[:, None])
-        divide_input(graph, weights, group.products, scale)
+    scales = {
+        tensor: factors(
+            largest[tensor], np.max([np.abs(weights[node.input[1]]).max(1) for node in nodes], axis=0), alpha
+        )
+        for tensor, nodes in readers.items()
+    }
+    for tensor, nodes in readers.items():
+        for node in nodes:
+            multiply_rows(weights, node, scales[tensor])
+        divide_input(weights, nodes, scales[tensor])
     drop_dead(graph)
     return smoothed
 
 
-def _groups(graph: onnx.GraphProto, weights: Weights, exclude: Collection[str]) -> list[Group]:
+def _readers(weights: Weights, exclude: Collection[str]) -> dict[str, list[onnx.NodeProto]]:
+    """Activation -> the products with weights that read it."""
     readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
+    for node in weights.graph.node:
         chosen = node.op_type == "MatMul" and node.name not in exclude
         if chosen and node.input[0] in weights.made and weights.has(node.input[1], 2):
             readers[node.input[0]].append(node)
-    return [Group(tensor=tensor, products=tuple(nodes)) for tensor, nodes in readers.items()]
+    return readers
 
 
 def _largest(
@@ -84,15 +81,17 @@ def _largest(
     return largest
 
 
-def _largest_rows(group: Group, weights: Weights) -> np.ndarray:
-    return np.asarray(np.max([np.abs(weights[node.input[1]]).max(1) for node in group.products], axis=0))
+def multiply_rows(weights: Weights, product: onnx.NodeProto, factors: np.ndarray) -> None:
+    """Multiply what the weight (channels, outputs) of a product does to each input channel."""
+    weight = matrix(weights, product.input[1])
+    assert weight is not None
+    product.input[1] = weights.put(product.input[1], weight * factors[:, None])
 
 
 # ---------------------------------------------------------------- 1 / s, where the activation is made
 
 
 def divide_input(
-    graph: onnx.GraphProto,
     weights: Weights,
     readers: Sequence[onnx.NodeProto],
     factors: np.ndarray,
@@ -104,11 +103,12 @@ def divide_input(
     In what makes it, where `_PRODUCERS` says how and nothing else reads it but operators that are `ignored`;
     elsewhere by a Mul, `suffixes` being what its name and that of its constant have behind the tensor's.
     """
+    graph = weights.graph
     tensor, inverse = readers[0].input[0], (1 / factors).astype(np.float32)
     source = producers(graph.node)[tensor]
     fold = _PRODUCERS.get(source.op_type)
     alone = source.output[0] == tensor and _read_only_by(graph, tensor, readers, ignored)
-    if fold is not None and alone and fold(graph, weights, source, inverse):
+    if fold is not None and alone and fold(weights, source, inverse):
         return
     divided, constant = (tensor + suffix for suffix in suffixes)
     node = helper.make_node("Mul", [tensor, weights.put(constant, inverse)], [divided], name=divided)
@@ -132,9 +132,7 @@ def _maker(graph: onnx.GraphProto, tensor: str, op_type: str) -> onnx.NodeProto 
     return next((n for n in graph.node if n.op_type == op_type and tensor in n.output), None)
 
 
-def _fold_into_norm(
-    graph: onnx.GraphProto, weights: Weights, norm: onnx.NodeProto, inverse: np.ndarray, slots: slice
-) -> bool:
+def _fold_into_norm(weights: Weights, norm: onnx.NodeProto, inverse: np.ndarray, slots: slice) -> bool:
     """Its scale, and its bias where it has one."""
     numbers = range(len(norm.input))[slots]
     if not all(weights.has(norm.input[slot], 1) for slot in numbers):
@@ -144,9 +142,7 @@ def _fold_into_norm(
     return True
 
 
-def _fold_into_factor(
-    graph: onnx.GraphProto, weights: Weights, product: onnx.NodeProto, inverse: np.ndarray
-) -> bool:
+def _fold_into_factor(weights: Weights, product: onnx.NodeProto, inverse: np.ndarray) -> bool:
     """A constant vector of a Mul, or the columns of the weights that make one of its factors: up_proj's in
     front of down_proj."""
     for slot, name in enumerate(product.input):
@@ -154,47 +150,45 @@ def _fold_into_factor(
             product.input[slot] = weights.put(name, weights[name] * inverse)
             return True
     for name in product.input:
-        maker = _maker(graph, name, "MatMul")
-        if maker is not None and _read_only_by(graph, name, [product]):
-            weight = matrix(graph, weights, maker.input[1])
+        maker = _maker(weights.graph, name, "MatMul")
+        if maker is not None and _read_only_by(weights.graph, name, [product]):
+            weight = matrix(weights, maker.input[1])
             if weight is not None and weight.shape[1] == len(inverse):
                 maker.input[1] = weights.put(maker.input[1], weight * inverse)
                 return True
     return False
 
 
-def _fold_into_values(
-    graph: onnx.GraphProto, weights: Weights, attention: onnx.NodeProto, inverse: np.ndarray
-) -> bool:
+def _fold_into_values(weights: Weights, attention: onnx.NodeProto, inverse: np.ndarray) -> bool:
     """The projection of the values, and its bias: attention weighs tokens and keeps channels apart."""
     heads = attributes(attention)
     values = attention.input[2]
-    biased = _maker(graph, values, "Add")
+    biased = _maker(weights.graph, values, "Add")
     if biased is None or heads.get("q_num_heads") != heads.get("kv_num_heads"):
         return False
-    if not _read_only_by(graph, values, [attention]):
+    if not _read_only_by(weights.graph, values, [attention]):
         return False
     for bias, product in ((0, 1), (1, 0)):
-        maker = _maker(graph, biased.input[product], "MatMul")
+        maker = _maker(weights.graph, biased.input[product], "MatMul")
         if maker is None or not weights.has(biased.input[bias], 1) or not weights.has(maker.input[1], 2):
             continue
-        if _read_only_by(graph, maker.output[0], [biased]):
+        if _read_only_by(weights.graph, maker.output[0], [biased]):
             maker.input[1] = weights.put(maker.input[1], weights[maker.input[1]] * inverse)
             biased.input[bias] = weights.put(biased.input[bias], weights[biased.input[bias]] * inverse)
             return True
     return False
 
 
-def matrix(graph: onnx.GraphProto, weights: Weights, name: str) -> np.ndarray | None:
+def matrix(weights: Weights, name: str) -> np.ndarray | None:
     """A constant float matrix, also one that a Transpose makes of an initializer."""
     if name in weights:
         return weights[name] if weights.has(name, 2) else None
-    maker = _maker(graph, name, "Transpose")
-    inner = None if maker is None else matrix(graph, weights, maker.input[0])
+    maker = _maker(weights.graph, name, "Transpose")
+    inner = None if maker is None else matrix(weights, maker.input[0])
     return None if inner is None else inner.T
 
 
-Fold = Callable[[onnx.GraphProto, Weights, onnx.NodeProto, np.ndarray], bool]
+Fold = Callable[[Weights, onnx.NodeProto, np.ndarray], bool]
 # Operator -> how a factor for each channel of its first output goes into its constants; False: not at all.
 _PRODUCERS: dict[str, Fold] = {
     "LayerNormalization": partial(_fold_into_norm, slots=slice(1, None)),

@@ -6,7 +6,6 @@ alone it gets float inputs, so that a broken layer stands out at any depth.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import onnx
 
 from compress.errors import GateError
 from compress.graph.gates import check_outputs
-from compress.quantize.activations import collect
+from compress.quantize.activations import Feeds, collect
 from compress.quantize.layers import ALONE, beside, quantized_layers
 from compress.schema.report import LayerError, LayerErrors
 from compress.stages.result import gate, write_result
@@ -25,7 +24,6 @@ _ADVICE = (
     "leave it in float with quantize.exclude, or try quantize.smooth=0.7 (transformers) or "
     "quantize.equalize=true (convolutions)"
 )
-Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
 def sqnr_db(signal: float, noise: float) -> float:

@@ -32,7 +32,7 @@ from compress.quantize.calibrate import Grid, least_squares_ranges
 from compress.quantize.equalize import equalize
 from compress.quantize.finish import finish
 from compress.quantize.kernels import Kernel, quiet, resolve
-from compress.quantize.layers import is_convolutional
+from compress.quantize.layers import is_convolutional, roundings
 from compress.quantize.smoothing import smooth
 from compress.tasks import Processor, open_processor
 
@@ -85,14 +85,16 @@ def calibrated(
     with tempfile.TemporaryDirectory(dir=out) as scratch, quiet():
         source, target = Path(scratch) / "prepared.onnx", Path(scratch) / "quantized.onnx"
         quant_pre_process(graph / "model.onnx", source, skip_symbolic_shape=True)
-        excluded = coverage.excluded_nodes(source, config.exclude)
+        original = onnx.load(source)
+        excluded = coverage.excluded_nodes(original.graph, config.exclude)
         if config.smooth is not None:
             feeds = calibration_feeds(checkpoint, splits, min(EXAMPLES, config.examples))
-            onnx.save(smooth(onnx.load(source), feeds, config.smooth, excluded), source)
+            original = smooth(original, feeds, config.smooth, excluded)
         if config.equalize:
-            onnx.save(equalize(onnx.load(source)), source)
-        of_activations = _declare_products(source)
-        whole = is_convolutional(onnx.load(source).graph)
+            original = equalize(original)
+        of_activations = _declare_products(original.graph)
+        onnx.save(original, source)
+        whole = is_convolutional(original.graph)
         types = _CONVOLUTIONAL if whole else [*_WITH_WEIGHTS, *(["Gather"] if config.embeddings else [])]
         quantize_static(
             source,
@@ -115,10 +117,10 @@ def calibrated(
             },
             **_ranges(config, kernel, source, types, checkpoint, splits),
         )
-        original = onnx.load(source)
+        quantized = onnx.load(target)
         if not whole:
-            _spare_the_rest(target)
-        return with_activations(onnx.load(target), original), original
+            _spare_the_rest(quantized.graph)
+        return with_activations(quantized, original), original
 
 
 def _ranges(
@@ -157,14 +159,12 @@ def with_activations(quantized: onnx.ModelProto, original: onnx.ModelProto) -> o
     return quantized
 
 
-def _declare_products(path: Path) -> list[str]:
-    """Say in the file that what goes into products with weights is float; names of the products without.
+def _declare_products(graph: onnx.GraphProto) -> list[str]:
+    """Say in the graph that what goes into products with weights is float; names of the products without.
 
     Shape inference stops at operators it does not know, and the quantizer leaves alone whatever has no type.
     Its option MatMulConstBOnly does nothing in QDQ format.
     """
-    model = onnx.load(path)
-    graph = model.graph
     weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     known = weights | {value.name for value in (*graph.value_info, *graph.input, *graph.output)}
     of_activations = []
@@ -179,27 +179,18 @@ def _declare_products(path: Path) -> list[str]:
                 known.add(name)
                 is_float = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
                 graph.value_info.append(is_float)
-    onnx.save(model, path)
     return of_activations
 
 
-def _spare_the_rest(path: Path) -> None:
+def _spare_the_rest(graph: onnx.GraphProto) -> None:
     """Give additions and normalisations the float tensor itself where a product reads it rounded.
 
     The quantizer reroutes every reader of a tensor, and so rounds the residual stream too. What embedding
     tables give stays: the int8 lookup is recognised by the rounding after it.
     """
-    model = onnx.load(path)
-    made_by = producers(model.graph.node)
-    floats = {}
-    for node in model.graph.node:
-        rounding = made_by.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if rounding is not None and rounding.op_type == "QuantizeLinear":
-            source = made_by.get(rounding.input[0])
-            if source is None or source.op_type != "Gather":
-                floats[node.output[0]] = rounding.input[0]
-    for node in model.graph.node:
+    tables = {name for node in graph.node if node.op_type == "Gather" for name in node.output}
+    floats = {twin: name for name, twin in roundings(graph.node).items() if name not in tables}
+    for node in graph.node:
         if node.op_type not in _WITH_WEIGHTS:
             for index, name in enumerate(node.input):
                 node.input[index] = floats.get(name, name)
-    onnx.save(model, path)

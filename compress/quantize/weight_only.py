@@ -14,8 +14,8 @@ from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
 from compress.errors import GateError
 from compress.quantize import coverage, sqnr
-from compress.quantize.bit_choice import bits_of, choose_bits
-from compress.quantize.block_graph import BlockGraph, Product, computing
+from compress.quantize.bit_choice import bits_of, choose, sensitivities
+from compress.quantize.block_graph import BlockGraph
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, choose_level, windows_of
 from compress.quantize.language_layers import (
@@ -79,25 +79,24 @@ def _round(
     model, texts = CausalLM.open(checkpoint), load_texts(splits)
     names = chosen_layers(model, config.exclude)
     check_block_size(model, names, config.block_size)
-    opened = BlockGraph(graph)
-    products = opened.products(weights_of(model))  # by the weights as they are now
-    tables = opened.tables(embedding_of(model).detach().numpy())
+    # By the weights as they are now.
+    opened = BlockGraph(graph, weights_of(model), embedding_of(model).detach().numpy())
     choice: BitChoice | None = None
     if isinstance(config, MixedBlocks):
-        rest = opened.rest_bytes([p.node for p in products if p.linears <= set(names)], tables)
         few = windows_of(model, texts.calibration.texts, config.sensitivity_windows)
-        choice = choose_bits(model, few, names, config, rest)
+        sensitive = sensitivities(model, few, names, config)
+        choice = choose(sensitive, opened.rest_bytes(names), config.max_size_mb, config.max_kl)
     recipe = _recipe(config, names, choice)
     count = config.windows if isinstance(config, Int4Blocks | MixedBlocks) else _WINDOWS
     windows = windows_of(model, texts.calibration.texts, count)
     table = _table(model, recipe)
     rounded = round_layers(model, windows, recipe)
-    write(opened, products, tables, rounded, table, config.accuracy_level, out)
+    write(opened, rounded, table, config.accuracy_level, out)
     return Prepared(
         errors=tuple(sorted(rounded.errors, key=lambda error: error.alone_db)),
         bits=recipe.bits,
         choice=choice,
-        excluded=[product.node for product in products if not product.linears <= set(recipe.bits)],
+        excluded=opened.left_out(recipe.bits),
         windows=len(windows),
         checked=check_windows(model, texts),
     )
@@ -115,31 +114,23 @@ def _recipe(config: Int8Blocks | MixedBlocks, names: Sequence[str], choice: BitC
     return Recipe(bits=bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq)
 
 
-def write(
-    opened: BlockGraph,
-    products: Sequence[Product],
-    tables: Sequence[str],
-    rounded: Rounded,
-    table: Blocks | None,
-    level: int,
-    out: Path,
-) -> Path:
+def write(opened: BlockGraph, rounded: Rounded, table: Blocks | None, level: int, out: Path) -> None:
     """Put the blocks into the graph and save it as `out/model.onnx`."""
     for names, factors in rounded.factors.items():
-        read = computing(products, {name: len(rounded.blocks[name].codes) for name in names})
-        if not read:
+        products = opened.computing(names)
+        if not products:
             raise GateError(
                 "the graph does not hold the layers of the checkpoint",
                 found=f"no MatMul with the weights of {', '.join(names)}",
                 next="quantize.awq=false, or another export",
             )
-        opened.divide_input(read, factors.numpy())
-    opened.put_products(products, rounded.blocks, level)
-    if tables and table is not None:
-        opened.put_tables(tables, EMBEDDING, table)
-    elif tables and HEAD in rounded.blocks:
-        opened.put_tables(tables, HEAD, rounded.blocks[HEAD])
-    return opened.save(out)
+        opened.divide_input(products, factors.numpy())
+    opened.put_products(rounded.blocks, level)
+    if table is not None:
+        opened.put_tables(EMBEDDING, table)
+    elif HEAD in rounded.blocks:
+        opened.put_tables(HEAD, rounded.blocks[HEAD])
+    opened.save(out)
 
 
 def _table(model: CausalLM, recipe: Recipe) -> Blocks | None:

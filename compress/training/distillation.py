@@ -4,25 +4,15 @@ from abc import ABC
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from compress.config.recover import Distill, DistillLogits
 from compress.errors import GateError
-from compress.models.checkpoint import Facts
 from compress.stages.result import write_result
+from compress.tasks import Model
 from compress.training.loop import Plan, Trainer, rise_and_fall
-
-
-class Student(Protocol):
-    facts: Facts
-
-    @property
-    def module(self) -> Any: ...
-
-    def save(self, out: Path, facts: Facts) -> None: ...
 
 
 class Distillation(Trainer, ABC):
@@ -31,7 +21,7 @@ class Distillation(Trainer, ABC):
     def __init__(
         self,
         config: Distill | DistillLogits,
-        student: Student,
+        student: Model,
         parameters: Iterable[nn.Parameter],
         beta2: float,
     ) -> None:
@@ -72,7 +62,7 @@ class Distillation(Trainer, ABC):
         (loss / parts).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    def write(self, student: Student, out: Path, **curves: list[float]) -> None:
+    def write(self, student: Model, out: Path, **curves: list[float]) -> None:
         """The student, and how training went as the fact `recovery`; `curves`: an entry an evaluation."""
         history = asdict(self.history)
         del history["select"]

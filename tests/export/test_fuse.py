@@ -15,7 +15,7 @@ from compress.export.attempt import attempt
 from compress.export.fuse import _use_standard_attention, fuse
 from compress.export.optimum import _export
 from compress.export.strip import strip
-from compress.prune.width import apply, heads_of
+from compress.prune.width import apply, cuts_of
 
 
 def plain_and_fused(encoder, folder):
@@ -77,7 +77,7 @@ def test_mpnet_is_left_right_where_the_pattern_is_not_found(checkpoints, splits,
 def test_after_pruning_of_heads(name, gone, checkpoints, splits, tmp_path):
     """The inner size is no longer the hidden size, and may differ between layers."""
     encoder = tasks.load(checkpoints[name])
-    cut = heads_of(encoder.stack, TransformerPrune())
+    cut = cuts_of(encoder.stack, TransformerPrune())[0]
     for index, heads in enumerate(gone):
         apply(cut, encoder.stack, index, torch.tensor([i for i in range(4) if i not in heads]), {}, 0.01)
     assert encoder.widths()["heads"] == tuple(4 - len(heads) for heads in gone)

@@ -2,7 +2,7 @@
 
 from compress.config.prune import Keep, Scope, TransformerPrune
 from compress.prune.depth import drop_layers
-from compress.prune.width import channels_of, heads_of, measure, narrow
+from compress.prune.width import cuts_of, measure, narrow
 from compress.tasks.image_classification.calibration import LabelledImages
 from compress.tasks.sentence_embedding.calibration import Texts
 
@@ -23,11 +23,11 @@ def images_of(model, split, batch_size=32):
 
 
 def cut_heads(data, chosen):
-    narrow(data.model, [heads_of(data.model.stack, chosen)], chosen, data)
+    narrow(data.model, [cuts_of(data.model.stack, chosen)[0]], chosen, data)
 
 
 def cut_channels(data, chosen):
-    narrow(data.model, [channels_of(chosen)], chosen, data)
+    narrow(data.model, [cuts_of(data.model.stack, chosen)[1]], chosen, data)
 
 
 def drop(data, share):
@@ -37,7 +37,7 @@ def drop(data, share):
 
 def channel_scores(data, chosen):
     """Of each layer, with nothing left behind."""
-    cut = channels_of(chosen)
+    cut = cuts_of(data.model.stack, chosen)[1]
     scores, moments = measure(data.model, [cut], chosen, data)
     layers = data.model.stack.layers()
     found = [

@@ -19,7 +19,7 @@ from compress.models.walk import Walk
 from compress.prune import prune, transformer
 from compress.prune.reload import check_reload
 from compress.prune.tokens import cut_vocabulary
-from compress.prune.width import narrow
+from compress.prune.width import cuts_of, narrow
 from compress.stages.result import read_result
 from compress.tasks.language_modeling import calibration
 from compress.tasks.language_modeling.calibration import (
@@ -194,7 +194,8 @@ def test_a_tokenizer_without_merges(language_checkpoints, splits_folder, copy_of
 
 
 def cut(model, chosen, windows):
-    narrow(model, transformer.wanted(model, chosen), chosen, Windows(model, windows))
+    cuts = [cut for cut in cuts_of(model.stack, chosen) if cut.share < 1.0]
+    narrow(model, cuts, chosen, Windows(model, windows))
 
 
 def windows_of(model, splits):

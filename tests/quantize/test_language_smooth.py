@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.config.quantize import Int8Smooth
 from compress.graph.decoder import Decoder
 from compress.quantize import quantize
-from compress.quantize.block_graph import BlockGraph, computing
-from compress.quantize.language_layers import weights_of
+from compress.quantize.block_graph import BlockGraph
+from compress.quantize.language_layers import embedding_of, weights_of
 from compress.quantize.language_smooth import Sample, _smoothed, output_errors, round_input, search
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
@@ -86,8 +86,8 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     name, fused, language_graphs, language_checkpoints, tmp_path
 ):
     graph, model = language_graphs(name, fused), CausalLM.open(language_checkpoints[name])
-    opened, weights = BlockGraph(graph), weights_of(model)
-    products = opened.products(weights)
+    weights = weights_of(model)
+    opened = BlockGraph(graph, weights, embedding_of(model).detach().numpy())
     muls = sum(node.op_type == "Mul" for node in opened.graph.node)
     rng = np.random.default_rng(0)
     groups = [
@@ -98,10 +98,9 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     for layer in (0, 1):
         for ends in [*groups, ("down_proj",)]:
             names = [n for n in weights if f"layers.{layer}." in n and n.rsplit(".", 1)[1] in ends]
-            read = computing(products, {n: len(weights[n]) for n in names})
+            read = opened.computing(names)
             scale = rng.uniform(0.5, 2, weights[names[0]].shape[1]).astype(np.float32)
-            for product in read:
-                opened.multiply_rows(product, scale)
+            opened.multiply_rows(read, scale)
             opened.divide_input(read, scale)
     after = sum(node.op_type == "Mul" for node in opened.graph.node)
     if name == "llama" and fused:  # optimum's graph has one weight for all norms of a random model
@@ -116,12 +115,12 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
 @pytest.mark.parametrize("name", ["llama", "phi3"])
 def test_scales_of_tokens_change_nothing(name, fused, language_graphs, language_checkpoints, tmp_path):
     graph, model = language_graphs(name, fused), CausalLM.open(language_checkpoints[name])
-    opened, weights = BlockGraph(graph), weights_of(model)
-    products = opened.products(weights)
+    weights = weights_of(model)
+    opened = BlockGraph(graph, weights, embedding_of(model).detach().numpy())
     for ends in ("down_proj", "o_proj"):
         for layer in (0, 1):
             names = [n for n in weights if f"layers.{layer}." in n and n.endswith(ends)]
-            opened.scale_tokens(computing(products, {n: len(weights[n]) for n in names}))
+            opened.scale_tokens(opened.computing(names))
     opened.save(tmp_path)
     assert sum(node.op_type == "ReduceMax" for node in opened.graph.node) == 4
     ids = np.arange(2, 14)
@@ -144,10 +143,10 @@ def test_huge_tokens_get_scales_of_their_own():
 
 
 def test_layers_that_are_not_all_found_are_left_alone(language_graphs, language_checkpoints):
-    weights = weights_of(CausalLM.open(language_checkpoints["llama"]))
-    products = BlockGraph(language_graphs("llama")).products(weights)
+    model = CausalLM.open(language_checkpoints["llama"])
+    opened = BlockGraph(language_graphs("llama"), weights_of(model), embedding_of(model).detach().numpy())
     name = "model.layers.0.self_attn.q_proj"  # joined with key and value in this graph
-    assert computing(products, {name: len(weights[name])}) == []
+    assert opened.computing([name]) == []
 
 
 def test_the_error_is_that_of_onnxruntimes_products():

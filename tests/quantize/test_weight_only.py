@@ -17,7 +17,7 @@ from compress.graph.decoder import Decoder
 from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph
 from compress.quantize.fidelity import divergence
-from compress.quantize.language_layers import weights_of
+from compress.quantize.language_layers import embedding_of, weights_of
 from compress.schema.report import Coverage, LayerErrors
 from compress.stages.result import read_result
 from compress.tasks.language_modeling.model import CausalLM
@@ -185,10 +185,11 @@ def test_external_data_when_large(run, monkeypatch):
 
 def test_products_are_found_by_their_numbers(language_graphs, language_checkpoints):
     model = CausalLM.open(language_checkpoints["llama"])
-    joined = BlockGraph(language_graphs("llama")).products(weights_of(model))
+    graph, embedding = language_graphs("llama"), embedding_of(model).detach().numpy()
+    joined = BlockGraph(graph, weights_of(model), embedding).products
     assert sorted(name for product in joined for name in product.linears) == sorted(model.linears())
     wrong = {name: weight + 1 for name, weight in weights_of(model).items()}
-    assert BlockGraph(language_graphs("llama")).products(wrong) == []
+    assert BlockGraph(graph, wrong, embedding).products == []
 
 
 def test_weights_rounded_in_place_are_not_written_to_the_checkpoint(run, language_checkpoints):

@@ -280,7 +280,7 @@ def replay(net: nn.Module, history: list[Any], example: Tensor) -> None:
         import torch_pruning as tp
 
         with torch.enable_grad(), warnings.catch_warnings():  # torch-pruning traces by gradients
-            warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)  # see prune/tracing.py
+            warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)  # see prune/pruner.py
             graph = tp.DependencyGraph().build_dependency(net.eval(), example_inputs=example)
         graph.load_pruning_history([(name, bool(out), list(indices)) for name, out, indices in history])
 
