@@ -1,11 +1,12 @@
 """What ships: layout, manifest, checksums, verification.
 
 artifact/
-  model.onnx              the whole model: tokens in, result out; large weights beside it in model.onnx_data
+  model.onnx              the whole model: tokens in, result out; large weights beside it in model.onnx_data;
+                          a model of several graphs has a file for each, by its name
   config.json, tokenizer* what is needed to feed it
   genai_config.json       what onnxruntime-genai needs to run a language model that was exported for it
   checkpoint/             the same model before quantization, for stock transformers
-  check.npz               a stored input and the output this machine computed for it
+  check.npz               a stored input and the output this machine computed for it; check_NAME.npz of other graphs
   README.md               model card
   manifest.json           lineage, configuration, versions, sha256 of every file
   SHA256SUMS              for `sha256sum -c`
@@ -22,13 +23,14 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ArtifactError
+from compress.graph import MODEL, named_graphs
 from compress.graph.session import open_session
 from compress.graph.untrusted import inspect_and_try
 from compress.stages.result import read_result
 from compress.stages.store import sha256_file
 
 MANIFEST_VERSION = 1
-_SUMS, _MANIFEST, _CHECK = "SHA256SUMS", "manifest.json", "check.npz"
+_SUMS, _MANIFEST = "SHA256SUMS", "manifest.json"
 _MAX_MANIFEST = 50 * 10**6  # bytes
 _FEEDING = (".json", ".txt", ".model", ".jinja")  # endings of what feeds a graph: tokenizer, preprocessing
 # Another CPU has other integer kernels: the direction of an embedding may turn by rounding, no more.
@@ -71,14 +73,15 @@ def write_artifact(
     partial.mkdir(parents=True)
     try:
         of_checkpoint = read_result(checkpoint).ships
-        # modules.json describes checkpoint/: pooling and normalisation are inside model.onnx
+        # modules.json describes checkpoint/: pooling and normalisation are inside the graph
         feeding = [name for name in of_checkpoint if name.endswith(_FEEDING) and name != "modules.json"]
         _copy(graph, read_result(graph).ships, partial)
         _copy(checkpoint, [name for name in feeding if "/" not in name], partial)
         if keep_checkpoint:
             _copy(checkpoint, of_checkpoint, partial / "checkpoint")
         (partial / "README.md").write_text(card)
-        np.savez(partial / _CHECK, **_stored_pair(partial / "model.onnx", inputs))  # type: ignore[arg-type]
+        for name, path in named_graphs(partial).items():
+            np.savez(partial / _check_file(name), **_stored_pair(path, inputs))  # type: ignore[arg-type]
         _seal(partial, manifest)
         swap(partial, folder)
     except BaseException:
@@ -110,8 +113,17 @@ def swap(new: Path, folder: Path) -> None:
 def verify(folder: Path) -> Manifest:
     """Check sums, layout, graph and the stored pair; raises ArtifactError at the first failure."""
     manifest = check_files(folder)
-    _check_model(folder)
+    graphs = named_graphs(folder)
+    if not graphs:
+        raise ArtifactError("the artifact holds no graph", next="copy the whole folder again")
+    for name, path in graphs.items():
+        _check_graph(path, folder / _check_file(name))
     return manifest
+
+
+def _check_file(graph: str) -> str:
+    """Of the stored input and output of the graph of this name."""
+    return "check.npz" if graph == MODEL else f"check_{graph}.npz"
 
 
 def check_files(folder: Path) -> Manifest:
@@ -171,8 +183,7 @@ def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.
     """`inputs` may hold more than this graph takes."""
     session = open_session(model)
     names = _compared(output.name for output in session.get_outputs())
-    taken = {each.name for each in session.get_inputs()}
-    feeds = {name: value for name, value in inputs.items() if name in taken}
+    feeds = {value.name: inputs[value.name] for value in session.get_inputs() if value.name in inputs}
     outputs = session.run(names, feeds)
     return {
         **{f"in.{name}": value for name, value in feeds.items()},
@@ -217,14 +228,13 @@ def _check_inside(folder: Path, name: str) -> None:
         )
 
 
-def _check_model(folder: Path) -> None:
+def _check_graph(path: Path, pair: Path) -> None:
     """The graph is sound and gives the stored output for the stored input."""
-    model = folder / "model.onnx"
-    graph, outputs = inspect_and_try(model, folder / _CHECK, ArtifactError)
+    graph, outputs = inspect_and_try(path, pair, ArtifactError)
     stored = [output for output in outputs if output.cosine is not None]
     if {output.name for output in stored} != set(_compared(graph.outputs)):
         raise ArtifactError(
-            f"{_CHECK} does not hold the outputs of model.onnx",
+            f"{pair.name} does not hold the outputs of {path.name}",
             found=", ".join(output.name for output in stored) or "none",
             allowed=", ".join(_compared(graph.outputs)),
         )

@@ -14,7 +14,6 @@ from compress.config.run import RunConfig
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate, score
 from compress.export import export, plain
-from compress.graph import graph_path
 from compress.judge import test_set_uses
 from compress.judge.assemble import Built, BuiltVariant, assemble, ship
 from compress.models import check_options
@@ -25,7 +24,7 @@ from compress.recover import recover
 from compress.report import write_reports
 from compress.schema.report import Report
 from compress.stages.runner import StageRunner
-from compress.stages.store import Entry, sha256_model
+from compress.stages.store import Entry, sha256_graphs
 from compress.targets import open_target
 
 
@@ -159,7 +158,7 @@ def measure_quality(
         test_set_uses.note(
             runner.store.root.parent,
             experiment=config.name,
-            model=sha256_model(graph_path(variant.graph.path)),
+            model=sha256_graphs(variant.graph.path),
             command=command,
             sets=load_splits(built.splits.path).test_sets,
         )

@@ -13,7 +13,6 @@ from compress.benchmark.timing import Feeds, time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import TargetConfig
 from compress.data import load_splits
-from compress.graph import graph_path
 from compress.schema.workload import Workload
 from compress.targets import open_target
 from compress.tasks import open_processor
@@ -47,13 +46,12 @@ def benchmark(
     Every workload is real examples of exactly its batch size and length; a model that reads others than the
     baseline, as a language model of other tokens or heads does, gets the same examples as its own.
     """
-    models = {name: graph_path(graph) for name, graph in graphs.items()}
     baseline = next(iter(checkpoints.values()))
     inputs = _inputs(config, baseline, splits)
     others = {name: checkpoint for name, checkpoint in checkpoints.items() if checkpoint != baseline}
     own = {name: _inputs(config, checkpoint, splits) for name, checkpoint in others.items()}
     own = {name: feeds for name, feeds in own.items() if not _equal(feeds, inputs)}
-    time_models(open_target(target), config, models, inputs, out, own)
+    time_models(open_target(target), config, graphs, inputs, out, own)
 
 
 def check_workloads(config: BenchmarkConfig, checkpoint: Path) -> None:
@@ -72,8 +70,8 @@ def profile_operators(
     graph: Path,
     out: Path,
 ) -> None:
-    """Where the time of a call of the graph in a folder goes, by operator."""
-    profile_model(open_target(target), name, graph_path(graph), _inputs(config, checkpoint, splits), out)
+    """Where the time of a call of the graphs in a folder goes, by operator."""
+    profile_model(open_target(target), name, graph, _inputs(config, checkpoint, splits), out)
 
 
 def measure_limits(target: TargetConfig, out: Path) -> None:

@@ -6,16 +6,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from compress.graph import onnx_files
+
 PAST, PRESENT = "past_key_values.", "present."
 BLOCK = 64  # capacities are multiples of it
 Feeds = Mapping[str, np.ndarray]
 
 
-def shared_cache(path: Path) -> dict[str, str]:
-    """Input -> output of a cache that GroupQueryAttention extends in place; empty for any other graph.
+def shared_cache(model: Path) -> dict[str, str]:
+    """Input -> output of a cache that GroupQueryAttention extends in place, in an ONNX file or a variant's
+    folder; empty for any other graph.
 
     Graphs of plain operators hand back a new, longer cache: theirs is copied at every token.
     """
+    return {past: present for path in onnx_files(model) for past, present in _shared_cache(path).items()}
+
+
+def _shared_cache(path: Path) -> dict[str, str]:
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except Exception:  # protobuf's own: onnxruntime says what is wrong with the file when it loads it
@@ -37,6 +44,11 @@ def capacity(feeds: Feeds) -> int:
     old = max((array.shape[2] for name, array in feeds.items() if name.startswith(PAST)), default=0)
     tokens: int = old + feeds["input_ids"].shape[1]
     return -(-tokens // BLOCK) * BLOCK
+
+
+def capacities(inputs: Mapping[str, Feeds]) -> dict[str, int]:
+    """Workload -> tokens that its cache must hold; only those of language models."""
+    return {name: capacity(feeds) for name, feeds in inputs.items() if is_language_model(feeds)}
 
 
 def items(feeds: Feeds) -> int:

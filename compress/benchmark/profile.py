@@ -9,6 +9,7 @@ import tempfile
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,9 +19,10 @@ import onnx
 from onnx import helper
 from pydantic import TypeAdapter, ValidationError
 
-from compress.benchmark.caches import capacity, is_language_model, shared_cache
+from compress.benchmark.caches import capacities, shared_cache
 from compress.benchmark.timing import RUNNER, save_feeds
 from compress.errors import BenchmarkError
+from compress.graph import onnx_files
 from compress.schema.report import (
     ACTIVATIONS,
     ATTENTION,
@@ -70,10 +72,18 @@ _PROFILES = TypeAdapter(dict[str, Profile])
 def profile_model(
     target: Target, name: str, model: Path, inputs: Mapping[str, Mapping[str, np.ndarray]], out: Path
 ) -> None:
-    """Profile `model` on `inputs` (workload -> feeds) and write `out/profile.json`.
+    """Profile `model`, a file or a variant's folder, on `inputs` (workload -> feeds); writes `out/profile.json`.
 
     About a second a workload. Raises BenchmarkError naming the model.
     """
+    of_graphs = [_profile_graph(target, name, path, inputs, out) for path in onnx_files(model)]
+    profiles = {workload: joined([each[workload] for each in of_graphs]) for workload in inputs}
+    (out / "profile.json").write_bytes(_PROFILES.dump_json(profiles, indent=2) + b"\n")
+
+
+def _profile_graph(
+    target: Target, name: str, model: Path, inputs: Mapping[str, Mapping[str, np.ndarray]], out: Path
+) -> dict[str, Profile]:
     with tempfile.TemporaryDirectory(dir=out) as folder:
         path, workloads = str(model.resolve()), save_feeds(inputs, Path(folder) / "feeds")
         job = {
@@ -82,7 +92,7 @@ def profile_model(
             "path": path,
             "workloads": workloads,
             "caches": shared_cache(model),
-            "capacity": {w: capacity(feeds) for w, feeds in inputs.items() if is_language_model(feeds)},
+            "capacity": capacities(inputs),
             "warmup_seconds": WARMUP_SECONDS,
             "seconds": SECONDS,
             "calls": [FEWEST_CALLS, MOST_CALLS],
@@ -92,11 +102,32 @@ def profile_model(
     graph = onnx.load(model, load_external_data=False).graph
     by_call = operators(result["events"], result["runs"], kernels(graph), block_bytes(graph))
     types, fallback = weight_types(graph), fallback_nodes(result["events"], result["provider"])
-    profiles = {
+    return {
         workload: Profile(operators=of_call, weight_types=types, fallback_nodes=fallback)
         for workload, of_call in zip(inputs, by_call, strict=True)
     }
-    (out / "profile.json").write_bytes(_PROFILES.dump_json(profiles, indent=2) + b"\n")
+
+
+def joined(profiles: Sequence[Profile]) -> Profile:
+    """That of graphs which run one after another."""
+    sums: dict[tuple[str, str], Operator] = {}
+    for operator in (operator for profile in profiles for operator in profile.operators):
+        key = operator.kind, operator.op_type
+        sums[key] = operator if key not in sums else _sum(sums[key], operator)
+    return Profile(
+        operators=_slowest_first(sums.values()),
+        weight_types=tuple(sorted({kind for profile in profiles for kind in profile.weight_types})),
+        fallback_nodes=sum(profile.fallback_nodes for profile in profiles),
+    )
+
+
+def _sum(left: Operator, right: Operator) -> Operator:
+    amounts = ("ms", "nodes", "macs", "weight_bytes")
+    return replace(left, **{name: getattr(left, name) + getattr(right, name) for name in amounts})
+
+
+def _slowest_first(operators: Iterable[Operator]) -> tuple[Operator, ...]:
+    return tuple(sorted(operators, key=lambda operator: (-operator.ms, operator.op_type)))
 
 
 def fallback_nodes(events: Iterable[Mapping[str, Any]], provider: str) -> int:
@@ -174,7 +205,7 @@ def _of_calls(
         )
         for (kind, op_type), each in micros.items()
     ]
-    return tuple(sorted(unsorted, key=lambda each: (-each.ms, each.op_type)))
+    return _slowest_first(unsorted)
 
 
 def kind_of(op_type: str, given: Shapes) -> str:

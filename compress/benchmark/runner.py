@@ -7,12 +7,13 @@ time:    see `collect`. The job is called its spec, its result samples.
 profile: see `profile`.
 limits:  see `limits`.
 
-spec:    {"models": {name: path}, "workloads": {name: npz with the feeds}, "baseline": name, "threads": int,
-          "provider": an execution provider, CPUExecutionProvider without,
-          "affinity": [cpu, ...] | null, "warmup_seconds": float, "max_seconds": float, "min_blocks": int,
-          "block_ms": float, "ratio_ci": float, "seed": int, "parent": pid | null,
+spec:    {"models": {name: path | [path, ...]}, "workloads": {name: npz with the feeds}, "baseline": name,
+          "threads": int, "provider": an execution provider, the CPU's without, "affinity": [cpu, ...] | null,
+          "warmup_seconds": float, "max_seconds": float, "min_blocks": int, "block_ms": float,
+          "ratio_ci": float, "seed": int, "parent": pid | null,
           "caches": {model: {input: output}}, "capacity": {workload: tokens},
           "own": {model: {name: npz}}, "commands": {model: [word, ...]}}
+A model of several graphs is all of them, run in this order on what each takes of the feeds.
 `caches` names the language models that write new keys and values into the memory they read the old ones
 from, and the inputs and outputs that share it; it has room for `capacity` tokens. `own` are the feeds of
 models that cannot take the others'. `commands` start the workers of models that another runtime runs.
@@ -83,7 +84,7 @@ def work(open_model: Callable[[dict[str, Any]], Any] | None = None) -> None:
         request = json.loads(line)
         try:
             if request["do"] == "load":
-                model = open_model(request)
+                model = open_model(request["with"])
                 reply = model.facts
             elif request["do"] == "ready":
                 reply = {}
@@ -99,10 +100,10 @@ def work(open_model: Callable[[dict[str, Any]], Any] | None = None) -> None:
 class Model:
     def __init__(self, onnxruntime: Any, request: dict[str, Any]) -> None:
         self.workloads: dict[str, str] = request["workloads"]
-        self.feeds: dict[str, dict[str, Any]] = {}
         self.caches: dict[str, str] = request.get("caches", {})
         self.capacity: dict[str, int] = request.get("capacity", {})
-        self.bindings: dict[str, Any] = {}
+        self.steps: dict[str, list[Callable[[], Any]]] = {}  # workload -> a call of each graph
+        self.feeds: dict[str, list[dict[str, Any]]] = {}  # whoever binds memory keeps it
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = request["threads"]
         options.inter_op_num_threads = 1
@@ -115,14 +116,15 @@ class Model:
             plain = max(self.capacity.values()) <= NO_FLASH_UP_TO
             os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] = str(int(plain))
         providers = list(dict.fromkeys([request.get("provider", CPU), CPU]))  # what one lacks the next runs
+        paths = [request["path"]] if isinstance(request["path"], str) else request["path"]
         before = memory()
         start = time.perf_counter()
-        self.session = onnxruntime.InferenceSession(request["path"], options, providers=providers)
+        self.sessions = [onnxruntime.InferenceSession(path, options, providers=providers) for path in paths]
         load_ms = (time.perf_counter() - start) * 1e3
         self.facts = {
             "load_ms": load_ms,
             "rss_before_bytes": before["rss_bytes"],
-            "providers": self.session.get_providers(),
+            "providers": self.sessions[0].get_providers(),
             "threads": options.intra_op_num_threads,
             "optimization_level": options.graph_optimization_level.name,
             "arena": options.enable_cpu_mem_arena,
@@ -135,25 +137,29 @@ class Model:
         import numpy
 
         with numpy.load(self.workloads[workload], allow_pickle=False) as arrays:
-            wanted = [each.name for each in self.session.get_inputs()]
-            missing = [name for name in wanted if name not in arrays.files]
+            inputs = [[value.name for value in session.get_inputs()] for session in self.sessions]
+            missing = [name for names in inputs for name in names if name not in arrays.files]
             if missing:
                 raise Failure(
                     f"workload {workload!r} lacks the input {missing[0]!r} (it has {', '.join(arrays.files)})"
                 )
-            self.feeds[workload] = {name: arrays[name] for name in wanted}
-        if self.caches:
-            self.bindings[workload] = self.bind(self.feeds[workload], self.capacity[workload])
+            self.feeds[workload] = [{name: arrays[name] for name in names} for names in inputs]
+        self.steps[workload] = [
+            partial(session.run_with_iobinding, self.bind(session, feeds, self.capacity[workload]))
+            if self.caches.keys() & feeds.keys()
+            else partial(session.run, None, feeds)
+            for session, feeds in zip(self.sessions, self.feeds[workload], strict=True)
+        ]
         return {workload: self.calls(workload, 1)[0]}
 
-    def bind(self, feeds: dict[str, Any], capacity: int) -> Any:
+    def bind(self, session: Any, feeds: dict[str, Any], capacity: int) -> Any:
         """Feeds and outputs at fixed places; a cache's old and new contents at the same one.
 
         Every call writes behind the same old tokens: how many there are, the attention mask says.
         """
         import numpy
 
-        binding = self.session.io_binding()
+        binding = session.io_binding()
         for name, array in feeds.items():
             if name not in self.caches:
                 binding.bind_cpu_input(name, array)
@@ -161,25 +167,21 @@ class Model:
             batch, heads, past, size = array.shape
             buffer = numpy.zeros((batch, heads, max(past, capacity), size), array.dtype)
             buffer[:, :, :past] = array
-            feeds[name] = buffer  # whoever binds memory keeps it
+            feeds[name] = buffer
             place = ("cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
             binding.bind_input(name, *place)
             binding.bind_output(self.caches[name], *place)
-        for output in self.session.get_outputs():
+        for output in session.get_outputs():
             if output.name not in self.caches.values():
                 binding.bind_output(output.name, "cpu")
         return binding
 
     def calls(self, workload: str, count: int) -> list[float]:
-        clock = time.perf_counter_ns
-        run: Any = self.session.run
-        call: tuple[Any, ...] = (None, self.feeds[workload])
-        if workload in self.bindings:
-            run, call = self.session.run_with_iobinding, (self.bindings[workload],)
-        ns = []
+        clock, steps, ns = time.perf_counter_ns, self.steps[workload], []
         for _ in range(count):
             start = clock()
-            run(*call)
+            for step in steps:
+                step()
             ns.append(clock() - start)
         return [round(each / 1e6, 6) for each in ns]
 
@@ -207,7 +209,7 @@ class Model:
         return memory()
 
     def end_profiling(self) -> dict[str, str]:
-        return {"path": self.session.end_profiling()}
+        return {"path": self.sessions[0].end_profiling()}
 
 
 def memory() -> dict[str, int | None]:
@@ -266,10 +268,9 @@ class Worker:
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """Have it do one thing; before and after it is stopped, so that its pool's threads cannot spin."""
-        body = {"do": do, **request} if do == "load" else {"do": do, "with": request}
         self.process.send_signal(signal.SIGCONT)
         try:
-            print(json.dumps(body), file=self.process.stdin, flush=True)
+            print(json.dumps({"do": do, "with": request}), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()  # blocks: the runner must not use the core
         except BrokenPipeError:
             line = ""
@@ -363,22 +364,17 @@ class Run:
     def repeat(self, number: int) -> None:
         """Fresh processes, warm-up, rounds of each workload."""
         spec, start = self.spec, self.clock()
-        commands = spec.get("commands", {})
+        commands, own, caches = (spec.get(key, {}) for key in ("commands", "own", "caches"))
         workers = {model: Worker(model, commands.get(model)) for model in self.shuffled(spec["models"])}
         processes: dict[str, dict[str, Any]] = {}
         try:
             for worker in workers.values():
                 worker.ask("ready")  # else one would load while the next still imports
             for model, worker in workers.items():
-                request = {
-                    "path": spec["models"][model],
-                    "workloads": spec.get("own", {}).get(model, spec["workloads"]),
-                    "threads": spec["threads"],
-                    "provider": spec.get("provider", CPU),
-                    "caches": spec.get("caches", {}).get(model, {}),
-                    "capacity": spec.get("capacity", {}),
-                }
-                processes[model] = {**worker.ask("load", **request), "first_run_ms": {}, "warm_up": {}}
+                request = with_keys(spec, "threads", "provider", "capacity")
+                request |= {"path": spec["models"][model], "caches": caches.get(model, {})}
+                facts = worker.ask("load", **request, workloads=own.get(model, spec["workloads"]))
+                processes[model] = {**facts, "first_run_ms": {}, "warm_up": {}}
             end = start + spec["max_seconds"] / MIN_REPEATS
             for done, workload in enumerate(spec["workloads"]):
                 share = max(0.0, end - self.clock()) / (len(spec["workloads"]) - done)
@@ -439,20 +435,17 @@ def profile(job: dict[str, Any]) -> dict[str, Any]:
     """Trace a few calls of one model on each workload, in a process of its own.
 
     job:    {"name", "path", "workloads", "threads", "provider", "caches", "capacity", "warmup_seconds",
-             "seconds", "calls": [fewest, most]}
+             "seconds", "calls": [fewest, most]}; the path is that of one graph
     result: {"events": onnxruntime's trace of calls and nodes,
              "runs": [[calls to skip, calls to count], one a workload], "provider": the one asked for}
     """
     worker, runs = Worker(job["name"]), []
+    request = with_keys(job, "path", "workloads", "threads", "provider", "caches", "capacity")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            keys = ("path", "workloads", "threads", "provider", "caches", "capacity")
-            worker.ask(
-                "load", **{key: job[key] for key in keys if key in job}, profile=os.path.join(folder, "trace")
-            )
+            worker.ask("load", **request, profile=os.path.join(folder, "trace"))
             for workload in job["workloads"]:
-                worker.ask("first_run", workload=workload)
-                warm = worker.ask("warm_up", workload=workload, seconds=job["warmup_seconds"], block_ms=50.0)
+                warm = warmed(worker, workload, job["warmup_seconds"])
                 fewest, most = job["calls"]
                 count = min(most, max(fewest, int(job["seconds"] * 1e3 / warm["ms"])))
                 worker.ask("block", workload=workload, count=count)
@@ -476,15 +469,23 @@ def limits(job: dict[str, Any]) -> dict[str, Any]:
     for name, (path, feeds) in job["models"].items():
         worker = Worker(f"the calibration of this machine, {name}")
         try:
-            runtime = {"threads": job["threads"], "provider": job.get("provider", CPU)}
-            worker.ask("load", path=path, workloads={"x": feeds}, **runtime)
-            worker.ask("first_run", workload="x")
-            worker.ask("warm_up", workload="x", seconds=job["warmup_seconds"], block_ms=50.0)
+            worker.ask("load", path=path, workloads={"x": feeds}, **with_keys(job, "threads", "provider"))
+            warmed(worker, "x", job["warmup_seconds"])
             least[name] = min(worker.ask("block", workload="x", count=job["calls"])["ms"])
         finally:
             worker.close()
     speed = bandwidth(job["threads"], job["read_bytes"])
     return {"ms": least, "bandwidth_gb_per_s": speed, "threads": job["threads"]}
+
+
+def warmed(worker: Worker, workload: str, seconds: float) -> dict[str, Any]:
+    worker.ask("first_run", workload=workload)
+    return worker.ask("warm_up", workload=workload, seconds=seconds, block_ms=50.0)
+
+
+def with_keys(job: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """What of the job has these keys; others may be left out."""
+    return {key: job[key] for key in keys if key in job}
 
 
 def bandwidth(threads: int, size: int, reads: int = 5) -> float:

@@ -14,6 +14,7 @@ from compress.benchmark import caches, runner
 from compress.benchmark.speed import Speed, save_speed, summarize
 from compress.config.benchmark import BenchmarkConfig
 from compress.errors import BenchmarkError
+from compress.graph import onnx_files
 from compress.targets.base import Target
 
 RUNNER = Path(runner.__file__)
@@ -32,7 +33,7 @@ def time_models(
     out: Path,
     own: Mapping[str, Feeds] | None = None,
 ) -> Speed:
-    """Time `models` (the first is the baseline) on `inputs`, interleaved.
+    """Time `models` (the first is the baseline) on `inputs`, interleaved: ONNX files, or folders of variants.
 
     Writes `samples.json` (everything the runner saw) and `speed.json` into `out`. A feed may hold more inputs
     than a model declares; the first axis of its first array is the batch. A language model whose graph can
@@ -66,10 +67,10 @@ def timing_job(
     others = {
         model: save_feeds(of_model, folder / f"own{i}") for i, (model, of_model) in enumerate(own.items())
     }
-    paths = {name: str(path.resolve()) for name, path in models.items()}
+    files = {name: [str(path.resolve()) for path in onnx_files(model)] for name, model in models.items()}
     job = {
         "do": "time",
-        "models": paths,
+        "models": files,
         "workloads": save_feeds(inputs, folder / "all"),
         "own": others,
         "baseline": next(iter(models)),
@@ -81,9 +82,11 @@ def timing_job(
         "ratio_ci": config.ratio_ci,
         "seed": config.seed,
         "parent": os.getpid(),
-        **cache_job(models, inputs),
+        "caches": {name: caches.shared_cache(model) for name, model in models.items()},
+        "capacity": caches.capacities(inputs),
     }
-    return job, [*map(Path, dict.fromkeys(paths.values())), *sorted(folder.rglob("*.npz"))]
+    graphs = dict.fromkeys(path for paths in files.values() for path in paths)
+    return job, [*map(Path, graphs), *sorted(folder.rglob("*.npz"))]
 
 
 def save_feeds(inputs: Feeds, folder: Path) -> dict[str, str]:
@@ -95,21 +98,12 @@ def save_feeds(inputs: Feeds, folder: Path) -> dict[str, str]:
     return {workload: str(path) for workload, path in files.items()}
 
 
-def cache_job(models: Mapping[str, Path], inputs: Feeds) -> dict[str, Any]:
-    """What the runner has to know of caches."""
-    shared = {name: caches.shared_cache(path) for name, path in models.items()}
-    sizes = {
-        name: caches.capacity(feeds) for name, feeds in inputs.items() if caches.is_language_model(feeds)
-    }
-    return {"caches": {name: pairs for name, pairs in shared.items() if pairs}, "capacity": sizes}
-
-
 def _check(models: Mapping[str, Path], inputs: Feeds) -> None:
     if not models or not inputs:
         raise BenchmarkError("nothing to time", found=f"{len(models)} models, {len(inputs)} workloads")
-    for name, path in models.items():
-        if not path.is_file():
-            raise BenchmarkError(f"model {name!r} has no file", found=path)
+    for name, model in models.items():
+        if not all(path.is_file() for path in onnx_files(model) or [model]):
+            raise BenchmarkError(f"model {name!r} has no file", found=model)
     for name, feeds in inputs.items():
         if not feeds:
             raise BenchmarkError(f"workload {name!r} has no inputs")

@@ -19,7 +19,8 @@ class TargetConfig(Checked):
 class LocalTarget(TargetConfig):
     """This machine."""
 
-    provider: str = "CPUExecutionProvider"  # of onnxruntime; operators that it lacks run on the CPU
+    # an execution provider of onnxruntime, by its name there; null: the CPU's, which also runs what one lacks
+    provider: str | None = None
     threads: int = number(0, 0, 1024)  # 0: every physical core this process may use
     cpu_flags: list[str] | None = None  # null: the target's own; else those of the CPU to build for
 

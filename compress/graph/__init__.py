@@ -19,6 +19,11 @@ def named_graphs(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
+def onnx_files(model: Path) -> list[Path]:
+    """Its graphs, where `model` is the folder of a variant; else the file itself."""
+    return list(named_graphs(model).values()) if model.is_dir() else [model]
+
+
 def graph_files(folder: Path) -> list[Path]:
     """The ONNX files of a variant and the external weights beside them, sorted."""
     return sorted(path for graph in named_graphs(folder).values() for path in folder.glob(f"{graph.name}*"))

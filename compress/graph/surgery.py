@@ -69,7 +69,8 @@ def fetching(model: onnx.ModelProto, tensors: Iterable[str]) -> bytes:
     opened.CopyFrom(model)
     del opened.graph.output[:]
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(tensors))
-    return opened.SerializeToString()
+    packed: bytes = opened.SerializeToString()
+    return packed
 
 
 def copied(node: onnx.NodeProto, renamed: Mapping[str, str] = {}) -> onnx.NodeProto:

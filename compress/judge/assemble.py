@@ -17,7 +17,7 @@ from compress.benchmark import Speed, floor, load_limits, load_profiles, load_sp
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import ImageSplits, Splits, load_splits
-from compress.graph import graph_files, graph_path
+from compress.graph import graph_files, named_graphs
 from compress.judge import test_set_uses
 from compress.judge.explain import explain
 from compress.judge.verdict import judge
@@ -45,7 +45,7 @@ from compress.schema.workload import Workload
 from compress.stages.code_version import library_versions
 from compress.stages.result import read_result
 from compress.stages.runner import StageRunner
-from compress.stages.store import Entry, sha256_file
+from compress.stages.store import Entry, sha256_file, sha256_graphs
 from compress.targets import Target
 
 
@@ -143,7 +143,7 @@ def ship(report: Report, built: Built, folder: Path) -> None:
             "reasons": list(report.verdict.reasons),
             "size_bytes": variant.size_bytes,
         },
-        opset=_opset(graph_path(shipped.graph.path)),
+        opset=max(map(_opset, named_graphs(shipped.graph.path).values())),
         options=report.options,
     )
     pack(shipped, folder, card, manifest)
@@ -189,13 +189,13 @@ def _variant(
     built: BuiltVariant, quality: Quality, speed: Speed, profiles: dict[str, Profile], machine: Limits
 ) -> Variant:
     summary = models.read_summary(built.checkpoint.path)
-    files = graph_files(built.graph.path)
+    files, graphs = graph_files(built.graph.path), list(named_graphs(built.graph.path).values())
     result = read_result(built.graph.path)
     return Variant(
         name=built.name,
         stage=built.stage,
-        path=f"{built.graph.digest}/model.onnx",
-        sha256=sha256_file(graph_path(built.graph.path)),
+        path=f"{built.graph.digest}/{', '.join(path.name for path in graphs)}",
+        sha256=sha256_file(graphs[0]) if len(graphs) == 1 else sha256_graphs(built.graph.path),
         size_bytes=sum(path.stat().st_size for path in files),
         parameters=summary.parameters,
         macs=summary.macs,

@@ -30,8 +30,9 @@ def code_version(roots: frozenset[str], task: str = "") -> str:
 def library_versions() -> dict[str, str]:
     """Library -> installed version; several distributions, one a kind of accelerator, hold onnxruntime."""
     import onnxruntime
+    from onnxruntime.capi.build_and_package_info import package_name
 
-    return {**{name: version(name) for name in LIBRARIES}, "onnxruntime": onnxruntime.__version__}
+    return {**{name: version(name) for name in LIBRARIES}, package_name: onnxruntime.__version__}
 
 
 def closure(roots: Iterable[str], task: str = "") -> set[Path]:

@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock
 
 from compress.errors import StoreError
+from compress.graph import named_graphs
 from compress.system.memory import forget_peak, peak_memory
 
 _DENIED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -48,6 +49,12 @@ def sha256_model(path: Path) -> str:
     """Of an ONNX file; of all its files where weights lie beside it, since the graph does not tell them."""
     files = [path, *sorted(path.parent.glob(f"{path.name}?*"))]
     return sha256_file(path) if len(files) == 1 else sha256_json({p.name: sha256_file(p) for p in files})
+
+
+def sha256_graphs(folder: Path) -> str:
+    """Of a variant: that of its graph, or of the names of several and theirs."""
+    sums = {name: sha256_model(path) for name, path in named_graphs(folder).items()}
+    return next(iter(sums.values())) if len(sums) == 1 else sha256_json(sums)
 
 
 def sha256_json(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
-from compress.graph.session import check_provider
+from compress.graph.session import CPU, check_provider
 from compress.system.memory import cores
 from compress.targets.machine import machine_facts
 
@@ -21,6 +21,7 @@ from compress.targets.machine import machine_facts
 class Local:
     def __init__(self, config: LocalTarget) -> None:
         self.config = config
+        self.provider = config.provider or CPU
 
     def facts(self) -> Mapping[str, Any]:
         return self._checked_facts
@@ -28,7 +29,7 @@ class Local:
     @cached_property
     def _checked_facts(self) -> dict[str, Any]:
         facts = self._facts()
-        check_provider(self.config.provider, facts["runtime"])
+        check_provider(self.provider, facts["runtime"])
         return facts
 
     def _facts(self) -> dict[str, Any]:
@@ -49,10 +50,7 @@ class Local:
         self, command: Sequence[str], job: Mapping[str, Any], folder: Path, seconds: float
     ) -> dict[str, Any]:
         """Run `command` with job and result in `folder`."""
-        runtime = {
-            "threads": self.config.threads or self.facts()["threads"],
-            "provider": self.config.provider,
-        }
+        runtime = {"threads": self.config.threads or self.facts()["threads"], "provider": self.provider}
         (folder / "job.json").write_text(json.dumps({**job, **runtime}))
         run_alone([*command, "job.json", "result.json"], folder, seconds)
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())

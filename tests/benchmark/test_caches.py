@@ -53,10 +53,12 @@ def test_every_call_writes_behind_the_same_old_tokens(model, tiny_lm, tmp_path):
     timed.first_run("w")
     assert os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] == "1"
     assert len(timed.calls("w", 3)) == 3
-    binding = timed.bindings["w"]
+    [binding] = timed.steps["w"][0].args
     logits = binding.copy_outputs_to_cpu()[-1]
     np.testing.assert_allclose(logits[0, 0], tiny_lm.logits(ids)[-1], rtol=1e-4, atol=1e-4)
-    buffer = timed.feeds["w"]["past_key_values.0.key"]  # the new key lies behind the old ones, nothing else
+    buffer = timed.feeds["w"][0][
+        "past_key_values.0.key"
+    ]  # the new key lies behind the old ones, nothing else
     assert buffer.shape == (1, 1, 64, 8)
     np.testing.assert_array_equal(buffer[0, 0, :6], key)
     np.testing.assert_allclose(
