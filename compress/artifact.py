@@ -6,7 +6,8 @@ artifact/
   config.json, tokenizer* what is needed to feed it
   genai_config.json       what onnxruntime-genai needs to run a language model that was exported for it
   checkpoint/             the same model before quantization, for stock transformers
-  check.npz               a stored input and the output this machine computed for it; check_NAME.npz of other graphs
+  check.npz               a stored input and the output this machine computed for it; of the graph NAME.onnx
+                          among several, check_NAME.npz
   README.md               model card
   manifest.json           lineage, configuration, versions, sha256 of every file
   SHA256SUMS              for `sha256sum -c`

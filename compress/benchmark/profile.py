@@ -72,9 +72,9 @@ _PROFILES = TypeAdapter(dict[str, Profile])
 def profile_model(
     target: Target, name: str, model: Path, inputs: Mapping[str, Mapping[str, np.ndarray]], out: Path
 ) -> None:
-    """Profile `model`, a file or a variant's folder, on `inputs` (workload -> feeds); writes `out/profile.json`.
+    """Profile `model`, an ONNX file or a variant's folder, on `inputs` (workload -> feeds).
 
-    About a second a workload. Raises BenchmarkError naming the model.
+    Writes `out/profile.json`. About a second a workload. Raises BenchmarkError naming the model.
     """
     of_graphs = [_profile_graph(target, name, path, inputs, out) for path in onnx_files(model)]
     profiles = {workload: joined([each[workload] for each in of_graphs]) for workload in inputs}

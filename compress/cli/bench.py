@@ -24,6 +24,7 @@ from compress.cli.console import console
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.compose import expand, load_config
 from compress.errors import BenchmarkError, ConfigError, did_you_mean
+from compress.graph import graph_path, onnx_files
 from compress.graph.untrusted import Graph, Input, inspect, trial
 from compress.report.format import MISSING, interval, megabytes, number, speed_word
 from compress.schema.workload import Workload
@@ -50,7 +51,7 @@ class Request:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Each MODEL is a file or a folder with model.onnx in it; the first is the baseline. "
+        "Each MODEL is an ONNX file or the folder of one, such as an artifact; the first is the baseline. "
         "Words that begin with target. or benchmark. are Hydra overrides: target.threads, target.provider, "
         "benchmark.workloads, .max_seconds, .ratio_ci. Inputs are made up from the graph."
     )
@@ -122,13 +123,9 @@ def bench(target: Target, timing: BenchmarkConfig, request: Request, console: Co
 
 
 def find_models(words: Sequence[str]) -> dict[str, Path]:
-    """Short, different names -> files; a folder stands for the model.onnx in it."""
-    paths = [Path(word) / "model.onnx" if Path(word).is_dir() else Path(word) for word in words]
-    for word, path in zip(words, paths, strict=True):
-        if not path.is_file():
-            raise BenchmarkError(
-                "no such ONNX file", found=path, allowed="a file, or a folder with model.onnx in it"
-            ) from None
+    """Short, different names -> files; a folder stands for the graph in it."""
+    paths = [_graph(Path(word)) for word in words]
+    for word in words:
         if Path(word).suffix in (".pt", ".pth", ".bin", ".safetensors", ".gguf", ".tflite"):
             raise BenchmarkError("not an ONNX file", found=word, next="compress run exports a checkpoint")
     short = [Path(word).name or word for word in words]
@@ -138,6 +135,15 @@ def find_models(words: Sequence[str]) -> dict[str, Path]:
         name if number == 1 else f"{name} ({number})": path
         for name, number, path in zip(names, numbers, paths, strict=True)
     }
+
+
+def _graph(path: Path) -> Path:
+    graphs = [graph_path(path)] if graph_path(path).is_file() else onnx_files(path)
+    if len(graphs) > 1:
+        raise BenchmarkError("a folder of several graphs", found=path, allowed=", ".join(map(str, graphs)))
+    if not graphs or not graphs[0].is_file():
+        raise BenchmarkError("no such ONNX file", found=path, allowed="a file, or a folder with one in it")
+    return graphs[0]
 
 
 def common_inputs(graphs: Mapping[str, Graph]) -> dict[str, Input]:

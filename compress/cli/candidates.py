@@ -10,6 +10,7 @@ from compress.benchmark import load_speed
 from compress.config.data import Split
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
+from compress.graph import graph_files
 from compress.metrics.quality import load_quality
 from compress.models.summary import read_summary
 from compress.schema.report import Report
@@ -63,7 +64,7 @@ class Workbench:
             drop=relative(drop, dense_score),
             speedup=geometric_mean(speedups),
             slowest=min((speedup.ci95[0] for speedup in speedups), default=1.0),
-            size_mb=sum(path.stat().st_size for path in small.graph.path.glob("model.onnx*")) / 1e6,
+            size_mb=sum(path.stat().st_size for path in graph_files(small.graph.path)) / 1e6,
             memory_mb=speed.peak_memory_bytes[small.name] / 1e6,
         )
 

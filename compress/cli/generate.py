@@ -15,6 +15,7 @@ from tokenizers.decoders import DecodeStream
 
 from compress.artifact import check_files
 from compress.errors import ArtifactError, ConfigError
+from compress.graph import graph_path
 from compress.graph.decoder import Decoder
 
 PIECE = 512  # tokens of a prompt in one call: their logits are all given, 4 bytes times the vocabulary each
@@ -99,7 +100,7 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
         )
     fitting = context - len(ids) + 1  # the last token is never read
     count = min(request.max_new_tokens, fitting)
-    decoder = Decoder(artifact / "model.onnx", capacity=len(ids) + count)
+    decoder = Decoder(graph_path(artifact), capacity=len(ids) + count)
     text = DecodeStream(ids=ids, skip_special_tokens=True)
     random = np.random.default_rng(request.seed)
     clock = [time.perf_counter()]

@@ -21,8 +21,9 @@ from tokenizers import Tokenizer
 from compress.artifact import check_files
 from compress.cli.generate import PIECE, context_length, continuation, end_tokens, load_tokenizer, read_json
 from compress.errors import ArtifactError, CompressError, ConfigError, DataError, did_you_mean
+from compress.graph import graph_path
 from compress.graph.decoder import Decoder
-from compress.stages.store import sha256_model
+from compress.stages.store import sha256_graphs
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -51,7 +52,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]
         self.coder.no_truncation()
         self.ends = end_tokens(artifact)
         self.prefix = _prefix(artifact, self.coder, self.ends)
-        self.decoder = Decoder(artifact / "model.onnx", capacity=1)
+        self.decoder = Decoder(graph_path(artifact), capacity=1)
         self.context: list[int] | None = None  # what the decoder has read, for the next choice of a question
 
     @property
@@ -188,7 +189,7 @@ def run_tasks(
     if out:
         record = {
             "artifact": manifest.name,
-            "model_sha256": sha256_model(artifact / "model.onnx"),
+            "model_sha256": sha256_graphs(artifact),
             "lm_eval_version": version("lm_eval"),
             "limit": limit,
             "tasks": numbers(results),

@@ -18,6 +18,7 @@ from compress.config.compose import from_plain
 from compress.config.recover import Distill
 from compress.config.run import RunConfig
 from compress.errors import ArtifactError
+from compress.graph import is_graph_file
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store, sha256_file
 from compress.targets import open_target
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Make an artifact again and compare; 0 where model.onnx is the same to the last bit."""
+    """Make an artifact again and compare; 0 where its graphs are the same to the last bit."""
     manifest = verify(args.artifact)
     check_sources(config_of(manifest))
     folder = Path(f"outputs/{manifest.name}/reproduced-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
@@ -50,7 +51,7 @@ class Comparison:
     @property
     def same(self) -> bool:
         """Whether the model is the same to the last bit."""
-        return all(word == "same" for name, word in self.files.items() if name.startswith("model.onnx"))
+        return all(word == "same" for name, word in self.files.items() if is_graph_file(name))
 
 
 def config_of(manifest: Manifest) -> RunConfig:

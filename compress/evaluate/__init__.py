@@ -11,7 +11,7 @@ from compress.config.evaluate import EvaluateConfig
 from compress.data import load_splits
 from compress.metrics.quality import Scored, save_quality
 from compress.registry import module_of
-from compress.stages.store import sha256_model
+from compress.stages.store import sha256_graphs
 
 
 def score(
@@ -43,7 +43,7 @@ def evaluate(
     splits: Path,
     out: Path,
 ) -> None:
-    """Score `graph/model.onnx`, unless it is the dense `baseline/model.onnx`, and compare both.
+    """Score the graphs in `graph`, unless they are the dense ones in `baseline`, and compare both.
 
     `student` and `checkpoint` are the checkpoints that they were exported from, `scores` what `score` stored
     of the dense one. The folder `out` then holds `quality.json` (`load_quality`) and `scores.npz`, numbers by
@@ -51,7 +51,7 @@ def evaluate(
     """
     metrics, data = _metrics(config), load_splits(splits)
     model = dense = Scored(baseline, checkpoint, scores)
-    if sha256_model(graph / "model.onnx") != sha256_model(baseline / "model.onnx"):
+    if sha256_graphs(graph) != sha256_graphs(baseline):
         model = Scored(graph, student, out)
         metrics.score(config, model, dense, data, split, samples)
     quality, by_example = metrics.compare(config, model, dense, data, split, samples)

@@ -17,6 +17,6 @@ def plain(config: ExportConfig) -> ExportConfig:
 
 
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Export `checkpoint` to `out/model.onnx`, proven equal on texts of the calibration split."""
+    """Export `checkpoint` to graphs in `out`, proven equal on texts of the calibration split."""
     implementation(config)(config, checkpoint, splits, out)
     write_result(out, ships=shipped_files(out))

@@ -16,6 +16,7 @@ from compress.export.decoder import export_decoder
 from compress.export.fuse import LOWEST_OPSET, fuse
 from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
 from compress.export.strip import strip
+from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.stages.result import gate, write_result
 from compress.tasks import Model, load
@@ -27,12 +28,12 @@ log = logging.getLogger(__name__)
 
 
 def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write `out/model.onnx`.
+    """Write the graph of a text encoder or a language model.
 
     Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
     CompressError when the architecture has an operator that cannot be exported.
     """
-    path = out / "model.onnx"
+    path = graph_path(out)
     model = load(checkpoint)
     if model.stack.architecture.causal:
         export_decoder(config, cast("CausalLM", model), splits, path)
@@ -71,7 +72,7 @@ def _export(model: Model, opset: int, path: Path) -> None:
 
         @property
         def outputs(self) -> dict[str, dict[int, str]]:
-            return {model.output_name: {0: "batch_size"}}
+            return {name: {0: "batch_size"} for name in model.output_names}
 
     logging.getLogger("optimum").setLevel(logging.ERROR)
     optimum_export(module, EncoderOnnxConfig(module.config, task="feature-extraction"), path, opset=opset)

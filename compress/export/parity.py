@@ -38,26 +38,27 @@ def parity(model: Model, path: Path, examples: Any) -> dict[str, float]:
     except ModelError as error:
         raise _not_loaded(error, "try another opset: export.opset=17") from None
     names = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
-    wanted = list(model.input_names), [model.output_name]
+    wanted = list(model.input_names), list(model.output_names)
     if names != wanted:
         raise GateError(
             "the exported graph has other inputs or outputs than the model",
             found=" -> ".join(map(", ".join, names)),
             allowed=" -> ".join(map(", ".join, wanted)),
         )
-    answers: list[np.ndarray] = []
+    answers: list[dict[str, np.ndarray]] = []  # of each example
 
     def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for batch in model.batches(examples, 8):
             with torch.no_grad():
-                ours = model.run(batch).numpy()
+                ours = model.outputs(batch)
             feeds = {name: tensor.numpy() for name, tensor in batch.items()}
-            [theirs] = session.run([model.output_name], feeds)
-            answers.extend(theirs)
-            yield ours, theirs
+            theirs = session.run(names[1], feeds)
+            answers.extend(dict(zip(names[1], rows, strict=True)) for rows in zip(*theirs, strict=True))
+            for name, array in zip(names[1], theirs, strict=True):
+                yield ours[name].numpy().reshape(len(array), -1), array.reshape(len(array), -1)
 
     numbers = {**distances(both()), "examples": len(examples)}
-    check_outputs([{model.output_name: answer} for answer in answers], "the exported graph")
+    check_outputs(answers, "the exported graph")
     return numbers
 
 

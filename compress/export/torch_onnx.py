@@ -12,29 +12,30 @@ from compress.export.attempt import attempt
 from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
 from compress.export.sizes import fold_sizes
 from compress.export.strip import strip
+from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.stages.result import gate, write_result
 from compress.tasks import load
 
 
 def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Write `out/model.onnx`, whose batch is open.
+    """Write a graph whose batch is open.
 
     Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
     CompressError when the net has an operator that cannot be exported.
     """
-    model, path = load(checkpoint), out / "model.onnx"
+    model, path = load(checkpoint), graph_path(out)
     examples = load_splits(splits).calibration.examples[:EXAMPLES]
     inputs = next(model.batches(examples[:2], 2))
-    names = [*model.input_names, model.output_name]
+    names = [*model.input_names, *model.output_names]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with attempt():
         torch.onnx.export(
             model.module,
             tuple(inputs.values()),
             path,
-            input_names=names[:-1],
-            output_names=names[-1:],
+            input_names=list(model.input_names),
+            output_names=list(model.output_names),
             dynamic_axes={name: {0: "batch_size"} for name in names},
             opset_version=config.opset,
             dynamo=False,

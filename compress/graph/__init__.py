@@ -29,6 +29,11 @@ def graph_files(folder: Path) -> list[Path]:
     return sorted(path for graph in named_graphs(folder).values() for path in folder.glob(f"{graph.name}*"))
 
 
+def is_graph_file(name: str) -> bool:
+    """Whether this is the name of a graph in a variant's folder, or of weights beside one."""
+    return "/" not in name and SUFFIX in name
+
+
 def shipped_files(folder: Path) -> list[str]:
     """Names of what a variant needs to run: its graphs, their weights, what onnxruntime-genai reads."""
     return [path.name for path in (*graph_files(folder), *folder.glob("genai_config.json"))]

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from compress.config.quantize import Int8Dynamic, Int8Static, QuantizeConfig
-from compress.graph import graph_files, shipped_files
+from compress.graph import graph_files, graph_path, named_graphs, shipped_files
 from compress.graph.gates import check_interface, check_operators
 from compress.registry import implementation
 from compress.schema.report import Sensitivity
@@ -18,15 +18,16 @@ from compress.stages.result import read_result, write_result
 def quantize(
     config: QuantizeConfig, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
-    """Quantize `graph/model.onnx` for a CPU with these flags; writes `out/model.onnx`.
+    """Quantize the graphs in `graph` for a CPU with these flags, into graphs of the same names in `out`.
 
     Raises GateError when less of the model became integer than the config asks for, a layer broke, inputs
     or outputs changed, or the installed onnxruntime lacks an operator.
     """
     implementation(config)(config, cpu_flags, graph, checkpoint, splits, out)
-    before, after = (onnx.load(folder / "model.onnx", load_external_data=False) for folder in (graph, out))
-    check_interface(before.graph, after.graph)
-    check_operators(after)
+    for name, path in named_graphs(graph).items():
+        before, after = (onnx.load(one, load_external_data=False) for one in (path, graph_path(out, name)))
+        check_interface(before.graph, after.graph)
+        check_operators(after)
     for name in set(shipped_files(graph)) - {path.name for path in graph_files(graph)}:
         shutil.copy(graph / name, out / name)  # of the same inputs and outputs
     write_result(out, ships=shipped_files(out))

@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from compress.graph import graph_path
 from compress.graph.surgery import drop_dead, needed, reads, replace_nodes
 from compress.graph.weights import Weights, is_external
 from compress.quantize.blocks import Blocks, pack, rows_of, stacked
 from compress.quantize.smoothing import divide_input, matrix, multiply_rows
 
 MICROSOFT = "com.microsoft"
-DATA = "model.onnx_data"
 INLINE_BYTES = 1_000_000_000  # a message of protobuf holds no more than 2 GB
 TINY = 1e-12  # the least that a token is divided by
 _SMALL = 65_536  # bytes: read with the graph
@@ -42,7 +42,7 @@ class BlockGraph:
     def __init__(self, folder: Path, linears: Mapping[str, np.ndarray], embedding: np.ndarray) -> None:
         """`linears`: name of each linear layer of the checkpoint -> weight (rows, columns); `embedding`
         (tokens, width)."""
-        self.model = onnx.load(folder / "model.onnx", load_external_data=False)
+        self.model = onnx.load(graph_path(folder), load_external_data=False)
         self.graph = self.model.graph
         self.weights = Weights(self.graph, "/scaled", folder)
         for tensor in self.graph.initializer:
@@ -174,7 +174,7 @@ class BlockGraph:
             multiply_rows(self.weights, node, factors)
 
     def save(self, out: Path) -> Path:
-        """Write `out/model.onnx`, with `model.onnx_data` beside it where it is large."""
+        """Write the graph, with its weights beside it where they are large."""
         drop_dead(self.graph)
         if all(opset.domain != MICROSOFT for opset in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
@@ -182,7 +182,7 @@ class BlockGraph:
             if is_external(tensor):
                 tensor.CopyFrom(numpy_helper.from_array(np.array(self.weights.read(tensor)), tensor.name))
         size = sum(len(tensor.raw_data) for tensor in self.graph.initializer)
-        target = out / "model.onnx"
+        target = graph_path(out)
         if size <= INLINE_BYTES:
             onnx.save(self.model, target)
         else:
@@ -190,7 +190,7 @@ class BlockGraph:
                 self.model,
                 target,
                 save_as_external_data=True,
-                location=DATA,
+                location=f"{target.name}_data",
                 size_threshold=1024,
                 convert_attribute=False,
             )

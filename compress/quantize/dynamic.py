@@ -8,6 +8,7 @@ from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
 
 from compress.config.quantize import Int8Dynamic
+from compress.graph import graph_path
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.finish import finish
@@ -19,7 +20,7 @@ def quantize(
     config: Int8Dynamic, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range)
-    model, target = onnx.load(graph / "model.onnx"), out / "model.onnx"
+    model, target = onnx.load(graph_path(graph)), graph_path(out)
     excluded = coverage.excluded_nodes(model.graph, config.exclude)
     if config.smooth is not None:
         model = smooth(model, calibration_feeds(checkpoint, splits, EXAMPLES), config.smooth, excluded)

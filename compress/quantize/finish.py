@@ -6,6 +6,7 @@ import onnx
 
 from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.data import load_splits
+from compress.graph import graph_path
 from compress.quantize import coverage, sensitivity, sqnr
 from compress.quantize.activations import EXAMPLES, calibration_feeds
 from compress.quantize.bias import correct_bias
@@ -21,7 +22,7 @@ def finish(
     splits: Path,
     out: Path,
 ) -> None:
-    """Write `out/model.onnx`, and note coverage, errors of layers and, with `min_cosine`, what was left out.
+    """Write the graph, and note coverage, errors of layers and, with `min_cosine`, what was left out.
 
     `reference` is the float graph that the quantizer got. Raises GateError when too little became integer
     or a layer broke.
@@ -42,7 +43,7 @@ def finish(
         )
         write_result(out, facts={"sensitivity": report})
         left_out = [layer.node for layer in report.layers if layer.left_out]
-    target = out / "model.onnx"
+    target = graph_path(out)
     onnx.save(quantized, target)
     coverage.check(coverage.measure(target, config.exclude, left_out), config.min_coverage, out)
     some = list(sensitivity.spread(feeds, sqnr.TEXTS))

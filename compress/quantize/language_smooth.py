@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from compress.config.quantize import Int8Smooth, WeightType
 from compress.data import load_texts
+from compress.graph import graph_path
 from compress.models.hooks import hooked
 from compress.models.walk import SharedInput, Walk
 from compress.quantize import coverage
-from compress.quantize.block_graph import DATA, INLINE_BYTES, TINY, BlockGraph
+from compress.quantize.block_graph import INLINE_BYTES, TINY, BlockGraph
 from compress.quantize.blocks import in_blocks
 from compress.quantize.fidelity import (
     check_divergence,
@@ -82,10 +83,10 @@ def quantize(
         source = opened.save(Path(folder))
         del opened
         give_back()
-        data = source.with_name(DATA)
+        data = source.with_name(f"{source.name}_data")
         quantize_dynamic(
             source,
-            out / "model.onnx",
+            graph_path(out),
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             reduce_range=kernel.reduce_range,
@@ -96,8 +97,8 @@ def quantize(
         )
     give_back()
     patterns = [re.escape(name) for name in excluded]
-    coverage.check(coverage.measure(out / "model.onnx", patterns), config.min_coverage, out)
-    (kl,) = divergence(graph / "model.onnx", [out / "model.onnx"], windows)
+    coverage.check(coverage.measure(graph_path(out), patterns), config.min_coverage, out)
+    (kl,) = divergence(graph_path(graph), [graph_path(out)], windows)
     write_result(out, facts={"smoothing": groups})
     check_divergence(kl, config.max_kl, out)
 

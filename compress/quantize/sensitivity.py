@@ -22,7 +22,7 @@ TEXTS = 128  # for the cosine held against the floor
 # last of it is the dearest, such as a table of words that makes up half of the file.
 NEARLY = 0.75
 _BYTES = 3  # a weight in float32 takes more than one in int8
-Outputs = list[np.ndarray]
+Outputs = list[dict[str, np.ndarray]]  # of each feed, by name
 
 
 def leave_out(
@@ -95,8 +95,7 @@ def rank(
     off = {name + SWITCH: np.array(False) for name in names}
     cases = [off, *({**off, name + SWITCH: np.array(True)} for name in names)]
     results = [value.name for value in reference.graph.output]
-    values = collect(graph, results, ({**feed, **case} for case in cases for feed in feeds))
-    outputs = [tensors[results[0]] for tensors in values]
+    outputs = list(collect(graph, results, ({**feed, **case} for case in cases for feed in feeds)))
     runs = [outputs[start : start + len(feeds)] for start in range(0, len(outputs), len(feeds))]
     return {name: 1 - mean_cosine(alone, runs[0]) for name, alone in zip(names, runs[1:], strict=True)}
 
@@ -138,18 +137,17 @@ def fewest(most: int, enough: Callable[[int], bool]) -> int | None:
 
 
 def run(model: onnx.ModelProto, feeds: Feeds) -> Outputs:
-    """The first output of every feed."""
-    results = [value.name for value in model.graph.output]
-    return [tensors[results[0]] for tensors in collect(model, results, feeds)]
+    return list(collect(model, [value.name for value in model.graph.output], feeds))
 
 
 def mean_cosine(outputs: Outputs, expected: Outputs) -> float:
-    """Over feeds, of the arrays as one vector each; 0 for one without length."""
-    cosines = []
-    for x, y in zip(outputs, expected, strict=True):
-        x, y = x.ravel().astype(np.float64), y.ravel().astype(np.float64)
-        cosines.append(float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30)))
-    return float(np.mean(cosines))
+    """Over feeds, of the arrays as one vector each, 0 for one without length; that of the worst output."""
+    cosines: dict[str, list[float]] = {name: [] for name in expected[0]}
+    for tensors, wanted in zip(outputs, expected, strict=True):
+        for name, of_output in cosines.items():
+            x, y = (one[name].ravel().astype(np.float64) for one in (tensors, wanted))
+            of_output.append(float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30)))
+    return float(np.min([np.mean(of_output) for of_output in cosines.values()]))
 
 
 def spread(feeds: Feeds, count: int) -> Feeds:

@@ -25,6 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compress.config.quantize import Calibrator, Int8Static
 from compress.data import load_splits
+from compress.graph import graph_path
 from compress.graph.surgery import producers, replace_nodes
 from compress.quantize import coverage
 from compress.quantize.activations import EXAMPLES, calibration_feeds
@@ -84,7 +85,7 @@ def calibrated(
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range, config.symmetric_activations)
     with tempfile.TemporaryDirectory(dir=out) as scratch, quiet():
         source, target = Path(scratch) / "prepared.onnx", Path(scratch) / "quantized.onnx"
-        quant_pre_process(graph / "model.onnx", source, skip_symbolic_shape=True)
+        quant_pre_process(graph_path(graph), source, skip_symbolic_shape=True)
         original = onnx.load(source)
         excluded = coverage.excluded_nodes(original.graph, config.exclude)
         if config.smooth is not None:

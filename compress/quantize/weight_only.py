@@ -13,6 +13,7 @@ from torch import Tensor
 from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
 from compress.errors import GateError
+from compress.graph import graph_path
 from compress.quantize import coverage, sqnr
 from compress.quantize.bit_choice import bits_of, choose, sensitivities
 from compress.quantize.block_graph import BlockGraph
@@ -60,12 +61,12 @@ def quantize(
     fit into `max_size_mb`; GateError as `compress.quantize.quantize` says."""
     prepared = _round(config, graph, checkpoint, splits, out)
     give_back()
-    target = out / "model.onnx"
+    target = graph_path(out)
     excluded = [re.escape(name) for name in prepared.excluded]
     coverage.check(coverage.measure(target, excluded), config.min_coverage, out)
     advice = "more bits, a smaller block, or quantize.exclude"
     sqnr.check(prepared.errors, config.min_sqnr_db, prepared.windows, out, advice)
-    level = choose_level(graph / "model.onnx", target, prepared.checked, config.accuracy_level)
+    level = choose_level(graph_path(graph), target, prepared.checked, config.accuracy_level)
     write_result(
         out, facts={"blocks": WeightBlocks(bits=dict(prepared.bits), choice=prepared.choice, **level)}
     )
@@ -115,7 +116,7 @@ def _recipe(config: Int8Blocks | MixedBlocks, names: Sequence[str], choice: BitC
 
 
 def write(opened: BlockGraph, rounded: Rounded, table: Blocks | None, level: int, out: Path) -> None:
-    """Put the blocks into the graph and save it as `out/model.onnx`."""
+    """Put the blocks into the graph and save it."""
     for names, factors in rounded.factors.items():
         products = opened.computing(names)
         if not products:

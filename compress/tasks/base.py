@@ -61,13 +61,17 @@ class Model(Protocol):
     def input_names(self) -> tuple[str, ...]: ...
 
     @property
-    def output_name(self) -> str: ...
+    def output_names(self) -> tuple[str, ...]:
+        """All that an exported graph gives."""
 
     def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
         """Inputs of at most `size` examples each; their order may be another."""
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What the module gives for these inputs: (batch, ...)."""
+        """What the module gives first for these inputs: (batch, ...)."""
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All that it gives, by name."""
 
     def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
         """The class of transformers that opens a saved checkpoint, the name of its output that a reload is
@@ -91,6 +95,7 @@ class Opened(ABC):
     """What models share that are opened from a checkpoint."""
 
     task: ClassVar[str]
+    output_names: tuple[str, ...]
 
     @classmethod
     def open(cls, checkpoint: Path, attention: str = "sdpa") -> Self:
@@ -116,6 +121,15 @@ class Opened(ABC):
     def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
         """Inputs of at most `size` examples each; their order may be another."""
         return map(tensors, self.processor.batches(examples, size))
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the module gives first for these inputs: (batch, ...)."""
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All that it gives, by name; of a model with one output what `run` gives."""
+        [name] = self.output_names
+        return {name: self.run(inputs)}
 
 
 def refuse_cache(workload: Workload) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -153,8 +154,10 @@ def test_names_of_models(tmp_path):
     }
     assert list(bench.find_models([a, other])) == [a, other]
     assert list(bench.find_models([a, a])) == [a, f"{a} (2)"]
+    assert bench.find_models([str(tmp_path)]) == {tmp_path.name: Path(a)}  # the only graph there
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BenchmarkError, match="no such ONNX file"):
-        bench.find_models([str(tmp_path)])
+        bench.find_models([str(tmp_path / "empty")])
 
 
 # ---- graphs in files ------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def test_the_fewest_that_are_enough(most, needed):
 def test_cosine_by_hand():
     found = [np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]]), np.array([[0.0, 0.0]])]
     expected = [np.array([[2.0, 0.0]]), np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])]
+    found, expected = ([{"y": array} for array in arrays] for arrays in (found, expected))
     assert mean_cosine(found, expected) == pytest.approx((1 + 0.5**0.5 + 0) / 3)
 
 
@@ -61,7 +62,8 @@ def pair(graphs, quantized, checkpoints, splits):
 
 def outputs(model, feeds):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return [session.run(None, feed)[0] for feed in feeds]
+    names = [value.name for value in session.get_outputs()]
+    return [dict(zip(names, session.run(None, feed), strict=True)) for feed in feeds]
 
 
 @pytest.mark.parametrize("config", [Int8Dynamic(), Int8Static(examples=9)])
@@ -70,7 +72,10 @@ def test_everything_restored_is_the_float_model(config, fuse, pair):
     reference, int8, feeds = pair(config, fuse)
     names = [each.output for each in quantized_layers(reference, int8)]
     again = restored(int8, reference, names)
-    assert np.allclose(outputs(again, feeds)[0], outputs(reference, feeds)[0], atol=1e-6)
+    for got, wanted in zip(
+        outputs(again, feeds)[0].values(), outputs(reference, feeds)[0].values(), strict=True
+    ):
+        assert np.allclose(got, wanted, atol=1e-6)
     assert not quantized_layers(reference, again)
     assert restored(int8, reference, ()).graph.node == int8.graph.node
 
@@ -94,6 +99,15 @@ def spoil(int8, name):
     (weight,) = (t for t in int8.graph.initializer if t.name == node.input[1])
     coarse = np.clip(np.round(numpy_helper.to_array(weight) / 42.0) * 42, -128, 127).astype(np.int8)
     weight.CopyFrom(numpy_helper.from_array(coarse, weight.name))
+
+
+def test_the_worst_output_counts():
+    """Of several outputs, the first of which is as it should be."""
+    good, bad = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    expected = [{"a": good, "b": good}, {"a": good, "b": bad}]
+    assert mean_cosine(expected, expected) == 1
+    assert mean_cosine([{"a": good, "b": good}, {"a": good, "b": good}], expected) == 0.5
+    assert mean_cosine([{"a": bad, "b": good}, {"a": bad, "b": bad}], expected) == 0
 
 
 def test_one_bad_layer_is_found_and_alone_left_out(pair):

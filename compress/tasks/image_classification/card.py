@@ -1,13 +1,16 @@
 """What a model card says of a classifier of images."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from compress.graph import graph_path
 
 _EXAMPLE = """
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession("model.onnx")
+session = onnxruntime.InferenceSession("{graph}")
 classes = {classes}
 mean, std = np.float32({mean}), np.float32({std})
 
@@ -28,6 +31,7 @@ def card_facts(
         "inputs": {"pixel_values": f"float32 (batch, {channels}, {height}, {width}), normalised"},
         "outputs": {"logits": f"float32 (batch, {len(classes)})"},
         "example_code": _EXAMPLE.format(
+            graph=graph_path(Path()),
             classes=list(classes),
             mean=preprocessing["image_mean"],
             std=preprocessing["image_std"],

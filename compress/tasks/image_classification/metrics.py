@@ -14,6 +14,7 @@ from compress.config.data import Split
 from compress.config.evaluate import ImageClassification
 from compress.data import ImageSplits
 from compress.errors import DataError, ModelError
+from compress.graph import graph_path
 from compress.graph.gates import check_answers
 from compress.graph.session import open_session
 from compress.metrics.classification import changed_answers, judge
@@ -39,7 +40,7 @@ def score(
 
     Raises ModelError for another kind of graph and GateError for a model whose logits are broken.
     """
-    path, images = model.graph / "model.onnx", splits.part(split).images
+    path, images = graph_path(model.graph), splits.part(split).images
     session = open_session(path)
     names = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
     if names != (["pixel_values"], ["logits"]):

@@ -60,7 +60,7 @@ class ImageClassifier(Opened):
     """A classifier with its preprocessing, as opened from a checkpoint folder."""
 
     task = "image_classification"
-    output_name = OUTPUT
+    output_names = (OUTPUT,)
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from compress.config.data import Split
 from compress.config.evaluate import LanguageModeling, language_metrics
 from compress.data import Splits, TextSplit
 from compress.errors import ConfigError, DataError, ModelError, did_you_mean
+from compress.graph import graph_path
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_answers
 from compress.metrics.quality import Quality, Scored
@@ -63,7 +64,7 @@ def score(
     Raises DataError for too little text, ModelError for windows longer than the model's and for graphs of
     another kind, GateError for broken logits.
     """
-    path, dense_path = (of.graph / "model.onnx" for of in (model, dense))
+    path, dense_path = (graph_path(of.graph) for of in (model, dense))
     limit = _limit(config, dense.checkpoint, model.checkpoint)
     kept_tokens = read_facts(model.checkpoint).kept_tokens
     kept = None if kept_tokens is None else np.array(kept_tokens, np.int64)

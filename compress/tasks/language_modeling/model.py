@@ -37,7 +37,7 @@ class CausalLM(Opened):
     """A language model with its tokenizer, as opened from a checkpoint folder."""
 
     task = "language_modeling"
-    output_name = OUTPUT
+    output_names = (OUTPUT,)
 
     def __init__(
         self, module: transformers.PreTrainedModel, tokenizer: Any, folder: Path, facts: Facts

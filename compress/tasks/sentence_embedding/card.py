@@ -1,6 +1,9 @@
 """What a model card says of a sentence encoder."""
 
+from pathlib import Path
 from typing import Any
+
+from compress.graph import graph_path
 
 CHECK_TEXTS = ("A cat sits on the mat.", "The quick brown fox jumps over the lazy dog.")
 _EXAMPLE = """
@@ -11,7 +14,7 @@ from tokenizers import Tokenizer
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_padding()
 tokenizer.enable_truncation({max_length})
-session = onnxruntime.InferenceSession("model.onnx")
+session = onnxruntime.InferenceSession("{graph}")
 
 encoded = tokenizer.encode_batch(["A cat sits on the mat.", "Someone walks a dog."])
 feeds = {{
@@ -31,5 +34,5 @@ def card_facts(input_names: tuple[str, ...], max_length: int) -> dict[str, Any]:
         "inputs": dict.fromkeys(input_names, "int64 (batch, tokens)"),
         "outputs": {"sentence_embedding": "float32 (batch, hidden), length 1"},
         "max_length": max_length,
-        "example_code": _EXAMPLE.format(max_length=max_length),
+        "example_code": _EXAMPLE.format(graph=graph_path(Path()), max_length=max_length),
     }

@@ -10,6 +10,7 @@ from compress.config.data import Split
 from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits
 from compress.errors import ConfigError, DataError, did_you_mean
+from compress.graph import graph_path
 from compress.metrics.quality import Quality, Scored
 from compress.metrics.statistics import (
     Kind,
@@ -73,7 +74,7 @@ def score(
     """
     texts = asked(splits, split, samples).texts
     processor = open_processor(dense.checkpoint)
-    np.save(model.scores / _SCORES, embed(model.graph / "model.onnx", processor, texts))
+    np.save(model.scores / _SCORES, embed(graph_path(model.graph), processor, texts))
 
 
 def compare(

@@ -68,7 +68,7 @@ class Encoder(Opened):
     """A sentence encoder with its tokenizer, as opened from a checkpoint folder."""
 
     task = "sentence_embedding"
-    output_name = OUTPUT
+    output_names = (OUTPUT,)
 
     def __init__(self, module: SentenceEncoder, folder: Path, facts: Facts) -> None:
         self.module = module
