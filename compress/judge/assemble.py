@@ -45,7 +45,7 @@ from compress.schema.workload import Workload
 from compress.stages.code_version import library_versions
 from compress.stages.result import read_result
 from compress.stages.runner import StageRunner
-from compress.stages.store import Entry, sha256_file, sha256_graphs
+from compress.stages.store import Entry, sha256_graphs
 from compress.targets import Target
 
 
@@ -195,7 +195,7 @@ def _variant(
         name=built.name,
         stage=built.stage,
         path=f"{built.graph.digest}/{', '.join(path.name for path in graphs)}",
-        sha256=sha256_file(graphs[0]) if len(graphs) == 1 else sha256_graphs(built.graph.path),
+        sha256=built.graph.sums[graphs[0].name] if len(graphs) == 1 else sha256_graphs(built.graph.path),
         size_bytes=sum(path.stat().st_size for path in files),
         parameters=summary.parameters,
         macs=summary.macs,

@@ -66,16 +66,18 @@ def _reached(path: Path, task: str) -> frozenset[Path]:
     return frozenset(found)
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a tree without those for type checkers, and without what stands above a class."""
-    yield node
-    children = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-        children = list(node.orelse)
-    if isinstance(node, ast.ClassDef):
-        children = [child for child in children if child not in node.decorator_list]
-    for child in children:
-        yield from _executed(child)
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif isinstance(node, ast.ClassDef):
+            waiting += [child for child in ast.iter_child_nodes(node) if child not in node.decorator_list]
+        else:
+            waiting += ast.iter_child_nodes(node)
 
 
 def _files(name: str) -> list[Path]:

@@ -13,9 +13,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Entry:
     reused: bool
     seconds: float  # it took to make, also when it was made by an earlier run
     peak_memory_bytes: int | None = None  # of the process that made it, meanwhile
+    sums: Mapping[str, str] = field(default_factory=dict, compare=False)  # file -> sha256, as just checked
 
 
 def sha256_file(path: Path) -> str:
@@ -73,7 +74,8 @@ class Store:
         path = self.root / "entries" / digest
         try:
             seal = json.loads((path / _SEAL).read_text())
-            intact = all(sha256_file(path / name) == expected for name, expected in seal["files"].items())
+            sums = seal["files"]
+            intact = all(sha256_file(path / name) == expected for name, expected in sums.items())
             seconds, peak = float(seal["seconds"]), seal.get("peak_memory_bytes")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever damage leads to
             return None
@@ -81,7 +83,7 @@ class Store:
             return None
         with suppress(OSError):  # a cache that cannot be written still serves
             os.utime(path / _SEAL)  # `compress cache` removes what was unused for longest
-        return Entry(path, digest, reused=True, seconds=seconds, peak_memory_bytes=peak)
+        return Entry(path, digest, reused=True, seconds=seconds, peak_memory_bytes=peak, sums=sums)
 
     def make(
         self,
@@ -118,10 +120,10 @@ class Store:
                 seconds, peak = time.perf_counter() - start, peak_memory()
             seal = {"stage": stage, "label": label or stage, "key": key, "seconds": seconds}
             seal |= {"torch_threads": _torch_threads(), "peak_memory_bytes": peak}
-            self._publish(out, digest, seal)
+            sums = self._publish(out, digest, seal)
             shutil.rmtree(partial, ignore_errors=True)
         path = self.root / "entries" / digest
-        return Entry(path, digest, reused=False, seconds=seconds, peak_memory_bytes=peak)
+        return Entry(path, digest, reused=False, seconds=seconds, peak_memory_bytes=peak, sums=sums)
 
     def typical_seconds(self, stage: str) -> float | None:
         """Median time of earlier builds of this stage, for the estimate of a dry run."""
@@ -147,9 +149,9 @@ class Store:
                 if (self.root / "entries" / digest / _SEAL).exists():
                     shutil.rmtree(partial)
 
-    def _publish(self, out: Path, digest: str, seal: dict[str, Any]) -> None:
+    def _publish(self, out: Path, digest: str, seal: dict[str, Any]) -> dict[str, str]:
         files = sorted(path for path in out.rglob("*") if path.is_file())
-        seal["files"] = {str(path.relative_to(out)): sha256_file(path) for path in files}
+        sums = seal["files"] = {str(path.relative_to(out)): sha256_file(path) for path in files}
         (out / _SEAL).write_text(json.dumps(seal, indent=1, sort_keys=True, default=str))
         for path in [*files, out / _SEAL]:
             with path.open("rb+") as file:
@@ -158,6 +160,7 @@ class Store:
         if target.exists():  # damaged: `find` did not take it
             shutil.rmtree(target)
         os.replace(out, target)
+        return sums
 
 
 def _torch_threads() -> int | None:
