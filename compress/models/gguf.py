@@ -24,15 +24,15 @@ def gguf_of(source: Path) -> Path | None:
         return source if source.suffix == ".gguf" else None
     if (source / "config.json").is_file():
         return None
-    found = sorted(source.glob("*.gguf"))
-    if len(found) > 1:
+    files = sorted(source.glob("*.gguf"))
+    if len(files) > 1:
         raise ModelError(
-            f"{len(found)} GGUF files in {source}",
-            found=", ".join(path.name for path in found),
+            f"{len(files)} GGUF files in {source}",
+            found=", ".join(path.name for path in files),
             allowed="one",
             next="name it: model.source=.../FILE.gguf",
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
@@ -84,7 +84,7 @@ def _name_bytes(folder: Path) -> None:
     """Describe a byte-level tokenizer as one: transformers gives it decoder and name of Llama's, which
     encodes the same and which onnxruntime-genai takes at its word."""
     path, described = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    tokenizer, config = (json.loads(each.read_text("utf-8")) for each in (path, described))
+    tokenizer, config = (json.loads(file.read_text("utf-8")) for file in (path, described))
     if (tokenizer["pre_tokenizer"] or {}).get("type") != "ByteLevel":
         return
     tokenizer["model"]["byte_fallback"] = False

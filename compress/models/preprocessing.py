@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import floor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,18 @@ from compress.models.checkpoint import read_json
 def read_preprocessing(folder: Path) -> dict[str, Any]:
     """preprocessor_config.json; raises ModelError where it does not say sizes, means and deviations."""
     path = folder / "preprocessor_config.json"
-    found = read_json(path) if path.is_file() else {}
-    size = found.get("size")
+    settings: dict[str, Any] = read_json(path) if path.is_file() else {}
+    size = settings.get("size")
     if isinstance(size, int):
-        found["size"] = {"height": size, "width": size}
-    missing = [key for key in ("size", "image_mean", "image_std") if not found.get(key)]
-    if missing or not ({"height", "width"} <= set(found["size"]) or "shortest_edge" in found["size"]):
+        settings["size"] = {"height": size, "width": size}
+    missing = [key for key in ("size", "image_mean", "image_std") if not settings.get(key)]
+    if missing or not ({"height", "width"} <= set(settings["size"]) or "shortest_edge" in settings["size"]):
         raise ModelError(
             f"{path.name} does not say how images are prepared",
             found=f"without {', '.join(missing) or 'height and width'}",
             allowed="size {height, width} or {shortest_edge}, image_mean, image_std",
         )
-    return cast(dict[str, Any], found)
+    return settings
 
 
 def check_side(own: int, batch: int, side: int) -> None:

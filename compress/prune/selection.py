@@ -13,9 +13,9 @@ def select_global(scores: Sequence[Tensor], share: float, multiple: int) -> list
     """Indices kept of each layer by one ranking; scores are standardised within each layer first,
     since their scale differs by orders of magnitude between layers (FLAP, An et al. 2024)."""
     flat = torch.cat([(s - s.mean()) / s.std(correction=0).clamp(min=1e-12) for s in scores])
-    kept = torch.zeros(len(flat), dtype=torch.bool)
-    kept[flat.topk(max(1, round(len(flat) * share))).indices] = True
-    counts = [int(part.sum()) for part in torch.split(kept, [len(s) for s in scores])]
+    stays = torch.zeros(len(flat), dtype=torch.bool)
+    stays[flat.topk(max(1, round(len(flat) * share))).indices] = True
+    counts = [int(part.sum()) for part in torch.split(stays, [len(s) for s in scores])]
     return [
         best(s, rounded_width(len(s), count / len(s), multiple))
         for s, count in zip(scores, counts, strict=True)

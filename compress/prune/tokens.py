@@ -51,12 +51,12 @@ def cut_vocabulary(model: CausalLM, texts: Sequence[str], target: int, folder: P
     required = template_tokens(model.tokenizer)
     configs = [model.config.to_dict(), *(_settings(model.folder, name) for name in _SETTINGS)]
     required |= {old for settings in configs for old in numbers_in(settings) if old < model.config.vocab_size}
-    kept = choose(content, count_tokens(model, texts), target, required)
-    write_files(model.folder, content, kept, folder)
-    cut_rows(model, kept)
+    stay = choose(content, count_tokens(model, texts), target, required)
+    write_files(model.folder, content, stay, folder)
+    cut_rows(model, stay)
     model.folder = folder
     model.tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    return kept
+    return stay
 
 
 def count_tokens(model: CausalLM, texts: Iterable[str]) -> Counter[int]:
@@ -85,14 +85,14 @@ def template_tokens(tokenizer: Any) -> set[int]:
     return written
 
 
-def write_files(source: Path, content: dict[str, Any], kept: Sequence[int], folder: Path) -> None:
-    """The companions of a checkpoint in `source`, with the tokens `kept` alone, into `folder`."""
-    new = {old: number for number, old in enumerate(kept)}
+def write_files(source: Path, content: dict[str, Any], stay: Sequence[int], folder: Path) -> None:
+    """The companions of a checkpoint in `source`, with the tokens `stay` alone, into `folder`."""
+    new = {old: number for number, old in enumerate(stay)}
     copy_companions(source, folder)
     for name in _STALE:
         (folder / name).unlink(missing_ok=True)
     (folder / "tokenizer.json").write_text(
-        json.dumps(rewrite_tokenizer(content, kept), ensure_ascii=False), "utf-8"
+        json.dumps(rewrite_tokenizer(content, stay), ensure_ascii=False), "utf-8"
     )
     for name in _SETTINGS:
         if (source / name).is_file():
@@ -101,21 +101,21 @@ def write_files(source: Path, content: dict[str, Any], kept: Sequence[int], fold
 
 
 @torch.no_grad()
-def cut_rows(model: CausalLM, kept: Sequence[int]) -> None:
-    """The embedding's and the head's rows of `kept`; one matrix stays one. Renumbers the configs too."""
+def cut_rows(model: CausalLM, stay: Sequence[int]) -> None:
+    """The embedding's and the head's rows of `stay`; one matrix stays one. Renumbers the configs too."""
     module: Any = model.module
-    index, new = torch.tensor(kept), {old: number for number, old in enumerate(kept)}
+    index, new = torch.tensor(stay), {old: number for number, old in enumerate(stay)}
     embedding, head = module.get_input_embeddings(), module.get_output_embeddings()
     tied = head.weight is embedding.weight
     embedding.weight = nn.Parameter(embedding.weight[index].clone())
     head.weight = embedding.weight if tied else nn.Parameter(head.weight[index].clone())
     if head.bias is not None:
         head.bias = nn.Parameter(head.bias[index].clone())
-    embedding.num_embeddings = head.out_features = len(kept)
+    embedding.num_embeddings = head.out_features = len(stay)
     if embedding.padding_idx is not None:
         embedding.padding_idx = new.get(embedding.padding_idx)
     for part in (module, module.model):
-        part.vocab_size = len(kept)
+        part.vocab_size = len(stay)
         if getattr(part, "padding_idx", None) is not None:
             part.padding_idx = new.get(part.padding_idx)
     for config in (model.config, module.generation_config):
@@ -123,7 +123,7 @@ def cut_rows(model: CausalLM, kept: Sequence[int]) -> None:
         for name, value in renumber_settings(old, new).items():
             if value != old[name]:
                 setattr(config, name, value)
-    model.config.vocab_size = len(kept)
+    model.config.vocab_size = len(stay)
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:

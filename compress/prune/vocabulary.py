@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from tokenizers import pre_tokenizers
+
 from compress.errors import ConfigError, ModelError
 
 Content = dict[str, Any]  # of tokenizer.json
@@ -50,15 +52,8 @@ def byte_tokens(tokenizer: Content) -> set[str]:
     if tokenizer["model"].get("byte_fallback"):
         names |= {f"<0x{byte:02X}>" for byte in range(256)} & known
     if _mentions(tokenizer.get("pre_tokenizer"), "ByteLevel"):
-        names |= set(byte_symbols()) & known
+        names |= set(pre_tokenizers.ByteLevel.alphabet()) & known
     return names
-
-
-def byte_symbols() -> list[str]:
-    """The character that byte-level BPE writes for each byte (Radford et al. 2019)."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
 
 
 def choose(
@@ -74,23 +69,23 @@ def choose(
     check_kind(tokenizer)
     known = numbers(tokenizer)
     texts = {number: token for token, number in known.items()}
-    added = {each["id"] for each in tokenizer["added_tokens"]}
+    special = {token["id"] for token in tokenizer["added_tokens"]}
     closure = Closure(tokenizer)
-    kept = {known[name] for name in _always(tokenizer)} | added | set(required)
-    for number in sorted(kept - added):
-        kept |= closure.of(texts.get(number, ""))
-    if len(kept) > target:
+    stay = {known[name] for name in _always(tokenizer)} | special | set(required)
+    for number in sorted(stay - special):
+        stay |= closure.of(texts.get(number, ""))
+    if len(stay) > target:
         raise ConfigError(
             "prune.vocabulary leaves no room for the tokens that must stay",
             found=target,
-            allowed=f"at least {len(kept)}: special tokens, single bytes, the chat template",
+            allowed=f"at least {len(stay)}: special tokens, single bytes, the chat template",
         )
-    for number in sorted(texts, key=lambda each: (-counts.get(each, 0), each)):
-        if number not in kept:
+    for number in sorted(texts, key=lambda number: (-counts.get(number, 0), number)):
+        if number not in stay:
             more = {number} | closure.of(texts[number])
-            if len(kept | more) <= target:
-                kept |= more
-    return tuple(sorted(kept))
+            if len(stay | more) <= target:
+                stay |= more
+    return tuple(sorted(stay))
 
 
 def _always(tokenizer: Content) -> set[str]:
@@ -143,9 +138,9 @@ def merges(tokenizer: Content) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- writing
 
 
-def rewrite_tokenizer(tokenizer: Content, kept: Sequence[int]) -> Content:
-    """tokenizer.json with the tokens `kept` alone, numbered in their order."""
-    new = {old: number for number, old in enumerate(kept)}
+def rewrite_tokenizer(tokenizer: Content, stay: Sequence[int]) -> Content:
+    """tokenizer.json with the tokens `stay` alone, numbered in their order."""
+    new = {old: number for number, old in enumerate(stay)}
     model = dict(tokenizer["model"])
     if isinstance(model["vocab"], dict):
         model["vocab"] = {token: new[old] for token, old in model["vocab"].items() if old in new}
@@ -157,7 +152,7 @@ def rewrite_tokenizer(tokenizer: Content, kept: Sequence[int]) -> Content:
     changed = {
         **tokenizer,
         "model": model,
-        "added_tokens": [{**each, "id": new[each["id"]]} for each in tokenizer["added_tokens"]],
+        "added_tokens": [{**token, "id": new[token["id"]]} for token in tokenizer["added_tokens"]],
         "post_processor": _renumber_processor(tokenizer.get("post_processor"), new),
     }
     if tokenizer.get("padding"):
@@ -169,19 +164,19 @@ def _renumber_processor(processor: Any, new: Mapping[int, int]) -> Any:
     """Numbers within TemplateProcessing (`ids`), Bert- and RobertaProcessing (`sep`, `cls`), and Sequence."""
     if not processor:
         return processor
-    found = dict(processor)
-    if "processors" in found:
-        found["processors"] = [_renumber_processor(each, new) for each in found["processors"]]
-    if isinstance(found.get("special_tokens"), dict):
-        found["special_tokens"] = {
-            name: {**each, "ids": [new[old] for old in each["ids"]]}
-            for name, each in found["special_tokens"].items()
+    changed = dict(processor)
+    if "processors" in changed:
+        changed["processors"] = [_renumber_processor(part, new) for part in changed["processors"]]
+    if isinstance(changed.get("special_tokens"), dict):
+        changed["special_tokens"] = {
+            name: {**token, "ids": [new[old] for old in token["ids"]]}
+            for name, token in changed["special_tokens"].items()
         }
     for name in ("sep", "cls"):
-        if name in found:
-            token, old = found[name]
-            found[name] = [token, new[old]]
-    return found
+        if name in changed:
+            token, old = changed[name]
+            changed[name] = [token, new[old]]
+    return changed
 
 
 # Settings of config, generation_config and tokenizer_config that hold numbers of tokens.
@@ -210,12 +205,12 @@ def renumber_settings(settings: Mapping[str, Any], new: Mapping[int, int]) -> di
                 changed[name] = new.get(value, value)
     if isinstance(settings.get("added_tokens_decoder"), dict):
         changed["added_tokens_decoder"] = {
-            str(new[int(old)]): each for old, each in settings["added_tokens_decoder"].items()
+            str(new[int(old)]): token for old, token in settings["added_tokens_decoder"].items()
         }
     return changed
 
 
 def _mentions(part: Any, kind: str) -> bool:
     if isinstance(part, dict):
-        return part.get("type") == kind or any(_mentions(each, kind) for each in part.values())
-    return isinstance(part, list) and any(_mentions(each, kind) for each in part)
+        return part.get("type") == kind or any(_mentions(inner, kind) for inner in part.values())
+    return isinstance(part, list) and any(_mentions(inner, kind) for inner in part)

@@ -117,7 +117,7 @@ def narrow(model: Model, cuts: Sequence[Cut], config: TransformerPrune, data: Ca
         else:
             moments = list(moments)
             known = zip(layers, counts[cut], moments, strict=True)
-            ranked[cut] = select_global([scores.of(cut, *each) for each in known], cut.share, cut.multiple)
+            ranked[cut] = select_global([scores.of(cut, *layer) for layer in known], cut.share, cut.multiple)
     for index, (layer, seen) in enumerate(zip(layers, moments, strict=True)):
         staying = {
             cut: ranked[cut][index]
@@ -195,19 +195,19 @@ def apply(
 ) -> None:
     """Leave `groups` of layer `index`."""
     reader = cut.reader(stack.layers()[index])
-    kept = columns_of(groups, cut.size)
-    if len(kept) < reader.in_features:
+    columns = columns_of(groups, cut.size)
+    if len(columns) < reader.in_features:
         weight, bias = reader.weight.detach(), cast(Tensor | None, reader.bias)
         if not cut.repair:
-            weight = weight[:, kept]
+            weight = weight[:, columns]
         elif bias is None:
-            weight = refit(weight, moments[reader].second(), kept, damping)
+            weight = refit(weight, moments[reader].second(), columns, damping)
         else:
-            seen = moments[reader]
-            weight, bias = least_squares(weight, bias.detach(), seen.mean(), seen.covariance(), kept, damping)
+            mean, covariance = moments[reader].mean(), moments[reader].covariance()
+            weight, bias = least_squares(weight, bias.detach(), mean, covariance, columns, damping)
             reader.bias = nn.Parameter(bias)
         reader.weight = nn.Parameter(weight.contiguous())
-        reader.in_features = len(kept)
+        reader.in_features = len(columns)
     cut.cut_writers(stack, index, groups)
 
 
@@ -216,10 +216,10 @@ def columns_of(groups: Tensor, size: int) -> Tensor:
     return (groups[:, None] * size + torch.arange(size)).flatten()
 
 
-def keep_rows(linear: nn.Linear, kept: Tensor) -> None:
-    if len(kept) == linear.out_features:
+def keep_rows(linear: nn.Linear, rows: Tensor) -> None:
+    if len(rows) == linear.out_features:
         return
-    linear.weight = nn.Parameter(linear.weight[kept].clone())
+    linear.weight = nn.Parameter(linear.weight[rows].clone())
     if linear.bias is not None:
-        linear.bias = nn.Parameter(linear.bias[kept].clone())
-    linear.out_features = len(kept)
+        linear.bias = nn.Parameter(linear.bias[rows].clone())
+    linear.out_features = len(rows)

@@ -33,7 +33,7 @@ def collect(
     will when the model ships. Raises ValueError for a tensor that no node makes.
     """
     session = _session(model, tensors)
-    inputs = {taken.name for taken in session.get_inputs()}  # fused attention takes no positions
+    inputs = {value.name for value in session.get_inputs()}  # fused attention takes no positions
     for feed in feeds:
         values = session.run(list(tensors), {name: feed[name] for name in inputs})
         yield dict(zip(tensors, values, strict=True))

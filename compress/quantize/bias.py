@@ -9,6 +9,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -73,14 +74,6 @@ def _added(graph: onnx.GraphProto) -> dict[str, Place]:
     """Products whose bias is a vector added to them, where nothing else reads the product or the vector."""
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)
-
-    def into(bias: onnx.TensorProto) -> Callable[[Floats], None]:
-        def add(error: Floats) -> None:
-            value = numpy_helper.to_array(bias) + error
-            bias.CopyFrom(numpy_helper.from_array(value.astype(np.float32), bias.name))
-
-        return add
-
     places = {}
     for node in graph.node:
         if node.op_type != "Add":
@@ -89,16 +82,13 @@ def _added(graph: onnx.GraphProto) -> dict[str, Place]:
             vector = bias in initializers and len(initializers[bias].dims) == 1
             if vector and readers[name] == readers[bias] == 1:
                 total = node.output[0]
-                places[name] = Place(expected=total, quantized=total, axis=-1, add=into(initializers[bias]))
+                add = partial(_add_to_vector, initializers[bias])
+                places[name] = Place(expected=total, quantized=total, axis=-1, add=add)
     return places
 
 
 def _built_in(graph: onnx.GraphProto, weights: Weights) -> dict[str, Place]:
     """Conv and Gemm, whose third input is a bias."""
-
-    def into(node: onnx.NodeProto) -> Callable[[Floats], None]:
-        return lambda error: _add_to_bias(graph, weights, node, error)
-
     places = {}
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm"):
@@ -106,8 +96,14 @@ def _built_in(graph: onnx.GraphProto, weights: Weights) -> dict[str, Place]:
             # What the graph itself gives is rounded under its own name.
             name = output.removesuffix(QUANT_INPUT_SUFFIX)
             axis = 1 if node.op_type == "Conv" else -1
-            places[name] = Place(expected=name, quantized=output, axis=axis, add=into(node))
+            add = partial(_add_to_bias, graph, weights, node)
+            places[name] = Place(expected=name, quantized=output, axis=axis, add=add)
     return places
+
+
+def _add_to_vector(bias: onnx.TensorProto, error: Floats) -> None:
+    value = numpy_helper.to_array(bias) + error
+    bias.CopyFrom(numpy_helper.from_array(value.astype(np.float32), bias.name))
 
 
 def _add_to_bias(graph: onnx.GraphProto, weights: Weights, node: onnx.NodeProto, error: Floats) -> None:

@@ -7,7 +7,7 @@ found by bisection on the graphs themselves.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -94,8 +94,7 @@ def rank(
     graph = switched(reference, quantized, names)
     off = {name + SWITCH: np.array(False) for name in names}
     cases = [off, *({**off, name + SWITCH: np.array(True)} for name in names)]
-    results = [value.name for value in reference.graph.output]
-    outputs = list(collect(graph, results, ({**feed, **case} for case in cases for feed in feeds)))
+    outputs = run(graph, ({**feed, **case} for case in cases for feed in feeds))
     runs = [outputs[start : start + len(feeds)] for start in range(0, len(outputs), len(feeds))]
     return {name: 1 - mean_cosine(alone, runs[0]) for name, alone in zip(names, runs[1:], strict=True)}
 
@@ -136,7 +135,7 @@ def fewest(most: int, enough: Callable[[int], bool]) -> int | None:
     return high
 
 
-def run(model: onnx.ModelProto, feeds: Feeds) -> Outputs:
+def run(model: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarray]]) -> Outputs:
     return list(collect(model, [value.name for value in model.graph.output], feeds))
 
 

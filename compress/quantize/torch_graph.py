@@ -10,8 +10,8 @@ Esser et al., "Learned Step Size Quantization", ICLR 2020 (https://arxiv.org/abs
 trained as its logarithm as in Jain et al. 2020 (https://arxiv.org/abs/1903.08066).
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
@@ -49,34 +49,26 @@ class Scale(nn.Module):
         return self.start * torch.exp(self.shift / _OUTERMOST)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """Where a constant in integers stands in the QDQ graph, and where the float it was made from."""
-
-    integers: str  # initializers
-    scale: str
-    layer: str  # name of the node that reads it, in both graphs
-    slot: int  # as this one of its inputs
-
-
 class Constant(nn.Module):
     """A weight or bias in integers."""
 
     def __init__(
         self,
-        where: Where,
+        layer: str,
+        slot: int,
         start: Tensor,
         scales: Sequence[Scale],
         axis: int | None,
         limits: Limits,
         zero: int,
     ) -> None:
-        """The step is the product of `scales`: one for a weight, two for a bias.
+        """`layer`: name of the node, in both graphs, that reads it as its input `slot`. The step is the
+        product of `scales`: one for a weight, two for a bias.
 
         `axis`: the one along which steps differ; `limits`: of the integers, of which `zero` is 0.
         """
         super().__init__()
-        self.where, self.zero = where, zero
+        self.layer, self.slot, self.zero = layer, slot, zero
         self.low, self.high = (limit - zero for limit in limits)
         self.shape = [-1 if axis == i else 1 for i in range(start.ndim)] if axis is not None else []
         self.scales = nn.ModuleList(scales)
@@ -174,11 +166,11 @@ class TorchGraph(nn.Module):
             for slot, maker in enumerate(own, 1):
                 start = _tensor(floats[twins[layer.name].input[slot]])
                 stored, scale, zero = maker.input
-                where = Where(integers=stored, scale=scale, layer=layer.name, slot=slot)
                 axis = attributes(maker).get("axis", 1)
                 weight = slot == 1
                 self.constants[stored] = Constant(
-                    where,
+                    layer.name,
+                    slot,
                     start,
                     scales[1:] if weight else scales,
                     axis if self.tensors[scale].ndim else None,
@@ -192,9 +184,7 @@ def write_back(
     net: TorchGraph, quantized: onnx.ModelProto, reference: onnx.ModelProto
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Both graphs that `net` was made from with what it has learned, the float one before rounding."""
-    rounded, floats = onnx.ModelProto(), onnx.ModelProto()
-    rounded.CopyFrom(quantized)
-    floats.CopyFrom(reference)
+    rounded, floats = copy.deepcopy(quantized), copy.deepcopy(reference)
     tensors = {tensor.name: tensor for tensor in rounded.graph.initializer}
     layers = {node.name: node for node in floats.graph.node}
     weights = Weights(floats.graph, "_trained")
@@ -205,12 +195,12 @@ def write_back(
 
     for name, scale in net.scales.items():
         store(name, scale().numpy())
-    for constant in net.constants.values():
-        where = constant.where
-        store(where.integers, constant.integers())
-        store(where.scale, constant.step().numpy())
-        layer = layers[where.layer]
-        layer.input[where.slot] = weights.put(layer.input[where.slot], constant.value().numpy())
+    scale_of = {node.input[0]: node.input[1] for node in net.nodes if node.op_type == "DequantizeLinear"}
+    for name, constant in net.constants.items():
+        store(name, constant.integers())
+        store(scale_of[name], constant.step().numpy())
+        inputs = layers[constant.layer].input
+        inputs[constant.slot] = weights.put(inputs[constant.slot], constant.value().numpy())
     drop_dead(floats.graph)
     return rounded, floats
 

@@ -66,7 +66,6 @@ _OPERATORS: dict[str, Callable[..., Tensor]] = {
 }
 # What an attribute has to be where it is given, for `run_node` to be right.
 _ONLY: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "Conv": {},
     "Gemm": {"transA": lambda flag: not flag, "alpha": lambda x: x == 1, "beta": lambda x: x == 1},
     "MaxPool": {"ceil_mode": lambda flag: not flag, "dilations": lambda steps: set(steps) == {1}},
     "AveragePool": {"ceil_mode": lambda flag: not flag, "dilations": lambda steps: set(steps) == {1}},

@@ -216,7 +216,7 @@ def test_layers_in_float_do_not_learn(pair):
     net = TorchGraph(quantized, reference, limits)
     whole = TorchGraph(*pair("depthwise")[:2])
     assert len(whole.constants) - len(net.constants) == 2
-    assert not any("body.2" in constant.where.layer for constant in net.constants.values())
+    assert not any("body.2" in constant.layer for constant in net.constants.values())
 
 
 def test_weights_stay_within_their_bits(pair):
