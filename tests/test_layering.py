@@ -78,3 +78,11 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(modules, heavy):
     script = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_three_files_know_the_provider_of_cpus():
+    """That which opens sessions, and two that run without the package."""
+    package = ROOT / "compress"
+    naming = [path for path in package.rglob("*.py") if "CPUExecutionProvider" in path.read_text()]
+    names = {path.relative_to(package).as_posix() for path in naming}
+    assert names == {"graph/session.py", "graph/probe.py", "benchmark/runner.py"}

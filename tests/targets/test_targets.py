@@ -17,6 +17,7 @@ from compress.benchmark.timing import time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import FolderTarget, LocalTarget
 from compress.errors import BenchmarkError, ConfigError
+from compress.graph.session import CPU
 from compress.targets import open_target
 from compress.targets.folder import moved
 
@@ -164,6 +165,17 @@ def test_what_is_asked_of_a_runtime_is_checked(kind):
         ConfigError, match=r"lacks an execution provider\n  found:   CUDA(.|\n)*next: +install"
     ):
         open_target(kind(provider="CUDAExecutionProvider")).facts()
+
+
+def test_a_provider_is_one_word_of_the_configuration(tmp_path, make_chain, feeds, kind):
+    """One that comes with every onnxruntime and runs no operator of this graph."""
+    target = open_target(kind(threads=1, provider="AzureExecutionProvider"))
+    model = make_chain(tmp_path / "a.onnx", 32, 1)
+    speed = time_models(target, SHORT, {"a": model}, {"w": feeds}, tmp_path / "out")
+    assert speed.machine["session"]["providers"] == ["AzureExecutionProvider", CPU]
+    profile_model(target, "a", model, {"w": feeds}, tmp_path)
+    profile = load_profiles(tmp_path)["w"]
+    assert profile.fallback_nodes == sum(operator.nodes for operator in profile.operators) > 0
 
 
 def test_the_folder_holds_all_that_is_timed_and_its_python_runs_it(tmp_path, make_chain, feeds):
