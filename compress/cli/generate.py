@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from compress.artifact import check_files
+from compress.config.checks import allowed_of, number
 from compress.errors import ArtifactError, ConfigError
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
@@ -26,26 +27,19 @@ class Request:
     """What to write. Raises ConfigError for a value out of range."""
 
     prompt: str
-    max_new_tokens: int = 128
-    temperature: float = 0.0  # 0: always the most likely token
-    top_p: float = 1.0  # sample from the most likely tokens that together have this probability
-    seed: int = 0
+    max_new_tokens: int = number(128, 1, 2**31)
+    temperature: float = number(0.0, 0.0, 100.0)  # 0: always the most likely token
+    # sample from the most likely tokens that together have this probability
+    top_p: float = number(1.0, 1e-6, 1.0)
+    seed: int = number(0, 0, 2**63)
     chat: bool = False  # the prompt is what a user says to an assistant
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise ConfigError("the prompt is empty", next='--prompt "Once upon a time"')
-        for name, low, high in (
-            ("max_new_tokens", 1, 2**31),
-            ("temperature", 0.0, 100.0),
-            ("top_p", 1e-6, 1.0),
-            ("seed", 0, 2**63),
-        ):
-            if not low <= getattr(self, name) <= high:
-                flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(
-                    f"{flag} is out of range", found=getattr(self, name), allowed=f"{low:g} to {high:g}"
-                )
+        for item in fields(self):
+            if allowed := allowed_of(Request, item.name):
+                allowed.check(f"--{item.name.replace('_', '-')}", getattr(self, item.name))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,13 +98,13 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
     text = DecodeStream(ids=ids, skip_special_tokens=True)
     random = np.random.default_rng(request.seed)
     clock = [time.perf_counter()]
-    for number in continuation(
+    for token in continuation(
         decoder, ids, count, lambda logits: choose(logits, request.temperature, request.top_p, random)
     ):
         clock.append(time.perf_counter())
-        if number in ends:
+        if token in ends:
             break
-        if piece := text.step(tokenizer, number):
+        if piece := text.step(tokenizer, token):
             write(piece)
     new = len(clock) - 1
     return Timing(
@@ -129,10 +123,10 @@ def continuation(
     pieces = [ids[start : start + PIECE] for start in range(0, len(ids), PIECE)]
     logits = [decoder.run(np.array(piece), last=True)[-1] for piece in pieces][-1]
     for left in reversed(range(count)):
-        number = pick(logits)
-        yield number
+        token = pick(logits)
+        yield token
         if left:
-            logits = decoder.run(np.array([number]))[-1]
+            logits = decoder.run(np.array([token]))[-1]
 
 
 def choose(logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:

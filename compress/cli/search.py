@@ -4,10 +4,10 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
+from compress import load_config
 from compress.cli.console import console
 from compress.cli.job import new_runner
 from compress.cli.preflight import check_sources
-from compress.config.compose import expand, load_config
 from compress.config.search import SearchConfig
 
 
@@ -30,7 +30,6 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """`objective=` is the search's own word, the other words are Hydra's."""
     objective = ([word for word in rest if word.startswith("objective=")] or ["objective=latency"])[-1]
     objectives = tuple(filter(None, objective.partition("=")[2].strip("[]").split(",")))
-    [overrides] = expand([word for word in rest if not word.startswith("objective=")], sweep=False)
     request = SearchConfig(
         objectives=objectives,
         study=args.study or "-".join(objectives) or "none",
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
         minutes=args.minutes,
         seed=args.seed,
     )
-    config = load_config(overrides)
+    config = load_config(*(word for word in rest if not word.startswith("objective=")))
     check_sources(config)
     from compress.cli.candidates import Workbench  # takes seconds
     from compress.search.search import search

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress import load_config
 from compress.cli.console import console
 from compress.cli.job import new_runner
-from compress.config.compose import expand, load_config
 from compress.config.run import RunConfig
 from compress.errors import ConfigError
 from compress.registry import declared, skips
@@ -24,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
-    [overrides] = expand(rest, sweep=False)
-    config = load_config(overrides)
+    config = load_config(*rest)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("compress").setLevel(logging.INFO)  # an epoch takes minutes
     console.print(f"checkpoint: {train(config, new_runner(config))}", soft_wrap=True)

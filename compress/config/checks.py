@@ -44,6 +44,17 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class FolderName:
+    """Plain on every system."""
+
+    def check(self, name: str, value: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+            raise ConfigError(
+                f"{name} is no plain folder name", found=value, allowed="letters, digits, - _ and ."
+            )
+
+
+@dataclass(frozen=True)
 class Patterns:
     def check(self, name: str, value: Sequence[str]) -> None:
         for pattern in value:
@@ -57,7 +68,7 @@ class Patterns:
                 ) from None
 
 
-Allowed = Range | OneOf | Patterns
+Allowed = Range | OneOf | FolderName | Patterns
 PATTERNS = {"allowed": Patterns()}  # metadata of a field of regular expressions
 
 

@@ -6,7 +6,6 @@ Nothing heavy is imported here: a wrong configuration has to fail before torch i
 """
 
 import dataclasses
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,6 +18,7 @@ from omegaconf import MISSING
 
 from compress import config
 from compress.config.benchmark import BenchmarkConfig
+from compress.config.checks import FolderName
 from compress.config.data import DataConfig
 from compress.config.evaluate import EvaluateConfig
 from compress.config.export import ExportConfig
@@ -59,10 +59,7 @@ class RunConfig:
     train: TrainConfig = MISSING  # of a baseline, by `compress train` alone
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
-            raise ConfigError(
-                "name is no plain folder name", found=self.name, allowed="letters, digits, - _ and ."
-            )
+        FolderName().check("name", self.name)
         self._check_task()
         metrics = self.evaluate.metrics(self.data)  # known now, not after an hour of training
         primary = getattr(self.evaluate, "primary", None)

@@ -58,29 +58,27 @@ def report_html(report: Report) -> str:
 
 def _cards(report: Report) -> list[dict[str, Any]]:
     """Headline numbers of the kept variant: title, big number, small print, tone (good, bad or none)."""
+
+    def add(title: str, big: str, *small: str, tone: str = "") -> None:
+        cards.append({"title": title, "big": big, "small": small, "tone": tone})
+
+    cards: list[dict[str, Any]] = []
     dense, best, metric = report.variants[0], best_variant(report), report.primary_metric
     beside = "" if best is dense else f"dense {megabytes(dense.size_bytes)} MB"
-    cards = [{"title": "size", "big": f"{megabytes(best.size_bytes)} MB", "small": [beside], "tone": ""}]
-    for workload, speedup in best.speedup.items():
-        if best is dense:
-            break
+    add("size", f"{megabytes(best.size_bytes)} MB", beside)
+    for workload, speedup in best.speedup.items() if best is not dense else ():
         word = speed_word(speedup)
         value, limits = bracket(speedup.value, speedup.ci95)
         before, after = dense.latency_ms.get(workload), best.latency_ms.get(workload)
         times = f"p50 {number(before.p50)} to {number(after.p50)} ms" if before and after else ""
         tone = {"faster": "good", "slower": "bad"}.get(word, "")
-        small = [f"{limits} {word}", times]
-        cards.append({"title": f"speed-up at {workload}", "big": f"{value} x", "small": small, "tone": tone})
+        add(f"speed-up at {workload}", f"{value} x", f"{limits} {word}", times, tone=tone)
     if (drop := best.drop_from_dense.get(metric)) is not None and best is not dense:
         value, limits = bracket(drop.value, drop.ci95)
-        before_after = [v.quality[metric] for v in (dense, best) if metric in v.quality]
-        scores = f"{' to '.join(number(score.value) for score in before_after)}" if before_after else ""
-        small = [limits, scores]
-        cards.append({"title": f"drop in {metric}", "big": value, "small": small, "tone": ""})
+        scores = [v.quality[metric].value for v in (dense, best) if metric in v.quality]
+        add(f"drop in {metric}", value, limits, " to ".join(map(number, scores)))
     elif (score := best.quality.get(metric)) is not None:
-        small = [interval(score.value, score.ci95), f"n {score.n}"]
-        cards.append({"title": metric, "big": number(score.value), "small": small, "tone": ""})
+        add(metric, number(score.value), interval(score.value, score.ci95), f"n {score.n}")
     if best.quantization is not None:
-        share, small = percent(best.quantization.coverage_macs), ["of the multiply-accumulates"]
-        cards.append({"title": "in integers", "big": share, "small": small, "tone": ""})
+        add("in integers", percent(best.quantization.coverage_macs), "of the multiply-accumulates")
     return cards

@@ -1,6 +1,6 @@
 """The table of a run: metrics as rows, variants as columns, dense first, the one that is kept marked."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Group
@@ -17,11 +17,11 @@ from compress.schema.workload import Workload
 _LABEL_WIDTHS = (24, 16)  # characters of the first column, in a wide and in a narrow console
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     group: str
     label: str  # with its unit
-    cells: tuple[Cell, ...]
+    cells: Sequence[Cell]
     primary: bool = False
 
 
@@ -38,10 +38,6 @@ def table_rows(report: Report) -> list[Row]:
     return [row for row in rows if any(cell != Cell() for cell in row.cells)]
 
 
-def _row(group: str, label: str, cells: Iterable[Cell], primary: bool = False) -> Row:
-    return Row(group=group, label=label, cells=tuple(cells), primary=primary)
-
-
 def _share(share: float | None) -> Cell:
     return Cell() if share is None else Cell(value=percent(share))
 
@@ -50,10 +46,10 @@ def _size_rows(report: Report) -> list[Row]:
     variants = report.variants
     coverage = [v.quantization.coverage_macs if v.quantization else None for v in variants]
     return [
-        _row("Size", "size, MB", (plain(v.size_bytes, 1e6) for v in variants)),
-        _row("Size", "parameters, M", (plain(v.parameters, 1e6) for v in variants)),
-        _row("Size", "MACs, G", (plain(v.macs, 1e9) for v in variants)),
-        _row("Size", "MACs in integers", map(_share, coverage)),
+        Row("Size", "size, MB", [plain(v.size_bytes, 1e6) for v in variants]),
+        Row("Size", "parameters, M", [plain(v.parameters, 1e6) for v in variants]),
+        Row("Size", "MACs, G", [plain(v.macs, 1e9) for v in variants]),
+        Row("Size", "MACs in integers", [_share(share) for share in coverage]),
     ]
 
 
@@ -71,18 +67,16 @@ def _quality_rows(report: Report) -> list[Row]:
     rows = []
     for m in primary_first("quality"):
         cells = [estimated(v.quality.get(m)) for v in report.variants]
-        rows.append(_row("Quality", f"{m}, {direction(report, m)}", cells, m == report.primary_metric))
+        rows.append(Row("Quality", f"{m}, {direction(report, m)}", cells, m == report.primary_metric))
     fidelities = names(report, "fidelity")  # their drop is what they lack to 1: the same number twice
-    for m in (
-        name
-        for name in primary_first("drop_from_dense")
-        if name not in fidelities or name == report.primary_metric
-    ):
+    for m in primary_first("drop_from_dense"):
+        if m in fidelities and m != report.primary_metric:
+            continue
         cells = [estimated(v.drop_from_dense.get(m)) for v in report.variants]
-        rows.append(_row("Quality", f"drop in {m}", cells, m == report.primary_metric))
-    for m in names(report, "fidelity"):
+        rows.append(Row("Quality", f"drop in {m}", cells, m == report.primary_metric))
+    for m in fidelities:
         cells = [estimated(v.fidelity.get(m)) for v in report.variants]
-        rows.append(_row("Quality", f"{m} to dense, {direction(report, m, 'fidelity')}", cells))
+        rows.append(Row("Quality", f"{m} to dense, {direction(report, m, 'fidelity')}", cells))
     return rows
 
 
@@ -105,11 +99,11 @@ def _speed_rows(report: Report) -> list[Row]:
 
     variants = report.variants
     rows = [
-        _row("Speed", latency_label(report, workload), [p50(v.latency_ms.get(workload)) for v in variants])
+        Row("Speed", latency_label(report, workload), [p50(v.latency_ms.get(workload)) for v in variants])
         for workload in names(report, "latency_ms")
     ]
     rows += [
-        _row(
+        Row(
             "Speed",
             f"{'decode' if Workload.parse(workload).past else 'prefill'} at {workload}, tokens/s",
             [estimated(v.tokens_per_second.get(workload)) for v in variants],
@@ -118,15 +112,15 @@ def _speed_rows(report: Report) -> list[Row]:
     ]
     for workload in names(report, "bandwidth_share"):
         shares = [v.bandwidth_share.get(workload) for v in variants]
-        rows.append(_row("Speed", f"of the memory's limit at {workload}", map(_share, shares)))
+        rows.append(Row("Speed", f"of the memory's limit at {workload}", [_share(share) for share in shares]))
     rows += [
-        _row("Speed", f"speed-up at {workload}, x", [speedup(v, workload) for v in variants])
+        Row("Speed", f"speed-up at {workload}, x", [speedup(v, workload) for v in variants])
         for workload in names(report, "speedup")
     ]
     return [
         *rows,
-        _row("Speed", "peak memory, MB", (plain(v.peak_memory_bytes, 1e6) for v in variants)),
-        _row("Speed", "load, ms", (plain(v.load_ms) for v in variants)),
+        Row("Speed", "peak memory, MB", [plain(v.peak_memory_bytes, 1e6) for v in variants]),
+        Row("Speed", "load, ms", [plain(v.load_ms) for v in variants]),
     ]
 
 

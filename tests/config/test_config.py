@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from compress.config.benchmark import BenchmarkConfig
-from compress.config.checks import OneOf, Patterns, Range, allowed_of
+from compress.config.checks import FolderName, OneOf, Patterns, Range, allowed_of
 from compress.config.data import PairFile, PairSplit, TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
 from compress.config.export import OptimumExport
@@ -95,6 +95,8 @@ def outside(kind, name, allowed):
         return [min(allowed.values) - 1, max(allowed.values) + 1], f"{name} has no such value"
     if isinstance(allowed, Patterns):
         return [["("], ["sound", "*"]], f"{name} holds what is no regular expression"
+    if isinstance(allowed, FolderName):
+        return ["../x", "", ".x"], f"{name} is no plain folder name"
     step = 1 if int in numeric(kind, name) else 1e-6
     values = [allowed.low if allowed.open_low else allowed.low - step]
     values += [allowed.high + step] if math.isfinite(allowed.high) else []
