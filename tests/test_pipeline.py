@@ -48,7 +48,7 @@ STAGES = [
 ]
 
 
-def walk(overrides, folder, cache):
+def run_pipeline(overrides, folder, cache):
     console = Console(file=io.StringIO())
     config = load_config(overrides)
     return pipeline.run(config, folder, StageRunner(Store(cache / "store"), console, config.model.task))
@@ -203,7 +203,7 @@ def test_what_failed_before_it_shipped_leaves_no_artifact(finished, tmp_path, mo
 
     monkeypatch.setattr(assemble, "write_artifact", fail)
     with pytest.raises(GateError):
-        walk(finished.overrides, tmp_path, finished.cache)
+        run_pipeline(finished.overrides, tmp_path, finished.cache)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,11 +224,11 @@ def test_what_failed_before_it_shipped_leaves_no_artifact(finished, tmp_path, mo
         ),
     ],
 )
-def test_every_kind_of_road_can_be_walked(finished, tiny, tmp_path, overrides, names):
+def test_every_kind_of_option_runs_through(finished, tiny, tmp_path, overrides, names):
     quantized = not any(override.startswith("quantize=") for override in overrides)
     given = [word for word in tiny if not word.startswith("quantize.")]
     extra = ["quantize.min_coverage=0.5"] if quantized else []
-    report = walk([*given, *overrides, *extra], tmp_path, finished.cache)
+    report = run_pipeline([*given, *overrides, *extra], tmp_path, finished.cache)
     assert [variant.name for variant in report.variants] == names
     assert report.verdict.best == names[-1]
     verify(tmp_path / "artifact")

@@ -1,4 +1,4 @@
-"""A real model down the real road, but for the training: the published weights, texts and judgements."""
+"""A real model through all stages but the training: the published weights, texts and judgements."""
 
 import json
 import os

@@ -321,16 +321,16 @@ def test_a_workload_that_cannot_be_is_told_before_anything_is_exported(
 def test_a_latency_is_asked_for(image_checkpoints, image_data, store, tmp_path):
     """A net this small is all overhead: whatever share is chosen, it was measured and lies in the report."""
     words = ("prune=channels", "prune.round_to=1", "prune.images=30", "benchmark.workloads=[1x8,4x8]")
-    usual, walk = overrides(image_data, image_checkpoints["resnet"], *words), runner(store)
+    usual, stage_runner = overrides(image_data, image_checkpoints["resnet"], *words), runner(store)
     with pytest.raises(ConfigError, match="no share of the channels"):
-        pipeline.run(load_config([*usual, "prune.latency_ms=1000000"]), tmp_path / "run", walk)
-    [table] = [stage for stage in walk.stages if stage.name == "benchmark"]
-    speed = load_speed(walk.store.find(table.digest).path)
+        pipeline.run(load_config([*usual, "prune.latency_ms=1000000"]), tmp_path / "run", stage_runner)
+    [table] = [stage for stage in stage_runner.stages if stage.name == "benchmark"]
+    speed = load_speed(stage_runner.store.find(table.digest).path)
     goal = speed.latency_ms["dense"]["4x8"].p50 / speed.speedup["0.5000"]["4x8"].value
-    report = pipeline.run(load_config([*usual, f"prune.latency_ms={goal}"]), tmp_path / "run", walk)
+    report = pipeline.run(load_config([*usual, f"prune.latency_ms={goal}"]), tmp_path / "run", stage_runner)
     assert report.config["prune"]["latency_ms"] is None
     assert 0.25 <= report.config["prune"]["keep"] <= 1.0
-    assert sum(stage.name == "prune" and stage.reused for stage in walk.stages) >= 4
+    assert sum(stage.name == "prune" and stage.reused for stage in stage_runner.stages) >= 4
 
 
 @pytest.mark.parametrize(
@@ -345,10 +345,10 @@ def test_an_option_for_another_kind_of_net_is_refused_before_anything_is_compute
     net, option, advice, image_data, image_checkpoints, store, tmp_path
 ):
     config = load_config(overrides(image_data, image_checkpoints[net], option))
-    walk = runner(store)
+    stage_runner = runner(store)
     with pytest.raises(
         ModelError, match=rf"{option} does not work on this kind of model(.|\n)*next: +{advice}"
     ):
-        pipeline.run(config, tmp_path / "run", walk)
-    assert [stage.name for stage in walk.stages] == ["load"]
+        pipeline.run(config, tmp_path / "run", stage_runner)
+    assert [stage.name for stage in stage_runner.stages] == ["load"]
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Nets of torchvision and timm along the road. Skipped without the extra: pip install '.[vision]'."""
+"""Nets of torchvision and timm through all stages. Skipped without the extra: pip install '.[vision]'."""
 
 import json
 

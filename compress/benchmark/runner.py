@@ -52,7 +52,7 @@ CPU = "CPUExecutionProvider"
 FEWEST_REPEATS = 3  # even when the time is up: no interval without them
 MIN_REPEATS = 5  # before an interval is believed to be narrow
 FEWEST_ROUNDS = 3  # of a repeat, even when its share of the time is up
-# Stopping as soon as the interval looks narrow costs coverage: nominal 95 % gives 92 % (simulated, at
+# Stopping as soon as the interval is narrow costs coverage: nominal 95 % gives 92 % (simulated, at
 # worst), nominal 98 % gives 96.5 %. So the intervals that say "95 %" are made with this quantile.
 QUANTILE = 0.99
 NO_FLASH_UP_TO = 2048  # tokens of a cache: onnxruntime's flash attention for CPUs is slower there

@@ -52,7 +52,7 @@ def speedup(baseline: Blocks, variant: Blocks) -> Estimate:
 
     Student's t over the repeats' log ratios. A percentile bootstrap over the five or so repeats
     would be too narrow, one over blocks would miss what differs between processes. `QUANTILE` (in
-    `runner`) makes the interval cover 95 % although the run stops when it looks narrow.
+    `runner`) makes the interval cover 95 % although the run stops when it is narrow.
     Raises ValueError when the two do not pair or there are fewer than two repeats.
     """
     if [block["repeat"] for block in baseline] != [block["repeat"] for block in variant]:

@@ -11,7 +11,7 @@ def reestimate(module: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> in
     """Set every layer's statistics to those of `batches`; how many layers there are.
 
     Cutting channels changes what the layers after them see, and a net judged with the old statistics
-    looks far worse than it is.
+    does far worse than it can.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [layer.momentum for layer in layers]

@@ -32,7 +32,7 @@ def way(tmp_path, monkeypatch):
     fresh = SimpleNamespace(run=lambda *_, **__: CompletedProcess([], 0, "0.0", ""))
     monkeypatch.setattr("compress.prune.reload.subprocess", fresh)  # it takes seconds; stock opens it below
 
-    def walk(checkpoint, splits, pruning, exporting, quantizing):
+    def through_all_stages(checkpoint, splits, pruning, exporting, quantizing):
         pruned, graph, small = (tmp_path / name for name in ("pruned", "graph", "small"))
         for folder in (pruned, graph, small):
             folder.mkdir()
@@ -42,7 +42,7 @@ def way(tmp_path, monkeypatch):
         quantize(quantizing, FLAGS, graph, pruned, splits, small)
         return pruned, graph, small
 
-    return walk
+    return through_all_stages
 
 
 def covered(folder):

@@ -1,4 +1,4 @@
-"""An evaluation as a run walks it: the dense model scored once, another compared with what was stored."""
+"""An evaluation as a run does it: the dense model scored once, another compared with what was stored."""
 
 from compress import evaluate as stages
 from compress.config.data import Split

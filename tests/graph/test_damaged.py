@@ -211,7 +211,7 @@ def bomb(folder, rng):
 
 
 def endless(folder, rng):
-    """A loop of 2^62 turns; outside of what constant folding looks at, or inside."""
+    """A loop of 2^62 turns; outside of what constant folding reads, or inside."""
     model = onnx.load(folder / "model.onnx")
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["on_out"]), helper.make_node("Neg", ["v"], ["v_out"])],

@@ -101,7 +101,7 @@ def test_a_pruned_checkpoint_is_pruned_again(pruned, image_splits_folder, tmp_pa
 
 
 def test_channels_without_effect_go_first(image_checkpoints, some):
-    """Half of the channels of a layer give zero: an importance that looks at weights or data finds them."""
+    """Half of the channels of a layer give zero: an importance by weights or data finds them."""
     for kind in (ChannelImportance.magnitude, ChannelImportance.taylor, ChannelImportance.activation):
         model = tasks.load(image_checkpoints["resnet"])
         block = model.module.net.body[2]

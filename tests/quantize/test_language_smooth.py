@@ -54,7 +54,7 @@ def test_layers_that_do_not_bear_it_get_blocks(
 
 
 def test_the_price_of_a_group_is_that_of_it_alone(language_checkpoints):
-    """By a second road: the whole model, its layers replaced by ones that round."""
+    """In another way: the whole model, its layers replaced by ones that round."""
     model = CausalLM.open(language_checkpoints["llama"])
     windows = torch.from_numpy(np.random.default_rng(0).integers(2, 200, (1, 24)))
     names = ["model.layers.0.mlp.down_proj"]

@@ -44,7 +44,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sources(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The copy, in which `code_version` looks."""
+    """The copy, which `code_version` reads."""
     copy = copied
     monkeypatch.setattr(code, "PACKAGE", copy)
     forget()
