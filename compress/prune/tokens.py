@@ -12,7 +12,6 @@ import torch
 import transformers
 from torch import nn
 
-from compress.errors import ModelError
 from compress.models.checkpoint import copy_companions, read_json
 from compress.prune.vocabulary import (
     check_kind,
@@ -36,15 +35,7 @@ def cut_vocabulary(model: CausalLM, texts: Sequence[str], target: int, folder: P
     `folder`: an empty one for the rewritten files, which `model` reads when it is saved. Raises
     ModelError for a tokenizer that cannot be cut, ConfigError for a target below what must stay.
     """
-    path = model.folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(
-            "the vocabulary of this tokenizer cannot be cut",
-            found="no tokenizer.json",
-            allowed="a fast tokenizer",
-            next="prune.vocabulary=null",
-        )
-    content = read_json(path)
+    content = read_json(model.folder / "tokenizer.json")
     check_kind(content)
     if target >= model.config.vocab_size:
         return tuple(range(model.config.vocab_size))
@@ -127,6 +118,4 @@ def cut_rows(model: CausalLM, stay: Sequence[int]) -> None:
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    settings: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return settings
+    return read_json(folder / name) if (folder / name).is_file() else {}  # type: ignore[no-any-return]

@@ -32,10 +32,6 @@ class Blocks:
         steps = self.codes.view(len(self.codes), -1, self.size) - self.zeros[..., None].float()
         return (steps * self.scales[..., None]).flatten(1)[:, : self.columns]
 
-    @property
-    def nbytes(self) -> int:
-        return block_bytes(len(self.codes), self.columns, self.bits, self.size)
-
 
 def block_bytes(rows: int, columns: int, bits: int, size: int) -> int:
     """What a matrix takes in the file: codes, 4 bytes a scale, packed zero points."""
