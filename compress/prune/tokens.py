@@ -118,4 +118,4 @@ def cut_rows(model: CausalLM, stay: Sequence[int]) -> None:
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(folder / name) if (folder / name).is_file() else {}  # type: ignore[no-any-return]
+    return read_json(folder / name) if (folder / name).is_file() else {}
