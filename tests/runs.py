@@ -78,10 +78,23 @@ def run_here(home: Path, cache: Path, *arguments: str, **extra: str) -> Done:
     return Done(list(arguments), code, out.getvalue(), err.getvalue())
 
 
+# The command line, whose tiny models are timed as shortly as those of tests in this process (conftest.py).
+SHORTLY = """
+import sys
+from compress.benchmark import limits, profile, timing
+from compress.cli.main import main
+timing.BLOCK_MS, timing.WARMUP_SECONDS = 5.0, 0.1
+profile.SECONDS, profile.WARMUP_SECONDS = 0.03, 0.02
+limits.CALLS, limits.WARMUP_SECONDS = 3, 0.05
+sys.argv[0] = "compress"
+sys.exit(main())
+"""
+
+
 def run_fresh(home: Path, cache: Path, *arguments: str, **extra: str) -> Done:
     """The command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "compress", *arguments],
+        [sys.executable, "-c", SHORTLY, *arguments],
         cwd=home,
         env=environment(cache, **extra),
         capture_output=True,
