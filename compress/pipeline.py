@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from compress import tasks
-from compress.benchmark import benchmark, check_workloads, load_speed, measure_limits, profile_operators
+from compress.benchmark import benchmark, check_workloads, measure_limits, profile_operators
+from compress.benchmark.speed import load_speed
 from compress.config.data import Split
 from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover

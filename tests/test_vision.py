@@ -15,7 +15,7 @@ from rich.console import Console
 
 from compress import pipeline, tasks
 from compress.artifact import verify
-from compress.benchmark import load_speed
+from compress.benchmark.speed import load_speed
 from compress.cli.candidates import Workbench
 from compress.cli.train import train
 from compress.config.compose import load_config

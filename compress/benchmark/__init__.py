@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.benchmark.limits import calibrate, floor, load_limits, memory_ms, save_limits
-from compress.benchmark.profile import load_profiles, profile_model
-from compress.benchmark.speed import Speed, load_speed
-from compress.benchmark.stats import verdict
+from compress.benchmark import limits
+from compress.benchmark.profile import profile_model
 from compress.benchmark.timing import Feeds, time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import TargetConfig
@@ -16,21 +14,6 @@ from compress.data import load_splits
 from compress.schema.workload import Workload
 from compress.targets import open_target
 from compress.tasks import open_processor
-
-__all__ = [
-    "Speed",
-    "benchmark",
-    "check_workloads",
-    "floor",
-    "load_limits",
-    "load_profiles",
-    "load_speed",
-    "measure_limits",
-    "memory_ms",
-    "profile_operators",
-    "time_models",
-    "verdict",
-]
 
 
 def benchmark(
@@ -76,7 +59,7 @@ def profile_operators(
 
 def measure_limits(target: TargetConfig, out: Path) -> None:
     """What the target reaches at best with its threads."""
-    save_limits(calibrate(open_target(target)), out)
+    limits.save_limits(limits.calibrate(open_target(target)), out)
 
 
 def _inputs(config: BenchmarkConfig, checkpoint: Path, splits: Path) -> Feeds:

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-from pydantic import TypeAdapter, ValidationError
+import onnx.parser
+from onnx import numpy_helper
 
 from compress.benchmark.timing import RUNNER
 from compress.errors import BenchmarkError
 from compress.schema.report import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
+from compress.stages.typed_json import read_typed, write_typed
 from compress.targets.base import Target
 
+FILE = "limits.json"
 ROWS, WIDTH = 512, 1024  # of the products: 1 to 4 MB each, which fits a second-level cache
 WARMUP_SECONDS = 0.3
 CALLS = 20
@@ -26,7 +28,6 @@ TIMES_CACHE = 2.5  # size of the array that cannot stay in a cache
 UNKNOWN_CACHE = 64 * 2**20
 PATIENCE_SECONDS = 600.0
 PRODUCTS = {"float32": "float32", "int8": "uint8", "uint8": "uint8"}  # type of weights -> of activations
-_LIMITS = TypeAdapter(Limits)
 
 
 def calibrate(target: Target) -> Limits:
@@ -62,19 +63,12 @@ def measured(target: Target, read_bytes: int) -> dict[str, Any]:
 
 
 def save_limits(limits: Limits, out: Path) -> None:
-    (out / "limits.json").write_bytes(_LIMITS.dump_json(limits, indent=2) + b"\n")
+    write_typed(out / FILE, limits, Limits)
 
 
 def load_limits(folder: Path) -> Limits:
-    """What `save_limits` wrote. Raises BenchmarkError when it cannot be read."""
-    try:
-        return _LIMITS.validate_json((folder / "limits.json").read_bytes())
-    except (OSError, ValidationError) as error:
-        raise BenchmarkError(
-            f"cannot read {folder / 'limits.json'}",
-            found=str(error).splitlines()[0],
-            next="measure the machine again",
-        ) from None
+    """Those measured into `folder`. Raises BenchmarkError when they cannot be read."""
+    return read_typed(folder / FILE, Limits, BenchmarkError, "measure the machine again")
 
 
 def floor(profile: Profile, limits: Limits) -> Floor:
@@ -98,38 +92,23 @@ def memory_ms(profile: Profile, limits: Limits) -> float:
 def _calibration_models(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Products with constant weights of three types, and a chain of small nodes: name -> model, feeds."""
     models = {name: (folder / f"{name}.onnx", folder / f"{name}.npz") for name in (*PRODUCTS, "chain")}
+    values = np.random.default_rng(0).integers(0, 100, (WIDTH, WIDTH))
     for name, given in PRODUCTS.items():
-        _save_product(models[name][0], np.dtype(given), np.dtype(name))
+        operator, made = ("MatMul", "float") if given == "float32" else ("MatMulInteger", "int32")
+        size, kind = f"[{ROWS}, {WIDTH}]", given.replace("float32", "float")
+        node, weights = f"y = {operator} (x, w)", values.astype(name)
+        _save(models[name][0], f"{kind}{size} x", f"{made}{size} y", node, weights)
         np.savez(models[name][1], x=np.ones((ROWS, WIDTH), given))
-    _save_chain(models["chain"][0])
+    nodes = " ".join(f"n{i + 1} = Neg (n{i})" for i in range(NODES))
+    _save(models["chain"][0], "float[1] n0", f"float[1] n{NODES}", nodes)
     np.savez(models["chain"][1], n0=np.ones(1, np.float32))
     return models
 
 
-def _save_chain(path: Path) -> None:
-    """NODES negations of one number: what starting a node costs."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("n0", f"n{NODES}"))
-    nodes = [helper.make_node("Neg", [f"n{i}"], [f"n{i + 1}"]) for i in range(NODES)]
-    _save(path, helper.make_graph(nodes, "chain", [x], [y]))
-
-
-def _save_product(path: Path, given: np.dtype, weights: np.dtype) -> None:
-    made = np.dtype(np.float32) if given == np.float32 else np.dtype(np.int32)
-    x, y = (
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), [ROWS, width])
-        for name, kind, width in (("x", given, WIDTH), ("y", made, WIDTH))
-    )
-    values = np.random.default_rng(0).integers(0, 100, (WIDTH, WIDTH)).astype(weights)
-    operator = "MatMul" if given == np.float32 else "MatMulInteger"
-    graph = helper.make_graph(
-        [helper.make_node(operator, ["x", "w"], ["y"])],
-        "product",
-        [x],
-        [y],
-        [numpy_helper.from_array(values, "w")],
-    )
-    _save(path, graph)
-
-
-def _save(path: Path, graph: onnx.GraphProto) -> None:
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+def _save(path: Path, given: str, made: str, nodes: str, weights: np.ndarray | None = None) -> None:
+    """A graph in onnx's own text, with the constant `w`."""
+    text = f'<ir_version: 8, opset_import: ["": 17]> calibration ({given}) => ({made}) {{ {nodes} }}'
+    model = onnx.parser.parse_model(text)
+    if weights is not None:
+        model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    onnx.save(model, path)

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper
-from pydantic import TypeAdapter, ValidationError
 
 from compress.benchmark.caches import capacities, shared_cache
 from compress.benchmark.timing import RUNNER, save_feeds
@@ -36,8 +35,10 @@ from compress.schema.report import (
     Operator,
     Profile,
 )
+from compress.stages.typed_json import read_typed, write_typed
 from compress.targets.base import Target
 
+FILE = "profile.json"
 SECONDS = 0.3  # of one model on one workload, after the warm-up
 WARMUP_SECONDS = 0.2
 FEWEST_CALLS, MOST_CALLS = 3, 50
@@ -61,12 +62,8 @@ _OPERATORS = {
 _KIND = {op_type: kind for kind, names in _OPERATORS.items() for op_type in names.split()}
 _CONTAINERS = {"If", "Loop", "Scan"}  # their time is that of the nodes inside
 Shapes = list[tuple[int, ...]]
-_FUSED = re.compile(
-    r"(_token_\d+)?_kernel_time$"
-)  # what a trace appends to the name of a node it made of several
-
-
-_PROFILES = TypeAdapter(dict[str, Profile])
+# What a trace appends to the name of a node that it made of several.
+_FUSED = re.compile(r"(_token_\d+)?_kernel_time$")
 
 
 def profile_model(
@@ -78,7 +75,7 @@ def profile_model(
     """
     of_graphs = [_profile_graph(target, name, path, inputs, out) for path in onnx_files(model)]
     profiles = {workload: joined([each[workload] for each in of_graphs]) for workload in inputs}
-    (out / "profile.json").write_bytes(_PROFILES.dump_json(profiles, indent=2) + b"\n")
+    write_typed(out / FILE, profiles, dict[str, Profile])
 
 
 def _profile_graph(
@@ -138,14 +135,7 @@ def fallback_nodes(events: Iterable[Mapping[str, Any]], provider: str) -> int:
 
 def load_profiles(folder: Path) -> dict[str, Profile]:
     """By workload, what `profile_model` wrote. Raises BenchmarkError when it cannot be read."""
-    try:
-        return _PROFILES.validate_json((folder / "profile.json").read_bytes())
-    except (OSError, ValidationError) as error:
-        raise BenchmarkError(
-            f"cannot read {folder / 'profile.json'}",
-            found=str(error).splitlines()[0],
-            next="profile again",
-        ) from None
+    return read_typed(folder / FILE, dict[str, Profile], BenchmarkError, "profile again")
 
 
 def operators(

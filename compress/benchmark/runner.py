@@ -8,10 +8,9 @@ profile: see `profile`.
 limits:  see `limits`.
 
 spec:    {"models": {name: path | [path, ...]}, "workloads": {name: npz with the feeds}, "baseline": name,
-          "threads": int, "provider": an execution provider, the CPU's without, "affinity": [cpu, ...] | null,
-          "warmup_seconds": float, "max_seconds": float, "min_blocks": int, "block_ms": float,
-          "ratio_ci": float, "seed": int, "parent": pid | null,
-          "caches": {model: {input: output}}, "capacity": {workload: tokens},
+          "threads": int, "provider": an execution provider, the CPU's without, "warmup_seconds": float,
+          "max_seconds": float, "min_blocks": int, "block_ms": float, "ratio_ci": float, "seed": int,
+          "parent": pid | null, "caches": {model: {input: output}}, "capacity": {workload: tokens},
           "own": {model: {name: npz}}, "commands": {model: [word, ...]}}
 A model of several graphs is all of them, run in this order on what each takes of the feeds.
 `caches` names the language models that write new keys and values into the memory they read the old ones
@@ -21,7 +20,8 @@ These four may be left out.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
 the core from the next session, so every model has a process of its own, all are alive at once, and each
-is stopped (SIGSTOP) but for the time it is told to work. A *block* is some calls of one model in a row;
+is stopped (SIGSTOP) but for the time it is told to work. None is pinned to cores: one on which others
+run is worse than any. A *block* is some calls of one model in a row;
 where the hypervisor took the core meanwhile it is measured again. A *round* is one block of each model
 in random order; a *repeat* is fresh processes, a warm-up and `min_blocks` rounds of each workload.
 Repeats are what the intervals rest on: where a process happens to lie in memory shifts all of its
@@ -320,8 +320,6 @@ def collect(spec: dict[str, Any]) -> dict[str, Any]:
     import numpy
     import onnxruntime
 
-    if spec["affinity"] is not None:
-        os.sched_setaffinity(0, spec["affinity"])
     samples: dict[str, Any] = {
         "spec": spec,
         "packages": {

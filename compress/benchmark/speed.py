@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from compress.benchmark import stats
 from compress.benchmark.runner import NO_FLASH_UP_TO
 from compress.errors import BenchmarkError
 from compress.schema.report import Estimate, Latency
+from compress.stages.typed_json import read_typed
 
+FILE = "speed.json"
 SESSION_FACTS = ("providers", "threads", "optimization_level", "arena", "memory_pattern", "affinity")
 
 
@@ -39,23 +40,9 @@ class Speed:
     )  # a call, by workload; empty without a language model
 
 
-_ADAPTER = TypeAdapter(Speed)
-
-
-def save_speed(speed: Speed, folder: Path) -> None:
-    (folder / "speed.json").write_bytes(_ADAPTER.dump_json(speed, indent=2) + b"\n")
-
-
 def load_speed(folder: Path) -> Speed:
-    """What `save_speed` wrote into `folder`. Raises BenchmarkError when it cannot be read."""
-    try:
-        return _ADAPTER.validate_json((folder / "speed.json").read_bytes())
-    except (OSError, ValidationError) as error:
-        raise BenchmarkError(
-            f"cannot read {folder / 'speed.json'}",
-            found=str(error).splitlines()[0],
-            next="benchmark again",
-        ) from None
+    """What was timed into `folder`. Raises BenchmarkError when it cannot be read."""
+    return read_typed(folder / FILE, Speed, BenchmarkError, "benchmark again")
 
 
 def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Mapping[str, Any]) -> Speed:

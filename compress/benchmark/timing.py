@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from compress.benchmark import caches, runner
-from compress.benchmark.speed import Speed, save_speed, summarize
+from compress.benchmark.speed import FILE, Speed, summarize
 from compress.config.benchmark import BenchmarkConfig
 from compress.errors import BenchmarkError
 from compress.graph import onnx_files
+from compress.stages.typed_json import write_typed
 from compress.targets.base import Target
 
 RUNNER = Path(runner.__file__)
@@ -52,7 +53,7 @@ def time_models(
     speed = summarize(samples, done, machine=target.facts())
     tokens = {workload: done[workload] for workload in inputs if caches.is_language_model(inputs[workload])}
     speed = replace(speed, tokens=tokens)
-    save_speed(speed, out)
+    write_typed(out / FILE, speed, Speed)
     return speed
 
 
@@ -74,7 +75,6 @@ def timing_job(
         "workloads": save_feeds(inputs, folder / "all"),
         "own": others,
         "baseline": next(iter(models)),
-        "affinity": None,  # as inherited; pinning to a core on which others run is worse than none
         "warmup_seconds": WARMUP_SECONDS,
         "max_seconds": config.max_seconds,
         "min_blocks": ROUNDS,

@@ -32,7 +32,7 @@ from compress.stages.store import sha256_model
 from compress.targets import Target, open_target
 
 if TYPE_CHECKING:
-    from compress.benchmark import Speed
+    from compress.benchmark.speed import Speed
 
 BENCH_VERSION = 1
 MAX_FEED_BYTES = 10**9
@@ -106,7 +106,9 @@ def bench(target: Target, timing: BenchmarkConfig, request: Request, console: Co
         for name, path in models.items():
             _try(path, {each.name: lightest[each.name] for each in graphs[name].inputs}, folder / "feeds.npz")
         console.print(f"timing {len(models)} models, about {timing.max_seconds:.0f} s ...", highlight=False)
-        from compress.benchmark import time_models  # loads torch, for which no damaged file shall wait
+        from compress.benchmark.timing import (
+            time_models,  # takes a second, for which no damaged file shall wait
+        )
 
         with target.lock():
             speed = time_models(target, timing, models, workloads, folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from compress import pipeline
-from compress.benchmark import load_speed
+from compress.benchmark.speed import load_speed
 from compress.config.data import Split
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig

@@ -13,7 +13,9 @@ import onnx
 
 from compress import models
 from compress.artifact import Manifest, write_artifact
-from compress.benchmark import Speed, floor, load_limits, load_profiles, load_speed, memory_ms
+from compress.benchmark.limits import floor, load_limits, memory_ms
+from compress.benchmark.profile import load_profiles
+from compress.benchmark.speed import Speed, load_speed
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import ImageSplits, Splits, load_splits

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from compress.errors import StoreError
 from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score
+from compress.stages.typed_json import read_typed, write_typed
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,10 @@ class Quality:
     language: LanguageDetails | None = None
 
 
-_ADAPTER = TypeAdapter(Quality)
-
-
 def save_quality(quality: Quality, out: Path) -> None:
-    (out / "quality.json").write_bytes(_ADAPTER.dump_json(quality, indent=2) + b"\n")
+    write_typed(out / "quality.json", quality, Quality)
 
 
 def load_quality(folder: Path) -> Quality:
     """What `evaluate` wrote to `folder`. Raises StoreError when it is not there or not readable."""
-    try:
-        return _ADAPTER.validate_json((folder / "quality.json").read_bytes())
-    except (OSError, ValidationError) as error:
-        raise StoreError(
-            f"cannot read the result of an evaluation in {folder}",
-            found=str(error).splitlines()[0],
-            next="remove the folder and evaluate again",
-        ) from None
+    return read_typed(folder / "quality.json", Quality, StoreError, "remove the folder and evaluate again")

@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.benchmark import time_models, verdict
-from compress.benchmark.stats import drift, noise_facts
+from compress.benchmark.stats import drift, noise_facts, verdict
+from compress.benchmark.timing import time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
 from compress.targets import open_target

@@ -130,9 +130,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
 
-    from compress.benchmark import runner, timing, verdict
+    from compress.benchmark import runner, timing
     from compress.benchmark.caches import items
     from compress.benchmark.speed import summarize
+    from compress.benchmark.stats import verdict
     from compress.config.benchmark import BenchmarkConfig
     from compress.targets.machine import machine_facts
 

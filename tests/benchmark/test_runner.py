@@ -25,7 +25,6 @@ def spec(tmp_path, make_chain, feeds):
         "workloads": {"w": str(tmp_path / "feeds.npz")},
         "baseline": "a",
         "threads": 1,
-        "affinity": None,
         "warmup_seconds": 0.05,
         "max_seconds": 0.1,
         "min_blocks": 4,

@@ -17,7 +17,9 @@ import json, sys
 from io import StringIO
 from pathlib import Path
 from rich.console import Console
-from compress.benchmark import benchmark, load_profiles, load_speed, profile, profile_operators, timing
+from compress.benchmark import benchmark, profile, profile_operators, timing
+from compress.benchmark.profile import load_profiles
+from compress.benchmark.speed import load_speed
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
 from compress.quantize.activations import calibration_feeds

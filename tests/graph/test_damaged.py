@@ -14,8 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import artifact, benchmark
+from compress import artifact
 from compress.artifact import Manifest, verify, write_artifact
+from compress.benchmark import timing
 from compress.cli.main import main
 from compress.errors import ArtifactError, BenchmarkError
 from compress.graph import untrusted as onnx_file
@@ -335,7 +336,7 @@ def run(capsys, monkeypatch):
     def stop(*_):
         raise TimedError
 
-    monkeypatch.setattr(benchmark, "time_models", stop)
+    monkeypatch.setattr(timing, "time_models", stop)
 
     def run(*words):
         capsys.readouterr()
