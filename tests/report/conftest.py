@@ -7,6 +7,7 @@ import struct
 import zlib
 
 import pytest
+from matplotlib.figure import Figure
 
 from compress.schema.report import (
     ATTENTION,
@@ -183,6 +184,12 @@ INT8 = dataclasses.replace(
     floor={"1x128": Floor(memory_ms=0.0, integer_ms=0.81, float_ms=0.54)},
 )
 STEPS = list(range(0, 1201, 100))
+
+
+@pytest.fixture
+def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty image for each figure of a page: for tests of its words, which need no second of drawing."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write("<svg/>"))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from compress.report.tasks import classification
 from compress.report.tasks.classification import CLASSES_SHOWN, summary
 from compress.schema.report import ClassDrop, Estimate, Report, Verdict
 
+pytestmark = pytest.mark.usefixtures("without_drawings")  # test_reports.py draws them
+
 
 def section(report: Report, anchor: str):
     return next((each for each in sections(report) if each.anchor == anchor), None)

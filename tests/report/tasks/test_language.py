@@ -9,6 +9,8 @@ from compress.report.markdown import report_markdown
 from compress.report.sections import sections
 from compress.schema.report import Continuation, Estimate, LanguageDetails, LanguageDomain, Report, Score
 
+pytestmark = pytest.mark.usefixtures("without_drawings")  # test_reports.py draws them
+
 
 def score(value, higher=False):
     return Score(value=value, ci95=(value - 0.01, value + 0.01), n=100, higher_is_better=higher)
