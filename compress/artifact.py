@@ -28,7 +28,7 @@ from compress.graph import MODEL, named_graphs
 from compress.graph.session import open_session
 from compress.graph.untrusted import inspect_and_try
 from compress.stages.result import read_result
-from compress.stages.store import sha256_file
+from compress.system.disk import sha256_file
 
 MANIFEST_VERSION = 1
 _SUMS, _MANIFEST = "SHA256SUMS", "manifest.json"

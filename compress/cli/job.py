@@ -18,7 +18,8 @@ from compress.config.run import RunConfig
 from compress.schema.report import Report
 from compress.sources import cache_dir
 from compress.stages.runner import StageRunner
-from compress.stages.store import Store, disk_errors
+from compress.stages.store import Store
+from compress.system.disk import disk_errors
 
 log = logging.getLogger(__name__)
 

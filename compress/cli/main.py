@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for word in rest:
             if word.startswith("-"):
                 raise ConfigError("unknown flag", found=word, allowed=did_you_mean(word, args.flags))
-        from compress.stages.store import disk_errors
+        from compress.system.disk import disk_errors
 
         with disk_errors(Path.cwd(), "this folder"):
             return int(args.function(args, rest) or 0)

@@ -20,7 +20,8 @@ from compress.config.run import RunConfig
 from compress.errors import ArtifactError
 from compress.graph import is_graph_file
 from compress.stages.runner import StageRunner
-from compress.stages.store import Store, sha256_file
+from compress.stages.store import Store
+from compress.system.disk import sha256_file
 from compress.targets import open_target
 
 MEASURED = ("README.md", "manifest.json", "SHA256SUMS")  # hold times, which no second run repeats

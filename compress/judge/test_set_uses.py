@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from compress.schema.report import UseCount
-from compress.stages.store import disk_errors
+from compress.system.disk import disk_errors
 
 NAME = "test_use.jsonl"
 

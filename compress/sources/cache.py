@@ -1,6 +1,5 @@
 """The one folder that sources write to: where it is, how it is locked, written and checked."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -13,17 +12,13 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_dir
 
-from compress.errors import SourceError, StoreError
+from compress.errors import SourceError
+from compress.system.disk import disk_errors, sha256_file
 
 
 def cache_dir() -> Path:
     """`COMPRESS_CACHE`, else the user's cache folder of this operating system."""
     return Path(os.environ.get("COMPRESS_CACHE") or user_cache_dir("compress")).expanduser().absolute()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(path: Path, patterns: Sequence[str] = ("*",)) -> str:
@@ -34,7 +29,7 @@ def digest(path: Path, patterns: Sequence[str] = ("*",)) -> str:
     """
     try:
         if path.is_file():
-            return file_sha256(path)
+            return sha256_file(path)
         names = sorted(
             name
             for file in path.rglob("*")
@@ -43,7 +38,7 @@ def digest(path: Path, patterns: Sequence[str] = ("*",)) -> str:
             and "/." not in name
             and any(fnmatch(name, pattern) for pattern in patterns)
         )
-        sums = "".join(f"{file_sha256(path / name)}  {name}\n" for name in names)
+        sums = "".join(f"{sha256_file(path / name)}  {name}\n" for name in names)
     except OSError as error:
         raise SourceError(f"cannot read {path}", found=error.strerror, next="check its permissions") from None
     if not names:
@@ -63,24 +58,9 @@ def expect(uri: str, sha256: str | None, found: str) -> None:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into a StoreError about the cache `folder`."""
-    try:
-        yield
-    except OSError as error:
-        advice = "or set COMPRESS_CACHE to another folder"
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StoreError(
-            f"no space left in the cache {folder}" if full else f"cannot write the cache {folder}",
-            found=error.strerror or error,
-            next=f"free some space, {advice}" if full else f"make it writable, {advice}",
-        ) from None
-
-
-@contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
     """Hold the lock `name` in `folder`: of several processes that want the same thing one makes it."""
-    with writing(folder):
+    with disk_errors(folder):
         (folder / "locks").mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "locks" / f"{name}.lock")
         lock.acquire()
@@ -93,7 +73,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """A new folder inside `folder`, on the same disk so that a rename publishes; gone after the block."""
-    with writing(folder):
+    with disk_errors(folder):
         temporary = Path(tempfile.mkdtemp(prefix="partial-", dir=folder))
     try:
         yield temporary

@@ -12,7 +12,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from compress.errors import CompressError, SourceError, StoreError
-from compress.sources.cache import cache_dir, digest, expect, writing
+from compress.sources.cache import cache_dir, digest, expect
+from compress.system.disk import disk_errors
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.md")
 DATASET_PATTERNS = ("*.parquet", "*.md")
@@ -151,7 +152,7 @@ def _explained(error: Exception, repository: str, revision: str, folder: Path) -
         )
     if isinstance(error, OSError):
         try:
-            with writing(folder):
+            with disk_errors(folder):
                 raise error
         except StoreError as explained:
             return explained

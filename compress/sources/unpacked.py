@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from compress.errors import SourceError, did_you_mean
-from compress.sources.cache import cache_dir, expect, file_sha256, locked, scratch, writing
+from compress.sources.cache import cache_dir, expect, locked, scratch
+from compress.system.disk import disk_errors, sha256_file
 
 _MAX_INFLATION = 200  # unpacked bytes per byte of archive: text reaches 20, a zip bomb 1000
 _log = logging.getLogger(__name__)
@@ -87,14 +88,14 @@ def fetch(
 def _archive(member: Member, sha256: str | None, download: Callable[[Member, Path], Path]) -> Path:
     if sha256 is not None:
         archive = root() / sha256 / member.archive_name
-        if archive.is_file() and file_sha256(archive) == sha256:
+        if archive.is_file() and sha256_file(archive) == sha256:
             return archive
     with scratch(root()) as temporary:
         downloaded = download(member, temporary)
-        content = file_sha256(downloaded)
+        content = sha256_file(downloaded)
         expect(str(member), sha256, content)
         archive = root() / content / member.archive_name
-        with writing(root()):
+        with disk_errors(root()):
             archive.parent.mkdir(exist_ok=True)
             os.replace(downloaded, archive)
     if sha256 is None:
@@ -127,7 +128,7 @@ def extract(
                 next="do not use it: it may be a zip bomb",
             )
         path = target / PurePosixPath(name).relative_to(parent)
-        with opened() as packed, writing(root()):
+        with opened() as packed, disk_errors(root()):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
@@ -168,7 +169,7 @@ def find(folder: Path, name: str) -> Path | None:
 def _as_written(file: Path, size: int, sha256: str, mtime_ns: int) -> bool:
     """Whether a file is untouched by its size and time; its bytes are only read where the time is another."""
     state = file.stat()
-    return state.st_size == size and (state.st_mtime_ns == mtime_ns or file_sha256(file) == sha256)
+    return state.st_size == size and (state.st_mtime_ns == mtime_ns or sha256_file(file) == sha256)
 
 
 def keep(folder: Path, source: str, name: str, unpack: Callable[[Path], None]) -> Path:
@@ -176,11 +177,11 @@ def keep(folder: Path, source: str, name: str, unpack: Callable[[Path], None]) -
     with scratch(root()) as temporary:
         content = temporary / "content"
         unpack(content)
-        with writing(root()):
+        with disk_errors(root()):
             files = {
                 file.relative_to(content).as_posix(): {
                     "size": file.stat().st_size,
-                    "sha256": file_sha256(file),
+                    "sha256": sha256_file(file),
                     "mtime_ns": file.stat().st_mtime_ns,
                 }
                 for file in sorted(content.rglob("*"))

@@ -12,7 +12,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from compress.stages.store import sha256_file, sha256_json
+from compress.stages.store import sha256_json
+from compress.system.disk import sha256_file
 
 PACKAGE = Path(__file__).parents[1]
 # Libraries whose release changes what a stage computes.

@@ -6,7 +6,6 @@ place, so that a killed run leaves either a whole result or none. Reading one ch
 damaged result is rebuilt.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -14,18 +13,17 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from compress.errors import StoreError
 from compress.graph import named_graphs
+from compress.system.disk import disk_errors, sha256_file
 from compress.system.memory import forget_peak, peak_memory
 
-_DENIED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 _SEAL = "entry.json"  # written last inside an entry: its key and the sha256 of every file
 
 
@@ -39,11 +37,6 @@ class Entry:
     seconds: float  # it took to make, also when it was made by an earlier run
     peak_memory_bytes: int | None = None  # of the process that made it, meanwhile
     sums: Mapping[str, str] = field(default_factory=dict, compare=False)  # file -> sha256, as just checked
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_model(path: Path) -> str:
@@ -171,38 +164,3 @@ def _torch_threads() -> int | None:
 
 def entry_digest(stage: str, key: Any) -> str:
     return sha256_json([stage, key])[:32]
-
-
-@contextmanager
-def disk_errors(folder: Path, what: str = "the cache") -> Iterator[None]:
-    """Turn a full or read-only disk under `folder` into a StoreError; everything else passes."""
-    setting = "set COMPRESS_CACHE to" if what == "the cache" else "work in"
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        # torch, safetensors, onnx and processes that we start tell of a full disk in words of their own.
-        number = error.errno if isinstance(error, OSError) else None
-        said = [line.strip() for line in str(error).splitlines() if "No space left on device" in line]
-        if number in (errno.ENOSPC, errno.EDQUOT) or said:
-            raise StoreError(
-                "the disk is full",
-                found=f"{_free_mb(folder)} MB free under {folder}; {said[0] if said else error}",
-                next=f"free some space or {setting} a folder on another disk; "
-                "finished stages are kept and the next run takes up after them",
-            ) from error
-        if isinstance(error, OSError) and number in _DENIED:
-            raise StoreError(
-                f"{what} cannot be written",
-                found=f"{error.filename or folder}: {error.strerror}",
-                next=f"{setting} a folder you may write to",
-            ) from error
-        raise
-
-
-def _free_mb(folder: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(folder).free / 1e6:.0f}"
-    except OSError:
-        return "no"

@@ -15,7 +15,7 @@ from compress.cli.reproduce import Comparison, compare, config_of, differences
 from compress.config.compose import from_plain, load_config, options_of, to_plain
 from compress.errors import ArtifactError, ConfigError
 from compress.schema.report import Report
-from compress.stages.store import sha256_file
+from compress.system.disk import sha256_file
 from tests.runs import run_fresh
 
 

@@ -233,7 +233,7 @@ def test_a_really_full_disk(sha256: str, tmp_path: Path, monkeypatch: pytest.Mon
             sources.fetch(URI)
         assert not list(disk.rglob("*.whl"))
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        with pytest.raises(StoreError, match=r"cannot write the cache(.|\n)*COMPRESS_CACHE"):
+        with pytest.raises(StoreError, match=r"the cache cannot be written(.|\n)*COMPRESS_CACHE"):
             sources.fetch(URI)
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -9,7 +9,8 @@ import pytest
 
 from compress import sources
 from compress.errors import SourceError, StoreError
-from compress.sources.cache import digest, scratch, writing
+from compress.sources.cache import digest, scratch
+from compress.system.disk import disk_errors
 
 
 def test_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +115,9 @@ def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_disk_errors_tell_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="free some space"), writing(tmp_path):
+    with pytest.raises(StoreError, match="free some space"), disk_errors(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(StoreError, match="COMPRESS_CACHE"), writing(tmp_path):
+    with pytest.raises(StoreError, match="COMPRESS_CACHE"), disk_errors(tmp_path):
         raise OSError(errno.EROFS, "Read-only file system")
 
 

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import BenchmarkError, ModelError, StoreError
-from compress.stages.store import Store, entry_digest, sha256_file, sha256_model
+from compress.stages.store import Store, entry_digest, sha256_model
+from compress.system.disk import sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
