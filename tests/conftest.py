@@ -96,13 +96,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make check` runs: models and data come through `once`.
 
     Modules that look at the finished run come first: each of two workers begins with half of the tests, and
-    the other one would wait until the run is finished.
+    the other one would wait until the run is finished. Then come whole runs of nets, of 10 s each: the last
+    test should be short, for one worker waits for it.
     """
     for item in items:
         if "once" not in getattr(item, "fixturenames", ()) or item.path.name == "test_pipeline.py":
             item.add_marker(pytest.mark.check)
     first = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in first)
+    items.sort(key=lambda item: (item.path not in first, item.path.name != "test_vision.py"))
 
 
 def pytest_collection_finish() -> None:
