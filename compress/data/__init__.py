@@ -1,16 +1,19 @@
 """Splits of data that never share an example: calibration, train, select, test, and judged pairs."""
 
 import json
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from compress.config.data import DataConfig
+from compress.config.data import DataConfig, Split
 from compress.data.images import KIND as IMAGES
 from compress.data.images import ImageSplit, ImageSplits, load_images
 from compress.data.splits import PairSet, Splits, TextSplit, load_texts
 from compress.registry import implementation, module_of
 
 __all__ = [
+    "HeldOut",
     "ImageSplit",
     "ImageSplits",
     "PairSet",
@@ -22,6 +25,19 @@ __all__ = [
     "load_texts",
     "open_splits",
 ]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model is judged by: examples of one split, at most so many, evenly spread."""
+
+    splits: Any  # Splits or ImageSplits, as the task has them
+    split: Split
+    samples: int | None
+
+    @property
+    def part(self) -> Any:
+        return getattr(self.splits, self.split.value)
 
 
 def open_splits(config: DataConfig, out: Path) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config.data import ImageData, Split
+from compress.config.data import ImageData
 from compress.data.image_files import read_images
 from compress.errors import DataError
-from compress.schema.report import Split as SplitFacts
+from compress.schema.report import Split
 from compress.sources import identity
 
 KIND = "images"
@@ -51,18 +51,14 @@ class ImageSplits:
     test: ImageSplit
     classes: tuple[str, ...]
 
-    def part(self, split: Split) -> ImageSplit:
-        part: ImageSplit = getattr(self, split.value)
-        return part
-
     @property
     def test_sets(self) -> dict[str, str]:
         return {"test": self.test.fingerprint}
 
-    def facts(self) -> dict[str, SplitFacts]:
+    def facts(self) -> dict[str, Split]:
         """What the report tells of each split."""
         return {
-            split.name: SplitFacts(
+            split.name: Split(
                 examples=len(split.labels), fingerprint=split.fingerprint, requested=split.requested
             )
             for split in (self.calibration, self.train, self.select, self.test)

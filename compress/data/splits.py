@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config.data import PairFile, PairFormat, PairSplit, Split, TextData
+from compress.config.data import PairFile, PairFormat, PairSplit, TextData
 from compress.data.assign import Examples, split_documents
 from compress.data.near_duplicates import near_duplicates
 from compress.data.similarity import Judgements, read_matrix, read_table
 from compress.data.text import Document, read_documents, split_sentences, text_key, words
 from compress.errors import ConfigError, DataError
-from compress.schema.report import NearDuplicates
-from compress.schema.report import Split as SplitFacts
+from compress.schema.report import NearDuplicates, Split
 from compress.sources import fetch, identity
 
 NAMES = ("calibration", "train", "select", "test")
@@ -72,10 +71,6 @@ class Splits:
     def texts(self) -> tuple[TextSplit, ...]:
         return self.calibration, self.train, self.select, self.test
 
-    def part(self, split: Split) -> TextSplit:
-        part: TextSplit = getattr(self, split.value)
-        return part
-
     @property
     def test_sets(self) -> dict[str, str]:
         """Name, as in `facts`, and fingerprint of all that the reported quality is measured on."""
@@ -85,10 +80,10 @@ class Splits:
             **{f"pairs/{name}": each.fingerprint for name, each in judged.items()},
         }
 
-    def facts(self) -> dict[str, SplitFacts]:
+    def facts(self) -> dict[str, Split]:
         """What the report tells of each split; a pair set counts its pairs."""
         facts = {
-            split.name: SplitFacts(
+            split.name: Split(
                 examples=len(split.texts),
                 fingerprint=split.fingerprint,
                 requested=split.requested,
@@ -97,7 +92,7 @@ class Splits:
             for split in self.texts
         }
         for name, judged in self.pairs.items():
-            facts[f"pairs/{name}"] = SplitFacts(
+            facts[f"pairs/{name}"] = Split(
                 examples=len(judged.pairs),
                 fingerprint=judged.fingerprint,
                 near_duplicates=self.near_duplicates.get(f"pairs/{name}"),

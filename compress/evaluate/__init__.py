@@ -8,7 +8,7 @@ import numpy as np
 
 from compress.config.data import Split
 from compress.config.evaluate import EvaluateConfig
-from compress.data import load_splits
+from compress.data import HeldOut, load_splits
 from compress.metrics.quality import Scored, save_quality
 from compress.registry import module_of
 from compress.stages.store import sha256_graphs
@@ -28,7 +28,7 @@ def score(
     `samples` limits the examples, evenly spread.
     """
     dense = Scored(graph, checkpoint, out)
-    _metrics(config).score(config, dense, dense, load_splits(splits), split, samples)
+    _metrics(config).score(config, dense, dense, HeldOut(load_splits(splits), split, samples))
 
 
 def evaluate(
@@ -49,12 +49,12 @@ def evaluate(
     of the dense one. The folder `out` then holds `quality.json` (`load_quality`) and `scores.npz`, numbers by
     example.
     """
-    metrics, data = _metrics(config), load_splits(splits)
+    metrics, held_out = _metrics(config), HeldOut(load_splits(splits), split, samples)
     model = dense = Scored(baseline, checkpoint, scores)
     if sha256_graphs(graph) != sha256_graphs(baseline):
         model = Scored(graph, student, out)
-        metrics.score(config, model, dense, data, split, samples)
-    quality, by_example = metrics.compare(config, model, dense, data, split, samples)
+        metrics.score(config, model, dense, held_out)
+    quality, by_example = metrics.compare(config, model, dense, held_out)
     np.savez(out / "scores.npz", allow_pickle=False, **by_example)
     save_quality(quality, out)
 

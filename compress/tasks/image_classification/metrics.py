@@ -10,9 +10,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compress.config.data import Split
 from compress.config.evaluate import ImageClassification
-from compress.data import ImageSplits
+from compress.data import HeldOut
 from compress.errors import DataError, ModelError
 from compress.graph import graph_path
 from compress.graph.gates import check_answers
@@ -28,19 +27,12 @@ SIDE = 224  # pixels of a picture in the report
 BYTES = 32_000  # of a PNG: twelve of them stay below half a megabyte
 
 
-def score(
-    config: ImageClassification,
-    model: Scored,
-    dense: Scored,
-    splits: ImageSplits,
-    split: Split,
-    samples: int | None,
-) -> None:
+def score(config: ImageClassification, model: Scored, dense: Scored, held_out: HeldOut) -> None:
     """Write `logits.npy` [images, classes] of every image of a split, read as the dense checkpoint says.
 
     Raises ModelError for another kind of graph and GateError for a model whose logits are broken.
     """
-    path, images = graph_path(model.graph), splits.part(split).images
+    path, images = graph_path(model.graph), held_out.part.images
     session = open_session(path)
     names = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
     if names != (["pixel_values"], ["logits"]):
@@ -51,35 +43,30 @@ def score(
         )
     batches = open_processor(dense.checkpoint).batches(images, 1 if _scales_by_batch(path) else BATCH)
     logits = np.concatenate([session.run(["logits"], inputs)[0] for inputs in batches])
-    check_logits(logits, len(splits.classes), path.name)
+    check_logits(logits, len(held_out.splits.classes), path.name)
     np.save(model.scores / _SCORES, logits)
 
 
 def compare(
-    config: ImageClassification,
-    model: Scored,
-    dense: Scored,
-    splits: ImageSplits,
-    split: Split,
-    samples: int | None,
+    config: ImageClassification, model: Scored, dense: Scored, held_out: HeldOut
 ) -> tuple[Quality, dict[str, Any]]:
     """Quality of what `score` wrote of a model beside what it wrote of the dense one, and scores by image:
     label, logits of both, number in the split.
 
     Quality is top-1 accuracy and the negative log likelihood (nats); fidelity is the share of images on
     which both models give the same answer, and the divergence KL(dense || model) (nats); `classification`
-    is what became of single classes and images. `samples` limits the images, evenly spread.
+    is what became of single classes and images.
 
     Raises DataError for a split without images.
     """
-    held_out = splits.part(split)
-    rows = spread(len(held_out.labels), samples)
+    part, classes = held_out.part, held_out.splits.classes
+    rows = spread(len(part.labels), held_out.samples)
     if len(rows) < 2:
-        raise DataError(f"the {split.value} split has too few images", found=len(rows), allowed=2)
-    labels, images = held_out.labels[rows], held_out.images[rows]
+        raise DataError(f"the {held_out.split.value} split has too few images", found=len(rows), allowed=2)
+    labels, images = part.labels[rows], part.images[rows]
     before, after = (np.load(of.scores / _SCORES)[rows].astype(np.float64) for of in (dense, model))
-    quality = judge(config, before, after, labels, splits.classes)
-    changed = changed_answers(before, after, labels, splits.classes, rows, lambda row: png(images[row]))
+    quality = judge(config, before, after, labels, classes)
+    changed = changed_answers(before, after, labels, classes, rows, lambda row: png(images[row]))
     assert quality.classification is not None
     quality = replace(quality, classification=replace(quality.classification, changed=changed))
     return quality, {"labels": labels, "dense": before, "small": after, "rows": rows}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from compress.config.data import Split
 from compress.config.evaluate import LanguageModeling, language_metrics
-from compress.data import Splits, TextSplit
+from compress.data import HeldOut, TextSplit
 from compress.errors import ConfigError, DataError, ModelError, did_you_mean
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
@@ -47,14 +47,7 @@ from compress.tasks.language_modeling.windows import (
 Array = NDArray[np.float32]
 
 
-def score(
-    config: LanguageModeling,
-    model: Scored,
-    dense: Scored,
-    splits: Splits,
-    split: Split,
-    samples: int | None,
-) -> None:
+def score(config: LanguageModeling, model: Scored, dense: Scored, held_out: HeldOut) -> None:
     """Write how likely one model finds each token of held-out documents, how far its answers are from the
     dense model's, and on TEST how it continues beginnings of documents.
 
@@ -70,8 +63,8 @@ def score(
     kept = None if kept_tokens is None else np.array(kept_tokens, np.int64)
     dense_tokenizer = Tokenizer(dense.checkpoint)
     tokenizer = dense_tokenizer if kept is None else Tokenizer(model.checkpoint)
-    texts = by_domain(splits.part(split), samples)
-    prompts = _prompts(config, dense_tokenizer, texts, limit, split)
+    texts = by_domain(held_out.part, held_out.samples)
+    prompts = _prompts(config, dense_tokenizer, texts, limit, held_out.split)
     passages = [_passage(config, name, of, dense_tokenizer, tokenizer, limit) for name, of in texts.items()]
     if model is dense:
         save_states(path, [ids for passage in passages for ids in passage.ids()], dense.scores)
@@ -95,24 +88,18 @@ def score(
 
 
 def compare(
-    config: LanguageModeling,
-    model: Scored,
-    dense: Scored,
-    splits: Splits,
-    split: Split,
-    samples: int | None,
+    config: LanguageModeling, model: Scored, dense: Scored, held_out: HeldOut
 ) -> tuple[Quality, dict[str, Any]]:
     """Quality of what `score` wrote of a model beside what it wrote of the dense one, and scores by token.
 
     Quality is bits per byte and, where both have the same tokens, perplexity, of each corpus; fidelity is
     KL(dense || model) in nats and how often both think the same next token the likeliest, among the tokens
-    that the model has. All intervals are clustered by document. `samples` limits the documents, evenly
-    spread.
+    that the model has. All intervals are clustered by document.
 
     Raises ConfigError for a primary metric that does not exist.
     """
     (before, dense_written), (after, written) = (load_scores(of.scores) for of in (dense, model))
-    tested = list(by_domain(splits.test, None))
+    tested = list(by_domain(held_out.splits.test, None))
     primary = _primary(config.primary, tested, [domain.facts.name for domain in after])
     continued = tuple(
         Continuation(

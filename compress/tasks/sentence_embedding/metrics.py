@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from compress.config.data import Split
 from compress.config.evaluate import SentenceSimilarity
-from compress.data import PairSet, Splits
+from compress.data import HeldOut, PairSet, Splits
 from compress.errors import ConfigError, DataError, did_you_mean
 from compress.graph import graph_path
 from compress.metrics.quality import Quality, Scored
@@ -45,45 +45,30 @@ class Asked:
         return tuple(sorted({*self.sentences, *of_pairs}))
 
 
-def asked(splits: Splits, split: Split, samples: int | None) -> Asked:
-    """`samples` limits the sentences and the pairs of each set, evenly spread over what there is.
-
-    Raises DataError for a split without sentences.
-    """
-    held_out, pair_sets = splits.part(split), _pair_sets(splits, split)
+def asked(held_out: HeldOut) -> Asked:
+    """The sentences, and the pairs of each set; raises DataError for a split without sentences."""
+    part, samples, pair_sets = held_out.part, held_out.samples, _pair_sets(held_out.splits, held_out.split)
     if samples is not None:
         pair_sets = {name: _few(pair_set, samples) for name, pair_set in pair_sets.items()}
-    rows = spread(len(held_out.texts), samples)
+    rows = spread(len(part.texts), samples)
     if len(rows) < 2:
-        raise DataError(f"the {split.value} split has too few sentences", found=len(rows), allowed=2)
-    sentences, documents = (tuple(of[row] for row in rows) for of in (held_out.texts, held_out.documents))
+        raise DataError(f"the {held_out.split.value} split has too few sentences", found=len(rows), allowed=2)
+    sentences, documents = (tuple(of[row] for row in rows) for of in (part.texts, part.documents))
     return Asked(sentences, documents, pair_sets)
 
 
-def score(
-    config: SentenceSimilarity,
-    model: Scored,
-    dense: Scored,
-    splits: Splits,
-    split: Split,
-    samples: int | None,
-) -> None:
+def score(config: SentenceSimilarity, model: Scored, dense: Scored, held_out: HeldOut) -> None:
     """Write `embeddings.npy` [texts, hidden], in the order of `Asked.texts`, cut as the dense model's are.
 
     Raises GateError for a model whose embeddings are broken.
     """
-    texts = asked(splits, split, samples).texts
+    texts = asked(held_out).texts
     processor = open_processor(dense.checkpoint)
     np.save(model.scores / _SCORES, embed(graph_path(model.graph), processor, texts))
 
 
 def compare(
-    config: SentenceSimilarity,
-    model: Scored,
-    dense: Scored,
-    splits: Splits,
-    split: Split,
-    samples: int | None,
+    config: SentenceSimilarity, model: Scored, dense: Scored, held_out: HeldOut
 ) -> tuple[Quality, dict[str, Floats]]:
     """Quality of what `score` wrote of a model beside what it wrote of the dense one, and cosines by example.
 
@@ -94,7 +79,7 @@ def compare(
 
     Raises ConfigError for a primary metric that does not exist.
     """
-    primary, examples = _primary(config.primary, splits, split), asked(splits, split, samples)
+    primary, examples = _primary(config.primary, held_out.splits, held_out.split), asked(held_out)
     before, after = (_unit(examples.texts, np.load(of.scores / _SCORES)) for of in (dense, model))
     cosine = _cosine([before[s] for s in examples.sentences], [after[s] for s in examples.sentences])
     cosines = {"cosine": cosine}
