@@ -27,7 +27,8 @@ from compress.benchmark import limits, profile, timing
 from compress.config.data import ImageData, ImageFormat, ImageSet, TextData, TextFile
 from compress.config.export import GenaiExport, OptimumExport
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
-from compress.data import ImageSplits, Splits, load_images, load_texts, open_splits
+from compress.data import Splits, load_texts, open_splits
+from compress.data.images import ImageSplits, load_images
 from compress.export import export
 from compress.models.checkpoint import Facts
 from compress.prune import reload

@@ -15,8 +15,9 @@ from compress.config.export import TorchExport
 from compress.config.model import ImageClassifierModel
 from compress.config.prune import ChannelPrune
 from compress.config.quantize import Int8Static
-from compress.data import load_images, open_splits
+from compress.data import open_splits
 from compress.data.image_files import resized
+from compress.data.images import load_images
 from compress.errors import ModelError
 from compress.export import export
 from compress.models.preprocessing import pixel_values, read_preprocessing, resize_words

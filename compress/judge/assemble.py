@@ -18,7 +18,7 @@ from compress.benchmark.profile import load_profiles
 from compress.benchmark.speed import Speed, load_speed
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
-from compress.data import ImageSplits, Splits, load_splits
+from compress.data import load_splits
 from compress.graph import graph_files, named_graphs
 from compress.judge import test_set_uses
 from compress.judge.explain import explain
@@ -258,7 +258,7 @@ def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tu
     return tuple(explained)
 
 
-def _splits(opened: Splits | ImageSplits, cache: Path) -> dict[str, Split]:
+def _splits(opened: Any, cache: Path) -> dict[str, Split]:
     facts = opened.facts()
     for name, fingerprint in opened.test_sets.items():
         facts[name] = replace(facts[name], looks=test_set_uses.count(cache, fingerprint))

@@ -12,7 +12,7 @@ import torch_pruning as tp
 from torch import Tensor
 
 from compress.config.prune import ChannelPrune, ChannelScope
-from compress.data import load_images
+from compress.data.images import load_images
 from compress.errors import ConfigError
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_importance import importance, prepare

@@ -7,7 +7,7 @@ import torch_pruning as tp
 
 from compress.config.prune import ChannelImportance, ChannelPrune
 from compress.config.recover import Fit
-from compress.data import ImageSplits
+from compress.data.images import ImageSplits
 from compress.prune.pruner import fresh_defaults, torch_pruning_errors
 from compress.tasks.image_classification.model import ImageClassifier
 from compress.tasks.image_classification.training import ClassifierTraining

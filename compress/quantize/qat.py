@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.config.quantize import Int8Qat
-from compress.data import ImageSplits, load_images
+from compress.data.images import ImageSplits, load_images
 from compress.errors import GateError, ModelError
 from compress.quantize.activations import collect
 from compress.quantize.finish import finish

@@ -17,7 +17,8 @@ from scipy.stats import binomtest
 from compress import tasks
 from compress.config.compose import load_config
 from compress.config.prune import ChannelImportance, ChannelPrune, ChannelScope
-from compress.data import load_images, open_splits
+from compress.data import open_splits
+from compress.data.images import load_images
 from compress.prune import prune
 from compress.tasks.image_classification.model import ImageClassifier
 

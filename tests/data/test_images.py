@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from compress.config.data import ImageData, ImageFormat, ImageSet, Interpolation, Resize
-from compress.data import input_digests, load_images, load_splits, open_splits
+from compress.data import input_digests, load_splits, open_splits
 from compress.data.image_files import read_idx, read_images
-from compress.data.images import fingerprint, split_images
+from compress.data.images import fingerprint, load_images, split_images
 from compress.errors import ConfigError, DataError
 
 

@@ -11,8 +11,9 @@ from pyarrow import parquet
 
 from compress.config.compose import load_config
 from compress.config.data import ImageData, ImageFormat, ImageSet, Resize
-from compress.data import load_images, open_splits
+from compress.data import open_splits
 from compress.data.image_files import read_images
+from compress.data.images import load_images
 from compress.errors import DataError
 
 COMMIT = "531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2"

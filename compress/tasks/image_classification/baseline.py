@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from compress.config.model import ImageClassifierModel
 from compress.config.recover import Supervised
-from compress.data import ImageSplits, load_images
+from compress.data.images import ImageSplits, load_images
 from compress.models.checkpoint import Facts
 from compress.tasks.image_classification.model import ImageClassifier, build, import_image_classifier
 from compress.tasks.image_classification.training import ClassifierTraining, write_history

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.config.prune import TransformerPrune
-from compress.data import load_images
+from compress.data.images import load_images
 from compress.tasks.base import Model
 from compress.tasks.calibration import Batches
 

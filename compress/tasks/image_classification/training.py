@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.config.recover import Finetune, Fit, Optimizer, Precision
-from compress.data import ImageSplits, load_images
+from compress.data.images import ImageSplits, load_images
 from compress.stages.result import write_result
 from compress.system.malloc import keep_freed_memory
 from compress.tasks.image_classification.augment import augment
