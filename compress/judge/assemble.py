@@ -259,7 +259,7 @@ def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tu
 
 
 def _splits(opened: Any, cache: Path) -> dict[str, Split]:
-    facts = opened.facts()
+    facts: dict[str, Split] = opened.facts()
     for name, fingerprint in opened.test_sets.items():
         facts[name] = replace(facts[name], looks=test_set_uses.count(cache, fingerprint))
     return facts
