@@ -195,6 +195,7 @@ def sweep_html(sweep: Sweep, figures: Mapping[str, str]) -> str:
             ],
             how_compared=HOW_COMPARED,
             how_certain=HOW_CERTAIN,
+            how_sure=how_sure,
             spread=dense_spread(sweep),
             # Our own SVG is the only text that is not escaped: matplotlib escapes the names inside it.
             figures={name: Markup(svg) for name, svg in figures.items()},

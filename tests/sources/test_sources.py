@@ -1,6 +1,5 @@
 """The table of schemes, `path:` and the cache's own helpers."""
 
-import errno
 import hashlib
 import subprocess
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from compress import sources
-from compress.errors import SourceError, StoreError
+from compress.errors import SourceError
 from compress.sources.cache import digest, scratch
-from compress.system.disk import disk_errors
 
 
 def test_path_is_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,13 +110,6 @@ def test_cache_dir_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("COMPRESS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert sources.cache_dir().name == "compress"
-
-
-def test_disk_errors_tell_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="free some space"), disk_errors(tmp_path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(StoreError, match="COMPRESS_CACHE"), disk_errors(tmp_path):
-        raise OSError(errno.EROFS, "Read-only file system")
 
 
 def test_scratch_leaves_nothing_behind(tmp_path: Path) -> None:

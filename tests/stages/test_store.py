@@ -316,11 +316,3 @@ def test_a_file_where_the_cache_should_be(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(StoreError, match="the cache cannot be written"):
         Store(tmp_path / "cache")
-
-
-# ---------------------------------------------------------------- versions of the code
-
-
-def test_sha256_file(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea")
