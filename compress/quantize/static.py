@@ -37,12 +37,7 @@ from compress.quantize.layers import is_convolutional, roundings
 from compress.quantize.smoothing import smooth
 from compress.tasks import Processor, open_processor
 
-_METHODS = {
-    Calibrator.minmax: CalibrationMethod.MinMax,
-    Calibrator.entropy: CalibrationMethod.Entropy,
-    Calibrator.percentile: CalibrationMethod.Percentile,
-    Calibrator.mse: CalibrationMethod.MinMax,  # what a cache of ranges passes for
-}
+_METHODS = {method.name.lower(): method for method in CalibrationMethod}
 
 # Of a transformer. A convolution among float operators, such as a ViT's first, has no integer kernel that
 # gives floats: quantized it would run in float all the same, after rounding its input.
@@ -107,7 +102,8 @@ def calibrated(
             activation_type=QuantType.QInt8 if kernel.symmetric_activations else QuantType.QUInt8,
             weight_type=kernel.weight_type,
             nodes_to_exclude=[*excluded, *of_activations],
-            calibrate_method=_METHODS[config.calibrator],
+            # A cache of ranges, of our mse, passes for those of minmax.
+            calibrate_method=_METHODS.get(config.calibrator.value, CalibrationMethod.MinMax),
             extra_options={
                 "ActivationSymmetric": kernel.symmetric_activations,
                 "WeightSymmetric": True,
