@@ -147,11 +147,11 @@ def check_files(folder: Path) -> Manifest:
         if not (folder / name).is_file():  # a pipe would never end
             raise ArtifactError(f"{name} is not a file", next="copy the artifact again")
     for name, expected in sorted(manifest.files.items()):
-        found = sha256_file(folder / name)
-        if found != expected:
+        actual = sha256_file(folder / name)
+        if actual != expected:
             raise ArtifactError(
                 f"{name} is not the file that was shipped",
-                found=f"sha256 {found}",
+                found=f"sha256 {actual}",
                 allowed=f"sha256 {expected}",
                 next="copy the artifact again",
             )

@@ -155,12 +155,12 @@ def operators(
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             nodes[bisect_right(starts, event["ts"]) - 1].append(event)
-    found, call = [], 0
+    by_run, call = [], 0
     for skipped, counted in runs:
         call += skipped
-        found.append(_of_calls([nodes[i] for i in range(call, call + counted)], kernels or {}, packed or {}))
+        by_run.append(_of_calls([nodes[i] for i in range(call, call + counted)], kernels or {}, packed or {}))
         call += counted
-    return found
+    return by_run
 
 
 def _of_calls(
@@ -234,12 +234,12 @@ def weight_types(graph: onnx.GraphProto) -> tuple[str, ...]:
         tensor.name: onnx.TensorProto.DataType.Name(tensor.data_type).lower() for tensor in graph.initializer
     }
     sources = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    found = set()
+    types = set()
     for node in graph.node:
         if _KIND.get(node.op_type) in (INTEGER, FLOAT) and node.op_type != "MatMulNBits":
             # a quantized convolution or QLinearMatMul has its weights fourth
-            found |= {names.get(sources.get(name, name), "") for name in (*node.input[1:2], *node.input[3:4])}
-    return tuple(sorted(found & {"int8", "uint8"}))
+            types |= {names.get(sources.get(name, name), "") for name in (*node.input[1:2], *node.input[3:4])}
+    return tuple(sorted(types & {"int8", "uint8"}))
 
 
 def kernels(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -20,7 +20,7 @@ These four may be left out.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
 the core from the next session, so every model has a process of its own, all are alive at once, and each
-is stopped (SIGSTOP) but for the time it is told to work. None is pinned to cores: one on which others
+is stopped (SIGSTOP) but for the time in which it works. None is pinned to cores: one on which others
 run is worse than any. A *block* is some calls of one model in a row;
 where the hypervisor took the core meanwhile it is measured again. A *round* is one block of each model
 in random order; a *repeat* is fresh processes, a warm-up and `min_blocks` rounds of each workload.
@@ -252,7 +252,7 @@ def affinity() -> list[int] | None:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
-# ---- the runner: tells one worker at a time to work ---------------------------------------------
+# ---- the runner: has one worker at a time work ---------------------------------------------------
 
 
 class Worker:
@@ -312,7 +312,7 @@ def collect(spec: dict[str, Any]) -> dict[str, Any]:
          {...}}, "rss_before_bytes", "rss_bytes", "peak_rss_bytes", threads and other session facts}]},
      "workloads": {workload: {model: [{"repeat", "start" (s), "ms": [...], "cpu_seconds" (of these
          calls and the untimed one that opens the block), "waited_seconds", "steal_seconds", "joules" (if
-         it is told)}]}},
+         the machine counts them)}]}},
      "noise": [one a repeat and workload: what else the machine did meanwhile]}
 
     Block i of one model and block i of another of the same workload belong to the same round.
@@ -410,7 +410,7 @@ class Run:
 
     def block(self, worker: Worker, workload: str, watch: "Watch") -> dict[str, Any]:
         """The least disturbed of up to `ATTEMPTS` blocks."""
-        found = []
+        blocks = []
         for _ in range(ATTEMPTS):
             joules, before, start = energy_counters(), machine_counters(), self.clock()
             block = worker.ask("block", workload=workload, count=self.calls[workload, worker.name])
@@ -420,10 +420,10 @@ class Run:
             if joules:
                 block["joules"] = energy_spent(joules, energy_counters())
             watch.add(block)
-            found.append(block)
+            blocks.append(block)
             if not stolen(block):
                 break
-        return min(found, key=lambda block: block["steal_seconds"] / max(block["cpu_seconds"], 1e-9))
+        return min(blocks, key=lambda block: block["steal_seconds"] / max(block["cpu_seconds"], 1e-9))
 
 
 # ---- the other two jobs -------------------------------------------------------------------------

@@ -107,22 +107,18 @@ def noise_facts(samples: Mapping[str, Any]) -> dict[str, float]:
     """What the machine did beside our work: cores that others kept busy, our threads' waiting and the
     hypervisor's stealing as shares of our CPU time, throttlings, MHz; only what the machine tells."""
     facts = samples["noise"]
-    own = sum(each["own_cpu_seconds"] for each in facts)
-    seconds = sum(each["seconds"] for each in facts)
+    own = sum(fact["own_cpu_seconds"] for fact in facts)
+    seconds = sum(fact["seconds"] for fact in facts)
     seen: dict[str, float] = {}
-    for name, key, scale in (
-        ("other_cores", "other_cpu_seconds", seconds),
-        ("waited", "waited_seconds", own),
-        ("throttled", "throttled", 1.0),
-    ):
-        told = [each[key] for each in facts if key in each]
-        if told:
-            seen[name] = sum(told) / scale
-    blocks = [each for models in samples["workloads"].values() for run in models.values() for each in run]
-    if stolen := [each["steal_seconds"] for each in blocks if "steal_seconds" in each]:
+    sums = {"other_cores": ("other_cpu_seconds", seconds), "waited": ("waited_seconds", own)}
+    for name, (key, scale) in (sums | {"throttled": ("throttled", 1.0)}).items():
+        if values := [fact[key] for fact in facts if key in fact]:
+            seen[name] = sum(values) / scale
+    blocks = [block for models in samples["workloads"].values() for run in models.values() for block in run]
+    if stolen := [block["steal_seconds"] for block in blocks if "steal_seconds" in block]:
         # of the blocks that count: one that lost much was measured again
-        seen["steal"] = sum(stolen) / sum(each["cpu_seconds"] for each in blocks)
-    if mhz := [value for each in facts for value in each.get("mhz", ())]:
+        seen["steal"] = sum(stolen) / sum(block["cpu_seconds"] for block in blocks)
+    if mhz := [value for fact in facts for value in fact.get("mhz", ())]:
         seen |= {"slowest_mhz": min(mhz), "fastest_mhz": max(mhz)}
     return seen
 

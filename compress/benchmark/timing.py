@@ -1,4 +1,4 @@
-"""Time ONNX models on a target: what the runner is told, and its samples as numbers with intervals."""
+"""Time ONNX models on a target: the job of the runner, and its samples as numbers with intervals."""
 
 import json
 import os

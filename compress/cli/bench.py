@@ -104,11 +104,10 @@ def bench(target: Target, timing: BenchmarkConfig, request: Request, console: Co
         folder = Path(scratch)
         lightest = min(workloads.values(), key=lambda feeds: sum(array.size for array in feeds.values()))
         for name, path in models.items():
-            _try(path, {each.name: lightest[each.name] for each in graphs[name].inputs}, folder / "feeds.npz")
+            own = {tensor.name: lightest[tensor.name] for tensor in graphs[name].inputs}
+            _try(path, own, folder / "feeds.npz")
         console.print(f"timing {len(models)} models, about {timing.max_seconds:.0f} s ...", highlight=False)
-        from compress.benchmark.timing import (
-            time_models,  # takes a second, for which no damaged file shall wait
-        )
+        from compress.benchmark.timing import time_models  # takes a second: no damaged file shall wait for it
 
         with target.lock():
             speed = time_models(target, timing, models, workloads, folder)
@@ -116,8 +115,8 @@ def bench(target: Target, timing: BenchmarkConfig, request: Request, console: Co
         if request.out:
             request.out.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / "samples.json", request.out / "samples.json")
-            told = _record(request, models, graphs, workloads, speed)
-            (request.out / "bench.json").write_text(json.dumps(told, indent=2) + "\n")
+            record = _record(request, models, graphs, workloads, speed)
+            (request.out / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
             console.print(f"written: {request.out / 'bench.json'}", soft_wrap=True)
 
 
@@ -156,27 +155,27 @@ def common_inputs(graphs: Mapping[str, Graph]) -> dict[str, Input]:
     owners: dict[str, str] = {}
     merged: dict[str, Input] = {}
     for model, graph in graphs.items():
-        for each in graph.inputs:
-            if each.dtype is None or each.name in ("", "file"):  # np.savez keeps "file" for itself
+        for tensor in graph.inputs:
+            if tensor.dtype is None or tensor.name in ("", "file"):  # np.savez keeps "file" for itself
                 raise BenchmarkError(
-                    f"{model}: no array can be made for the input {each.name!r}",
-                    found=f"type {each.dtype or 'unknown to numpy'}",
+                    f"{model}: no array can be made for the input {tensor.name!r}",
+                    found=f"type {tensor.dtype or 'unknown to numpy'}",
                     allowed="a tensor of floats, integers or booleans, not called 'file'",
                 )
-            if each.name not in merged:
-                owners[each.name], merged[each.name] = model, each
+            if tensor.name not in merged:
+                owners[tensor.name], merged[tensor.name] = model, tensor
                 continue
-            other = merged[each.name]
-            shape = _merge(other.shape, each.shape)
-            if shape is None or other.dtype != each.dtype:
+            other = merged[tensor.name]
+            shape = _merge(other.shape, tensor.shape)
+            if shape is None or other.dtype != tensor.dtype:
                 raise BenchmarkError(
-                    f"input {each.name} is not the same in {owners[each.name]} and {model}",
-                    found=f"{other.dtype} {list(other.shape)} and {each.dtype} {list(each.shape)}",
+                    f"input {tensor.name} is not the same in {owners[tensor.name]} and {model}",
+                    found=f"{other.dtype} {list(other.shape)} and {tensor.dtype} {list(tensor.shape)}",
                     next="time them one by one, or export them alike",
                 )
-            known = [rows for rows in (other.vocabulary, each.vocabulary) if rows is not None]
-            merged[each.name] = Input(
-                name=each.name, dtype=each.dtype, shape=shape, vocabulary=min(known, default=None)
+            known = [rows for rows in (other.vocabulary, tensor.vocabulary) if rows is not None]
+            merged[tensor.name] = Input(
+                name=tensor.name, dtype=tensor.dtype, shape=shape, vocabulary=min(known, default=None)
             )
     return merged
 
@@ -197,14 +196,14 @@ def make_workloads(
     """Feeds of every workload, named by what they are (8x128, or 8 without text); equal ones once."""
     workloads: dict[str, Feeds] = {}
     for wanted in map(Workload.parse, asked):
-        if not any(_is_cache(each) for each in inputs):
+        if not any(_is_cache(tensor) for tensor in inputs):
             wanted = replace(wanted, past=0)
         bound = _bind(inputs, wanted, dims)
         feeds = dict(given)
-        for each in inputs:
-            if each.name not in given:
-                feeds[each.name] = _array(each, _shape(each, wanted, bound))
-        feeds = {each.name: feeds[each.name] for each in inputs}
+        for tensor in inputs:
+            if tensor.name not in given:
+                feeds[tensor.name] = _array(tensor, _shape(tensor, wanted, bound))
+        feeds = {tensor.name: feeds[tensor.name] for tensor in inputs}
         # the first axis of the first array is the batch
         feeds = dict(sorted(feeds.items(), key=lambda item: item[1].ndim == 0))
         first = next(iter(feeds.values()), None)
@@ -218,56 +217,56 @@ def make_workloads(
     return workloads
 
 
-def _is_text(each: Input) -> bool:
-    return len(each.shape) == 2 and np.dtype(each.dtype).kind in "iu"
+def _is_text(tensor: Input) -> bool:
+    return len(tensor.shape) == 2 and np.dtype(tensor.dtype).kind in "iu"
 
 
-def _is_cache(each: Input) -> bool:
+def _is_cache(tensor: Input) -> bool:
     """Keys or values of a language model: (batch, heads, cached tokens, size)."""
-    return each.name.startswith("past_key_values.") and len(each.shape) == 4
+    return tensor.name.startswith("past_key_values.") and len(tensor.shape) == 4
 
 
-def _sizes(each: Input, workload: Workload) -> tuple[int, ...]:
+def _sizes(tensor: Input, workload: Workload) -> tuple[int, ...]:
     """What the open dimensions of an input stand for, in order; a mask also covers what is cached."""
     batch, tokens = workload.batch, workload.size
-    if _is_text(each):
-        return batch, tokens + workload.past if "mask" in each.name.lower() else tokens
-    return (batch, 1, workload.past, 1) if _is_cache(each) else (batch, *[1] * len(each.shape))
+    if _is_text(tensor):
+        return batch, tokens + workload.past if "mask" in tensor.name.lower() else tokens
+    return (batch, 1, workload.past, 1) if _is_cache(tensor) else (batch, *[1] * len(tensor.shape))
 
 
 def _bind(inputs: Sequence[Input], workload: Workload, dims: Mapping[str, int]) -> dict[str, int]:
     """Named dimensions: the user's word, else what rank-2 integer inputs and caches make them."""
     bound: dict[str, int] = {}
-    for each in inputs:
-        if _is_text(each) or _is_cache(each):
-            for dim, size in zip(each.shape, _sizes(each, workload), strict=True):
+    for tensor in inputs:
+        if _is_text(tensor) or _is_cache(tensor):
+            for dim, size in zip(tensor.shape, _sizes(tensor, workload), strict=True):
                 if isinstance(dim, str) and dim:
                     bound.setdefault(dim, size)
     return {**bound, **dims}
 
 
-def _shape(each: Input, workload: Workload, bound: Mapping[str, int]) -> tuple[int, ...]:
+def _shape(tensor: Input, workload: Workload, bound: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(
         dim if isinstance(dim, int) else bound.get(dim, size)
-        for dim, size in zip(each.shape, _sizes(each, workload), strict=False)
+        for dim, size in zip(tensor.shape, _sizes(tensor, workload), strict=False)
     )
 
 
-def _array(each: Input, shape: tuple[int, ...]) -> np.ndarray:
+def _array(tensor: Input, shape: tuple[int, ...]) -> np.ndarray:
     """Ones for a mask, indices below the vocabulary, else a standard normal; the same for the same name."""
-    dtype = np.dtype(each.dtype)
+    dtype = np.dtype(tensor.dtype)
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > MAX_FEED_BYTES:
         raise BenchmarkError(
-            f"an array for the input {each.name} cannot be made",
+            f"an array for the input {tensor.name} cannot be made",
             found=f"shape {list(shape)}",
             allowed=f"at most {MAX_FEED_BYTES / 1e9:.0f} GB",
         )
-    random = np.random.default_rng(zlib.crc32(each.name.encode()))
-    if dtype.kind == "b" or "mask" in each.name.lower():
+    random = np.random.default_rng(zlib.crc32(tensor.name.encode()))
+    if dtype.kind == "b" or "mask" in tensor.name.lower():
         return np.ones(shape, dtype)
     if dtype.kind == "f":
         return random.standard_normal(shape).astype(dtype)
-    return random.integers(0, max(1, each.vocabulary or 2), shape).astype(dtype)
+    return random.integers(0, max(1, tensor.vocabulary or 2), shape).astype(dtype)
 
 
 def _arrays(words: Sequence[str]) -> Feeds:
@@ -324,12 +323,12 @@ def _show(speed: "Speed", graphs: Mapping[str, Graph], workloads: Sequence[str],
     for workload in workloads:
         table = _table("", "p50 [95 %], ms", "p90", "p99", unit, "speed-up [95 %]", title=workload)
         for name in names:
-            found, ratio = speed.latency_ms[name][workload], speed.speedup.get(name, {}).get(workload)
+            latency, ratio = speed.latency_ms[name][workload], speed.speedup.get(name, {}).get(workload)
             table.add_row(
                 Text(name),
-                interval(found.p50, found.ci95),
-                number(found.p90),
-                number(found.p99),
+                interval(latency.p50, latency.ci95),
+                number(latency.p90),
+                number(latency.p99),
                 number(speed.throughput_per_second[name][workload]),
                 "baseline" if ratio is None else f"{interval(ratio.value, ratio.ci95)} {speed_word(ratio)}",
             )

@@ -12,10 +12,9 @@ import onnx
 from compress.config.export import OptimumExport
 from compress.data import load_texts
 from compress.export.attempt import attempt
-from compress.export.parity import PARITY, check_parity, decoder_parity
+from compress.export.parity import check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph.gates import check_operators
-from compress.stages.result import gate, write_result
 
 if TYPE_CHECKING:  # encoders are exported with this file too
     from compress.tasks.language_modeling.model import CausalLM
@@ -29,10 +28,7 @@ def export_decoder(config: OptimumExport, model: CausalLM, splits: Path, path: P
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = decoder_parity(model, path, load_texts(splits).calibration.texts)
-    write_result(path.parent, gates=[gate(PARITY, **numbers)])
-    check_parity(
-        numbers, config.max_abs_diff, config.min_cosine, "another opset: export.opset=17; or export=genai"
-    )
+    check_parity(numbers, config, path.parent, "another opset: export.opset=17; or export=genai")
 
 
 def _export(model: CausalLM, opset: int, path: Path) -> None:

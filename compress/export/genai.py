@@ -20,13 +20,12 @@ from compress.config.export import GenaiExport
 from compress.data import load_texts
 from compress.errors import CompressError
 from compress.export.last_logits import keep_last
-from compress.export.parity import PARITY, check_parity, decoder_parity
+from compress.export.parity import check_parity, decoder_parity
 from compress.export.strip import strip
 from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.models.checkpoint import read_config
 from compress.models.padding import WIDTHS
-from compress.stages.result import gate, write_result
 from compress.system.memory import give_back
 from compress.tasks.language_modeling.model import CausalLM
 
@@ -59,8 +58,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = decoder_parity(CausalLM.open(checkpoint), path, load_texts(splits).calibration.texts)
-    write_result(out, gates=[gate(PARITY, **numbers)])
-    check_parity(numbers, config.max_abs_diff, config.min_cosine, "try export=optimum")
+    check_parity(numbers, config, out, "try export=optimum")
 
 
 def _build(checkpoint: Path, out: Path) -> None:

@@ -14,11 +14,10 @@ from compress.data import load_texts
 from compress.export.attempt import attempt
 from compress.export.decoder import export_decoder
 from compress.export.fuse import LOWEST_OPSET, fuse
-from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
+from compress.export.parity import EXAMPLES, check_parity, parity
 from compress.export.strip import strip
 from compress.graph import graph_path
 from compress.graph.gates import check_operators
-from compress.stages.result import gate, write_result
 from compress.tasks import Model, load
 
 if TYPE_CHECKING:  # what exports encoders is no other version for it
@@ -46,9 +45,8 @@ def export(config: OptimumExport, checkpoint: Path, splits: Path, out: Path) -> 
         log.warning("fused the attention of %d of %d layers", blocks, depth)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(model, path, load_texts(splits).calibration.texts[:EXAMPLES])
-    write_result(out, gates=[gate(PARITY, fused_layers=blocks, **numbers)])
     advice = "export.fuse=false" if config.fuse else "another opset: export.opset=17"
-    check_parity(numbers, config.max_abs_diff, config.min_cosine, f"try {advice}")
+    check_parity({"fused_layers": blocks, **numbers}, config, out, f"try {advice}")
 
 
 def _export(model: Model, opset: int, path: Path) -> None:

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from compress.config.export import ExportConfig
 from compress.errors import GateError, ModelError
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_outputs
 from compress.graph.session import open_session
+from compress.stages.result import gate, write_result
 from compress.tasks import Model
 
 if TYPE_CHECKING:  # encoders are exported with this file too
     from compress.tasks.language_modeling.model import CausalLM
 
 EXAMPLES = 64
-PARITY = "ONNX equals torch"  # name of the gate
 WINDOWS, TOKENS, STEPS = 4, 128, 8  # of a language model: STEPS tokens of each window go one by one
 
 
@@ -115,16 +116,17 @@ def stepwise(decoder: Decoder, ids: np.ndarray, steps: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def check_parity(numbers: dict[str, float], max_abs_diff: float, min_cosine: float, advice: str) -> None:
-    """Raise GateError when ONNX and torch differ by more than is allowed."""
-    near = numbers["max_abs_diff"] <= max_abs_diff and numbers["min_cosine"] >= min_cosine
+def check_parity(numbers: dict[str, float], config: ExportConfig, out: Path, advice: str) -> None:
+    """Note the gate in `out/stage.json`; raise GateError when ONNX and torch differ too much."""
+    write_result(out, gates=[gate("ONNX equals torch", **numbers)])
+    near = numbers["max_abs_diff"] <= config.max_abs_diff and numbers["min_cosine"] >= config.min_cosine
     if near:  # NaN is not
         return
     same = f", same answer for {numbers['top1_agreement']:.1%}" if "top1_agreement" in numbers else ""
     raise GateError(
         "the exported graph does not compute what the torch model computes",
         found=f"max abs {numbers['max_abs_diff']:.2e}, cosine {numbers['min_cosine']:.6f}{same}",
-        allowed=f"max abs {max_abs_diff:.0e}, cosine {min_cosine}",
+        allowed=f"max abs {config.max_abs_diff:.0e}, cosine {config.min_cosine}",
         next=advice,
     )
 

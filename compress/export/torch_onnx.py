@@ -9,12 +9,11 @@ import torch
 from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.export.attempt import attempt
-from compress.export.parity import EXAMPLES, PARITY, check_parity, parity
+from compress.export.parity import EXAMPLES, check_parity, parity
 from compress.export.sizes import fold_sizes
 from compress.export.strip import strip
 from compress.graph import graph_path
 from compress.graph.gates import check_operators
-from compress.stages.result import gate, write_result
 from compress.tasks import load
 
 
@@ -44,5 +43,4 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     fold_sizes(path, {name: tensor.numpy() for name, tensor in inputs.items()})
     check_operators(onnx.load(path, load_external_data=False))
     numbers = parity(model, path, examples)
-    write_result(out, gates=[gate(PARITY, **numbers)])
-    check_parity(numbers, config.max_abs_diff, config.min_cosine, "try another opset: export.opset=17")
+    check_parity(numbers, config, out, "try another opset: export.opset=17")

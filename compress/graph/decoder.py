@@ -83,10 +83,10 @@ class Decoder:
         self.past += tokens
         return self._bound(feeds, 1 if last else tokens) if self.fused else self._plain(feeds)
 
-    def _bound(self, feeds: dict[str, Array], kept: int) -> Array:
+    def _bound(self, feeds: dict[str, Array], logits_of: int) -> Array:
         binding = self.session.io_binding()
         if self.trims:  # by its address: an array is taken for inputs without a default only
-            count = np.array([kept], np.int64)
+            count = np.array([logits_of], np.int64)
             binding.bind_input(KEEP, "cpu", 0, np.int64, count.shape, count.ctypes.data)
         for name, each in feeds.items():
             binding.bind_cpu_input(name, each)
@@ -103,8 +103,8 @@ class Decoder:
     def _plain(self, feeds: dict[str, Array]) -> Array:
         logits, *present = self.session.run(["logits", *self.present], {**feeds, **self.cache})
         self.cache = dict(zip(self.cached, present, strict=True))
-        found: Array = logits[0]
-        return found
+        of_text: Array = logits[0]
+        return of_text
 
     def _shape(self, name: str) -> tuple[int, int, int, int]:
         _, heads, _, size = self.inputs[name].shape

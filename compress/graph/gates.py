@@ -24,13 +24,13 @@ def check_interface(before: onnx.GraphProto, after: onnx.GraphProto) -> None:
 
     An open dimension may get another name, or the number that shape inference finds for it.
     """
-    expected, found = interface(before), interface(after)
-    if len(expected) != len(found) or not all(map(_fits, _values(before), _values(after))):
+    expected, actual = interface(before), interface(after)
+    if len(expected) != len(actual) or not all(map(_fits, _values(before), _values(after))):
         raise GateError(
             "the inputs or outputs of the graph changed",
-            found="; ".join(line for line in found if line not in expected)
-            or f"the order {'; '.join(found)}",
-            allowed="; ".join(line for line in expected if line not in found) or "; ".join(expected),
+            found="; ".join(line for line in actual if line not in expected)
+            or f"the order {'; '.join(actual)}",
+            allowed="; ".join(line for line in expected if line not in actual) or "; ".join(expected),
         )
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def trial(model: Path, feeds: Path, error: type[CompressError]) -> tuple[Output,
 
 def inspect_and_try(model: Path, feeds: Path, error: type[CompressError]) -> tuple[Graph, tuple[Output, ...]]:
     """`inspect` and `trial` in one process, and onnx's checker, which some files fail that would run."""
-    told = _probe(model, error, inspect=True, strict=True, feeds=feeds)
-    return _GRAPH.validate_python(told["graph"]), _OUTPUTS.validate_python(told["outputs"])
+    reply = _probe(model, error, inspect=True, strict=True, feeds=feeds)
+    return _GRAPH.validate_python(reply["graph"]), _OUTPUTS.validate_python(reply["outputs"])
 
 
 def _probe(
@@ -86,7 +87,8 @@ def _probe(
         raise error("no such ONNX file", found=model)
     size = sum(path.stat().st_size for path in model.parent.glob(model.name + "*") if path.is_file())
     seconds = CPU_SECONDS + size / BYTES_A_SECOND
-    limits = {"seconds": seconds, "memory_bytes": MEMORY_BYTES + 6 * size}
+    request = {"model": str(model), "inspect": inspect, "strict": strict, "feeds": feeds and str(feeds)}
+    request |= {"seconds": seconds, "memory_bytes": MEMORY_BYTES + 6 * size}
     keep = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT")
     environment = {name: os.environ[name] for name in keep if name in os.environ}
     try:
@@ -94,15 +96,7 @@ def _probe(
             [sys.executable, "-P", str(Path(__file__).with_name("probe.py"))],
             # every thread of a library's pool would take its share of the address space
             env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            input=json.dumps(
-                {
-                    "model": str(model),
-                    "inspect": inspect,
-                    "strict": strict,
-                    "feeds": feeds and str(feeds),
-                    **limits,
-                }
-            ),
+            input=json.dumps(request),
             capture_output=True,
             text=True,
             errors="replace",
@@ -111,15 +105,13 @@ def _probe(
         printed, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired as expired:
         printed, code = (expired.stdout or b"").decode(errors="replace"), -signal.SIGXCPU
-    lines = printed.splitlines()
-    steps = [each["step"] for line in lines if (each := _json(line)) and "step" in each]
-    last: dict[str, Any] = (_json(lines[-1]) if lines else None) or {}
-    if "error" in last:
-        raise _explain(model, error, last["error"])
-    if code != 0 or "step" in last or not last:
-        step = steps[-1] if steps else "starting"
+    replies = [{"step": "starting"}, *map(_json, printed.splitlines())]
+    if "error" in replies[-1]:
+        raise _explain(model, error, replies[-1]["error"])
+    if code != 0 or "step" in replies[-1] or not replies[-1]:
+        step = [reply["step"] for reply in replies if "step" in reply][-1]
         raise _died(model, error, code, step, seconds)
-    return last
+    return replies[-1]
 
 
 def _crowd() -> float:
@@ -130,32 +122,32 @@ def _crowd() -> float:
     return max(1.0, os.getloadavg()[0] / ours)
 
 
-def _json(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+def _json(line: str) -> dict[str, Any]:
+    """Nothing where a child that died left half a line."""
+    with suppress(ValueError):
+        if isinstance(reply := json.loads(line), dict):
+            return reply
+    return {}
 
 
-def _explain(model: Path, error: type[CompressError], told: dict[str, Any]) -> CompressError:
-    if told["what"]:  # a finding of our own
-        joint = " " if told["what"].startswith("is ") else ": "
+def _explain(model: Path, error: type[CompressError], problem: dict[str, Any]) -> CompressError:
+    if problem["what"]:  # a finding of our own
+        joint = " " if problem["what"].startswith("is ") else ": "
         return error(
-            f"{model.name}{joint}{told['what']}",
-            found=told["found"],
-            allowed=told["allowed"],
+            f"{model.name}{joint}{problem['what']}",
+            found=problem["found"],
+            allowed=problem["allowed"],
             next="fetch or export the file again",
         )
-    if told["full"]:
+    if problem["full"]:
         return error(
             f"{model.name} needs too much memory",
-            found=f"{told['found']} (while {told['step']})",
+            found=f"{problem['found']} (while {problem['step']})",
             allowed=f"{MEMORY_BYTES / 1e9:.0f} GB and six times the file",
         )
-    if told["step"] == "reading it":
-        return error(f"{model.name} is not a valid ONNX model", found=told["found"])
-    return error(f"{model.name} does not run", found=f"{told['found']} (while {told['step']})")
+    if problem["step"] == "reading it":
+        return error(f"{model.name} is not a valid ONNX model", found=problem["found"])
+    return error(f"{model.name} does not run", found=f"{problem['found']} (while {problem['step']})")
 
 
 def _died(model: Path, error: type[CompressError], code: int, step: str, seconds: float) -> CompressError:

@@ -5,8 +5,10 @@ import pytest
 import torch
 from onnx import parser
 
+from compress.config.export import ExportConfig
 from compress.errors import GateError
 from compress.export.parity import check_parity, parity
+from compress.stages.result import read_result
 
 
 class Twice:
@@ -45,7 +47,8 @@ def test_the_second_output_alone_is_wrong(tmp_path):
     numbers = parity(Twice(), path, EXAMPLES)
     assert numbers["max_abs_diff"] == pytest.approx(2 * EXAMPLES.max())
     with pytest.raises(GateError, match="does not compute"):
-        check_parity(numbers, 1e-4, 0.99999, "none")
+        check_parity(numbers, ExportConfig(), tmp_path, "none")
+    assert read_result(tmp_path).gates[0].numbers == numbers
 
 
 def test_a_second_output_that_is_missing(tmp_path):
