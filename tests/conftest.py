@@ -155,6 +155,8 @@ def timed_shortly() -> Iterator[None]:
         patch.setattr(timing, "WARMUP_SECONDS", 0.1)
         patch.setattr(profile, "SECONDS", 0.03)
         patch.setattr(profile, "WARMUP_SECONDS", 0.02)
+        patch.setattr(limits, "WARMUP_SECONDS", 0.02)
+        patch.setattr(limits, "CALLS", 3)
         yield
 
 

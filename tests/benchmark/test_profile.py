@@ -113,8 +113,6 @@ def test_the_floor_by_hand():
 def test_calibration_measures_what_numpy_measures(monkeypatch):
     import time
 
-    monkeypatch.setattr(limits, "WARMUP_SECONDS", 0.02)
-    monkeypatch.setattr(limits, "CALLS", 3)
     target = open_target(LocalTarget(threads=1))
     monkeypatch.setitem(target.facts(), "cache_bytes", 2**22)
     found = limits.calibrate(target)

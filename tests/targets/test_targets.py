@@ -151,7 +151,6 @@ def test_the_profile_and_the_limits_of_a_target(tmp_path, make_chain, target, mo
         (3, 3 * 4 * 32 * 32)
     ]
     assert profile.fallback_nodes == 0
-    monkeypatch.setattr(limits, "CALLS", 2)
     monkeypatch.setitem(target.facts(), "cache_bytes", 2**20)
     assert limits.calibrate(target).float32_gflops > 0
 
