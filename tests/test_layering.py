@@ -18,7 +18,7 @@ ARROWS = {  # an import that each contract forbids: file -> a line for it, and h
     ),
     "report/format.py": ("from compress.stages import store", "report.format -> compress.stages"),
     "prune/reload.py": ("from compress.data import Splits", "prune.reload -> compress.data"),
-    "evaluate/windows.py": ("import lm_eval", "evaluate.windows -> lm_eval"),
+    "metrics/statistics.py": ("import lm_eval", "metrics.statistics -> lm_eval"),
     "models/preprocessing.py": ("import timm", "models.preprocessing -> timm"),
     "cli/generate.py": ("import compress.cli.lm_eval_tasks", "cli.generate -> compress.cli.lm_eval_tasks"),
     "judge/pareto.py": ("import compress.pipeline", "judge.pareto -> compress.pipeline"),

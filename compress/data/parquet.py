@@ -21,7 +21,7 @@ Encoded = Iterator[tuple[str, bytes]]
 def read_parquet(
     files: Sequence[Path], image_column: str, label_column: str
 ) -> tuple[Encoded, NDArray[np.int64], tuple[str, ...]]:
-    """Where each image stands and its encoded bytes, the labels, and the names of the classes where told.
+    """Where each image stands and its encoded bytes, the labels, and the names of the classes, if any.
 
     Raises DataError for a file that is damaged or lacks a column, and for a row without image or label.
     """

@@ -166,7 +166,7 @@ def _whole_sentences(line: str) -> str:
     sentences = split_sentences(line)
     line = " ".join(sentence for sentence in sentences if _HOLE not in sentence and is_sentence(sentence))
     line = re.sub(r"\s*\([\s,;]*\)", "", line)  # what a reference in brackets leaves
-    return re.sub("'{2,}", "", line).strip()  # bold and italics, which the parser was told to leave alone
+    return re.sub("'{2,}", "", line).strip()  # bold and italics, which the parser leaves alone
 
 
 _READERS: dict[TextFormat, Callable[[Path, str], Iterator[Document]]] = {
