@@ -110,7 +110,7 @@ def test_the_report_of_a_pruned_net(image_data, image_checkpoints, image_splits,
     assert report.verdict.best == "int8"
     found = int8.classification
     assert (found.lost - found.gained) / 60 == pytest.approx(int8.drop_from_dense["accuracy"].value)
-    assert sum(each.images for each in found.per_class) == 60
+    assert sum(each.examples for each in found.per_class) == 60
     assert found.changed
     for each in found.changed:
         image = image_splits.test.images[each.example, ..., 0]
