@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress import load_config
+from compress import load_config, sources
 from compress.cli.console import console
 from compress.cli.job import new_runner
 from compress.config.run import RunConfig
 from compress.errors import ConfigError
 from compress.registry import declared, skips
-from compress.sources import identity
 from compress.stages.runner import StageRunner
 
 
@@ -54,6 +53,7 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
     }
     from compress.data import input_digests, open_splits  # takes seconds
     from compress.recover import train_baseline
+    from compress.tasks import builder_sum
 
     splits = runner.stage("split", open_splits, config.data, identity=input_digests(config.data))
     teacher = getattr(config.train, "teacher", None)
@@ -65,7 +65,7 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
         kwargs=net[1],
         facts=facts,
         splits=splits,
-        identity=identity(teacher) if teacher else None,
+        identity=[sources.identity(teacher) if teacher else None, builder_sum(model)],
         scratch=True,
     )
     return publish(checkpoint.path, Path(name))

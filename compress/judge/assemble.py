@@ -5,7 +5,6 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import load_splits
 from compress.graph import graph_files, named_graphs
+from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
 from compress.judge.explain import explain
 from compress.judge.verdict import judge
@@ -47,7 +47,7 @@ from compress.schema.workload import Workload
 from compress.stages.code_version import library_versions
 from compress.stages.result import read_result
 from compress.stages.runner import StageRunner
-from compress.stages.store import Entry, sha256_graphs
+from compress.stages.store import Entry
 from compress.targets import Target
 
 
@@ -175,7 +175,7 @@ def environment(target: Target) -> dict[str, Any]:
         "memory_bytes": machine["memory_bytes"],
         "python": platform.python_version(),
         "system": platform.system(),
-        "packages": {**library_versions(), "numpy": version("numpy")},
+        "packages": library_versions(),
         "runtime": machine["runtime"],
         "git": _git(),
     }

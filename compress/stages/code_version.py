@@ -8,16 +8,21 @@ the strings that declare options: what implements another option is no part of t
 
 import ast
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from compress.stages.store import sha256_json
-from compress.system.disk import sha256_file
+from compress.errors import StoreError
+from compress.system.disk import sha256_file, sha256_json
 
 PACKAGE = Path(__file__).parents[1]
-# Libraries whose release changes what a stage computes.
-LIBRARIES = ("torch", "torch-pruning", "transformers", "optimum", "optimum-onnx", "onnx")
+# Libraries whose release changes what a stage computes; no stage uses one that is not installed.
+LIBRARIES = (
+    *("torch", "torch-pruning", "transformers", "tokenizers", "gguf", "timm", "torchvision"),
+    *("optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxruntime-genai"),
+    *("numpy", "scipy", "pillow", "pyarrow", "mwparserfromhell"),
+)
 
 
 @cache
@@ -33,7 +38,13 @@ def library_versions() -> dict[str, str]:
     import onnxruntime
     from onnxruntime.capi.build_and_package_info import package_name
 
-    return {**{name: version(name) for name in LIBRARIES}, package_name: onnxruntime.__version__}
+    return {**dict(_installed()), package_name: onnxruntime.__version__}
+
+
+def _installed() -> Iterator[tuple[str, str]]:
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def closure(roots: Iterable[str], task: str = "") -> set[Path]:
@@ -86,7 +97,7 @@ def _files(name: str) -> list[Path]:
 
     The outermost package is left out: it only offers the others to users.
     """
-    first, *words = name.split(".")
+    first, *words = name.rstrip(".").split(".")
     if first != PACKAGE.name:
         return []
     places = [PACKAGE.joinpath(*words[:count]) for count in range(1, len(words) + 1)]
@@ -96,4 +107,12 @@ def _files(name: str) -> list[Path]:
 
 @cache
 def _digest(path: Path) -> str:
+    """Raises StoreError for a source that changed since this process may have read it."""
+    if path in _AT_START and path.stat().st_mtime_ns != _AT_START[path]:
+        raise StoreError(
+            "the code changed while it ran", found=path, next="start it again: finished stages are kept"
+        )
     return sha256_file(path)
+
+
+_AT_START = {path: path.stat().st_mtime_ns for path in PACKAGE.rglob("*.py")}

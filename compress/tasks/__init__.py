@@ -7,6 +7,7 @@ version of a stage's code holds what it uses of the task of its own model alone.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from compress.errors import ModelError, did_you_mean
 from compress.models.checkpoint import read_facts, shipped_files
 from compress.registry import implementation
 from compress.stages.result import write_result
+from compress.system.disk import sha256_file, sha256_json
 from compress.tasks.base import Feeds, Model, Processor
 
 if TYPE_CHECKING:
@@ -69,8 +71,27 @@ def import_model(config: ModelConfig, out: Path) -> None:
 
 
 def identity(config: ModelConfig) -> str:
-    """Digest of what `import_model` would fetch; nothing is downloaded for a pinned source."""
-    return sources.identity(config.source, config.sha256)
+    """Digest of what `import_model` would fetch, and of `builder_sum`.
+
+    Nothing is downloaded for a pinned source.
+    """
+    return sha256_json([sources.identity(config.source, config.sha256), builder_sum(config)])
+
+
+def builder_sum(config: ModelConfig) -> str | None:
+    """sha256 of the user's file that builds the net, which no version of our code holds; None without one.
+
+    What that file imports in turn is not followed.
+    """
+    net = config.net()
+    module = net[0].partition(":")[0] if net else ""
+    if not module or module.startswith("compress."):
+        return None
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):  # told with what is allowed where the net is built
+        return None
+    return sha256_file(Path(spec.origin)) if spec and spec.origin else None
 
 
 def part(module: str, checkpoint: Path) -> Any:

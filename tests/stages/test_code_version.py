@@ -1,6 +1,7 @@
 """A result is reused only while everything that made it is as it was."""
 
 import io
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from compress import pipeline
 from compress.config.compose import load_config
+from compress.errors import StoreError
 from compress.stages import code_version as code
 from compress.stages import runner
 from compress.stages.code_version import closure, code_version
@@ -200,3 +202,15 @@ def test_all_that_runs_in_a_stage_is_in_its_version(
         }
         assert len(ours) >= 2, stage
         assert ours <= known, stage
+
+
+def test_code_that_changed_while_it_ran_makes_nothing(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in memory by then may be the source of before."""
+    roots, changed = frozenset(["compress.prune.depth"]), sources / "prune" / "depth.py"
+    monkeypatch.setattr(code, "_AT_START", {changed: changed.stat().st_mtime_ns})
+    forget()
+    code_version(roots)
+    os.utime(changed, ns=(0, 0))
+    forget()
+    with pytest.raises(StoreError, match=r"the code changed while it ran(.|\n)*depth\.py"):
+        code_version(roots)

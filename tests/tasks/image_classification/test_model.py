@@ -164,6 +164,19 @@ def test_a_workload_repeats_what_there_is(image_checkpoints):
         model.processor.workload(images(), Workload(1, 9))
 
 
+def test_a_users_net_is_another_model_when_its_file_changes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "net_of_a_user.py"
+    sums = []
+    for text in ("", "\n", ""):
+        file.write_text(text)
+        model = ImageClassifierModel(source=f"path:{tmp_path}", sha256="0" * 64, builder="net_of_a_user:make")
+        sums.append(tasks.builder_sum(model))
+    assert sums[0] == sums[2] != sums[1]
+    assert tasks.builder_sum(ImageClassifierModel(source="path:.")) is None
+    assert tasks.builder_sum(ImageClassifierModel(source="path:.", builder="no.such:net")) is None
+
+
 def test_a_function_of_a_stranger_is_not_run(image_checkpoints, copy_of, tmp_path):
     folder = copy_of(image_checkpoints["resnet"])
     config = json.loads((folder / "config.json").read_text())
