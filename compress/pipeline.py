@@ -15,6 +15,7 @@ from compress.config.run import RunConfig
 from compress.data import input_digests, load_splits, open_splits
 from compress.evaluate import evaluate, score
 from compress.export import export, plain
+from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
 from compress.judge.assemble import Built, BuiltVariant, assemble, ship
 from compress.models import check_options
@@ -25,7 +26,7 @@ from compress.recover import recover
 from compress.report import write_reports
 from compress.schema.report import Report
 from compress.stages.runner import StageRunner
-from compress.stages.store import Entry, sha256_graphs
+from compress.stages.store import Entry
 from compress.targets import open_target
 
 
@@ -68,7 +69,7 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     """The part that changes the model: from the checkpoint to the smallest ONNX file."""
     stage = runner.stage
     dense = load(config, runner)
-    if not runner.dry_run:
+    if dense.reused or not runner.dry_run:
         check_workloads(config.benchmark, dense.path)
         check_options(config.model.task, vars(config).values(), dense.path)
     splits = stage("split", open_splits, config.data, identity=input_digests(config.data))

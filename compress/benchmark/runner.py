@@ -10,7 +10,7 @@ limits:  see `limits`.
 spec:    {"models": {name: path | [path, ...]}, "workloads": {name: npz with the feeds}, "baseline": name,
           "threads": int, "provider": an execution provider, the CPU's without, "warmup_seconds": float,
           "max_seconds": float, "min_blocks": int, "block_ms": float, "ratio_ci": float, "seed": int,
-          "parent": pid | null, "caches": {model: {input: output}}, "capacity": {workload: tokens},
+          "caches": {model: {input: output}}, "capacity": {workload: tokens},
           "own": {model: {name: npz}}, "commands": {model: [word, ...]}}
 A model of several graphs is all of them, run in this order on what each takes of the feeds.
 `caches` names the language models that write new keys and values into the memory they read the old ones
@@ -49,6 +49,7 @@ from functools import partial
 from typing import Any
 
 CPU = "CPUExecutionProvider"
+PARENT = os.getppid()  # who asked for this benchmark, or the shell that it went through
 FEWEST_REPEATS = 3  # even when the time is up: no interval without them
 MIN_REPEATS = 5  # before an interval is believed to be narrow
 FEWEST_ROUNDS = 3  # of a repeat, even when its share of the time is up
@@ -401,7 +402,7 @@ class Run:
         for done in range(self.spec["min_blocks"]):
             if done >= FEWEST_ROUNDS and self.clock() > deadline:
                 break
-            if self.spec.get("parent") and os.getppid() != self.spec["parent"]:
+            if os.getppid() != PARENT:
                 raise Failure("the process that asked for this benchmark is gone")
             for model in self.shuffled(workers):
                 block = self.block(workers[model], workload, watch)

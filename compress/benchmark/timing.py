@@ -1,7 +1,6 @@
 """Time ONNX models on a target: the job of the runner, and its samples as numbers with intervals."""
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -81,7 +80,6 @@ def timing_job(
         "block_ms": BLOCK_MS,
         "ratio_ci": config.ratio_ci,
         "seed": config.seed,
-        "parent": os.getpid(),
         "caches": {name: caches.shared_cache(model) for name, model in models.items()},
         "capacity": caches.capacities(inputs),
     }

@@ -6,6 +6,7 @@ Inputs are made up from what the graphs declare: every model gets the same array
 import argparse
 import json
 import math
+import re
 import shutil
 import tempfile
 import zlib
@@ -25,10 +26,10 @@ from compress.config.benchmark import BenchmarkConfig
 from compress.config.compose import expand, load_config
 from compress.errors import BenchmarkError, ConfigError, did_you_mean
 from compress.graph import graph_path, onnx_files
+from compress.graph.files import sha256_model
 from compress.graph.untrusted import Graph, Input, inspect, trial
 from compress.report.format import MISSING, interval, megabytes, number, speed_word
 from compress.schema.workload import Workload
-from compress.stages.store import sha256_model
 from compress.targets import Target, open_target
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """Time ONNX files; words that begin with `target` or `benchmark` are Hydra's."""
     words = [*args.words, *rest]
-    overrides = [word for word in words if word.startswith(("target=", "target.", "benchmark."))]
+    overrides = [word for word in words if re.match(r"[+~]*(target|benchmark)(\.\w+)*=", word)]
     [job] = expand(overrides, sweep=False)
     # a configuration is whole or none, and a benchmark needs no checkpoint
     config = load_config([*job, "model.source=path:."])

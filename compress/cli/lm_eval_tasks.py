@@ -23,7 +23,7 @@ from compress.cli.generate import PIECE, context_length, continuation, end_token
 from compress.errors import ArtifactError, CompressError, ConfigError, DataError, did_you_mean
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
-from compress.stages.store import sha256_graphs
+from compress.graph.files import sha256_graphs
 
 try:
     from lm_eval.api.model import TemplateLM

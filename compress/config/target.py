@@ -25,7 +25,9 @@ class LocalTarget(TargetConfig):
     cpu_flags: list[str] | None = None  # null: the target's own; else those of the CPU to build for
 
     def built_for(self, cpu_flags: Sequence[str]) -> "LocalTarget":
-        return replace(self, cpu_flags=self.cpu_flags or list(cpu_flags) or None)
+        if self.cpu_flags is None and cpu_flags:
+            return replace(self, cpu_flags=list(cpu_flags))
+        return self
 
 
 @option("target", "folder", "compress.targets.folder:Folder")

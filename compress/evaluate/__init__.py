@@ -9,9 +9,9 @@ import numpy as np
 from compress.config.data import Split
 from compress.config.evaluate import EvaluateConfig
 from compress.data import HeldOut, load_splits
+from compress.graph.files import sha256_graphs
 from compress.metrics.quality import Scored, save_quality
 from compress.registry import module_of
-from compress.stages.store import sha256_graphs
 
 
 def score(

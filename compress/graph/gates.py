@@ -53,7 +53,7 @@ def check_operators(model: onnx.ModelProto) -> None:
                 f"{runtime} does not know the graph's opset",
                 found=f"{domain or 'ai.onnx'} {version}",
                 allowed=f"at most {newest[domain]}",
-                next="export with a lower opset: export.opset=18",
+                next="export with a lower opset, attention unfused: export.opset=18 export.fuse=false",
             )
     for node in model.graph.node:
         domain = "" if node.domain == "ai.onnx" else node.domain

@@ -27,7 +27,7 @@ from compress.config.search import SearchConfig
 from compress.config.space import Choice, Range
 from compress.errors import ConfigError, StoreError
 from compress.search.space import Measured, collect, configure, settings_of, starts
-from compress.stages.store import sha256_json
+from compress.system.disk import sha256_json
 
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError)
 INTERRUPTED = "interrupted"  # the reason of a trial that is to be run again

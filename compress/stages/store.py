@@ -6,7 +6,6 @@ place, so that a killed run leaves either a whole result or none. Reading one ch
 damaged result is rebuilt.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,8 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from compress.graph import named_graphs
-from compress.system.disk import disk_errors, sha256_file
+from compress.system.disk import disk_errors, sha256_file, sha256_json
 from compress.system.memory import forget_peak, peak_memory
 
 _SEAL = "entry.json"  # written last inside an entry: its key and the sha256 of every file
@@ -37,22 +35,6 @@ class Entry:
     seconds: float  # it took to make, also when it was made by an earlier run
     peak_memory_bytes: int | None = None  # of the process that made it, meanwhile
     sums: Mapping[str, str] = field(default_factory=dict, compare=False)  # file -> sha256, as just checked
-
-
-def sha256_model(path: Path) -> str:
-    """Of an ONNX file; of all its files where weights lie beside it, since the graph does not tell them."""
-    files = [path, *sorted(path.parent.glob(f"{path.name}?*"))]
-    return sha256_file(path) if len(files) == 1 else sha256_json({p.name: sha256_file(p) for p in files})
-
-
-def sha256_graphs(folder: Path) -> str:
-    """Of a variant: that of its graph, or of the names of several and theirs."""
-    sums = {name: sha256_model(path) for name, path in named_graphs(folder).items()}
-    return next(iter(sums.values())) if len(sums) == 1 else sha256_json(sums)
-
-
-def sha256_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Store:

@@ -5,6 +5,7 @@ onnxruntime, and nothing of ours.
 """
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.config.target import FolderTarget
+from compress.graph import is_graph_file
+from compress.graph.files import with_weights
 from compress.targets import machine
 from compress.targets.local import Local, run_alone
 
@@ -39,14 +42,17 @@ class Folder(Local):
             return self.start([*self._python(), program.name], moved(job, copies), there, seconds)
 
     def _python(self) -> list[str]:
-        return [self.config.python or sys.executable, "-I"]
+        python = self.config.python or sys.executable
+        return [os.path.abspath(shutil.which(python) or python), "-I"]  # it is started in another folder
 
 
 def copied(file: Path, folder: Path) -> str:
-    """Where a file, with the external weights beside it, lies once it is copied into `folder`."""
+    """Where a file, with the external weights that a graph names, lies once it is copied into `folder`."""
     folder.mkdir()
-    for path in file.parent.glob(f"{file.name}*"):
-        shutil.copy(path, folder)
+    for path in with_weights(file) if is_graph_file(file.name) else [file]:
+        there = folder / path.relative_to(file.parent)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, there)
     return str(folder / file.name)
 
 

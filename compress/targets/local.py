@@ -36,7 +36,8 @@ class Local:
         return machine_facts()
 
     def cpu_flags(self) -> tuple[str, ...]:
-        return tuple(self.config.cpu_flags or self.facts()["flags"])
+        flags = self.config.cpu_flags
+        return tuple(self.facts()["flags"] if flags is None else flags)
 
     def lock(self) -> AbstractContextManager[None]:
         return cores(alone=True)

@@ -147,7 +147,7 @@ def main() -> None:
         spec["threads"] = args.threads
         spec["models"] = {"llama.cpp": str(args.gguf.resolve()), **spec["models"]}
         spec["commands"] = {"llama.cpp": [os.path.abspath(args.llama_python), "-P", __file__, "--worker"]}
-        spec |= {"baseline": "llama.cpp", "parent": None}
+        spec |= {"baseline": "llama.cpp"}
         samples = runner.collect(spec)
     if args.out:
         args.out.write_text(json.dumps(samples))

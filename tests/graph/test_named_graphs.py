@@ -16,8 +16,8 @@ from compress.cli.bench import find_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import FolderTarget, LocalTarget
 from compress.errors import ArtifactError, BenchmarkError
+from compress.graph.files import sha256_graphs, sha256_model
 from compress.stages.result import write_result
-from compress.stages.store import sha256_graphs, sha256_model
 from compress.targets import open_target
 
 INPUTS = {

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import BenchmarkError, ModelError, StoreError
-from compress.stages.store import Store, entry_digest, sha256_model
+from compress.stages.store import Store, entry_digest
 from compress.system.disk import sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,17 +41,6 @@ def writes(text, calls=None):
 
 def entries(store):
     return sorted(path.name for path in (store.root / "entries").iterdir())
-
-
-def test_a_models_digest_covers_the_weights_beside_it(tmp_path):
-    model, data = tmp_path / "model.onnx", tmp_path / "model.onnx_data"
-    model.write_bytes(b"graph")
-    alone = sha256_model(model)
-    assert alone == sha256_file(model)
-    data.write_bytes(b"weights")
-    first = sha256_model(model)
-    data.write_bytes(b"others")
-    assert len({alone, first, sha256_model(model)}) == 3
 
 
 def test_a_result_is_made_once(store):

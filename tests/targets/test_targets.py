@@ -182,18 +182,31 @@ def test_the_folder_holds_all_that_is_timed_and_its_python_runs_it(tmp_path, mak
     seen = tmp_path / "python"
     seen.write_text(f"""#!/bin/sh
 case "$2" in runner.py) ls -R > {tmp_path}/listed;; esac
-exec {sys.executable} "$@"
-""")
+{sys.executable} "$@"
+""")  # no exec: the runner is no child of this process
     seen.chmod(0o755)
-    model = make_chain(tmp_path / "a.onnx", 32, 1)
-    onnx.save(onnx.load(model), model, save_as_external_data=True, location="a.onnx_data", size_threshold=0)
+    model = make_chain(tmp_path / "a[1].onnx", 32, 1)
+    onnx.save(onnx.load(model), model, save_as_external_data=True, location="weights.bin", size_threshold=0)
     target = open_target(FolderTarget(threads=1, python=str(seen)))
     speed = time_models(target, SHORT, {"a": model, "b": model}, {"w": feeds}, tmp_path / "out")
     assert speed.machine["runtime"] == target.facts()["runtime"]
     listed = (tmp_path / "listed").read_text().split()
-    assert {"a.onnx", "a.onnx_data", "0.npz", "runner.py", "job.json"} <= set(listed)
+    assert {"a[1].onnx", "weights.bin", "0.npz", "runner.py", "job.json"} <= set(listed)
     with pytest.raises(BenchmarkError, match=r"Python cannot be started(.|\n)*target\.python="):
         open_target(FolderTarget(python=str(tmp_path / "none"))).facts()
+
+
+def test_a_python_is_found_from_where_the_user_is(tmp_path, monkeypatch):
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert open_target(FolderTarget(python="./python")).facts()["python"]
+
+
+def test_models_may_be_built_for_a_cpu_without_flags(kind):
+    assert open_target(kind(cpu_flags=[])).cpu_flags() == ()
+    assert kind(cpu_flags=[]).built_for(["avx2"]).cpu_flags == []
+    assert kind().built_for(["avx2"]).cpu_flags == ["avx2"]
 
 
 def test_paths_of_a_job_are_those_of_the_copies():
