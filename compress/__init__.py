@@ -40,7 +40,13 @@ def load_config(*overrides: str) -> "RunConfig":
     Raises ConfigError for an unknown key, a value out of range, or options that do not go together.
     """
     from compress.config.compose import expand, load_config
+    from compress.errors import ConfigError
 
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(
+                "overrides are texts", found=repr(word), allowed='load_config("key=value", ...)'
+            )
     [words] = expand(overrides, sweep=False)
     return load_config(words)
 
@@ -57,7 +63,7 @@ def run(config: "RunConfig | Sequence[str]", folder: Path | str | None = None) -
     from rich.console import Console
 
     from compress.cli.job import point_latest
-    from compress.cli.preflight import check_sources
+    from compress.cli.preflight import check
     from compress.config.compose import to_yaml
     from compress.config.run import RunConfig
     from compress.errors import ConfigError
@@ -65,22 +71,24 @@ def run(config: "RunConfig | Sequence[str]", folder: Path | str | None = None) -
     from compress.sources import cache_dir
     from compress.stages.runner import StageRunner
     from compress.stages.store import Store
+    from compress.system.disk import disk_errors
 
     if not isinstance(config, RunConfig):
         config = load_config(*([config] if isinstance(config, str) else config))
-    check_sources(config)
+    check([config])
     out = (
         Path("outputs", config.name, f"{datetime.now():%Y%m%d-%H%M%S-%f}") if folder is None else Path(folder)
     )
     if (out / "report.json").exists():
         raise ConfigError("there is a finished run already", found=out, next="name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(to_yaml(config))
     runner = StageRunner(Store(cache_dir() / "store"), Console(quiet=True), config.model.task)
-    report = run_pipeline(config, out, runner, "compress.run")
+    with disk_errors(out, "the run's folder"):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.yaml").write_text(to_yaml(config))
+        report = run_pipeline(config, out, runner, "compress.run")
+        if folder is None:
+            point_latest(out)
     assert report is not None  # only a dry run has none
-    if folder is None:
-        point_latest(out)
     return report
 
 

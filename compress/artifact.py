@@ -34,6 +34,8 @@ MANIFEST_VERSION = 1
 _SUMS, _MANIFEST = "SHA256SUMS", "manifest.json"
 _MAX_MANIFEST = 50 * 10**6  # bytes
 _FEEDING = (".json", ".txt", ".model", ".jinja")  # endings of what feeds a graph: tokenizer, preprocessing
+# They describe checkpoint/: pooling, normalisation and what was cut are inside the graph.
+_NOT_FEEDING = ("modules.json", "pruning.json")
 # Another CPU has other integer kernels: the direction of an embedding may turn by rounding, no more.
 MIN_COSINE = 0.999
 
@@ -74,8 +76,7 @@ def write_artifact(
     partial.mkdir(parents=True)
     try:
         of_checkpoint = read_result(checkpoint).ships
-        # modules.json describes checkpoint/: pooling and normalisation are inside the graph
-        feeding = [name for name in of_checkpoint if name.endswith(_FEEDING) and name != "modules.json"]
+        feeding = [name for name in of_checkpoint if name.endswith(_FEEDING) and name not in _NOT_FEEDING]
         _copy(graph, read_result(graph).ships, partial)
         _copy(checkpoint, [name for name in feeding if "/" not in name], partial)
         if keep_checkpoint:

@@ -1,12 +1,30 @@
-"""What must exist before the seconds are spent in which torch is loaded."""
+"""What must be there before the seconds are spent in which torch is loaded."""
 
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from compress.config.run import RunConfig
 from compress.errors import SourceError
 from compress.registry import skips
+from compress.schema.workload import Workload
 from compress.sources import fetch
+from compress.targets import open_target
+from compress.tasks.base import refuse_cache
+
+
+def check(configs: Iterable[RunConfig]) -> None:
+    """Raises SourceError for a path that does not exist, ConfigError for a workload that
+    the task has not, ConfigError or BenchmarkError for a target that lacks what it is asked for."""
+    targets = {}
+    for config in configs:
+        check_sources(config)
+        if not config.model.has_cache:
+            for workload in config.benchmark.workloads:
+                refuse_cache(Workload.parse(workload))
+        targets[repr(config.target)] = config.target
+    for target in targets.values():
+        open_target(target).facts()
 
 
 def check_sources(config: RunConfig) -> None:

@@ -15,8 +15,8 @@ from compress.artifact import Manifest, verify
 from compress.cli.console import console
 from compress.cli.preflight import check_sources
 from compress.config.compose import from_plain
-from compress.config.recover import Distill
 from compress.config.run import RunConfig
+from compress.config.target import LocalTarget
 from compress.errors import ArtifactError
 from compress.graph import is_graph_file
 from compress.stages.runner import StageRunner
@@ -82,11 +82,11 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
     config = config_of(manifest)
     threads = manifest.environment.get("torch_threads")
     torch.set_num_threads(threads or torch.get_num_threads())
-    now = environment(open_target(config.target))
+    now = environment(open_target(LocalTarget()))  # nothing is timed: the run's own may be away
     surroundings = tuple(differences(manifest.environment, now))
     for line in surroundings:
         console.print(f"[yellow]not as before:[/] {line}", highlight=False)
-    if isinstance(config.recover, Distill) and config.recover.max_minutes is not None:
+    if getattr(config.recover, "max_minutes", None) is not None:
         console.print("[yellow]recover.max_minutes[/] ends training by the clock, which no run repeats")
 
     store = folder / "store"

@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from compress.cli.job import job, new_runner
-from compress.cli.preflight import check_sources
+from compress.cli.preflight import check
 from compress.cli.sweep import run_sweep
 from compress.config.compose import expand, grid, load_config, to_yaml
 from compress.config.run import RunConfig, conf_dir, register_schemas
@@ -31,8 +31,7 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
     """Check the configuration of every job before the first one starts."""
     sweep = args.multirun or bool(grid(rest))
     configs = configs_of(rest, sweep)
-    for config in configs:
-        check_sources(config)
+    check(configs)
     if args.dry_run:
         from compress.pipeline import run as run_pipeline
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from compress import load_config
 from compress.cli.console import console
 from compress.cli.job import new_runner
-from compress.cli.preflight import check_sources
+from compress.cli.preflight import check
 from compress.config.search import SearchConfig
 
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
         seed=args.seed,
     )
     config = load_config(*(word for word in rest if not word.startswith("objective=")))
-    check_sources(config)
+    check([config])
     from compress.cli.candidates import Workbench  # takes seconds
     from compress.search.search import search
 

