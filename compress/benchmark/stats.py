@@ -65,13 +65,6 @@ def speedup(baseline: Blocks, variant: Blocks) -> Estimate:
     return Estimate(value=float(value), ci95=(float(low), float(high)))
 
 
-def verdict(ratio: Estimate) -> str:
-    """`"faster"`, `"slower"` or `"not told apart"`."""
-    if ratio.ci95[0] > 1:
-        return "faster"
-    return "slower" if ratio.ci95[1] < 1 else "not told apart"
-
-
 def throughput(p50_ms: float, batch: int) -> float:
     """Examples a second, one call after another."""
     return batch * 1000 / p50_ms

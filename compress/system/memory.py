@@ -4,13 +4,17 @@ that a process of ours took."""
 import ctypes
 import gc
 import getpass
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import ReadWriteLock
+from filelock import ReadWriteLock, Timeout
+
+log = logging.getLogger(__name__)
+SILENT_SECONDS = 5.0  # of waiting for the machine
 
 
 @contextmanager
@@ -18,12 +22,19 @@ def cores(alone: bool) -> Iterator[None]:
     """Hold the machine with others, or alone: then no other stage of any of our processes computes.
 
     The lock lies on this machine, not in the cache, which several machines may share. A killed process
-    lets go of it.
+    lets go of it. Who waits long says so in the log and on the screen. Jobs of a cluster that share a machine
+    need the same TMPDIR.
     """
     folder = Path(tempfile.gettempdir()) / f"compress-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     lock = ReadWriteLock(folder / "cores.db")
-    with lock.write_lock() if alone else lock.read_lock():
+    hold = lock.write_lock if alone else lock.read_lock
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold(timeout=SILENT_SECONDS))
+        except Timeout:
+            log.warning("waiting for another process of ours that computes or times models here (%s)", folder)
+            held.enter_context(hold())
         yield
 
 

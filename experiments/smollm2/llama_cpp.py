@@ -133,8 +133,8 @@ def main() -> None:
     from compress.benchmark import runner, timing
     from compress.benchmark.caches import items
     from compress.benchmark.speed import summarize
-    from compress.benchmark.stats import verdict
     from compress.config.benchmark import BenchmarkConfig
+    from compress.report.format import speed_word
     from compress.targets.machine import machine_facts
 
     models = {
@@ -159,7 +159,9 @@ def main() -> None:
             ratio = speed.speedup.get(model, {}).get(workload)
             low, high = ratio.ci95 if ratio else (1.0, 1.0)
             said = (
-                f"{ratio.value:.2f} [{low:.2f}, {high:.2f}] | {verdict(ratio)}" if ratio else "- | baseline"
+                f"{ratio.value:.2f} [{low:.2f}, {high:.2f}] | {speed_word(ratio)}"
+                if ratio
+                else "- | baseline"
             )
             print(f"| {model} | {workload} | {rate:.1f} | {said} |")
     print("\n".join(f"noise: {reason}" for reason in speed.noise) or "noise: none seen")

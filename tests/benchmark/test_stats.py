@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from compress.benchmark import runner, stats
+from compress.report.format import speed_word
 from compress.schema.report import Estimate
 
 
@@ -43,7 +44,7 @@ def simulate(random, slow=1.0, most=20, rounds=8, process=0.01, noise=0.02, rho=
 @pytest.mark.parametrize("process", [0.0, 0.01, 0.03])
 def test_a_model_against_itself_is_rarely_called_different(process):
     random = np.random.default_rng(7)
-    called = [stats.verdict(simulate(random, process=process)) for _ in range(120)]
+    called = [speed_word(simulate(random, process=process)) for _ in range(120)]
     # 3 of 40 are allowed: 7.5 %
     assert sum(verdict != "not told apart" for verdict in called) <= 0.05 * len(called)
 
@@ -51,7 +52,7 @@ def test_a_model_against_itself_is_rarely_called_different(process):
 @pytest.mark.parametrize("process", [0.0, 0.01, 0.03])
 def test_a_slow_down_of_5_percent_is_found(process):
     random = np.random.default_rng(8)
-    called = [stats.verdict(simulate(random, slow=1.05, process=process)) for _ in range(60)]
+    called = [speed_word(simulate(random, slow=1.05, process=process)) for _ in range(60)]
     assert called.count("slower") >= 0.95 * len(called)
 
 
@@ -109,8 +110,8 @@ def test_the_runner_stops_by_the_width_that_is_reported():
 @pytest.mark.parametrize(
     ("ci95", "said"), [((1.01, 1.2), "faster"), ((0.8, 0.99), "slower"), ((0.99, 1.2), "not told apart")]
 )
-def test_verdict(ci95, said):
-    assert stats.verdict(Estimate(value=1.0, ci95=ci95)) == said
+def test_a_word_for_a_ratio(ci95, said):
+    assert speed_word(Estimate(value=1.0, ci95=ci95)) == said
 
 
 def test_latency_percentiles_and_interval():

@@ -2,6 +2,8 @@ import subprocess
 import sys
 import time
 
+from compress.system import memory
+
 HOLD = """
 import sys, time
 from compress.system.memory import cores
@@ -42,3 +44,13 @@ def test_a_killed_process_lets_go():
     stuck.kill()
     stuck.communicate()
     assert times(hold("alone", 0.0))
+
+
+def test_who_waits_long_says_for_what(monkeypatch, caplog):
+    monkeypatch.setattr(memory, "SILENT_SECONDS", 0.1)
+    other = hold("alone", 1.0)
+    assert other.stdout is not None
+    other.stdout.readline()
+    with memory.cores(alone=False):
+        assert other.communicate(timeout=60)
+    assert "waiting for another process of ours" in caplog.text
