@@ -22,7 +22,7 @@ setup: .venv/ready ## build .venv from requirements.lock (done by itself when mi
 experiment: setup ## run EXPERIMENT (minilm) with ARGS, print the table, name the report
 	$(BIN)/compress run experiment=$(EXPERIMENT) $(ARGS)
 
-check: lint ## style, imports, the tests that need no model, one run of a tiny one: two minutes
+check: lint ## style, imports, the tests that need no model, one run of a tiny one: three minutes
 	$(PYTEST) -m "check and not slow" $(ARGS)
 
 test: setup ## run the tests

@@ -199,7 +199,11 @@ def make_workloads(
     for wanted in map(Workload.parse, asked):
         if not any(_is_cache(tensor) for tensor in inputs):
             wanted = replace(wanted, past=0)
-        bound = _bind(inputs, wanted, dims)
+        for tensor in inputs:
+            if _is_text(tensor) and tensor.name in given and "mask" not in tensor.name.lower():
+                batch, size = given[tensor.name].shape
+                wanted = replace(wanted, batch=batch, size=size)
+        bound = _bind(inputs, wanted, dims, given)
         feeds = dict(given)
         for tensor in inputs:
             if tensor.name not in given:
@@ -235,11 +239,23 @@ def _sizes(tensor: Input, workload: Workload) -> tuple[int, ...]:
     return (batch, 1, workload.past, 1) if _is_cache(tensor) else (batch, *[1] * len(tensor.shape))
 
 
-def _bind(inputs: Sequence[Input], workload: Workload, dims: Mapping[str, int]) -> dict[str, int]:
-    """Named dimensions: the user's word, else what rank-2 integer inputs and caches make them."""
+def _bind(
+    inputs: Sequence[Input], workload: Workload, dims: Mapping[str, int], given: Mapping[str, np.ndarray]
+) -> dict[str, int]:
+    """Named dimensions: the user's word, else those of a real input, else what rank-2 integer inputs and
+    caches make them. Raises ConfigError for a word that is no dimension."""
+    names = {dim for tensor in inputs for dim in tensor.shape if isinstance(dim, str)}
+    if unknown := set(dims) - names:
+        raise ConfigError(
+            "no input has this dimension", found=min(unknown), allowed=did_you_mean(min(unknown), names)
+        )
     bound: dict[str, int] = {}
     for tensor in inputs:
-        if _is_text(tensor) or _is_cache(tensor):
+        if tensor.name in given:
+            sizes = zip(tensor.shape, given[tensor.name].shape, strict=False)
+            bound |= {dim: size for dim, size in sizes if isinstance(dim, str) and dim}
+    for tensor in inputs:
+        if tensor.name not in given and (_is_text(tensor) or _is_cache(tensor)):
             for dim, size in zip(tensor.shape, _sizes(tensor, workload), strict=True):
                 if isinstance(dim, str) and dim:
                     bound.setdefault(dim, size)

@@ -119,7 +119,7 @@ def _too_few(name: str, asked: int, found: int, config: TextData, where: str) ->
         f"too little text for the split {name}",
         found=f"{found} examples of {config.min_words} to {config.max_words} words in {where}",
         allowed=f"at least {asked or 1}",
-        next=f"lower data.{name}"
-        + (" (0 takes all there is)" if name == "train" else "")
+        next=f"lower data.{name if asked else 'calibration, data.select or data.test'}"
+        + (" (0 takes all there is)" if name == "train" and asked else "")
         + ", lower data.min_words, or add text",
     )

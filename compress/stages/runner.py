@@ -104,7 +104,11 @@ class StageRunner:
             self._say(label, "would be reused")
             return entry
         typical = self.store.typical_seconds(name)
-        estimate = f"about {typical:.0f} s" if typical is not None else "no earlier run to estimate from"
+        estimate = (
+            f"about {typical:.0f} s, as earlier ones of any model"
+            if typical is not None
+            else "no earlier run to estimate from"
+        )
         self._say(label, f"would run, {estimate}")
         self.stages.append(Stage(name=label, digest=digest, reused=False, seconds=typical or 0.0))
         return Entry(self.store.root / "entries" / digest, digest, reused=False, seconds=typical or 0.0)

@@ -281,3 +281,23 @@ def test_a_request_that_names_no_model():
 
     with pytest.raises(ConfigError):
         bench.bench(open_target(LocalTarget()), BenchmarkConfig(), bench.Request(models=()), Console())
+
+
+def test_dimensions_of_a_real_input_are_those_of_the_others_too():
+    ids = np.zeros((3, 8), np.int64)
+    [(name, feeds)] = workloads(["1x128"], given={"input_ids": ids}, **TEXT).items()
+    assert name == "3x8"
+    assert feeds["input_ids"] is ids
+    assert feeds["attention_mask"].shape == (3, 8)
+    [(name, feeds)] = workloads(["1x128+30"], given={"input_ids": ids}, **LM).items()
+    assert name == "3x8+30"
+    assert feeds["attention_mask"].shape == (3, 38)
+    pixels = np.zeros((2, 3, 5, 7), np.float32)
+    pair = {"left": ("float32", ("n", 3, "h", "w")), "right": ("float32", ("n", 1, "h", "w"))}
+    [feeds] = workloads(["1x128"], given={"left": pixels}, **pair).values()
+    assert feeds["right"].shape == (2, 1, 5, 7)
+
+
+def test_a_dimension_that_no_input_has_is_refused():
+    with pytest.raises(ConfigError, match=r"no input has this dimension(.|\n)*heigth(.|\n)*'height'"):
+        workloads(["1x1"], {"heigth": 3}, pixels=("float32", ("batch", 3, "height", "width")))
