@@ -37,7 +37,7 @@ from compress.tasks.image_classification.model import ImageClassifier
 from compress.tasks.image_classification.model import build as build_net
 from tests.once import Folders, Once, shared_folder
 
-pytest_plugins = ["tests.runs"]
+pytest_plugins = ["tests.runs", "tests.chains"]
 torch.set_num_threads(1)
 
 SPECIAL = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}

@@ -200,9 +200,9 @@ def make_workloads(
         if not any(_is_cache(tensor) for tensor in inputs):
             wanted = replace(wanted, past=0)
         for tensor in inputs:
-            if _is_text(tensor) and tensor.name in given and "mask" not in tensor.name.lower():
-                batch, size = given[tensor.name].shape
-                wanted = replace(wanted, batch=batch, size=size)
+            array = given.get(tensor.name)
+            if array is not None and array.ndim == 2 and _is_text(tensor) and not _is_mask(tensor):
+                wanted = replace(wanted, batch=array.shape[0], size=array.shape[1])
         bound = _bind(inputs, wanted, dims, given)
         feeds = dict(given)
         for tensor in inputs:
@@ -226,6 +226,10 @@ def _is_text(tensor: Input) -> bool:
     return len(tensor.shape) == 2 and np.dtype(tensor.dtype).kind in "iu"
 
 
+def _is_mask(tensor: Input) -> bool:
+    return "mask" in tensor.name.lower()
+
+
 def _is_cache(tensor: Input) -> bool:
     """Keys or values of a language model: (batch, heads, cached tokens, size)."""
     return tensor.name.startswith("past_key_values.") and len(tensor.shape) == 4
@@ -235,7 +239,7 @@ def _sizes(tensor: Input, workload: Workload) -> tuple[int, ...]:
     """What the open dimensions of an input stand for, in order; a mask also covers what is cached."""
     batch, tokens = workload.batch, workload.size
     if _is_text(tensor):
-        return batch, tokens + workload.past if "mask" in tensor.name.lower() else tokens
+        return batch, tokens + workload.past if _is_mask(tensor) else tokens
     return (batch, 1, workload.past, 1) if _is_cache(tensor) else (batch, *[1] * len(tensor.shape))
 
 
@@ -279,7 +283,7 @@ def _array(tensor: Input, shape: tuple[int, ...]) -> np.ndarray:
             allowed=f"at most {MAX_FEED_BYTES / 1e9:.0f} GB",
         )
     random = np.random.default_rng(zlib.crc32(tensor.name.encode()))
-    if dtype.kind == "b" or "mask" in tensor.name.lower():
+    if dtype.kind == "b" or _is_mask(tensor):
         return np.ones(shape, dtype)
     if dtype.kind == "f":
         return random.standard_normal(shape).astype(dtype)

@@ -21,7 +21,7 @@ def with_weights(graph: Path) -> list[Path]:
 
 
 def sha256_model(graph: Path) -> str:
-    """Of an ONNX file; of all its files where weights lie beside it, since the graph does not tell them."""
+    """Of an ONNX file; of all its files where it names weights beside it, whose bytes it does not hold."""
     files = with_weights(graph)
     return sha256_file(graph) if len(files) == 1 else sha256_json({p.name: sha256_file(p) for p in files})
 

@@ -301,3 +301,9 @@ def test_dimensions_of_a_real_input_are_those_of_the_others_too():
 def test_a_dimension_that_no_input_has_is_refused():
     with pytest.raises(ConfigError, match=r"no input has this dimension(.|\n)*heigth(.|\n)*'height'"):
         workloads(["1x1"], {"heigth": 3}, pixels=("float32", ("batch", 3, "height", "width")))
+
+
+def test_a_real_input_of_another_rank_is_left_to_the_runtime():
+    ids = np.zeros(8, np.int64)
+    [feeds] = workloads(["1x16"], given={"input_ids": ids}, **TEXT).values()
+    assert feeds["input_ids"] is ids

@@ -1,3 +1,5 @@
+"""A graph to time: as large as it is asked to be."""
+
 from collections.abc import Callable
 from pathlib import Path
 
