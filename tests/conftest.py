@@ -387,6 +387,11 @@ def write_language(folder: Path, architecture: str, texts: list[str], **changes:
     return folder
 
 
+@pytest.fixture(scope="session", name="write_language")
+def _write_language() -> Callable[..., Path]:
+    return write_language
+
+
 @pytest.fixture(scope="session")
 def language_texts() -> list[str]:
     """120 documents, a paragraph each."""

@@ -40,6 +40,7 @@ _BUILDERS = {  # model type -> class of onnxruntime_genai.models.builders
     "smollm3": "SmolLM3Model",
     "phi3": "Phi3MiniModel",
 }
+_CACHES = {f"{way}.{part}" for way in ("past_key_values", "present") for part in ("key", "value")}
 
 
 def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> None:
@@ -63,6 +64,13 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
 
 def _build(checkpoint: Path, out: Path) -> None:
     """What the builder's `create_model` does, for a module that we open; tokenizer files stay out."""
+    if (name := read_config(checkpoint)["model_type"]) not in _BUILDERS:
+        raise CompressError(
+            "onnxruntime-genai's builder does not know the architecture",
+            found=name,
+            allowed=", ".join(_BUILDERS),
+            next="try export=optimum",
+        )
     said = io.StringIO()
     try:
         with torch.no_grad(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -86,19 +94,28 @@ def _builder(checkpoint: Path, out: Path) -> Any:
 
     config = transformers.AutoConfig.from_pretrained(checkpoint)
     name = _BUILDERS[config.model_type]
-    if config.model_type == "phi3" and (
-        config.max_position_embeddings != config.original_max_position_embeddings
-    ):
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "longrope":
         name = "Phi3MiniLongRoPEModel"
+    if "full_attention" in rope:  # by type of layer, which the builder looks for as older configs had it
+        config.rope_parameters = rope["full_attention"]
+        config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
+    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
+        config.layer_types = ["sliding_attention"] * config.num_hidden_layers
 
     class Opened(getattr(builders, name)):  # type: ignore[misc]
         def load_weights(self, input_path: str) -> nn.Module:
             return _opened(Path(input_path))  # the builder alone holds it, and lets go of it before it writes
 
-    float32, options = onnx_ir.DataType.FLOAT, {"hf_token": "false", "hf_remote": False}
+    float32 = onnx_ir.DataType.FLOAT
+    options = {"hf_token": "false", "hf_remote": False, "windowed_kv_cache": False}
     builder: Any = Opened(config, float32, float32, "cpu", str(out), options)
+    for shapes in (builder.input_shapes, builder.output_shapes):
+        for key in shapes.keys() & _CACHES:  # left open for a cache in integers, which we do not make
+            shapes[key] = [*shapes[key][:3], builder.head_size]
     if config.model_type == "gemma3_text":
         builder.model_type = config.model_type  # the builder would note Gemma3
+        builder.embed_attrs["scale"] = config.hidden_size**0.5  # the builder's has two decimals
     return builder
 
 

@@ -9,11 +9,13 @@ import torch
 import transformers
 
 from compress.config.export import GenaiExport, OptimumExport
+from compress.config.model import CausalLMModel
 from compress.errors import GateError, ModelError
 from compress.export import export, genai, plain
 from compress.graph.decoder import Decoder
 from compress.models.layers import LANGUAGE_MODELS
 from compress.stages.result import read_result
+from compress.tasks import import_model
 from compress.tasks.language_modeling.model import CausalLM
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
@@ -35,6 +37,47 @@ def test_it_computes_what_torch_computes(fused, name, language_checkpoints, lang
     while len(found) < 8:
         found.append(int(decoder.run(np.array(found[-1:]))[-1].argmax()))
     assert found == wanted
+
+
+LLAMA3 = {  # as Llama 3.2 has it
+    "max_position_embeddings": 131072,
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}
+WINDOW = {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}
+ONE_WINDOW = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("llama", LLAMA3),
+        ("gemma3_text", ONE_WINDOW),
+        *((name, WINDOW) for name in ("mistral", "qwen2", "qwen3", "phi3")),
+    ],
+)
+@torch.no_grad()
+def test_positions_are_those_of_stock_transformers(
+    name, changes, language_texts, splits_folder, write_language, tmp_path
+):
+    """Rotation and windows of attention, at positions far beyond the windows."""
+    published = write_language(tmp_path / "published", name, language_texts, **changes)
+    checkpoint, graph = tmp_path / "checkpoint", tmp_path / "graph"
+    for folder in (checkpoint, graph):
+        folder.mkdir()
+    import_model(CausalLMModel(source=f"path:{published}"), checkpoint)
+    export(GenaiExport(), checkpoint, splits_folder, graph)
+    ids = np.random.default_rng(0).integers(2, 300, 600 if changes is LLAMA3 else 120)
+    stock = transformers.AutoModelForCausalLM.from_pretrained(published).eval()
+    decoder = Decoder(graph / "model.onnx", capacity=640)
+    found = np.concatenate([decoder.run(part) for part in np.split(ids, [100, 101])])
+    np.testing.assert_allclose(found, stock(torch.from_numpy(ids[None])).logits[0].numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "phi3"])

@@ -224,14 +224,17 @@ def _load_module(folder: Path, attention: str) -> transformers.PreTrainedModel:
 def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        if _largest(tokenizer) >= vocabulary:  # transformers gives every tokenizer of a Qwen2 its end of text
+            tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
+                str(folder), local_files_only=True
+            )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"no usable tokenizer in {folder}",
             found=(str(error) or type(error).__name__).splitlines()[0],
             allowed="tokenizer.json with tokenizer_config.json",
         ) from None
-    largest = max(tokenizer.get_vocab().values(), default=0)
-    if largest >= vocabulary:
+    if (largest := _largest(tokenizer)) >= vocabulary:
         raise ModelError(
             f"the tokenizer in {folder} has tokens that the model does not know",
             found=f"token {largest}",
@@ -239,3 +242,7 @@ def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
             next="fetch model and tokenizer of one revision",
         )
     return tokenizer
+
+
+def _largest(tokenizer: Any) -> int:
+    return max(tokenizer.get_vocab().values(), default=0)
