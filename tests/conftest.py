@@ -58,7 +58,11 @@ SIZES = {
     "pad_token_id": 1,
     "initializer_range": 0.25,  # the usual 0.02 leaves a random model nearly linear
 }
-ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet")
+ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet", "modernbert", "eurobert", "nomic_bert")
+ENCODER_SIZES: dict[str, dict[str, object]] = {  # where two layers of the above are not all that is there
+    "modernbert": {"num_hidden_layers": 4, "local_attention": 6},  # layers 1 and 2 see 3 tokens to each side
+    "eurobert": {"num_key_value_heads": 2},
+}
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -77,7 +81,8 @@ def write_published(folder: Path, architecture: str, **changes: object) -> Path:
     """A folder as a hub would serve it, with random weights that the architecture's name seeds."""
     with torch.random.fork_rng():
         torch.manual_seed(ARCHITECTURES.index(architecture))
-        config = transformers.AutoConfig.for_model(architecture, **{**SIZES, **changes})
+        sizes = {**SIZES, **ENCODER_SIZES.get(architecture, {}), **changes}
+        config = transformers.AutoConfig.for_model(architecture, **sizes)
         model = transformers.AutoModel.from_config(config)
         for name, parameter in model.named_parameters():  # zero biases would hide what forgets them
             if name.endswith("bias"):
@@ -348,7 +353,34 @@ LANGUAGE_SIZES = {
     "pad_token_id": 0,
     "initializer_range": 0.25,  # the usual 0.02 leaves a random model nearly linear
 }
-LANGUAGE = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
+_WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 5}
+LANGUAGE_CHANGES: dict[str, dict[str, object]] = {
+    "phi3": {"hidden_size": 64},  # its heads are of that by their number
+    "smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]},
+    "olmo3": {"num_hidden_layers": 4, **_WINDOWS},
+    "exaone4": {"num_hidden_layers": 4, **_WINDOWS},  # its full layers have no rotation
+    "granite": {
+        "attention_multiplier": 0.2,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.7,
+        "logits_scaling": 4.0,
+    },
+    "ernie4_5": {"use_bias": True},
+    "ministral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 8,
+            "llama_4_scaling_beta": 0.1,  # queries grow behind them
+        }
+    },
+}
+LANGUAGE = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3"),
+    *("olmo2", "olmo3", "exaone4", "granite", "ministral3", "ernie4_5", "hunyuan_v1_dense", "seed_oss"),
+    "arcee",
+)
 
 
 def write_bpe(folder: Path, texts: list[str], size: int = 320) -> int:
@@ -375,9 +407,8 @@ def write_language(folder: Path, architecture: str, texts: list[str], **changes:
     vocabulary = write_bpe(folder, texts)
     with torch.random.fork_rng():
         torch.manual_seed(LANGUAGE.index(architecture))
-        sizes = {**LANGUAGE_SIZES, "vocab_size": vocabulary, **changes}
-        if architecture == "phi3":
-            sizes["hidden_size"] = 64  # its heads are of that by their number
+        own = LANGUAGE_CHANGES.get(architecture, {})
+        sizes = {**LANGUAGE_SIZES, "vocab_size": vocabulary, **own, **changes}
         config = transformers.AutoConfig.for_model(architecture, **sizes)
         model = transformers.AutoModelForCausalLM.from_config(config)
         for name, parameter in model.named_parameters():  # zero biases would hide what forgets them

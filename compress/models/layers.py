@@ -28,12 +28,13 @@ class Architecture:
     gate: str | None = None  # rows that multiply those of ffn_in
     ffn_in: str
     ffn_out: str
-    ffn_norm: str  # what gives ffn_in its input
+    ffn_norm: str | None  # what gives ffn_in its input; None: what attention adds to
     ffn_width: str = "intermediate_size"  # within the config, as the next
     num_layers: str = "num_hidden_layers"
     num_heads_attribute: str = "num_attention_heads"  # of the attention module, as the next
     inner_size_attribute: str = "all_head_size"
     whole_heads: str = ""  # why heads cannot be cut one layer at a time
+    first_stays: str = ""  # why the first layer cannot go
     fused_attention: bool = True  # whether transformers has its scaled_dot_product_attention
     causal: bool = False  # a language model, whose heads share keys and values
 
@@ -102,6 +103,7 @@ _LLAMA = Architecture(
     ffn_norm="post_attention_layernorm",
     causal=True,
 )
+_POST_NORM = replace(_LLAMA, attention_norm=None, ffn_norm=None)  # of what attention and ffn_out give
 _PHI3 = replace(
     _LLAMA,
     query="self_attn.qkv_proj",
@@ -111,14 +113,40 @@ _PHI3 = replace(
     ffn_in="mlp.gate_up_proj",
     whole_heads="query, key and value in one matrix",
 )
+_OLMO = replace(_POST_NORM, whole_heads="one norm over the queries of all heads, and one over the keys")
+_EUROBERT = replace(_LLAMA, causal=False)
+_MODERNBERT = Architecture(
+    layers="layers",
+    final_norm="final_norm",
+    attention="attn",
+    query="attn.Wqkv",
+    key="attn.Wqkv",
+    value="attn.Wqkv",
+    attention_output="attn.Wo",
+    attention_norm="attn_norm",
+    gate="mlp.Wi",
+    ffn_in="mlp.Wi",
+    ffn_out="mlp.Wo",
+    ffn_norm="mlp_norm",
+    whole_heads=_PHI3.whole_heads,
+    first_stays="it alone has no norm in front of attention",
+)
+_OF_LAYERS = ("layer_types", "no_rope_layers")  # within the config: one entry a layer
 TEXT_ENCODERS = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), _BERT),
     "distilbert": _DISTILBERT,
     "mpnet": _MPNET,
+    "modernbert": _MODERNBERT,
+    "eurobert": _EUROBERT,
+    "nomic_bert": replace(_EUROBERT, attention_norm=None, final_norm=None),
 }
 IMAGE_TRANSFORMERS = dict.fromkeys(("vit", "deit"), _VIT)
 LANGUAGE_MODELS = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), _LLAMA),
+    **dict.fromkeys(("llama", "mistral", "ministral3", "qwen2", "qwen3", "smollm3"), _LLAMA),
+    **dict.fromkeys(("ernie4_5", "granite", "hunyuan_v1_dense", "seed_oss"), _LLAMA),
+    "arcee": replace(_LLAMA, gate=None),
+    "exaone4": _POST_NORM,
+    **dict.fromkeys(("olmo2", "olmo3"), _OLMO),
     "gemma3_text": replace(_LLAMA, ffn_norm="pre_feedforward_layernorm"),
     "phi3": _PHI3,
 }
@@ -142,6 +170,11 @@ class Layer:
     @property
     def ffn_width(self) -> int:
         return self.ffn_out.in_features
+
+    def linears(self) -> list[nn.Linear]:
+        """Every matrix once."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return list(dict.fromkeys(part for part in parts if isinstance(part, nn.Linear)))
 
     def channel_writers(self) -> list[tuple[nn.Linear, int]]:
         """Every matrix that gives feed-forward channels, and how many times: Phi-3's gives gates, then the
@@ -195,13 +228,24 @@ class Stack:
     @contextmanager
     def without_layer(self, index: int) -> Iterator[None]:
         """The module with one transformer layer left out, for as long as the context lasts."""
-        blocks = self.blocks
+        blocks, lists = self.blocks, self._lists_of_layers()
         block = blocks[index]
         del blocks[index]
+        self._shorten_lists(index)
         try:
             yield
         finally:
             blocks.insert(index, block)
+            for name, values in lists.items():
+                setattr(self.config, name, values)
+
+    def _lists_of_layers(self) -> dict[str, list[Any]]:
+        """What the config says of each layer; models go by it when they run, too."""
+        return {name: values for name in _OF_LAYERS if (values := getattr(self.config, name, None))}
+
+    def _shorten_lists(self, index: int) -> None:
+        for name, values in self._lists_of_layers().items():
+            setattr(self.config, name, [value for i, value in enumerate(values) if i != index])
 
     def drop_layer(self, index: int) -> None:
         """Remove one transformer layer, in the module and in the config; the others are numbered anew, which
@@ -213,9 +257,7 @@ class Stack:
                 if hasattr(part, "layer_idx"):
                     part.layer_idx = number  # type: ignore[assignment]
         setattr(config, self.architecture.num_layers, len(blocks))
-        for name in ("layer_types", "no_rope_layers"):  # one entry a layer
-            if values := getattr(config, name, None):
-                setattr(config, name, [value for i, value in enumerate(values) if i != index])
+        self._shorten_lists(index)
         config.pruned_heads = {
             layer - (layer > index): heads
             for layer, heads in (config.pruned_heads or {}).items()

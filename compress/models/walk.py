@@ -82,8 +82,9 @@ class Walk:
 
     @torch.no_grad()
     def final(self, states: Tensor) -> Tensor:
-        """What the head reads of states that left the last layer."""
-        return cast(Tensor, self.stack.final_norm(states))
+        """What the head reads of states that left the last layer; Granite divides what it gives instead."""
+        scale = getattr(self.stack.config, "logits_scaling", None) or 1.0
+        return cast(Tensor, self.stack.final_norm(states)) / scale
 
     @torch.no_grad()
     def logits(self, states: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -
     model = load(checkpoint)
     stack, causal, before = model.stack, model.stack.architecture.causal, model.widths()
     check(model, config)
-    left = layers_left(config, len(before["ffn"]))
+    protected = max(config.protect_first, int(bool(stack.architecture.first_stays))), config.protect_last
+    left = layers_left(config, len(before["ffn"]), protected)
     with tempfile.TemporaryDirectory() as folder:  # files of a smaller vocabulary, until they are saved
         summary: dict[str, Any] = {}
         changes: dict[str, Any] = {"kept_tokens": None}
@@ -51,7 +52,7 @@ def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -
             narrow(model, cuts, config, data)
         dropped: list[int] = []
         if distances is not None:
-            dropped = drop_layers(stack, left, (config.protect_first, config.protect_last), distances)
+            dropped = drop_layers(stack, left, protected, distances)
         if causal and config.scope is Scope["global"]:  # one share of the layers that stay
             narrow(model, cuts, config, data)
         elif not causal:
@@ -113,16 +114,16 @@ def check(model: Model, config: TransformerPrune) -> None:
         )
 
 
-def layers_left(config: TransformerPrune, layers: int) -> int:
+def layers_left(config: TransformerPrune, layers: int, protected: tuple[int, int]) -> int:
     """Raises ConfigError where too few layers are free to go."""
     left = max(1, round(layers * config.keep.layers))
-    free = max(layers - config.protect_first - config.protect_last, 0)
+    free = max(layers - sum(protected), 0)
     if layers - left > free:
         raise ConfigError(
             "prune.keep.layers drops more layers than may go",
             found=f"{config.keep.layers}, {layers - left} of {layers}",
-            allowed=f"at most {free}: the first {config.protect_first} and the last "
-            f"{config.protect_last} stay (prune.protect_first, prune.protect_last)",
+            allowed=f"at most {free}: the first {protected[0]} and the last {protected[1]} stay "
+            "(prune.protect_first, prune.protect_last)",
         )
     return left
 

@@ -150,7 +150,8 @@ def measure(
     moments: Iterable[Mapping[nn.Linear, Moments]] = [{}] * len(layers)
     if "moments" in chosen.needs or any(cut.repair for cut in cuts):
         moments = data.moments(readers)
-    return Scores(chosen.score, fisher, model.stack.architecture.causal, config.damping), moments
+    gated = model.stack.architecture.causal or model.stack.architecture.gate is not None
+    return Scores(chosen.score, fisher, gated, config.damping), moments
 
 
 @dataclass(frozen=True)

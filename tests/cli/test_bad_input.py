@@ -213,7 +213,10 @@ def damaged(published, tmp_path, kind):
         ("pickle", r"pickles, which can run code when opened: pytorch_model.bin"),
         ("no config", "no model in"),
         ("config", "config.json is not JSON"),
-        ("architecture", r"unknown encoder architecture\n  found:   brt\n  allowed: .*mean 'bert'"),
+        (
+            "architecture",
+            r"unknown architecture of a sentence encoder\n  found:   brt\n  allowed: .*mean 'bert'",
+        ),
     ],
 )
 def test_a_model_that_is_none(here, tiny, published, tmp_path, kind, pattern):

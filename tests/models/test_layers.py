@@ -1,15 +1,16 @@
 """Layers left out, dropped and noted, in text encoders and in classifiers of images."""
 
-import functools
 from collections import ChainMap
 
 import numpy as np
 import pytest
 import torch
+from transformers.activations import ACT2FN
 
 from compress import tasks
 from compress.config.prune import Keep, TransformerPrune
 from compress.errors import ModelError
+from tests.conftest import ARCHITECTURES, LANGUAGE
 from tests.prune.cuts import cut_heads, texts_of
 
 
@@ -83,11 +84,8 @@ def test_a_net_that_is_no_transformer_has_no_stack(image_checkpoints):
 
 # ---------------------------------------------------------------- the table
 
-NAMES = ("bert", "roberta", "distilbert", "mpnet", "vit")
-LANGUAGE = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 
-
-@pytest.fixture(params=NAMES + LANGUAGE)
+@pytest.fixture(params=[*ARCHITECTURES, "vit", *LANGUAGE])
 def seen(request, checkpoints, image_checkpoints, language_checkpoints, splits):
     """A model and what each of its modules last read and gave."""
     model = tasks.load(ChainMap(checkpoints, image_checkpoints, language_checkpoints)[request.param])
@@ -114,12 +112,13 @@ def test_the_table_names_the_parts(seen):
             assert torch.equal(read[layer.query], given[layer.block.get_submodule(a.attention_norm)])
         assert torch.equal(read[layer.query], read[layer.key])
         assert torch.equal(read[layer.query], read[layer.value])
-        assert torch.equal(read[layer.ffn_in], given[layer.block.get_submodule(a.ffn_norm)])
+        if a.ffn_norm is not None:
+            assert torch.equal(read[layer.ffn_in], given[layer.block.get_submodule(a.ffn_norm)])
         parts = [part for w, count in layer.channel_writers() for part in given[w].chunk(count, -1)]
         assert {part.shape[-1] for part in parts} == {layer.ffn_width}
-        activation = torch.nn.functional.gelu if layer.gate is None else torch.nn.functional.silu
-        if model.stack.config.model_type == "gemma3_text":
-            activation = functools.partial(torch.nn.functional.gelu, approximate="tanh")
+        config = model.stack.config
+        named = ("hidden_act", "hidden_activation", "activation")
+        activation = ACT2FN[next(getattr(config, name) for name in named if hasattr(config, name))]
         product = activation(parts[0]) if layer.gate is None else activation(parts[0]) * parts[1]
         torch.testing.assert_close(read[layer.ffn_out], product)
         assert layer.attention_output.in_features == model.stack.widths()["heads"][0] * model.stack.head_size

@@ -29,8 +29,8 @@ from compress.tasks.language_modeling.calibration import (
     last_hidden,
 )
 from compress.tasks.language_modeling.model import CausalLM
+from tests.conftest import LANGUAGE
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 TEXT = "The old river runs slowly under the city."
 
 
@@ -64,17 +64,17 @@ def stock(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", LANGUAGE)
 def test_every_cut_gives_a_model_that_stock_transformers_loads(
     name, language_checkpoints, splits_folder, tmp_path, no_fresh_process
 ):
-    heads = 1.0 if name == "phi3" else 0.5
     before = CausalLM.open(language_checkpoints[name])
+    heads = 1.0 if before.architecture.whole_heads else 0.5
     chosen = config(vocabulary=288, ffn=0.5, heads=heads, layers=0.5)
     prune(chosen, language_checkpoints[name], splits_folder, tmp_path)
     after = CausalLM.open(tmp_path)
-    left = before.kv_heads * heads
-    assert after.widths() == {"ffn": (32,), "kv_heads": (left,), "vocabulary": (288,)}
+    left, layers = before.kv_heads * heads, len(before.stack.blocks) // 2
+    assert after.widths() == {"ffn": (32,) * layers, "kv_heads": (left,) * layers, "vocabulary": (288,)}
     assert after.head_dim == before.head_dim
     opened = stock(tmp_path)
     assert opened.get_input_embeddings().weight is opened.get_output_embeddings().weight
@@ -88,12 +88,12 @@ def test_every_cut_gives_a_model_that_stock_transformers_loads(
         ]
     assert torch.equal(*runs)
     assert len(after.facts.kept_tokens) == 288
-    assert len(after.facts.kept_layers) == 1
+    assert len(after.facts.kept_layers) == layers
     summary = read_result(tmp_path).facts["pruning"]
-    assert summary["before"]["ffn"] == [64, 64]
-    assert summary["after"]["ffn"] == [32]
+    assert summary["before"]["ffn"] == [64] * 2 * layers
+    assert summary["after"]["ffn"] == [32] * layers
     assert summary["bytes_per_token"]["before"]["counted"] >= summary["bytes_per_token"]["after"]["counted"]
-    assert [summary["dropped_layers"]] == [[i for i in (0, 1) if i not in after.facts.kept_layers]]
+    assert {*summary["dropped_layers"]} == {*range(2 * layers)} - {*after.facts.kept_layers}
 
 
 @pytest.mark.parametrize("name", ["llama", "phi3"])
@@ -413,12 +413,24 @@ def test_the_layer_dropped_is_the_one_whose_absence_changes_answers_least(
 
 def test_what_is_kept_for_each_layer_follows_it(language_checkpoints):
     model = CausalLM.open(language_checkpoints["smollm3"])
-    model.config.no_rope_layers, model.config.layer_types = [1, 0], ["sliding_attention", "full_attention"]
-    model.stack.drop_layer(0)
-    assert model.config.num_hidden_layers == 1
-    assert model.config.no_rope_layers == [0]
-    assert model.config.layer_types == ["full_attention"]
-    assert [layer.self_attn.layer_idx for layer in model.module.model.layers] == [0]
+    model.config.no_rope_layers = [1, 0, 1, 1]
+    model.config.layer_types = ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]
+    model.stack.drop_layer(1)
+    assert model.config.num_hidden_layers == 3
+    assert model.config.no_rope_layers == [1, 1, 1]
+    assert model.config.layer_types == ["sliding_attention", "full_attention", "sliding_attention"]
+    assert [layer.self_attn.layer_idx for layer in model.module.model.layers] == [0, 1, 2]
+
+
+@torch.no_grad()
+def test_a_layer_left_out_leaves_the_others_their_windows(language_checkpoints):
+    """As the checkpoint without it, which knows of each layer whether it is local."""
+    model, dropped = (CausalLM.open(language_checkpoints["olmo3"]) for _ in range(2))
+    dropped.stack.drop_layer(0)
+    kinds = list(model.config.layer_types)
+    with model.stack.without_layer(0):
+        assert torch.equal(logits(model), logits(dropped))
+    assert model.config.layer_types == kinds
 
 
 def test_protected_layers_cannot_all_stay(language_checkpoints, splits_folder, tmp_path):

@@ -4,7 +4,7 @@ Its logits would fill gigabytes. They are kept as the last hidden states, and mu
 they are needed: a fifth of the work of a small model, and a hundredth of the memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def save_states(model: Path, windows: Sequence[NDArray[np.int64]], out: Path) ->
     """
     proto = onnx.load(model, load_external_data=False)
     graph = proto.graph
-    last, _ = _head(graph, model.name)
+    last, _, _ = _head(graph, model.name)
     del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None))
     packed = proto.SerializeToString()
@@ -52,23 +52,41 @@ def save_states(model: Path, windows: Sequence[NDArray[np.int64]], out: Path) ->
 def load_states(model: Path, scores: Path) -> DenseStates:
     """What `save_states` wrote to `scores` for this file, whose head is read from it."""
     graph = onnx.load(model, load_external_data=False).graph
-    _, weights = _head(graph, model.name)
-    head = numpy_helper.to_array(weights, base_dir=str(model.parent)).astype(np.float32)
+    _, weights, scale = _head(graph, model.name)
+    head = numpy_helper.to_array(weights, base_dir=str(model.parent)).astype(np.float32) * np.float32(scale)
     with np.load(scores / _STATES, allow_pickle=False) as stored:
         return DenseStates(tuple(stored[f"arr_{number}"] for number in range(len(stored.files))), head)
 
 
-def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.TensorProto]:
-    """The product that gives the logits, and its weights."""
-    last = next((node for node in graph.node if "logits" in node.output), None)
+def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.TensorProto, float]:
+    """The product that gives the logits, its weights, and the number that what it gives is multiplied by."""
+    makers = {output: node for node in graph.node for output in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
+    last, scale = makers.get("logits"), 1.0
+    if (
+        last is not None
+        and last.op_type in ("Mul", "Div")
+        and (number := _number(last.input[1], weights, makers))
+    ):
+        scale = number if last.op_type == "Mul" else 1 / number
+        last = makers.get(last.input[0])
     if last is None or last.op_type != "MatMul" or last.input[1] not in weights:
         raise ModelError(
             f"{name} is no language model that others can be compared with",
             found=f"logits by {last.op_type if last else 'nothing'}",
-            allowed="logits by MatMul with the weights of the head",
+            allowed="logits by MatMul with the weights of the head, and a number that they are multiplied by",
         )
-    return last, weights[last.input[1]]
+    return last, weights[last.input[1]], scale
+
+
+def _number(
+    name: str, weights: Mapping[str, onnx.TensorProto], makers: Mapping[str, onnx.NodeProto]
+) -> float | None:
+    """A value that the graph holds; None for one that is computed, or is not one number."""
+    tensor = weights.get(name)
+    if tensor is None and name in makers and makers[name].op_type == "Constant":
+        tensor = makers[name].attribute[0].t
+    return float(numpy_helper.to_array(tensor).item()) if tensor and np.prod(tensor.dims) == 1 else None
 
 
 def _feeds(session: InferenceSession, window: NDArray[np.int64]) -> dict[str, np.ndarray]:

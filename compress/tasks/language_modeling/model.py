@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from compress.config.model import CausalLMModel
-from compress.errors import ModelError, did_you_mean
+from compress.errors import ModelError
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -20,6 +20,7 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.gguf import convert, gguf_of
+from compress.models.kind import check_kind
 from compress.models.layers import LANGUAGE_MODELS, Stack
 from compress.models.padding import WIDTHS, cut_padding, padded
 from compress.models.summary import Summary, write_summary
@@ -51,7 +52,7 @@ class CausalLM(Opened):
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
         described = read_config(folder)
-        check_architecture(str(described.get("model_type", "none")))
+        check_kind(described, LANGUAGE_MODELS, "a language model")
         check_heads(described)
         check_weights(folder)
         module = _load_module(folder, attention)
@@ -167,15 +168,6 @@ def import_causal_lm(config: CausalLMModel, out: Path) -> None:
         unpacked.rmdir()
     else:
         CausalLM.load(folder, facts).save(out, facts)
-
-
-def check_architecture(model_type: str) -> None:
-    if model_type not in LANGUAGE_MODELS:
-        raise ModelError(
-            "unknown architecture of a language model",
-            found=model_type,
-            allowed=did_you_mean(model_type, LANGUAGE_MODELS),
-        )
 
 
 def check_heads(config: Mapping[str, Any]) -> None:

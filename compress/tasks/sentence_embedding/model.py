@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from compress.config.model import EncoderModel
-from compress.errors import ModelError, did_you_mean
+from compress.errors import ModelError
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -24,6 +24,7 @@ from compress.models.checkpoint import (
     read_json,
     write_facts,
 )
+from compress.models.kind import check_kind
 from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import complete
@@ -78,15 +79,10 @@ class Encoder(Opened):
 
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
-        model_type = read_config(folder).get("model_type", "none")
-        if model_type not in TEXT_ENCODERS:
-            raise ModelError(
-                "unknown encoder architecture",
-                found=model_type,
-                allowed=did_you_mean(str(model_type), TEXT_ENCODERS),
-            )
+        described = read_config(folder)
+        check_kind(described, TEXT_ENCODERS, "a sentence encoder")
         check_weights(folder)
-        architecture = TEXT_ENCODERS[model_type]
+        architecture = TEXT_ENCODERS[described["model_type"]]
         if not architecture.fused_attention:
             attention = "eager"
         backbone = _load_backbone(folder, architecture, facts.ffn_widths, attention)
@@ -128,16 +124,8 @@ class Encoder(Opened):
         """Multiply-accumulates for one text: products with weights and the two of attention."""
         total = 0
         for layer in self.stack.layers():
-            linears = (
-                layer.query,
-                layer.key,
-                layer.value,
-                layer.attention_output,
-                layer.ffn_in,
-                layer.ffn_out,
-            )
-            total += tokens * sum(linear.weight.numel() for linear in linears)
-            total += 2 * tokens * tokens * layer.query.out_features
+            total += tokens * sum(linear.weight.numel() for linear in layer.linears())
+            total += 2 * tokens * tokens * layer.attention_output.in_features
         return total
 
     # -- inputs

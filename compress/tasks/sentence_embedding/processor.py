@@ -10,6 +10,8 @@ from compress.models.tokenizer import Tokenizer
 from compress.schema.workload import Workload
 from compress.tasks.base import Feeds, refuse_cache
 
+_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions, from behind its number
+
 
 class TextProcessor:
     """Tokenizes whole texts, cut where the model ends."""
@@ -55,7 +57,6 @@ def open_processor(checkpoint: Path) -> TextProcessor:
     names = ("input_ids", "attention_mask") + (("token_type_ids",) if typed > 1 else ())
     path = checkpoint / "sentence_bert_config.json"
     declared = read_json(path).get("max_seq_length") if path.is_file() else None
-    # RoBERTa and its kin count positions from behind the padding's number.
-    offset = 0 if config["model_type"] in ("bert", "distilbert") else config["pad_token_id"] + 1
+    offset = config["pad_token_id"] + 1 if config["model_type"] in _COUNTED_FROM_PADDING else 0
     positions = int(config["max_position_embeddings"]) - offset
     return TextProcessor(tokenizer, names, min(int(declared or tokenizer.max_length), positions))

@@ -1,0 +1,74 @@
+"""Whether a config.json describes a plain transformer of a known type: told before weights are read.
+
+What is refused is recognised by what the file says, whatever its model_type is called: a type that is known
+may be published with experts, and a new type of them comes out every week.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from compress.errors import ModelError, did_you_mean
+
+_MULTIMODAL = "a multimodal model"
+_EXPERTS = re.compile(r"(moe_)?(n|num)_(local_|routed_)?experts|enable_moe_block")
+_NO_ATTENTION = re.compile(r"(mamba|ssm|linear_(attn|num|key|value|conv)|conv_(L|kernel)|lru|hybrid)\w*")
+_SENSES = re.compile(r"(text|llm|language|thinker|vision|image|video|audio|speech)(_encoder)?_config")
+_LAYERS = re.compile(r"layer_types|layers_block_type|block_types")
+_ATTENTION = {"full_attention", "sliding_attention"}
+_UNEVEN = re.compile(r"hidden_size_per_layer_input|num_kv_shared_layers|global_head_dim|per_layer_config")
+
+
+def check_kind(config: Mapping[str, Any], known: Collection[str], what: str) -> None:
+    """Raise ModelError for a config.json of a model of several kinds of input, of experts, of layers without
+    attention or unlike each other, of encoder and decoder, or of a type that is not in `known`.
+
+    `what`: an indefinite article and what is looked for.
+    """
+    model_type = str(config.get("model_type", "none"))
+    for kind, keys in (
+        (_MULTIMODAL, _keys(config, _SENSES, 0)),
+        ("an encoder with a decoder", _keys(config, re.compile("is_encoder_decoder"), 0)),
+        ("a hybrid, with layers that are no attention", _hybrid(config)),
+        ("a mixture of experts", _keys(config, _EXPERTS, 1)),
+        ("a transformer whose layers are not alike", _keys(config, _UNEVEN, 0)),
+    ):
+        if keys:
+            raise ModelError(
+                f"{model_type} is {kind}",
+                found=", ".join(keys[:3]) + " in config.json",
+                allowed=f"{what} of plain transformer layers: {', '.join(known)}",
+                next=_next(config, known) if kind == _MULTIMODAL else None,
+            )
+    if model_type not in known:
+        raise ModelError(
+            f"unknown architecture of {what}", found=model_type, allowed=did_you_mean(model_type, known)
+        )
+
+
+def _keys(config: Mapping[str, Any], pattern: re.Pattern[str], largest: int) -> list[str]:
+    """Those that match and are set: to a number above `largest`, or to anything else."""
+    return [
+        name
+        for name, value in config.items()
+        if pattern.fullmatch(name) and (value > largest if type(value) is int else value)
+    ]
+
+
+def _hybrid(config: Mapping[str, Any]) -> list[str]:
+    kinds = {
+        f"{kind} in {name}"
+        for name, values in config.items()
+        if _LAYERS.fullmatch(name) and isinstance(values, list)
+        for kind in values
+        if kind not in _ATTENTION
+    }
+    return sorted(kinds) or _keys(config, _NO_ATTENTION, 0)
+
+
+def _next(config: Mapping[str, Any], known: Collection[str]) -> str | None:
+    """Where the text model within is of a type that is known."""
+    text = config.get("text_config")
+    if not isinstance(text, dict) or text.get("model_type") not in known:
+        return None
+    return f"save the {text['model_type']} within it alone, by the lines in docs/language_models.md"

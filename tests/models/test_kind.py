@@ -1,0 +1,98 @@
+"""What config.json tells of a model's kind, against what stock transformers writes for each type."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from compress import tasks
+from compress.config.model import CausalLMModel
+from compress.errors import ModelError
+from compress.models.kind import check_kind
+from compress.models.layers import LANGUAGE_MODELS, TEXT_ENCODERS
+from compress.tasks import import_model
+from tests.conftest import LANGUAGE_SIZES, write_bpe
+
+DOCUMENT = "docs/language_models.md"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("known", [LANGUAGE_MODELS, TEXT_ENCODERS])
+def test_every_type_of_the_table_passes(known):
+    for model_type in known:
+        config = transformers.AutoConfig.for_model(model_type).to_dict()
+        check_kind(config, known, "a model")
+        with pytest.raises(ModelError, match="unknown architecture of a model"):
+            check_kind(config, set(known) - {model_type}, "a model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "types"),
+    [
+        ("a mixture of experts", ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3", "granitemoe", "olmoe"]),
+        ("a hybrid", ["lfm2", "qwen3_5_text", "jamba", "falcon_h1", "mamba2", "recurrent_gemma"]),
+        ("a multimodal", ["gemma3", "mistral3", "qwen3_5", "llava", "gemma4", "clip"]),
+        ("an encoder with a decoder", ["t5", "bart", "whisper"]),
+        ("a transformer whose layers are not alike", ["gemma4_text"]),
+    ],
+)
+def test_other_kinds_are_refused_by_what_stock_transformers_writes(kind, types):
+    for model_type in types:
+        config = transformers.AutoConfig.for_model(model_type).to_dict()
+        with pytest.raises(ModelError, match=rf"{model_type} is {kind}.*\n.* in config.json\n.*llama"):
+            check_kind(config, LANGUAGE_MODELS, "a language model")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"num_local_experts": 8}, "experts"),
+        ({"num_experts": 4, "num_experts_per_tok": 1}, "experts"),
+        ({"layer_types": ["full_attention", "conv"]}, "hybrid"),
+        ({"mamba_d_state": 16}, "hybrid"),
+        ({"vision_config": {"hidden_size": 8}}, "multimodal"),
+        ({"num_kv_shared_layers": 2}, "not alike"),
+    ],
+)
+def test_a_known_type_with_their_keys_is_refused(change, kind):
+    with pytest.raises(ModelError, match=f"llama is .*{kind}"):
+        check_kind({"model_type": "llama", **change}, LANGUAGE_MODELS, "a language model")
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_experts": 1}, {"num_local_experts": 0}, {"num_experts": None}, {"vision_config": None}]
+)
+def test_keys_that_are_not_set_refuse_nothing(change):
+    check_kind({"model_type": "llama", **change}, LANGUAGE_MODELS, "a language model")
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "vision"),
+    [("gemma3", "gemma3_text", "siglip_vision_model"), ("mistral3", "ministral3", "pixtral")],
+)
+def test_the_text_model_of_a_multimodal_one_is_saved_as_documented(
+    outer, inner, vision, language_texts, tmp_path
+):
+    source, folder, out = (tmp_path / name for name in ("source", "folder", "out"))
+    sizes = {**LANGUAGE_SIZES, "vocab_size": write_bpe(source, language_texts), "model_type": inner}
+    seen = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    whole = transformers.AutoModelForImageTextToText.from_config(
+        transformers.AutoConfig.for_model(
+            outer,
+            text_config=sizes | {"tie_word_embeddings": outer == "gemma3"},
+            vision_config={**seen, "image_size": 28, "patch_size": 14, "model_type": vision},
+        )
+    ).eval()
+    whole.save_pretrained(source)
+    with pytest.raises(ModelError, match=rf"multimodal(.*\n)+  next: +save the {inner} .*{DOCUMENT}"):
+        import_model(CausalLMModel(source=f"path:{source}"), tmp_path)
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / DOCUMENT).read_text(), re.DOTALL)
+    exec(lines, {"source": source, "folder": folder})
+    out.mkdir()
+    import_model(CausalLMModel(source=f"path:{folder}"), out)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = whole(input_ids=ids).logits
+        torch.testing.assert_close(tasks.load(out).run({"input_ids": ids}), expected)
