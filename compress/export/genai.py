@@ -96,8 +96,8 @@ def _builder(checkpoint: Path, out: Path) -> Any:
     name = _BUILDERS[config.model_type]
     rope = config.rope_parameters
     if rope.get("rope_type") == "longrope":
-        name = "Phi3MiniLongRoPEModel"
-    if "full_attention" in rope:  # by type of layer, which the builder looks for as older configs had it
+        name, rope["type"] = "Phi3MiniLongRoPEModel", "longrope"  # the builder looks for the older key
+    if "full_attention" in rope:  # by type of layer, and the builder looks for two keys of older configs
         config.rope_parameters = rope["full_attention"]
         config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
     if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):

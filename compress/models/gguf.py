@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer
 
 from compress.errors import ModelError, did_you_mean
 
@@ -47,7 +48,10 @@ def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
     try:
         with contextlib.redirect_stderr(bar):
             module = transformers.AutoModelForCausalLM.from_pretrained(
-                str(path.parent), dtype=torch.float32, **where
+                str(path.parent),
+                dtype=torch.float32,
+                quantization_config=transformers.GgufConfig(dequantize=True),
+                **where,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), **where)
     except Exception as error:  # whatever the reader stumbles over in a file that is not what it says
@@ -57,42 +61,22 @@ def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
             allowed="a GGUF file whose architecture and tokenizer transformers reads",
             next="fetch it again, or take the safetensors of the model",
         ) from None
-    _name_tokens(tokenizer, path)
     module.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    _name_bytes(out)
+    _without_additions(tokenizer, module.config.vocab_size).save_pretrained(out)
 
 
-def _name_tokens(tokenizer: Any, path: Path) -> None:
-    """Beginning, end and padding as the file says: transformers takes one token for all of them."""
-    from gguf import GGUFReader
-
-    fields = GGUFReader(path).fields
-    for name, key in {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}.items():
-        tokenizer.init_kwargs.pop(f"{name}_token_id", None)
-        field = fields.get(f"tokenizer.ggml.{key}_token_id")
-        if field is not None:
-            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(int(field.contents())))
-    for name in ("add_bos_token", "add_eos_token"):
-        field = fields.get(f"tokenizer.ggml.{name}")
-        if field is not None:
-            tokenizer.init_kwargs[name] = bool(field.contents())
-            setattr(tokenizer, name, bool(field.contents()))
-
-
-def _name_bytes(folder: Path) -> None:
-    """Describe a byte-level tokenizer as one: transformers gives it decoder and name of Llama's, which
-    encodes the same and which onnxruntime-genai takes at its word."""
-    path, described = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    tokenizer, config = (json.loads(file.read_text("utf-8")) for file in (path, described))
-    if (tokenizer["pre_tokenizer"] or {}).get("type") != "ByteLevel":
-        return
-    tokenizer["model"]["byte_fallback"] = False
-    tokenizer["normalizer"] = None
-    tokenizer["decoder"] = tokenizer["pre_tokenizer"]
-    config |= {"tokenizer_class": "GPT2Tokenizer", "clean_up_tokenization_spaces": False}
-    path.write_text(json.dumps(tokenizer, ensure_ascii=False) + "\n", "utf-8")
-    described.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+def _without_additions(tokenizer: Any, tokens: int) -> Any:
+    """The tokenizer with the file's own tokens alone: transformers gives one of bytes an end of text that
+    neither the file nor the model may have."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["added_tokens"] = [each for each in backend["added_tokens"] if each["id"] < tokens]
+    named = tokenizer.special_tokens_map.items()
+    known = {kind: token for kind, token in named if tokenizer.convert_tokens_to_ids(token) < tokens}
+    if tokenizer.chat_template:
+        known["chat_template"] = tokenizer.chat_template
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)), **known
+    )
 
 
 def check_header(path: Path, architectures: Iterable[str]) -> None:

@@ -50,6 +50,16 @@ LLAMA3 = {  # as Llama 3.2 has it
         "original_max_position_embeddings": 8192,
     },
 }
+LONGROPE = {  # of 8 frequencies; as Phi-3 mini of 128k tokens has it
+    "original_max_position_embeddings": 64,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1 + i / 10 for i in range(8)],
+        "long_factor": [4.0 + 3 * i for i in range(8)],
+        "original_max_position_embeddings": 64,
+    },
+}
 WINDOW = {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}
 ONE_WINDOW = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
 
@@ -58,6 +68,7 @@ ONE_WINDOW = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_a
     ("name", "changes"),
     [
         ("llama", LLAMA3),
+        ("phi3", LONGROPE),
         ("gemma3_text", ONE_WINDOW),
         *((name, WINDOW) for name in ("mistral", "qwen2", "qwen3", "phi3")),
     ],

@@ -214,27 +214,29 @@ def _load_module(folder: Path, attention: str) -> transformers.PreTrainedModel:
 
 
 def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        if _largest(tokenizer) >= vocabulary:  # transformers gives every tokenizer of a Qwen2 its end of text
-            tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
-                str(folder), local_files_only=True
+    """The tokenizer as transformers knows it for the architecture, or as tokenizer.json alone describes it:
+    some classes refuse settings of older releases (`"add_prefix_space": null`), and that of Qwen 2 adds an
+    end of text for which the model has no row.
+    """
+    for source in (transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast):
+        try:
+            tokenizer: Any = source.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            failure = ModelError(
+                f"no usable tokenizer in {folder}",
+                found=(str(error) or type(error).__name__).splitlines()[0],
+                allowed="tokenizer.json with tokenizer_config.json",
             )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"no usable tokenizer in {folder}",
-            found=(str(error) or type(error).__name__).splitlines()[0],
-            allowed="tokenizer.json with tokenizer_config.json",
-        ) from None
-    if (largest := _largest(tokenizer)) >= vocabulary:
-        raise ModelError(
+            continue
+        largest = max(tokenizer.get_vocab().values(), default=0)
+        if largest < vocabulary:
+            given = tokenizer.init_kwargs
+            tokenizer.init_kwargs = {key: value for key, value in given.items() if value is not None}
+            return tokenizer
+        failure = ModelError(
             f"the tokenizer in {folder} has tokens that the model does not know",
             found=f"token {largest}",
             allowed=f"numbers below vocab_size, {vocabulary}",
             next="fetch model and tokenizer of one revision",
         )
-    return tokenizer
-
-
-def _largest(tokenizer: Any) -> int:
-    return max(tokenizer.get_vocab().values(), default=0)
+    raise failure

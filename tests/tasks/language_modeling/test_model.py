@@ -109,6 +109,20 @@ def test_a_tokenizer_of_another_model_is_refused(language_published, copy_of, tm
         import_model(CausalLMModel(source=f"path:{folder}"), tmp_path / "out")
 
 
+def test_settings_of_older_releases_are_read(language_checkpoints, copy_of, tmp_path):
+    folder = copy_of(language_checkpoints["llama"])
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    model = CausalLM.open(folder)
+    text = "The old river runs slowly under the city."
+    assert model.tokenizer(text, add_special_tokens=False)["input_ids"] == model.tokenize(text)
+    model.save(made(tmp_path), model.facts)
+    assert "add_prefix_space" not in json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert again(text, add_special_tokens=False)["input_ids"] == model.tokenize(text)
+
+
 # ---------------------------------------------------------------- GGUF
 
 
@@ -124,7 +138,7 @@ def write_gguf(path, model, architecture="llama"):
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(config.head_dim)
     writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(float(config.rope_theta))
+    writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
     writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     writer.add_vocab_size(config.vocab_size)
     words = sorted(model.tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -165,8 +179,10 @@ def test_gguf_becomes_the_same_model(packed, language_checkpoints, tmp_path):
     text = "The old river runs slowly under the city."
     assert found.tokenize(text) == expected.tokenize(text)
     assert found.tokenizer.decode(found.tokenize(text)) == text
+    assert None not in json.loads((found.folder / "tokenizer_config.json").read_text()).values()
     described = json.loads((found.folder / "tokenizer.json").read_text())
     assert described["decoder"]["type"] == "ByteLevel"
+    assert len(described["model"]["vocab"]) == len(found.tokenizer)  # no token that the file lacks
     assert not described["model"]["byte_fallback"]
     named = transformers.AutoTokenizer.from_pretrained(found.folder)
     assert (named.bos_token_id, named.eos_token_id) == (1, 0)
