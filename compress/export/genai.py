@@ -39,6 +39,9 @@ _BUILDERS = {  # model type -> class of onnxruntime_genai.models.builders
     "gemma3_text": "Gemma3Model",
     "smollm3": "SmolLM3Model",
     "phi3": "Phi3MiniModel",
+    "ernie4_5": "ErnieModel",
+    "granite": "GraniteModel",
+    "hunyuan_v1_dense": "HunyuanDenseV1Model",
 }
 _CACHES = {f"{way}.{part}" for way in ("past_key_values", "present") for part in ("key", "value")}
 

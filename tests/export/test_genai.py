@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime_genai as og
 import pytest
 import torch
 import transformers
 
 from compress.config.export import GenaiExport, OptimumExport
 from compress.config.model import CausalLMModel
-from compress.errors import GateError, ModelError
+from compress.errors import CompressError, GateError, ModelError
 from compress.export import export, genai, plain
 from compress.graph.decoder import Decoder
 from compress.models.layers import LANGUAGE_MODELS
@@ -71,6 +72,7 @@ ONE_WINDOW = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_a
         ("phi3", LONGROPE),
         ("gemma3_text", ONE_WINDOW),
         *((name, WINDOW) for name in ("mistral", "qwen2", "qwen3", "phi3")),
+        *((name, {}) for name in ("ernie4_5", "granite", "hunyuan_v1_dense")),
     ],
 )
 @torch.no_grad()
@@ -89,6 +91,17 @@ def test_positions_are_those_of_stock_transformers(
     decoder = Decoder(graph / "model.onnx", capacity=640)
     found = np.concatenate([decoder.run(part) for part in np.split(ids, [100, 101])])
     np.testing.assert_allclose(found, stock(torch.from_numpy(ids[None])).logits[0].numpy(), atol=1e-4)
+    np.testing.assert_allclose(logits_of_its_runtime(graph, ids[:100]), found[99], atol=1e-4)
+
+
+def logits_of_its_runtime(graph, ids):
+    """Of the last of `ids`, as onnxruntime-genai opens the folder."""
+    opened = og.Model(str(graph))
+    parameters = og.GeneratorParams(opened)
+    parameters.set_search_options(max_length=len(ids) + 1)
+    generator = og.Generator(opened, parameters)
+    generator.append_tokens(ids.astype(np.int32))
+    return generator.get_output("logits")[0, -1]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "phi3"])
@@ -125,8 +138,12 @@ def test_a_graph_without_a_cache_is_no_decoder(tmp_path):
         Decoder(tmp_path / "model.onnx")
 
 
-def test_every_language_model_has_its_builder():
-    assert set(genai._BUILDERS) == set(LANGUAGE_MODELS)
+def test_what_its_builder_does_not_know_is_refused(language_checkpoints, splits_folder, tmp_path):
+    assert set(genai._BUILDERS) < set(LANGUAGE_MODELS)
+    with pytest.raises(
+        CompressError, match=r"does not know.*\n  found:   olmo3\n.*granite.*\n  next: +try export="
+    ):
+        export(GenaiExport(), language_checkpoints["olmo3"], splits_folder, tmp_path)
 
 
 def test_the_gate_fails(language_checkpoints, splits_folder, tmp_path):
