@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from compress.benchmark import limits, profile, timing
 from compress.config.data import ImageData, ImageFormat, ImageSet, TextData, TextFile
-from compress.config.export import GenaiExport, OptimumExport
+from compress.config.export import GenaiExport, TorchExport
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.data import Splits, load_texts, open_splits
 from compress.data.images import ImageSplits, load_images
@@ -236,7 +236,7 @@ def graphs(once: Once, checkpoints: Folders, splits_folder: Path) -> Callable[..
     """`(architecture, fused)` -> folder with model.onnx, exported when first asked for."""
 
     def get(name: str = "bert", fuse: bool = True) -> Path:
-        config = OptimumExport(fuse=fuse)
+        config = TorchExport(fuse=fuse)
         return once(f"graph-{name}-{fuse}", lambda out: export(config, checkpoints[name], splits_folder, out))
 
     return get
@@ -455,7 +455,7 @@ def language_graphs(once: Once, language_checkpoints: Folders, splits_folder: Pa
     """`(architecture, fused)` -> folder with the exported graph, made when first asked for."""
 
     def get(name: str, fused: bool = True) -> Path:
-        config = GenaiExport() if fused else OptimumExport(fuse=False)
+        config = GenaiExport() if fused else TorchExport(fuse=False)
         return once(
             f"graph-{name}-{fused}",
             lambda out: export(config, language_checkpoints[name], splits_folder, out),

@@ -286,7 +286,7 @@ BAD = {
     "labels out of range": (["data.classes=[top,middle]"], DataError, "labels without a class"),
     "no such file": (["data.test_set.images=nothing"], DataError, "not one file of images"),
     "an empty layer": (["prune=channels", "prune.keep=0.01"], ConfigError, "left without channels"),
-    "an option of encoders": (["export=optimum"], ConfigError, "does not work on this kind of model"),
+    "an option of encoders": (["export=torch"], ConfigError, "does not work on this kind of model"),
     "no such folder": (["model.source=path:nothing"], SourceError, "no such file or folder"),
 }
 

@@ -1,19 +1,19 @@
 """torch in, ONNX out."""
 
-from dataclasses import replace
 from pathlib import Path
 
-from compress.config.export import ExportConfig, GenaiExport, OptimumExport
+from compress.config.export import ExportConfig, TorchExport
 from compress.graph import shipped_files
 from compress.registry import implementation
 from compress.stages.result import write_result
 
+_DEFAULT_OPSET = 20  # of torch's exporter
+
 
 def plain(config: ExportConfig) -> ExportConfig:
-    """The same export without rewriting: the baseline is what everybody exports."""
-    if isinstance(config, GenaiExport):
-        return OptimumExport(fuse=False, max_abs_diff=config.max_abs_diff, min_cosine=config.min_cosine)
-    return replace(config, fuse=False) if isinstance(config, OptimumExport) else config
+    """The same gate, and a graph without rewriting: the baseline is what everybody exports."""
+    gate = {"max_abs_diff": config.max_abs_diff, "min_cosine": config.min_cosine}
+    return TorchExport(opset=_DEFAULT_OPSET, fuse=False, **gate)
 
 
 def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ for whole windows and once with a cache.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:  # encoders are exported with this file too
     from compress.tasks.language_modeling.model import CausalLM
 
 EXAMPLES = 64
+_SHAPES = (
+    (EXAMPLES, 8),
+    (6, 3),
+    (2, 1),
+)  # examples, and how many at a time: a graph that fixed its batch fails
 WINDOWS, TOKENS, STEPS = 4, 128, 8  # of a language model: STEPS tokens of each window go one by one
 
 
@@ -37,7 +43,7 @@ def parity(model: Model, path: Path, examples: Any) -> dict[str, float]:
     try:
         session = open_session(path)
     except ModelError as error:
-        raise _not_loaded(error, "try another opset: export.opset=17") from None
+        raise _not_loaded(error, "try export.fuse=false") from None
     names = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
     wanted = list(model.input_names), list(model.output_names)
     if names != wanted:
@@ -49,7 +55,7 @@ def parity(model: Model, path: Path, examples: Any) -> dict[str, float]:
     answers: list[dict[str, np.ndarray]] = []  # of each example
 
     def both() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for batch in model.batches(examples, 8):
+        for batch in chain(*(model.batches(examples[:count], size) for count, size in _SHAPES)):
             with torch.no_grad():
                 ours = model.outputs(batch)
             feeds = {name: tensor.numpy() for name, tensor in batch.items()}
@@ -72,7 +78,7 @@ def decoder_parity(model: CausalLM, path: Path, texts: Sequence[str]) -> dict[st
     try:
         decoder = Decoder(path, capacity=TOKENS, prepack=False)
     except ModelError as error:
-        raise _not_loaded(error, "try export=optimum") from None
+        raise _not_loaded(error, "try export=torch") from None
     tokens = min(TOKENS, int(model.config.max_position_embeddings))
     windows = model.windows(texts, tokens)[:WINDOWS]
     agreement: list[float] = []
@@ -83,7 +89,7 @@ def decoder_parity(model: CausalLM, path: Path, texts: Sequence[str]) -> dict[st
                 ours = model.run({"input_ids": ids[None]})[0].numpy()
             for theirs in (whole(decoder, ids.numpy()), stepwise(decoder, ids.numpy(), STEPS)):
                 if not np.isfinite(theirs).all():
-                    raise GateError("the exported graph gives NaN or infinity", next="try export=optimum")
+                    raise GateError("the exported graph gives NaN or infinity", next="try export=torch")
                 agreement.append(float((ours.argmax(1) == theirs.argmax(1)).mean()))
                 yield ours, theirs
 
@@ -92,14 +98,20 @@ def decoder_parity(model: CausalLM, path: Path, texts: Sequence[str]) -> dict[st
 
 
 def distances(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Over pairs of equal arrays (rows, width): the largest difference and the smallest cosine of a row."""
-    diffs, cosines = [], []
+    """Over pairs of equal arrays (rows, width): the largest difference, the largest output and the smallest
+    cosine of a row."""
+    diffs, outputs, cosines = [], [], []
     for ours, theirs in pairs:
+        outputs.append(float(np.abs(ours).max()))
         diffs.append(float(np.abs(ours - theirs).max()))
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         cosines.append(float(((ours * theirs).sum(1) / norms).min()))
     # unlike max() and min(), numpy's never pass over NaN
-    return {"max_abs_diff": float(np.max(diffs)), "min_cosine": float(np.min(cosines))}
+    return {
+        "max_abs_diff": float(np.max(diffs)),
+        "largest_output": float(np.max(outputs)),
+        "min_cosine": float(np.min(cosines)),
+    }
 
 
 def whole(decoder: Decoder, ids: np.ndarray) -> np.ndarray:
@@ -119,14 +131,15 @@ def stepwise(decoder: Decoder, ids: np.ndarray, steps: int) -> np.ndarray:
 def check_parity(numbers: dict[str, float], config: ExportConfig, out: Path, advice: str) -> None:
     """Note the gate in `out/stage.json`; raise GateError when ONNX and torch differ too much."""
     write_result(out, gates=[gate("ONNX equals torch", **numbers)])
-    near = numbers["max_abs_diff"] <= config.max_abs_diff and numbers["min_cosine"] >= config.min_cosine
+    allowed = config.max_abs_diff * max(1.0, numbers["largest_output"])  # rounding grows with what is rounded
+    near = numbers["max_abs_diff"] <= allowed and numbers["min_cosine"] >= config.min_cosine
     if near:  # NaN is not
         return
     same = f", same answer for {numbers['top1_agreement']:.1%}" if "top1_agreement" in numbers else ""
     raise GateError(
         "the exported graph does not compute what the torch model computes",
         found=f"max abs {numbers['max_abs_diff']:.2e}, cosine {numbers['min_cosine']:.6f}{same}",
-        allowed=f"max abs {config.max_abs_diff:.0e}, cosine {config.min_cosine}",
+        allowed=f"max abs {allowed:.1e}, cosine {config.min_cosine}",
         next=advice,
     )
 

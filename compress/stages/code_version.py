@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1]
 # Libraries whose release changes what a stage computes; no stage uses one that is not installed.
 LIBRARIES = (
     *("torch", "torch-pruning", "transformers", "tokenizers", "gguf", "timm", "torchvision"),
-    *("optimum", "optimum-onnx", "onnx", "onnx-ir", "onnxruntime-genai"),
+    *("onnx", "onnx-ir", "onnxscript", "onnxruntime-genai"),
     *("numpy", "scipy", "pillow", "pyarrow", "mwparserfromhell"),
 )
 

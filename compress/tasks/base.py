@@ -64,6 +64,10 @@ class Model(Protocol):
     def output_names(self) -> tuple[str, ...]:
         """All that an exported graph gives."""
 
+    @property
+    def open_axes(self) -> tuple[str, ...]:
+        """Names of the first axes of every input, whose sizes an exported graph leaves open."""
+
     def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
         """Inputs of at most `size` examples each; their order may be another."""
 
@@ -96,6 +100,7 @@ class Opened(ABC):
 
     task: ClassVar[str]
     output_names: tuple[str, ...]
+    open_axes: tuple[str, ...] = ("batch_size",)
 
     @classmethod
     def open(cls, checkpoint: Path, attention: str = "sdpa") -> Self:

@@ -12,7 +12,7 @@ from compress.config.benchmark import BenchmarkConfig
 from compress.config.checks import FolderName, OneOf, Patterns, Range, allowed_of
 from compress.config.data import PairFile, PairSplit, TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
-from compress.config.export import OptimumExport
+from compress.config.export import TorchExport
 from compress.config.model import EncoderModel
 from compress.config.prune import Keep, LanguagePrune, NoPrune
 from compress.config.quantize import (
@@ -144,7 +144,7 @@ def run_config(**changes):
         "data": TextData(**TEXT, pairs={"lee": PairFile(source="path:p")}),
         "prune": NoPrune(),
         "recover": NoRecover(),
-        "export": OptimumExport(),
+        "export": TorchExport(),
         "quantize": NoQuantize(),
         "evaluate": SentenceSimilarity(),
         "target": LocalTarget(),

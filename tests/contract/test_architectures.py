@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from compress import tasks
-from compress.config.export import GenaiExport, OptimumExport, TorchExport
+from compress.config.export import GenaiExport, TorchExport
 from compress.config.prune import ChannelPrune, Keep, LanguageKeep, LanguagePrune, StructuredPrune
 from compress.config.quantize import Int8Blocks, Int8Dynamic, Int8Static
 from compress.export import export
@@ -63,7 +63,7 @@ def outputs(folder, feeds):
 def test_an_encoder(name, way, checkpoints, splits_folder, splits):
     heads = 1.0 if name == "mpnet" else 0.5  # its heads share a bias of positions
     cut = StructuredPrune(keep=Keep(ffn=0.5, heads=heads, layers=0.5), round_to=8)
-    pruned, graph, small = way(checkpoints[name], splits_folder, cut, OptimumExport(), Int8Dynamic())
+    pruned, graph, small = way(checkpoints[name], splits_folder, cut, TorchExport(), Int8Dynamic())
     encoder = tasks.load(pruned)
     assert encoder.widths() == {"ffn": (32,), "heads": (int(4 * heads),)}
     inputs = encoder.tokenize(splits.test.texts[:6])

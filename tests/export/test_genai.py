@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from compress.config.export import GenaiExport, OptimumExport
+from compress.config.export import GenaiExport, TorchExport
 from compress.config.model import CausalLMModel
 from compress.errors import CompressError, GateError, ModelError
 from compress.export import export, genai, plain
@@ -161,5 +161,5 @@ def test_genai_config_names_what_the_graph_takes(language_checkpoints, splits_fo
     assert {name for name in described["inputs"].values() if "%d" not in name} <= inputs
     model = CausalLM.open(language_checkpoints["qwen3"])
     assert described["num_key_value_heads"] == model.kv_heads
-    assert OptimumExport().fuse
+    assert TorchExport().fuse
     assert not plain(GenaiExport()).fuse

@@ -10,7 +10,7 @@ import torch
 from compress import tasks
 from compress.config.export import TorchExport
 from compress.errors import CompressError, GateError
-from compress.export import export, plain
+from compress.export import export
 from compress.stages.result import read_result
 from compress.tasks.image_classification import model as image_classifier
 
@@ -54,7 +54,3 @@ def test_an_operator_that_cannot_be_exported(image_checkpoints, image_splits_fol
     )
     with pytest.raises(CompressError, match="cannot be exported"):
         export(TorchExport(), image_checkpoints["resnet"], image_splits_folder, tmp_path)
-
-
-def test_the_baseline_is_the_same_export():
-    assert plain(TorchExport(opset=17)) == TorchExport(opset=17)

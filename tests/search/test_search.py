@@ -20,7 +20,7 @@ from compress import registry
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.data import TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
-from compress.config.export import OptimumExport
+from compress.config.export import TorchExport
 from compress.config.model import EncoderModel
 from compress.config.prune import Keep, NoPrune, TransformerPrune
 from compress.config.quantize import Int8Dynamic, NoQuantize
@@ -44,7 +44,7 @@ def config(**changes):
         "data": TextData(corpora={"c": TextFile(source="path:c")}, test_corpus="c"),
         "prune": TransformerPrune(keep=Keep(ffn=0.5)),
         "recover": Distill(),
-        "export": OptimumExport(),
+        "export": TorchExport(),
         "quantize": Int8Dynamic(),
         "evaluate": SentenceSimilarity(primary="cosine"),
         "target": LocalTarget(),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compress.config.data import TextData, TextFile
 from compress.config.evaluate import SentenceSimilarity
-from compress.config.export import OptimumExport
+from compress.config.export import TorchExport
 from compress.config.model import EncoderModel
 from compress.config.prune import (
     ChannelPrune,
@@ -58,7 +58,7 @@ def config(prune=None, quantize=None, recover=None):
         data=TextData(corpora={"c": TextFile(source="path:c")}, test_corpus="c"),
         prune=prune or TransformerPrune(keep=Keep(ffn=0.5)),
         recover=recover or Distill(),
-        export=OptimumExport(),
+        export=TorchExport(),
         quantize=quantize or Int8Dynamic(min_coverage=0.5),
         evaluate=SentenceSimilarity(primary="cosine"),
         target=LocalTarget(),

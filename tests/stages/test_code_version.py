@@ -25,7 +25,7 @@ MINILM = {
     "split": ("compress.data", "compress.data.text"),
     "prune": ("compress.prune", "compress.prune.transformer"),
     "recover": ("compress.recover", "compress.tasks.sentence_embedding.training"),
-    "export": ("compress.export", "compress.export.optimum"),
+    "export": ("compress.export", "compress.export.torch_onnx"),
     "quantize": ("compress.quantize", "compress.quantize.dynamic"),
     "evaluate": ("compress.evaluate", "compress.tasks.sentence_embedding.metrics"),
     "benchmark": ("compress.benchmark", "compress.targets.local"),

@@ -46,7 +46,7 @@ class SentenceEncoder(nn.Module):
         self.backbone = backbone
         self.pooling = pooling
         self.normalize = normalize
-        self.config = cast(Any, backbone.config)  # optimum reads and writes it
+        self.config = cast(Any, backbone.config)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -70,6 +70,7 @@ class Encoder(Opened):
 
     task = "sentence_embedding"
     output_names = (OUTPUT,)
+    open_axes = ("batch_size", "sequence_length")
 
     def __init__(self, module: SentenceEncoder, folder: Path, facts: Facts) -> None:
         self.module = module

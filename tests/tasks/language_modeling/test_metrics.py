@@ -11,7 +11,7 @@ import transformers
 
 from compress.config.data import Documents, Split, TextFile
 from compress.config.evaluate import LanguageModeling
-from compress.config.export import OptimumExport
+from compress.config.export import TorchExport
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError, ModelError
 from compress.metrics.quality import load_quality
@@ -175,7 +175,7 @@ def test_nll_is_stock_transformers_loss(checkpoint, splits, tmp_path):
     from compress.export import export
 
     (tmp_path / "graph").mkdir()
-    export(OptimumExport(), checkpoint, splits, tmp_path / "graph")
+    export(TorchExport(), checkpoint, splits, tmp_path / "graph")
     config = dataclasses.replace(CONFIG, prompts=0)
     evaluate(config, tmp_path / "graph", tmp_path / "graph", checkpoint, checkpoint, splits, tmp_path)
     stock = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()

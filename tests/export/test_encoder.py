@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from compress import tasks
-from compress.config.export import OptimumExport
+from compress.config.export import GenaiExport, TorchExport
 from compress.config.prune import Keep, TransformerPrune
 from compress.errors import CompressError, GateError
-from compress.export import export, optimum, plain
+from compress.export import export, plain, torch_onnx
 from compress.export.parity import parity
 from compress.stages.result import read_result
 from tests.prune.cuts import cut_channels, cut_heads, drop, texts_of
@@ -44,13 +44,12 @@ def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, spl
     numbers = read_result(graph).gates[0].numbers
     assert numbers["examples"] == 64
     assert numbers["max_abs_diff"] < 1e-5
-    assert numbers["fused_layers"] == 0
     assert sorted(path.name for path in graph.iterdir()) == ["model.onnx", "stage.json"]
 
 
-@pytest.mark.parametrize(("opset_", "fuse", "written"), [(14, False, 14), (20, False, 20), (14, True, 23)])
+@pytest.mark.parametrize(("opset_", "fuse", "written"), [(18, False, 18), (20, True, 20), (23, True, 23)])
 def test_opsets(opset_, fuse, written, checkpoints, splits_folder, tmp_path):
-    export(OptimumExport(fuse=fuse, opset=opset_), checkpoints["bert"], splits_folder, tmp_path)
+    export(TorchExport(fuse=fuse, opset=opset_), checkpoints["bert"], splits_folder, tmp_path)
     assert opset(tmp_path / "model.onnx") == written
     onnx.checker.check_model(tmp_path / "model.onnx")
 
@@ -61,7 +60,7 @@ def test_exporting_twice_gives_the_same_bytes_without_traces(fuse, checkpoints, 
     for name in ("first", "second"):
         out = tmp_path / name
         out.mkdir()
-        export(OptimumExport(fuse=fuse), checkpoints["bert"], splits_folder, out)
+        export(TorchExport(fuse=fuse), checkpoints["bert"], splits_folder, out)
         found.append((out / "model.onnx").read_bytes())
     assert hashlib.sha256(found[0]).digest() == hashlib.sha256(found[1]).digest()
     here = (Path.cwd(), Path.home(), tmp_path, checkpoints["bert"], Path(torch.__file__).parent)
@@ -70,7 +69,10 @@ def test_exporting_twice_gives_the_same_bytes_without_traces(fuse, checkpoints, 
 
 
 def test_the_baseline_is_not_rewritten():
-    assert plain(OptimumExport(fuse=True, opset=20)) == OptimumExport(fuse=False, opset=20)
+    assert plain(TorchExport(max_abs_diff=1e-3)) == TorchExport(max_abs_diff=1e-3, fuse=False, opset=20)
+    assert plain(GenaiExport(min_cosine=0.9)) == TorchExport(
+        max_abs_diff=1e-3, min_cosine=0.9, fuse=False, opset=20
+    )
 
 
 @pytest.mark.parametrize("fuse", [True, False])
@@ -83,10 +85,9 @@ def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
     cut_channels(data, chosen)
     encoder.stack.note_ffn_widths()
     encoder.save(tmp_path / "small", encoder.facts)
-    export(OptimumExport(fuse=fuse), tmp_path / "small", splits_folder, tmp_path)
+    export(TorchExport(fuse=fuse), tmp_path / "small", splits_folder, tmp_path)
     found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(splits.test.texts))
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert read_result(tmp_path).gates[0].numbers["fused_layers"] == fuse
 
 
 # ---------------------------------------------------------------- the gate
@@ -102,23 +103,23 @@ def shift_a_weight(path):
 
 @pytest.mark.parametrize("fuse", [True, False])
 def test_a_graph_that_computes_something_else(fuse, checkpoints, splits_folder, tmp_path, monkeypatch):
-    strip = optimum.strip
-    monkeypatch.setattr(optimum, "strip", lambda path: (strip(path), shift_a_weight(path)))
+    write = torch_onnx.write
+    monkeypatch.setattr(torch_onnx, "write", lambda *args: (write(*args), shift_a_weight(args[4])))
     with pytest.raises(GateError, match=r"does not compute.*\n  found:   max abs .*\n  allowed: .*\n  next"):
-        export(OptimumExport(fuse=fuse), checkpoints["bert"], splits_folder, tmp_path)
+        export(TorchExport(fuse=fuse), checkpoints["bert"], splits_folder, tmp_path)
 
 
 @pytest.mark.parametrize("limits", [{"max_abs_diff": 1e-12}, {"min_cosine": 1.0}])
 def test_each_limit_counts(limits, checkpoints, splits_folder, tmp_path, monkeypatch):
-    numbers = {"max_abs_diff": 1e-9, "min_cosine": 0.999999, "texts": 1}
-    monkeypatch.setattr(optimum, "parity", lambda *_: numbers)
-    export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
+    numbers = {"max_abs_diff": 1e-9, "largest_output": 1.0, "min_cosine": 0.999999, "texts": 1}
+    monkeypatch.setattr(torch_onnx, "parity", lambda *_: numbers)
+    export(TorchExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
     with pytest.raises(GateError):
-        export(OptimumExport(fuse=False, **limits), checkpoints["bert"], splits_folder, tmp_path)
+        export(TorchExport(fuse=False, **limits), checkpoints["bert"], splits_folder, tmp_path)
 
 
 def test_parity_is_of_the_worst_text(checkpoints, splits, splits_folder, tmp_path):
-    export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
+    export(TorchExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
     shift_a_weight(tmp_path / "model.onnx")
     encoder = tasks.load(checkpoints["bert"])
     texts = splits.calibration.texts[:20]
@@ -136,10 +137,10 @@ def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, 
         bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
         onnx.save(model, path)
 
-    strip = optimum.strip
-    monkeypatch.setattr(optimum, "strip", lambda path: (strip(path), poison(path)))
+    write = torch_onnx.write
+    monkeypatch.setattr(torch_onnx, "write", lambda *args: (write(*args), poison(args[4])))
     with pytest.raises(GateError):
-        export(OptimumExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
+        export(TorchExport(fuse=False), checkpoints["bert"], splits_folder, tmp_path)
 
 
 def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
@@ -149,9 +150,8 @@ def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
 
 
 def test_an_operator_that_cannot_be_exported(checkpoints, splits_folder, tmp_path, monkeypatch):
-    def fail(*_):
-        raise torch.onnx.errors.UnsupportedOperatorError("aten::odd", 18, None)
-
-    monkeypatch.setattr(optimum, "_export", fail)
-    with pytest.raises(CompressError, match=r"cannot be exported to ONNX\n  found: .*aten::odd.*\n  next"):
-        export(OptimumExport(), checkpoints["bert"], splits_folder, tmp_path)
+    forward = torch.nn.LayerNorm.forward
+    odd = lambda self, x: forward(self, x) + torch.linalg.eigvals(x.mT @ x).real[:, :1]  # noqa: E731
+    monkeypatch.setattr(torch.nn.LayerNorm, "forward", odd)
+    with pytest.raises(CompressError, match=r"cannot be exported to ONNX\n  found: .*eig.*\n  next"):
+        export(TorchExport(), checkpoints["bert"], splits_folder, tmp_path)
