@@ -26,11 +26,8 @@ if TYPE_CHECKING:  # encoders are exported with this file too
     from compress.tasks.language_modeling.model import CausalLM
 
 EXAMPLES = 64
-_SHAPES = (
-    (EXAMPLES, 8),
-    (6, 3),
-    (2, 1),
-)  # examples, and how many at a time: a graph that fixed its batch fails
+# Examples, and how many at a time: a graph with a batch of its own fails.
+_SHAPES = ((EXAMPLES, 8), (6, 3), (2, 1))
 WINDOWS, TOKENS, STEPS = 4, 128, 8  # of a language model: STEPS tokens of each window go one by one
 
 

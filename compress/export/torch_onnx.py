@@ -88,7 +88,7 @@ def write(
 
 
 def _forget_sources(graph: onnx_ir.Model) -> None:
-    """Remove what the exporter notes of where each node comes from: it would leak paths and change digests."""
+    """Remove what the exporter notes of its own stack: it would leak paths and change digests."""
     ClearMetadataAndDocStringPass()(graph)
     values = (*graph.graph.inputs, *graph.graph.initializers.values(), *graph.graph.outputs)
     for value in (*values, *(value for node in graph.graph for value in node.outputs)):
