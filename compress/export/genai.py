@@ -39,9 +39,10 @@ _BUILDERS = {  # model type -> class of onnxruntime_genai.models.builders
     "gemma3_text": "Gemma3Model",
     "smollm3": "SmolLM3Model",
     "phi3": "Phi3MiniModel",
-    "ernie4_5": "ErnieModel",
     "granite": "GraniteModel",
+    "ernie4_5": "ErnieModel",
     "hunyuan_v1_dense": "HunyuanDenseV1Model",
+    "seed_oss": "LlamaModel",
 }
 _CACHES = {f"{way}.{part}" for way in ("past_key_values", "present") for part in ("key", "value")}
 
@@ -105,10 +106,15 @@ def _builder(checkpoint: Path, out: Path) -> Any:
         config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
     if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
         config.layer_types = ["sliding_attention"] * config.num_hidden_layers
+    rotated = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
 
     class Opened(getattr(builders, name)):  # type: ignore[misc]
         def load_weights(self, input_path: str) -> nn.Module:
             return _opened(Path(input_path))  # the builder alone holds it, and lets go of it before it writes
+
+        def make_attention(self, layer_id: int, *given: Any, **named: Any) -> None:
+            self.attention_attrs["rope"] = rotated[layer_id]  # SmolLM3's builder rotates in all layers
+            super().make_attention(layer_id, *given, **named)
 
     float32 = onnx_ir.DataType.FLOAT
     options = {"hf_token": "false", "hf_remote": False, "windowed_kv_cache": False}

@@ -19,11 +19,12 @@ from compress.stages.result import read_result
 from compress.tasks import import_model
 from compress.tasks.language_modeling.model import CausalLM
 
-ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
+FUSED = tuple(genai._BUILDERS)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
+@pytest.mark.parametrize(
+    ("fused", "name"), [*((True, name) for name in FUSED), *((False, name) for name in LANGUAGE_MODELS)]
+)
 def test_it_computes_what_torch_computes(fused, name, language_checkpoints, language_graphs):
     graph = language_graphs(name, fused)
     numbers = read_result(graph).gates[0].numbers
