@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import subprocess
 import sys
 
@@ -196,7 +197,7 @@ def test_a_search_knows_the_widths_of_a_vit(image_data, image_checkpoints, store
     assert (found.ffn, found.heads, found.layers) == (0.5, 0.5, 0.5)  # of 32, 4 and 2
 
 
-def test_a_ragged_vit_ships_as_onnx_only(image_data, image_checkpoints, store, tmp_path):
+def test_a_ragged_vit_ships_with_a_padded_checkpoint(image_data, image_checkpoints, store, tmp_path):
     uneven = tasks.load(image_checkpoints["vit"])
     with torch.no_grad():  # many channels of one layer hardly matter
         uneven.stack.layers()[0].ffn_out.weight[:, :25] *= 0.01
@@ -210,9 +211,10 @@ def test_a_ragged_vit_ships_as_onnx_only(image_data, image_checkpoints, store, t
     )
     report = pipeline.run(load_config(words), tmp_path / "run", runner(store))
     assert len(set(report.variants[-1].widths["ffn"])) == 2
-    assert "pruned: the checkpoint opened again computes the same" in {gate.name for gate in report.gates}
-    assert (tmp_path / "run" / "artifact" / "model.onnx").is_file()
-    assert not (tmp_path / "run" / "artifact" / "checkpoint").exists()
+    assert "pruned: stock transformers reloads the checkpoint" in {gate.name for gate in report.gates}
+    described = json.loads((tmp_path / "run" / "artifact" / "checkpoint" / "config.json").read_text())
+    assert tuple(described["ffn_widths"]) == report.variants[-1].widths["ffn"]
+    assert described["intermediate_size"] == max(described["ffn_widths"])
 
 
 def test_a_baseline_is_trained_and_shipped(image_data, image_splits, store, tmp_path):

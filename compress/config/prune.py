@@ -12,8 +12,8 @@ from compress.registry import option
 from compress.schema.workload import Workload
 
 # local: the same share from every layer, so that widths are uniform;
-# global (a keyword, hence this form): one ranking over all layers, which ships as ONNX only, or, of language
-# models, as a checkpoint padded with zeros too.
+# global (a keyword, hence this form): one ranking over all layers, whose checkpoint is padded with zeros to
+# the widest of them.
 Scope = Enum("Scope", {"local": "local", "global": "global"})
 
 

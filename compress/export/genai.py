@@ -25,7 +25,7 @@ from compress.export.strip import strip
 from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.models.checkpoint import read_config
-from compress.models.padding import WIDTHS
+from compress.models.padding import NOTES
 from compress.system.memory import give_back
 from compress.tasks.language_modeling.model import CausalLM
 
@@ -58,7 +58,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     path = graph_path(out)
     _name_inputs(out / CONFIG, path)
     keep_last(path)
-    if read_config(checkpoint).get(WIDTHS):
+    if read_config(checkpoint).get(NOTES["ffn"]):
         _forget_widths(path)
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
@@ -135,7 +135,7 @@ def _opened(checkpoint: Path) -> nn.Module:
     """
     model = CausalLM.open(checkpoint)
     module: Any = model.module
-    for layer in module.model.layers if getattr(model.config, WIDTHS, None) else ():
+    for layer in module.model.layers if getattr(model.config, NOTES["ffn"], None) else ():
         fused = getattr(layer.mlp, "gate_up_proj", None)
         if fused is not None:
             layer.mlp.gate_up_proj = None

@@ -42,7 +42,6 @@ class Facts:
     base_model: str
     license: str
     lineage: tuple[str, ...] = ()  # what was done to it, in words
-    ffn_widths: tuple[int, ...] | None = None  # set where they differ between layers
     kept_layers: tuple[int, ...] | None = None  # their numbers in the dense model, where some were dropped
     kept_tokens: tuple[int, ...] | None = None  # likewise of tokens: the old number by the new one
 

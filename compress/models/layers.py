@@ -6,10 +6,8 @@ The one table for pruning and quantization: whoever cuts, rounds or watches a la
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import load_file
 from torch import nn
 
 
@@ -31,8 +29,6 @@ class Architecture:
     ffn_norm: str | None  # what gives ffn_in its input; None: what attention adds to
     ffn_width: str = "intermediate_size"  # within the config, as the next
     num_layers: str = "num_hidden_layers"
-    num_heads_attribute: str = "num_attention_heads"  # of the attention module, as the next
-    inner_size_attribute: str = "all_head_size"
     whole_heads: str = ""  # why heads cannot be cut one layer at a time
     first_stays: str = ""  # why the first layer cannot go
     fused_attention: bool = True  # whether transformers has its scaled_dot_product_attention
@@ -64,8 +60,6 @@ _DISTILBERT = Architecture(
     ffn_norm="sa_layer_norm",
     ffn_width="hidden_dim",
     num_layers="n_layers",
-    num_heads_attribute="n_heads",
-    inner_size_attribute="dim",
 )
 _MPNET = replace(
     _BERT,
@@ -78,15 +72,18 @@ _MPNET = replace(
     whole_heads="one table of relative positions, a column a head, serves all layers",
     fused_attention=False,
 )
-_VIT = replace(
-    _BERT,
-    attention="attention.attention",
-    query="attention.attention.query",
-    key="attention.attention.key",
-    value="attention.attention.value",
-    attention_norm="layernorm_before",
-    ffn_norm="layernorm_after",
+_VIT = Architecture(
+    layers="layers",
     final_norm="layernorm",
+    attention="attention",
+    query="attention.q_proj",
+    key="attention.k_proj",
+    value="attention.v_proj",
+    attention_output="attention.o_proj",
+    attention_norm="layernorm_before",
+    ffn_in="mlp.fc1",
+    ffn_out="mlp.fc2",
+    ffn_norm="layernorm_after",
 )
 _LLAMA = Architecture(
     layers="layers",
@@ -258,28 +255,6 @@ class Stack:
                     part.layer_idx = number  # type: ignore[assignment]
         setattr(config, self.architecture.num_layers, len(blocks))
         self._shorten_lists(index)
-        config.pruned_heads = {
-            layer - (layer > index): heads
-            for layer, heads in (config.pruned_heads or {}).items()
-            if layer != index
-        }
-
-    def note_pruned_heads(self, index: int, removed: Sequence[int]) -> None:
-        """Tell the attention module and the config that these heads (of those left) are gone."""
-        layer, a = self.layers()[index], self.architecture
-        setattr(layer.attention, a.num_heads_attribute, layer.query.out_features // self.head_size)
-        setattr(layer.attention, a.inner_size_attribute, layer.query.out_features)
-        before = set((self.config.pruned_heads or {}).get(index, []))
-        total = int(self.config.num_attention_heads)
-        left = [head for head in range(total) if head not in before]
-        gone = sorted(before | {left[head] for head in removed})
-        self.config.pruned_heads = {**(self.config.pruned_heads or {}), index: gone}
-
-    def note_ffn_widths(self) -> tuple[int, ...] | None:
-        """Write a uniform width into the config; return the widths where they are not uniform."""
-        widths = self.widths()["ffn"]
-        setattr(self.config, self.architecture.ffn_width, max(widths))
-        return None if len(set(widths)) == 1 else widths
 
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Kind -> width of each layer."""
@@ -294,13 +269,3 @@ class Stack:
         widths = self.widths()
         numbers = kept or range(len(widths["ffn"]))
         return {kind: tuple(f"layer {number}" for number in numbers) for kind in widths}
-
-    def fill_ragged(self, model: nn.Module, ffn_widths: Sequence[int], weights: Path) -> None:
-        """Load `weights` into `model`, which holds this stack, after giving each layer its own width.
-
-        For checkpoints of ours that stock transformers cannot load: its config knows one width for all.
-        """
-        for block, layer, width in zip(self.blocks, self.layers(), ffn_widths, strict=True):
-            block.set_submodule(self.architecture.ffn_in, nn.Linear(layer.ffn_in.in_features, width))
-            block.set_submodule(self.architecture.ffn_out, nn.Linear(width, layer.ffn_out.out_features))
-        model.load_state_dict(load_file(weights))

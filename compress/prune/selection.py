@@ -50,13 +50,6 @@ def cheapest_widths(costs: Sequence[Tensor], share: float, multiple: int) -> lis
         widths[cheapest] = narrower(cheapest)
 
 
-def removed(kept: Tensor, width: int) -> list[int]:
-    """The other indices, ascending."""
-    mask = torch.ones(width, dtype=torch.bool)
-    mask[kept] = False
-    return [int(i) for i in mask.nonzero().flatten()]
-
-
 def best(scores: Tensor, count: int) -> Tensor:
     """Indices of the `count` largest, ascending; raises ConfigError where scores are not finite."""
     if not torch.isfinite(scores).all():

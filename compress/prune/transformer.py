@@ -8,14 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from compress.config.prune import Scope, TransformerPrune, check_comparable
 from compress.data import load_texts
 from compress.errors import ConfigError, ModelError
-from compress.models import read_check_inputs
 from compress.prune.depth import drop_layers
-from compress.prune.reload import check_reload, check_reopened
+from compress.prune.reload import check_reload
 from compress.prune.tokens import bytes_per_token, cut_vocabulary
 from compress.prune.width import cuts_of, narrow
 from compress.stages.result import write_result
@@ -26,8 +23,7 @@ if TYPE_CHECKING:  # what prunes other models is no other version for it
 
 
 def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -> None:
-    """Cut, write the checkpoint and prove it: by stock transformers, or by this package where an encoder's
-    widths differ by layer, which stock transformers cannot load.
+    """Cut, write the checkpoint and prove it by stock transformers.
 
     Raises ModelError for a model without transformer layers, or whose tokenizer or heads cannot be cut,
     ConfigError for a share or a vocabulary that leaves too little, and GateError where the checkpoint opened
@@ -58,19 +54,11 @@ def prune(config: TransformerPrune, checkpoint: Path, splits: Path, out: Path) -
         elif not causal:
             for cut in cuts:  # channels by what reads them when the heads are gone
                 narrow(model, [cut], config, data)
-        ragged = stack.note_ffn_widths()
         after = model.widths()
         kept = tuple(number for number in range(len(before["ffn"])) if number not in dropped)
-        changes |= {"kept_layers": kept if dropped else None, "ffn_widths": None if causal else ragged}
-        done = step(config, before, after)
-        if changes["ffn_widths"] is not None:
-            done += "; widths differ by layer, so it ships as ONNX only"
-        model.save(out, model.facts.after(done, **changes))
-    if ragged is None or causal:
-        check_reload(model, out)
-    else:
-        stored = read_check_inputs(out)
-        check_reopened(model, out, {name: torch.from_numpy(array) for name, array in stored.items()})
+        changes["kept_layers"] = kept if dropped else None
+        model.save(out, model.facts.after(step(config, before, after), **changes))
+    check_reload(model, out)
     summary |= {"before": before, "after": after, "dropped_layers": dropped}
     if data.tokens is not None:
         summary["calibration_tokens"] = data.tokens

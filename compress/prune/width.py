@@ -19,7 +19,7 @@ from compress.models.padding import note_width
 from compress.prune.fisher import information
 from compress.prune.importance import IMPORTANCES, Columns, Score
 from compress.prune.least_squares import least_squares, refit
-from compress.prune.selection import best, cheapest_widths, removed, select_global
+from compress.prune.selection import best, cheapest_widths, select_global
 from compress.prune.shares import rounded_width
 from compress.tasks import Model
 from compress.tasks.calibration import Calibration, accumulate
@@ -75,9 +75,7 @@ class Heads:
         keep_rows(layer.query, columns_of(groups, self.size))
         keep_rows(layer.key, columns_of(groups, self.head_size))
         keep_rows(layer.value, columns_of(groups, self.head_size))
-        if not stack.architecture.causal:
-            stack.note_pruned_heads(index, removed(groups, total))
-        elif len(groups) < total:  # a head's size stays, though it no longer divides the hidden size
+        if stack.architecture.causal and len(groups) < total:  # a head's size stays, whatever the hidden size
             config.head_dim = self.head_size
             config.num_key_value_heads = len(groups)
             config.num_attention_heads = len(groups) * self.sharing

@@ -82,7 +82,6 @@ def test_a_pruned_encoder(fuse, checkpoints, splits, splits_folder, tmp_path):
     drop(data, 0.5)
     cut_heads(data, chosen)
     cut_channels(data, chosen)
-    encoder.stack.note_ffn_widths()
     encoder.save(tmp_path / "small", encoder.facts)
     export(TorchExport(fuse=fuse), tmp_path / "small", splits_folder, tmp_path)
     found, expected = run(tmp_path / "model.onnx", encoder, encoder.tokenize(splits.test.texts))

@@ -25,7 +25,7 @@ class Malicious:
 
 
 def test_facts_survive_writing(tmp_path):
-    facts = FACTS.after("first").after("second", ffn_widths=(8, 16), kept_layers=(0, 2))
+    facts = FACTS.after("first").after("second", kept_tokens=(8, 16), kept_layers=(0, 2))
     write_facts(facts, tmp_path)
     assert read_facts(tmp_path) == facts
     assert facts.lineage == ("first", "second")

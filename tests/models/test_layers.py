@@ -8,7 +8,7 @@ import torch
 from transformers.activations import ACT2FN
 
 from compress import tasks
-from compress.config.prune import Keep, TransformerPrune
+from compress.config.prune import Keep, Scope, TransformerPrune
 from compress.errors import ModelError
 from tests.conftest import ARCHITECTURES, LANGUAGE
 from tests.prune.cuts import cut_heads, texts_of
@@ -59,21 +59,18 @@ def test_a_dropped_layer_is_dropped_from_the_config(opened, tmp_path):
     assert torch.equal(outputs((small, opened[1])), expected)
 
 
-def test_heads_pruned_twice_keep_their_first_numbers(opened):
-    model, _ = opened
-    model.stack.note_pruned_heads(0, [1])
-    model.stack.note_pruned_heads(0, [0, 1])  # of 0, 2, 3, which are left
-    assert model.stack.config.pruned_heads == {0: [0, 1, 2]}
-
-
-def test_pruned_heads_follow_their_layer_when_another_is_dropped(checkpoints, splits, tmp_path):
+def test_a_layer_keeps_its_heads_when_another_is_dropped(checkpoints, splits, tmp_path):
     encoder, texts = tasks.load(checkpoints["bert"]), splits.test.texts[:6]
-    cut_heads(texts_of(encoder, texts), TransformerPrune(keep=Keep(heads=0.5)))
-    of_second = encoder.stack.config.pruned_heads[1]
+    with torch.no_grad():  # for the layers to be cut unequally
+        encoder.stack.layers()[0].attention_output.weight[:, :24] *= 0.01
+        encoder.stack.layers()[1].attention_output.weight[:, :8] *= 0.01
+    cut_heads(texts_of(encoder, texts), TransformerPrune(keep=Keep(heads=0.5), scope=Scope["global"]))
+    of_first, of_second = encoder.widths()["heads"]
+    assert of_first < of_second
     encoder.stack.drop_layer(0)
-    assert encoder.stack.config.pruned_heads == {0: of_second}
     encoder.save(tmp_path / "small", encoder.facts)
     small, inputs = tasks.load(tmp_path / "small"), encoder.tokenize(texts)
+    assert small.widths()["heads"] == (of_second,)
     torch.testing.assert_close(outputs((small, inputs)), outputs((encoder, inputs)), atol=1e-6, rtol=0)
 
 

@@ -6,11 +6,15 @@ import pytest
 import torch
 import transformers
 
+from compress import tasks
 from compress.config.model import CausalLMModel
+from compress.config.prune import Keep, Scope, TransformerPrune
 from compress.errors import ModelError
+from compress.models.layers import Stack
 from compress.models.padding import cut_padding, padded
 from compress.tasks import import_model
 from compress.tasks.language_modeling.model import CausalLM
+from tests.prune.cuts import cut_heads, texts_of
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
@@ -32,7 +36,7 @@ def ragged(language_checkpoints, copy_of, request):
                 layer.mlp.gate_proj.weight[rows] = 0
                 layer.mlp.up_proj.weight[rows] = 0
         wanted = model.run({"input_ids": IDS})
-    cut_padding(model.stack, (24, 40))
+    cut_padding(model.stack, {"ffn_widths": [24, 40]})
     return model, wanted
 
 
@@ -87,6 +91,45 @@ def test_padding_gets_no_gradient(ragged, tmp_path):
     assert mlp.up_proj.weight.grad[:24].any()
 
 
+@pytest.mark.parametrize("name", ["distilbert", "eurobert"])
+def test_heads_are_padded_at_their_end(name, checkpoints, splits, tmp_path):
+    """Of EuroBERT two heads share keys and values, and go together."""
+    encoder = tasks.load(checkpoints[name])
+    with torch.no_grad():  # for the layers to be cut unequally
+        encoder.stack.layers()[0].attention_output.weight[:, :16] *= 0.01
+        encoder.stack.layers()[1].attention_output.weight[:, :8] *= 0.01
+    chosen = TransformerPrune(keep=Keep(heads=0.75), scope=Scope["global"])
+    cut_heads(texts_of(encoder, splits.calibration.texts), chosen)
+    counts = encoder.widths()["heads"]
+    assert min(counts) < 4
+    encoder.save(tmp_path, encoder.facts)
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described["head_counts"] == list(counts)
+    inputs = encoder.tokenize(splits.test.texts[:6])
+    stock = transformers.AutoModel.from_pretrained(tmp_path, local_files_only=True)
+    states = [m(**inputs).last_hidden_state for m in (stock, encoder.module.backbone)]
+    torch.testing.assert_close(*states, atol=2e-6, rtol=0)
+    states[0].pow(3).sum().backward()
+    padded, left = Stack(stock, encoder.architecture), tasks.load(tmp_path).stack
+    assert left.widths() == encoder.widths()
+    for whole, part in zip(padded.layers(), left.layers(), strict=True):
+        for linear in ("query", "key", "value"):
+            rows = getattr(part, linear).out_features
+            assert getattr(whole, linear).weight.grad[:rows].any()
+            assert not getattr(whole, linear).weight[rows:].any()
+            assert not getattr(whole, linear).weight.grad[rows:].any()
+        columns = part.attention_output.in_features
+        assert not whole.attention_output.weight.grad[:, columns:].any()
+
+
+def test_head_counts_that_do_not_fit_are_refused(checkpoints):
+    stack = tasks.load(checkpoints["eurobert"]).stack
+    with pytest.raises(ModelError, match=r"head_counts in config.json(.|\n)*from 2 to 4 in steps of 2"):
+        cut_padding(stack, {"head_counts": [3, 4]})
+    with pytest.raises(ModelError, match="heads of layer 0 behind its 2 are not zero"):
+        cut_padding(stack, {"head_counts": [2, 4]})
+
+
 def test_layers_of_one_width_are_left_alone(language_checkpoints):
     assert "ffn_widths" not in json.loads((language_checkpoints["llama"] / "config.json").read_text())
     model = CausalLM.open(language_checkpoints["llama"])
@@ -102,9 +145,9 @@ def test_layers_of_one_width_are_left_alone(language_checkpoints):
         ((24, 0), "not those of the layers"),
         ((24, "40"), "not those of the layers"),
         (24, "not those of the layers"),
-        ((24, 64), "layer 0 behind its width of 24 are not zero"),
+        ((24, 64), "ffn of layer 0 behind its 24 are not zero"),
     ],
 )
 def test_widths_that_do_not_fit_the_weights(widths, said, language_checkpoints):
     with pytest.raises(ModelError, match=said):
-        cut_padding(CausalLM.open(language_checkpoints["llama"]).stack, widths)
+        cut_padding(CausalLM.open(language_checkpoints["llama"]).stack, {"ffn_widths": widths})

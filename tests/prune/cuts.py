@@ -1,5 +1,7 @@
 """Single cuts of a model, as tests make them."""
 
+import torch
+
 from compress.config.prune import Keep, Scope, TransformerPrune
 from compress.prune.depth import drop_layers
 from compress.prune.width import cuts_of, measure, narrow
@@ -44,6 +46,27 @@ def channel_scores(data, chosen):
         scores.of(cut, layer, layer.ffn_width, seen) for layer, seen in zip(layers, moments, strict=True)
     ]
     data.model.module.zero_grad()
+    return found
+
+
+def heads_left(dense, small):
+    """Of each layer of `small` the numbers that its heads have in `dense`, after a look at all their rows and
+    columns; those of the heads that went are zeroed in `dense`."""
+    found, size = [], dense.head_size
+    for before, after in zip(dense.layers(), small.layers(), strict=True):
+        of_before, of_after = (layer.query.weight.split(size) for layer in (before, after))
+        left = [next(n for n, b in enumerate(of_before) if torch.equal(b, a)) for a in of_after]
+        rows = torch.cat([torch.arange(head * size, (head + 1) * size) for head in left])
+        for name in ("query", "key", "value"):
+            whole, part = getattr(before, name), getattr(after, name)
+            assert torch.equal(whole.weight[rows], part.weight)
+            assert torch.equal(whole.bias[rows], part.bias)
+        assert torch.equal(before.attention_output.weight[:, rows], after.attention_output.weight)
+        assert torch.equal(before.attention_output.bias, after.attention_output.bias)
+        gone = [column for column in range(before.query.out_features) if column not in rows]
+        with torch.no_grad():
+            before.attention_output.weight[:, gone] = 0
+        found.append(left)
     return found
 
 

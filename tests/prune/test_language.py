@@ -321,7 +321,7 @@ def test_what_has_widths_of_its_own_is_not_cut_again(language_checkpoints, split
         for linear in model.module.model.layers[0].mlp.children():
             if isinstance(linear, torch.nn.Linear):
                 linear.weight.zero_()
-    cut_padding(model.stack, (24, 64))
+    cut_padding(model.stack, {"ffn_widths": [24, 64]})
     model.save(tmp_path, model.facts)
     with pytest.raises(ModelError, match=r"widths of their own already\n.*24 to 64\n"):
         prune(config(ffn=0.5), tmp_path, splits_folder, tmp_path / "out")

@@ -17,7 +17,16 @@ from compress.prune import prune, transformer
 from compress.stages.result import read_result
 from compress.tasks.image_classification.calibration import kl_divergence
 from compress.tasks.image_classification.model import ImageClassifier
-from tests.prune.cuts import channel_scores, config, cut_channels, cut_heads, drop, images_of, moments_of
+from tests.prune.cuts import (
+    channel_scores,
+    config,
+    cut_channels,
+    cut_heads,
+    drop,
+    heads_left,
+    images_of,
+    moments_of,
+)
 
 CLASSES = {
     "vit": (transformers.ViTConfig, transformers.ViTForImageClassification),
@@ -101,33 +110,25 @@ def test_taylor_is_the_coupled_weight_times_gradient_of_the_labels_loss(vit, som
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
-def test_heads_go_as_transformers_own_prune_heads_takes_them(scope, vit, some):
+def test_heads_go_whole_and_give_what_the_others_give_without_them(scope, vit, some):
     with torch.no_grad():  # for the global scope to cut the layers unequally
         vit.stack.layers()[0].attention_output.weight[:, :12] *= 0.01
         vit.stack.layers()[1].attention_output.weight[:, :4] *= 0.01
-    stock = copy.deepcopy(vit.module.net)
+    dense = copy.deepcopy(vit)
     cut_heads(images_of(vit, some), config(heads=0.5, scope=scope))
-    chosen = vit.stack.config.pruned_heads
-    assert sum(len(heads) for heads in chosen.values()) == 4
-    assert {index: len(heads) for index, heads in chosen.items()} == (
-        {0: 2, 1: 2} if scope == "local" else {0: 3, 1: 1}
-    )
-    stock.config.pruned_heads = {}
-    stock.prune_heads(chosen)
-    ours, theirs = vit.module.net.state_dict(), stock.state_dict()
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    with torch.no_grad():
-        difference = logits(vit, some.images) - stock(**vit.inputs(some.images)).logits
-    assert difference.abs().max() < 1e-6
+    left = heads_left(dense.stack, vit.stack)
+    assert [len(heads) for heads in left] == ([2, 2] if scope == "local" else [1, 3])
+    torch.testing.assert_close(logits(vit, some.images), logits(dense, some.images), atol=2e-6, rtol=0)
 
 
 def test_heads_by_activation_are_those_of_the_least_summed_importance(vit, some):
+    dense = copy.deepcopy(vit)
     layer = vit.stack.layers()[1]
     moments = moments_of(images_of(vit, some), [layer.attention_output])[layer.attention_output]
     squares = layer.attention_output.weight.detach().double().pow(2).sum(0)
     scores = (moments.covariance().diagonal() * squares).view(4, 4).sum(1)
     cut_heads(images_of(vit, some), config(heads=0.5))
-    assert vit.stack.config.pruned_heads[1] == sorted(scores.argsort()[:2].tolist())
+    assert heads_left(dense.stack, vit.stack)[1] == sorted(scores.argsort()[2:].tolist())
 
 
 def test_layers_are_dropped_by_what_their_absence_does_to_the_answers(vit, some):
@@ -182,9 +183,7 @@ def test_stock_transformers_gives_equal_logits(kind, image_splits_folder, some, 
     assert models.read_summary(tmp_path / "out").layer_names == {"ffn": names, "heads": names}
 
 
-def test_a_ragged_checkpoint_reloads_with_equal_logits_and_ships_without(
-    vit, image_splits_folder, some, tmp_path
-):
+def test_a_ragged_checkpoint_reloads_with_equal_logits(vit, image_splits_folder, some, tmp_path):
     with torch.no_grad():  # many channels of one layer hardly matter
         vit.stack.layers()[0].ffn_out.weight[:, :25] *= 0.01
     for folder in ("uneven", "out"):
@@ -193,14 +192,13 @@ def test_a_ragged_checkpoint_reloads_with_equal_logits_and_ships_without(
     chosen = config(scope="global", ffn=0.6, heads=0.75, round_to=1)
     prune(chosen, tmp_path / "uneven", image_splits_folder, tmp_path / "out")
     small = tasks.load(tmp_path / "out")
-    assert small.facts.ffn_widths == small.widths()["ffn"]
     assert len(set(small.widths()["ffn"])) == 2
     cut_heads(images_of(vit, some), chosen)
     cut_channels(images_of(vit, some), chosen)
     assert torch.equal(logits(vit, some.images), logits(small, some.images))
-    assert read_result(tmp_path / "out").gates[0].numbers["max_abs_diff"] == 0
-    assert not models.read_summary(tmp_path / "out").keeps_checkpoint
-    assert small.facts.lineage[-1].endswith("it ships as ONNX only")
+    found = stock_logits(tmp_path / "out", small.inputs(some.images))
+    torch.testing.assert_close(found, logits(small, some.images), atol=2e-6, rtol=0)
+    assert models.read_summary(tmp_path / "out").keeps_checkpoint
 
 
 def test_a_pruned_checkpoint_is_pruned_again(image_checkpoints, image_splits_folder, some, tmp_path):
@@ -212,7 +210,7 @@ def test_a_pruned_checkpoint_is_pruned_again(image_checkpoints, image_splits_fol
     small = tasks.load(tmp_path / "twice")
     assert small.widths() == {"ffn": (16, 16), "heads": (2, 2)}
     found = stock_logits(tmp_path / "twice", small.inputs(some.images))
-    torch.testing.assert_close(found, logits(small, some.images), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, logits(small, some.images), atol=2e-6, rtol=0)
 
 
 def test_a_convolutional_net_is_refused(image_checkpoints, image_splits_folder, tmp_path):

@@ -34,6 +34,7 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.layers import IMAGE_TRANSFORMERS, Stack
+from compress.models.padding import cut_padding, save_padded
 from compress.models.preprocessing import read_preprocessing, shape_of
 from compress.models.summary import Summary, write_summary
 from compress.tasks.base import Opened, tensors
@@ -104,18 +105,22 @@ class ImageClassifier(Opened):
         elif history:
             net = _load_pruned(folder, history, example)
         else:
-            net = _load_transformers(folder, config, facts.ffn_widths, attention)
-        return cls(net, config, preprocessing, facts, history)
+            net = _load_transformers(folder, attention)
+        opened = cls(net, config, preprocessing, facts, history)
+        if opened.architecture is not None:
+            cut_padding(opened.stack, config)
+        return opened
 
     def save(self, folder: Path, facts: Facts) -> None:
-        """Write a checkpoint; one of transformers' stays loadable by stock transformers, if its widths are
-        uniform."""
+        """Write a checkpoint; a ViT's stays loadable by stock transformers."""
         net = self.module.net
         if "builder" in self.config:
             (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
             save_file(
                 {name: t.contiguous() for name, t in net.state_dict().items()}, folder / "model.safetensors"
             )
+        elif self.architecture is not None:
+            save_padded(net, self.stack, folder)
         else:
             net.save_pretrained(folder)  # type: ignore[operator]
         if self.history:
@@ -128,8 +133,8 @@ class ImageClassifier(Opened):
             macs=self.macs(),
             widths=self.widths(),
             layer_names=self.layer_names(facts),
-            # Stock transformers has one width for all layers of a ViT, and those of the config for a CNN.
-            keeps_checkpoint=facts.ffn_widths is None and ("builder" in self.config or not self.history),
+            # Stock transformers has the widths of the config for a CNN.
+            keeps_checkpoint="builder" in self.config or not self.history,
             card=card_facts(self.shape, self.preprocessing, self.classes),
         )
         ramp = np.arange(2 * height * width * channels, dtype=np.uint32) * 37 % 256
@@ -305,20 +310,13 @@ def _load_pruned(folder: Path, history: list[Any], example: Tensor) -> nn.Module
     return net
 
 
-def _load_transformers(
-    folder: Path, described: Mapping[str, Any], ffn_widths: tuple[int, ...] | None, attention: str
-) -> nn.Module:
+def _load_transformers(folder: Path, attention: str) -> nn.Module:
     auto = transformers.AutoModelForImageClassification
     try:
         wanted = None if attention == "sdpa" else attention  # None: sdpa, where the net has it
         config = transformers.AutoConfig.from_pretrained(
             str(folder), local_files_only=True, attn_implementation=wanted
         )
-        if ffn_widths is not None:
-            ragged = auto.from_config(config)
-            stack = Stack(ragged.base_model, IMAGE_TRANSFORMERS[described["model_type"]])
-            stack.fill_ragged(ragged, ffn_widths, folder / "model.safetensors")
-            return cast(nn.Module, ragged)
         net, info = auto.from_pretrained(
             str(folder),
             config=config,
@@ -333,7 +331,7 @@ def _load_transformers(
             found=" ".join(str(error).split())[:300],
             allowed="a model with AutoModelForImageClassification, or config.json with a builder",
         ) from None
-    if missing := info["missing_keys"]:
+    if missing := sorted(info["missing_keys"]):
         raise ModelError(f"weights are missing in {folder}", found=f"{len(missing)}, e.g. {missing[0]}")
     return cast(nn.Module, net)
 

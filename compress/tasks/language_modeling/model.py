@@ -22,7 +22,7 @@ from compress.models.checkpoint import (
 from compress.models.gguf import convert, gguf_of
 from compress.models.kind import check_kind
 from compress.models.layers import LANGUAGE_MODELS, Stack
-from compress.models.padding import WIDTHS, cut_padding, padded
+from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import Tokenizer
 from compress.tasks.base import Opened
@@ -56,19 +56,12 @@ class CausalLM(Opened):
         check_heads(described)
         check_weights(folder)
         module = _load_module(folder, attention)
-        if (widths := described.get(WIDTHS)) is not None:
-            cut_padding(Stack(module.model, LANGUAGE_MODELS[module.config.model_type]), widths)
+        cut_padding(Stack(module.model, LANGUAGE_MODELS[module.config.model_type]), described)
         return cls(module, _load_tokenizer(folder, module.config.vocab_size), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
         """Write a checkpoint that stock transformers loads; layers of different widths are padded."""
-        module: Any = self.module
-        widths = self.widths()["ffn"]
-        ragged = len(set(widths)) > 1
-        self.config.intermediate_size = max(widths)
-        if ragged or hasattr(self.config, WIDTHS):  # that of a model it was cut from no longer holds
-            setattr(self.config, WIDTHS, list(widths) if ragged else None)
-        module.save_pretrained(folder, state_dict=padded(module, self.stack) if ragged else None)
+        save_padded(self.module, self.stack, folder)
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)
         write_facts(facts, folder)

@@ -26,6 +26,7 @@ from compress.models.checkpoint import (
 )
 from compress.models.kind import check_kind
 from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
+from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import complete
 from compress.tasks.base import Opened, tensors
@@ -86,13 +87,14 @@ class Encoder(Opened):
         architecture = TEXT_ENCODERS[described["model_type"]]
         if not architecture.fused_attention:
             attention = "eager"
-        backbone = _load_backbone(folder, architecture, facts.ffn_widths, attention)
+        backbone = _load_backbone(folder, architecture, attention)
+        cut_padding(Stack(backbone, architecture), described)
         module = SentenceEncoder(backbone, *_read_pooling(folder))
         return cls(module.eval(), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
-        """Write a checkpoint that stock transformers loads (where widths are uniform)."""
-        self.module.backbone.save_pretrained(folder)  # type: ignore[operator]
+        """Write a checkpoint that stock transformers loads; layers of different widths are padded."""
+        save_padded(self.module.backbone, self.stack, folder)
         copy_companions(self.folder, folder)
         complete(folder)
         write_facts(facts, folder)
@@ -102,7 +104,7 @@ class Encoder(Opened):
             macs=self.macs(REFERENCE_TOKENS),
             widths=self.widths(),
             layer_names=self.stack.layer_names(facts.kept_layers),
-            keeps_checkpoint=facts.ffn_widths is None,  # stock transformers has one width for all layers
+            keeps_checkpoint=True,
             card=card_facts(processor.input_names, processor.max_length),
         )
         write_summary(summary, processor.tokenize(CHECK_TEXTS), folder)
@@ -185,17 +187,11 @@ def _read_pooling(folder: Path) -> tuple[str, bool]:
     return ("cls" if "cls" in modes[0] else "mean"), ("Normalize" in kinds or not kinds)
 
 
-def _load_backbone(
-    folder: Path, architecture: Architecture, ffn_widths: tuple[int, ...] | None, attention: str
-) -> nn.Module:
+def _load_backbone(folder: Path, architecture: Architecture, attention: str) -> nn.Module:
     try:
         config = transformers.AutoConfig.from_pretrained(
             str(folder), local_files_only=True, attn_implementation=attention
         )
-        if ffn_widths is not None:
-            ragged = transformers.AutoModel.from_config(config)
-            Stack(ragged, architecture).fill_ragged(ragged, ffn_widths, folder / "model.safetensors")
-            return cast(nn.Module, ragged.eval())
         backbone, info = transformers.AutoModel.from_pretrained(
             str(folder),
             config=config,

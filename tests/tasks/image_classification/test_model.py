@@ -12,6 +12,7 @@ from compress import models, tasks
 from compress.config.model import ImageClassifierModel
 from compress.errors import ModelError
 from compress.models.preprocessing import pixel_values, read_preprocessing, resize_words, shape_of
+from compress.prune.width import keep_rows
 from compress.schema.workload import Workload
 from compress.tasks.image_classification.model import build
 
@@ -97,7 +98,10 @@ def test_macs_of_a_vit_hold_the_two_products_of_attention(attention, image_check
 def test_macs_of_a_pruned_vit(image_checkpoints):
     """What is cut is no longer counted, in the products of attention neither: 2 of 4 heads of one layer."""
     model = tasks.load(image_checkpoints["vit"])
-    model.module.net.prune_heads({0: [0, 3]})
+    for linear in (first := model.stack.layers()[0]).query, first.key, first.value:
+        keep_rows(linear, torch.arange(4, 12))
+    first.attention_output.weight = torch.nn.Parameter(first.attention_output.weight[:, 4:12])
+    first.attention_output.in_features = 8
     left = 5 * (4 * 16 * 8 + 2 * 16 * 32) + 2 * 5 * 5 * 8 + 5 * (4 * 16 * 16 + 2 * 16 * 32) + 2 * 5 * 5 * 16
     assert model.macs() == 4 * 16 * 16 + left + 16 * 3
     assert model.widths()["heads"] == (2, 4)

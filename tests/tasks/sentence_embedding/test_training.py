@@ -41,7 +41,6 @@ def pruned(checkpoints, splits, tmp_path_factory):
     encoder = tasks.load(checkpoints["bert"])
     chosen = TransformerPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     cut_channels(texts_of(encoder, splits.calibration.texts), chosen)
-    encoder.stack.note_ffn_widths()
     encoder.save(folder, encoder.facts.after("pruned"))
     return folder
 
@@ -167,7 +166,6 @@ def test_every_architecture_learns(name, checkpoints, splits, splits_folder, tmp
     encoder = tasks.load(checkpoints[name])
     chosen = TransformerPrune(keep=Keep(ffn=0.2), round_to=4, repair=False)
     cut_channels(texts_of(encoder, splits.calibration.texts), chosen)
-    encoder.stack.note_ffn_widths()
     for folder in ("pruned", "out", "scratch"):
         (tmp_path / folder).mkdir()
     encoder.save(tmp_path / "pruned", encoder.facts)
