@@ -92,7 +92,12 @@ def _hub_cache() -> Path:
 def _snapshot(repository: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        IncompleteSnapshotError,
+        LocalEntryNotFoundError,
+    )
 
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     here = _hub_cache()
@@ -111,8 +116,10 @@ def _snapshot(repository: str, revision: str) -> Path:
 
     try:
         return download(here, local=offline)
-    except LocalEntryNotFoundError:
-        pass
+    except LocalEntryNotFoundError as error:
+        whole = "whole " if isinstance(error, IncompleteSnapshotError) else ""
+        failed = isinstance(error.__cause__, HfHubHTTPError)
+        answer = str(error.__cause__).splitlines()[0] if failed else ""
     except HFValidationError as error:
         raise SourceError("not a hub repository", found=error, allowed=_ALLOWED) from None
     except Exception as error:  # of the hub's client, its transport and the disk; each is explained
@@ -121,15 +128,15 @@ def _snapshot(repository: str, revision: str) -> Path:
         return download(Path(HF_HUB_CACHE), local=True)
     except LocalEntryNotFoundError:
         raise SourceError(
-            f"no network, and hf:{repository}@{revision} is not in the cache",
-            found="HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached",
+            f"{'the hub fails' if answer else 'no network'}, and hf:{repository}@{revision} "
+            f"is not {whole}in the cache",
+            found="HF_HUB_OFFLINE is set" if offline else answer or "the hub cannot be reached",
             next="use a package: or path: source, or put the model into the folder that HF_HUB_CACHE names",
         ) from None
 
 
 def _explained(error: Exception, repository: str, revision: str, folder: Path) -> CompressError:
     from huggingface_hub import errors
-    from requests import RequestException
 
     if isinstance(error, errors.GatedRepoError):
         return SourceError(
@@ -144,7 +151,7 @@ def _explained(error: Exception, repository: str, revision: str, folder: Path) -
             found=repository,
             next="check its name; a data set is hf:datasets/org/name",
         )
-    if isinstance(error, RequestException):  # an OSError too, but not one of the disk
+    if isinstance(error, errors.HTTPError):  # an OSError too, but not one of the disk
         return SourceError(
             f"the hub did not deliver hf:{repository}@{revision}",
             found=str(error).splitlines()[0],

@@ -1,7 +1,9 @@
 """`hf:` against a folder in the hub's cache layout, without a network."""
 
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from compress.errors import SourceError, StoreError
 from compress.sources import hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+Answer = Callable[[Any], Any]  # to a request of the hub's client
 
 
 @pytest.fixture
@@ -85,17 +88,77 @@ def test_without_network_and_cache_it_says_what_to_use(hub_cache: Path) -> None:
         sources.fetch("hf:org/other")
 
 
-def test_an_unreachable_hub_is_no_network(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import requests
+@pytest.fixture
+def answers(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], None]]:
+    """Sets what the hub's own client, online now, gets for every request."""
+    import httpx2
+    import huggingface_hub
+    from huggingface_hub.utils._http import default_client_factory
 
-    def refuse(*_: object, **__: object) -> None:
-        raise requests.ConnectionError("refused")
+    def use(answer: Answer) -> None:
+        transport = httpx2.MockTransport(answer)
+        huggingface_hub.set_client_factory(lambda: httpx2.Client(transport=transport))
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(requests.Session, "send", refuse)
+    yield use
+    huggingface_hub.set_client_factory(default_client_factory)
+
+
+def refuse(request: Any) -> Any:
+    import httpx2
+
+    raise httpx2.ConnectError("refused")
+
+
+def test_an_unreachable_hub_is_no_network(answers: Callable[[Answer], None]) -> None:
+    answers(refuse)
     with pytest.raises(SourceError, match="no network"):
         sources.fetch("hf:org/other")
     assert sources.fetch("hf:org/tiny").name == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "explained"),
+    [
+        (503, "", r"the hub fails, and hf:org/other@v2 is not in the cache(.|\n)*found: .*503"),
+        (401, "RepoNotFound", "no such repository on the hub"),
+        (403, "GatedRepo", "asks for consent"),
+        (404, "RevisionNotFound", r"no such revision(.|\n)*found: +v2"),
+    ],
+)
+def test_what_the_hub_refuses_is_explained(
+    answers: Callable[[Answer], None], status: int, code: str, explained: str
+) -> None:
+    import httpx2
+
+    answers(lambda request: httpx2.Response(status, headers={"X-Error-Code": code}, request=request))
+    with pytest.raises(SourceError, match=explained):
+        sources.fetch("hf:org/other@v2")
+
+
+def test_a_hub_that_breaks_off(answers: Callable[[Answer], None]) -> None:
+    """It delivers one of two files: not an error of the disk, and afterwards no whole model."""
+    import httpx2
+
+    def one_of_two(request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if "/tree/" in path:
+            names = ("config.json", "model.safetensors")
+            entries = [{"type": "file", "path": name, "size": 2, "oid": name} for name in names]
+            return httpx2.Response(200, json=entries, request=request)
+        if path.startswith("/api/models/"):
+            return httpx2.Response(200, json={"id": "org/other", "sha": COMMIT}, request=request)
+        if request.method == "GET" and path.endswith(".safetensors"):
+            return httpx2.Response(410, request=request)
+        headers = {"ETag": path[-4:], "X-Repo-Commit": COMMIT, "Content-Length": "2"}
+        return httpx2.Response(200, headers=headers, content=b"{}", request=request)
+
+    answers(one_of_two)
+    with pytest.raises(SourceError, match=r"did not deliver hf:org/other@main(.|\n)*410"):
+        sources.fetch("hf:org/other")
+    answers(refuse)
+    with pytest.raises(SourceError, match="not whole in the cache"):
+        sources.fetch("hf:org/other")
 
 
 def test_a_full_disk_is_the_stores_error(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
