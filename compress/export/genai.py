@@ -122,6 +122,8 @@ def _builder(checkpoint: Path, out: Path) -> Any:
     for shapes in (builder.input_shapes, builder.output_shapes):
         for key in shapes.keys() & _CACHES:  # left open for a cache in integers, which we do not make
             shapes[key] = [*shapes[key][:3], builder.head_size]
+    if config.model_type == "seed_oss":
+        builder.model_type = "llama"  # the runtime knows no Seed-OSS
     if config.model_type == "gemma3_text":
         builder.model_type = config.model_type  # the builder would note Gemma3
         builder.embed_attrs["scale"] = config.hidden_size**0.5  # the builder's has two decimals

@@ -73,7 +73,7 @@ ONE_WINDOW = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_a
         ("phi3", LONGROPE),
         ("gemma3_text", ONE_WINDOW),
         *((name, WINDOW) for name in ("mistral", "qwen2", "qwen3", "phi3")),
-        *((name, {}) for name in ("ernie4_5", "granite", "hunyuan_v1_dense")),
+        *((name, {}) for name in ("ernie4_5", "granite", "hunyuan_v1_dense", "seed_oss", "smollm3")),
     ],
 )
 @torch.no_grad()

@@ -53,6 +53,8 @@ class SentenceEncoder(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> dict[str, Tensor]:
         extra = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        if hasattr(self.backbone, "rotary_emb"):  # RotaryEmbedding of ONNX wants the angles of every text
+            extra["position_ids"] = torch.arange(input_ids.shape[1]).expand_as(input_ids)
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **extra)
         return {OUTPUT: self.pool(states.last_hidden_state, attention_mask)}
 
