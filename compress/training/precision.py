@@ -1,6 +1,7 @@
 """Which numbers training multiplies."""
 
 import torch
+from torch import nn
 
 from compress.config.recover import Precision
 
@@ -10,3 +11,9 @@ def wants_bfloat16(precision: Precision) -> bool:
     if precision is Precision.auto:
         return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return precision is Precision.bfloat16
+
+
+def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """In place, and not the buffers: rotations of bfloat16 are off by up to 1 radian at 500 tokens."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)

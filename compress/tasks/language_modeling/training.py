@@ -22,7 +22,7 @@ from compress.errors import ConfigError, DataError
 from compress.system.malloc import keep_freed_memory
 from compress.tasks.language_modeling.model import CausalLM
 from compress.training.distillation import Distillation
-from compress.training.precision import wants_bfloat16
+from compress.training.precision import cast_weights, wants_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,8 @@ class LogitsDistillation(Distillation):
         self.select = student.windows(select, config.context)[: config.select_windows]
         kept = student.facts.kept_tokens
         self.kept_tokens = None if kept is None else torch.tensor(kept)
-        self.teacher: Any = teacher.module.to(torch.bfloat16 if self.bfloat16 else torch.float32)
+        self.teacher: Any = teacher.module
+        cast_weights(self.teacher, torch.bfloat16 if self.bfloat16 else torch.float32)
         top_k = min(config.top_k, int(student.config.vocab_size))
         self.lessons = Lessons(scratch / "train", self.windows, top_k)
         self.select_lessons = Lessons(scratch / "select", self.select, top_k)

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cosine_similarity
 
 from compress.config.recover import Distill
 from compress.data import load_texts
 from compress.errors import DataError
+from compress.models.hooks import hooked
 from compress.tasks.base import tensors
 from compress.tasks.sentence_embedding.model import Encoder
 from compress.training.distillation import Distillation
-from compress.training.precision import wants_bfloat16
+from compress.training.precision import cast_weights, wants_bfloat16
 
 COSINE_WEIGHT = 10.0  # of the embeddings' loss; it is about a tenth of the hidden states'
 
@@ -85,7 +86,7 @@ class EncoderDistillation(Distillation):
     ) -> None:
         self.config, self.student, self.teacher = config, student, teacher
         self.dtype = torch.bfloat16 if wants_bfloat16(config.precision) else torch.float32
-        teacher.module.to(self.dtype)
+        cast_weights(teacher.module, self.dtype)
         if not train:
             raise DataError("the train split is empty", next="set data.train=0 for all there is")
         length = min(config.max_length, student.processor.max_length)
@@ -100,7 +101,7 @@ class EncoderDistillation(Distillation):
         self.trained: dict[str, torch.nn.Parameter] = {}
         self.frozen: dict[str, Tensor] = {}
         for name, parameter in student.module.backbone.named_parameters():
-            if "embeddings." in name or "pooler." in name:
+            if "embed" in name or "pooler." in name:
                 self.frozen[name] = parameter.requires_grad_(False).to(self.dtype)
             else:
                 self.trained[name] = parameter
@@ -138,9 +139,7 @@ class EncoderDistillation(Distillation):
 
     def _teach(self, inputs: dict[str, Tensor]) -> Outputs:
         with torch.no_grad():
-            return self._read(
-                self.teacher, self.teacher.module.backbone(**inputs, output_hidden_states=True), inputs
-            )
+            return _read(self.teacher, {}, inputs)
 
     def _study(self, inputs: dict[str, Tensor]) -> Outputs:
         """The student's pass in the fast type; its own weights, which are trained, stay in float32.
@@ -149,14 +148,7 @@ class EncoderDistillation(Distillation):
         too: twice as fast.
         """
         weights = {**self.frozen, **{name: p.to(self.dtype) for name, p in self.trained.items()}}
-        arguments = {**inputs, "output_hidden_states": True}
-        states = functional_call(self.student.module.backbone, weights, kwargs=arguments)
-        return self._read(self.student, states, inputs)
-
-    def _read(self, encoder: Encoder, states: Any, inputs: dict[str, Tensor]) -> Outputs:
-        mask = inputs["attention_mask"]
-        pooled = encoder.module.pool(states.last_hidden_state.float(), mask)
-        return Outputs(pooled, states.hidden_states[1:], mask.bool())
+        return _read(self.student, weights, inputs)
 
     def state(self) -> dict[str, Any]:
         # Computed again, in other batches, the targets would differ in the last bit.
@@ -166,3 +158,17 @@ class EncoderDistillation(Distillation):
     def restore(self, saved: dict[str, Any]) -> None:
         super().restore(saved)
         self.targets = dict(zip(saved["known"], saved["targets"], strict=True))
+
+
+def _read(encoder: Encoder, weights: dict[str, Tensor], inputs: dict[str, Tensor]) -> Outputs:
+    """Of the backbone with other `weights`. What transformers calls hidden states of the last layer may be
+    behind a norm, which no other layer's are."""
+    hidden, backbone, mask = [], encoder.module.backbone, inputs["attention_mask"]
+
+    def note(block: nn.Module, args: Any, given: Any) -> None:
+        hidden.append(given[0] if isinstance(given, tuple) else given)
+
+    with hooked(block.register_forward_hook(note) for block in encoder.stack.blocks):
+        states = functional_call(backbone, weights, kwargs=inputs)
+    pooled = encoder.module.pool(states.last_hidden_state.float(), mask)
+    return Outputs(pooled, hidden, mask.bool())

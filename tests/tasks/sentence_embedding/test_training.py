@@ -209,6 +209,26 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
     assert trainer.learn(rows)[0] == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["modernbert", "eurobert"])
+def test_a_rotary_encoder_learns_from_layers_in_front_of_the_last_norm(name, checkpoints, splits):
+    """The last layer dropped: the student's last gives what the teacher's second last gives."""
+    student, teacher = (tasks.load(checkpoints[name]) for _ in range(2))
+    left = len(student.stack.blocks) - 1
+    student.stack.drop_layer(left)
+    student.facts = dataclasses.replace(student.facts, kept_layers=tuple(range(left)))
+    settings = config(hidden_weight=1.0, learning_rate=1e-3)
+    trainer = training.EncoderDistillation(
+        settings, student, teacher, splits.train.texts, splits.select.texts
+    )
+    assert sum("embed" in frozen for frozen in trainer.frozen) == len(trainer.frozen) > 0
+    first, tokens = trainer.learn([0, 1, 2])
+    batch = student.tokenize(splits.train.texts[:3], 64)
+    with torch.no_grad():
+        cosine = torch.nn.functional.cosine_similarity(student.run(batch), teacher.run(batch)).mean()
+    assert first == pytest.approx(10 * (1 - float(cosine)), rel=1e-4)  # no error of hidden states
+    assert tokens == int(batch["attention_mask"].sum())
+
+
 def test_without_hidden_weight_only_the_embedding_counts(checkpoints, pruned, splits):
     student, teacher = tasks.load(pruned), tasks.load(checkpoints["bert"])
     trainer = training.EncoderDistillation(
