@@ -14,6 +14,6 @@ def wants_bfloat16(precision: Precision) -> bool:
 
 
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
-    """In place, and not the buffers: SmolLM2's angles of rotation would be off by 0.7 radians at 512 tokens."""
+    """In place, and not the buffers: SmolLM2's rotations would be off by 0.7 radians at 512 tokens."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)

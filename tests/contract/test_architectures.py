@@ -18,6 +18,7 @@ from compress.config.prune import ChannelPrune, Keep, LanguageKeep, LanguagePrun
 from compress.config.quantize import Int8Blocks, Int8Dynamic, Int8Static
 from compress.export import export
 from compress.graph.decoder import Decoder
+from compress.models.layers import LANGUAGE_MODELS
 from compress.prune import prune
 from compress.quantize import quantize
 from compress.schema.report import Coverage
@@ -84,13 +85,14 @@ def test_an_encoder(name, way, checkpoints, splits_folder, splits):
     assert covered(small) == 1.0
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mistral", "qwen2", "smollm3")]  # as LLaMA's
+SLOW = ["mistral", "qwen2", "smollm3", "ernie4_5", "hunyuan_v1_dense", "seed_oss"]  # as LLaMA's, nearly
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SLOW]
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "phi3", *SLOW])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "phi3", "granite", *SLOW])
 @torch.no_grad()
 def test_a_language_model(name, way, language_checkpoints, splits_folder):
-    heads = 1.0 if name == "phi3" else 0.5
+    heads = 1.0 if LANGUAGE_MODELS[name].whole_heads else 0.5
     cut = LanguagePrune(
         vocabulary=288,
         keep=LanguageKeep(ffn=0.5, heads=heads, layers=0.5),
@@ -100,7 +102,7 @@ def test_a_language_model(name, way, language_checkpoints, splits_folder):
     pruned, graph, small = way(language_checkpoints[name], splits_folder, cut, GenaiExport(), blocks)
     model = tasks.load(pruned)
     stock = transformers.AutoModelForCausalLM.from_pretrained(pruned, local_files_only=True).eval()
-    ids = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
+    ids = torch.arange(5, 19)[None]  # longer than the windows of attention
     logits = stock(ids).logits[0].numpy()
     assert torch.equal(model.run({"input_ids": ids}), stock(ids).logits)
     decoder = Decoder(graph / "model.onnx", capacity=16)

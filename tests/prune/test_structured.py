@@ -143,7 +143,7 @@ def test_heads_of_mpnet_are_refused(checkpoints, splits_folder, tmp_path):
         prune(config(heads=0.5), checkpoints["mpnet"], splits_folder, tmp_path)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "modernbert", "eurobert"])
 def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, splits_folder, texts, tmp_path):
     heads = 0.75 if name in HEADED else 1.0
     chosen = config(scope="global", ffn=0.6, heads=heads, round_to=1)
@@ -154,8 +154,8 @@ def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, split
     (tmp_path / "out").mkdir()
     prune(chosen, tmp_path / "uneven", splits_folder, tmp_path / "out")
     small = tasks.load(tmp_path / "out")
-    assert len(set(small.widths()["ffn"])) == 2
-    assert sum(small.widths()["ffn"]) == pytest.approx(0.6 * 128, abs=1)
+    assert len(set(small.widths()["ffn"])) > 1
+    assert sum(small.widths()["ffn"]) == pytest.approx(0.6 * sum(source.widths()["ffn"]), abs=1)
     if heads < 1:
         cut_heads(texts_of(source, texts), chosen)
     cut_channels(texts_of(source, texts), chosen)
@@ -163,7 +163,7 @@ def test_a_ragged_checkpoint_reloads_with_equal_outputs(name, checkpoints, split
     stock = transformers.AutoModel.from_pretrained(tmp_path / "out", local_files_only=True)
     inputs = small.tokenize(texts)
     found, wanted = (m(**inputs).last_hidden_state for m in (stock, small.module.backbone))
-    torch.testing.assert_close(found, wanted, atol=2e-6, rtol=0)
+    torch.testing.assert_close(found, wanted, atol=2e-6 if name in ARCHITECTURES else 1e-5, rtol=0)
     eager = tasks.load(tmp_path / "out", attention="eager")
     assert eager.module.config._attn_implementation == "eager"
     torch.testing.assert_close(embed(eager, texts), embed(small, texts), atol=1e-6, rtol=0)
@@ -185,6 +185,14 @@ def test_at_least_one_layer_stays(checkpoints, texts):
     encoder = tasks.load(checkpoints["distilbert"])
     assert len(drop(texts_of(encoder, texts, 32), 0.01)) == 1
     assert len(encoder.stack.layers()) == 1
+
+
+def test_the_first_layer_of_modernbert_stays(checkpoints, splits_folder, tmp_path):
+    """It alone has no norm in front of attention, so that no other could take its place in a checkpoint."""
+    prune(config(layers=0.25), checkpoints["modernbert"], splits_folder, tmp_path)
+    assert models.read_facts(tmp_path).kept_layers == (0,)
+    with pytest.raises(ConfigError, match=r"more layers than may go\n.*3 of 4\n.*at most 1: the first 1 and"):
+        prune(config(layers=0.25, protect_last=2), checkpoints["modernbert"], splits_folder, tmp_path)
 
 
 def test_facts_of_a_dropped_layer(checkpoints, splits_folder, tmp_path):
