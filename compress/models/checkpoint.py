@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from compress.config.model import ModelConfig
 from compress.errors import ModelError
-from compress.sources import describe, fetch
+from compress.sources import describe, fetch, peek
 
 # Everything a tokenizer or a sentence-transformers folder consists of, weights and config aside.
 _FORMER_PACKAGE = "compress.families."
@@ -58,8 +59,15 @@ _FORMER_TASKS = {
 }
 
 
-def fetch_published(config: ModelConfig) -> tuple[Path, Facts]:
-    """The folder that `config` names, and what is known of it; raises SourceError where it cannot be had."""
+def fetch_published(
+    config: ModelConfig, check: Callable[[dict[str, Any]], None] = lambda described: None
+) -> tuple[Path, Facts]:
+    """The folder that `config` names, and what is known of it; raises SourceError where it cannot be had.
+
+    `check` sees config.json before the weights are downloaded, where they are apart.
+    """
+    if (path := peek(config.source, "config.json")) is not None:
+        check(read_config(path.parent))
     described = describe(config.source, config.sha256)
     facts = Facts(
         task=config.task,

@@ -18,7 +18,7 @@ from compress.errors import SourceError, did_you_mean
 from compress.sources import debian, hub, package, path
 from compress.sources.cache import cache_dir, digest
 
-__all__ = ["cache_dir", "describe", "digest", "fetch", "identity"]
+__all__ = ["cache_dir", "describe", "digest", "fetch", "identity", "peek"]
 
 _SCHEMES: dict[str, ModuleType] = {"path": path, "hf": hub, "package": package, "debian": debian}
 
@@ -33,6 +33,15 @@ def fetch(uri: str, sha256: str | None = None) -> Path:
     scheme, name = _split(uri)
     content: Path = scheme.fetch(name, _checked(uri, sha256))
     return content
+
+
+def peek(uri: str, file: str) -> Path | None:
+    """A file of the folder behind `uri` without the others, where they are apart; None where there is none.
+
+    Raises SourceError when the folder cannot be had.
+    """
+    scheme, name = _split(uri)
+    return hub.peek(name, file) if scheme is hub else None
 
 
 def identity(uri: str, sha256: str | None = None) -> str:

@@ -8,6 +8,7 @@ network what is there is used.
 import logging
 import os
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def fetch(name: str, sha256: str | None) -> Path:
     if folder.name != revision:
         _log.info("hf:%s is commit %s; pin it as hf:%s@%s", name, folder.name, repository, folder.name)
     return folder
+
+
+def peek(name: str, file: str) -> Path | None:
+    repository, revision = parse(name)
+    path = _snapshot(repository, revision or "main", [file]) / file
+    return path if path.is_file() else None
 
 
 def _without_content(repository: str, folder: Path) -> SourceError:
@@ -64,7 +71,8 @@ def describe(name: str, sha256: str | None) -> dict[str, str]:
 def identity(name: str) -> str:
     """Repository and commit; a branch or a tag is looked up, a commit is not."""
     repository, revision = parse(name)
-    commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else fetch(name, None).name
+    pinned = re.fullmatch(r"[0-9a-f]{40}", revision)
+    commit = revision if pinned else _snapshot(repository, revision or "main", ["config.json", "*.md"]).name
     return f"{repository}@{commit}"
 
 
@@ -89,7 +97,8 @@ def _hub_cache() -> Path:
     return cache_dir() / "hub"
 
 
-def _snapshot(repository: str, revision: str) -> Path:
+def _snapshot(repository: str, revision: str, patterns: Sequence[str] = ()) -> Path:
+    """The folder, as far as its files match."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import (
@@ -109,7 +118,7 @@ def _snapshot(repository: str, revision: str) -> Path:
                 repo_type="dataset" if repository.startswith(_DATASETS) else "model",
                 revision=revision,
                 cache_dir=folder,
-                allow_patterns=list(_patterns(repository)),
+                allow_patterns=list(patterns or _patterns(repository)),
                 local_files_only=local,
             )
         )

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from compress import sources
-from compress.errors import SourceError, StoreError
+from compress.config.model import CausalLMModel, EncoderModel
+from compress.errors import ModelError, SourceError, StoreError
 from compress.sources import hub
+from compress.tasks import import_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Answer = Callable[[Any], Any]  # to a request of the hub's client
@@ -74,6 +76,27 @@ def test_pickled_weights_do_not_count(hub_cache: Path) -> None:
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(SourceError, match="no safetensors"):
         sources.fetch("hf:org/tiny")
+
+
+def test_a_file_and_the_commit_of_a_branch_need_no_weights(hub_cache: Path) -> None:
+    snapshot = hub_cache / "models--org--tiny" / "snapshots" / COMMIT
+    (snapshot / "model.safetensors").unlink()
+    found = sources.peek("hf:org/tiny", "config.json")
+    assert found is not None
+    assert found.read_text() == "{}"
+    assert sources.peek("hf:org/tiny", "other.json") is None
+    assert sources.identity("hf:org/tiny") == sources.identity(f"hf:org/tiny@{COMMIT}")
+
+
+def test_what_no_option_can_open_is_refused_before_its_weights_are_there(
+    hub_cache: Path, tmp_path: Path
+) -> None:
+    snapshot = hub_cache / "models--org--tiny" / "snapshots" / COMMIT
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "config.json").write_text('{"model_type": "mixtral", "num_local_experts": 8}')
+    for model in (CausalLMModel(source="hf:org/tiny"), EncoderModel(source="hf:org/tiny")):
+        with pytest.raises(ModelError, match="mixtral is a mixture of experts"):
+            import_model(model, tmp_path)
 
 
 def test_changed_weights_are_refused(hub_cache: Path) -> None:

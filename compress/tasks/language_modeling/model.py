@@ -52,7 +52,7 @@ class CausalLM(Opened):
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
         described = read_config(folder)
-        check_kind(described, LANGUAGE_MODELS, "a language model")
+        _check_kind(described)
         check_heads(described)
         check_weights(folder)
         module = _load_module(folder, attention)
@@ -149,9 +149,13 @@ class CausalLM(Opened):
 open_model = CausalLM.open
 
 
+def _check_kind(described: Mapping[str, Any]) -> None:
+    check_kind(described, LANGUAGE_MODELS, "a language model")
+
+
 def import_causal_lm(config: CausalLMModel, out: Path) -> None:
     """Turn a published folder, or a GGUF file, into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config)
+    folder, facts = fetch_published(config, _check_kind)
     if (packed := gguf_of(folder)) is not None:
         unpacked = out / "unpacked"
         convert(packed, unpacked, LANGUAGE_MODELS)

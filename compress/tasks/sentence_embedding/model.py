@@ -84,7 +84,7 @@ class Encoder(Opened):
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
         described = read_config(folder)
-        check_kind(described, TEXT_ENCODERS, "a sentence encoder")
+        _check_kind(described)
         check_weights(folder)
         architecture = TEXT_ENCODERS[described["model_type"]]
         if not architecture.fused_attention:
@@ -160,9 +160,13 @@ class Encoder(Opened):
 open_model = Encoder.open
 
 
+def _check_kind(described: Mapping[str, Any]) -> None:
+    check_kind(described, TEXT_ENCODERS, "a sentence encoder")
+
+
 def import_encoder(config: EncoderModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config)
+    folder, facts = fetch_published(config, _check_kind)
     Encoder.load(folder, facts).save(out, facts)
 
 
