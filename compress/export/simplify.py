@@ -14,7 +14,8 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as 
 
 
 def name_by_module(model: ir.Model) -> None:
-    """Name each node by the path of its module: /encoder/layer.0/attention/self/query/MatMul."""
+    """Name each node by the path of its module, /encoder/layer.0/attention/self/query/MatMul, and what it gives
+    by the node."""
     used: Counter[str] = Counter()
     for node in model.graph:
         *modules, _ = json.loads(node.metadata_props.get(_SCOPES, '[""]').replace("'", '"'))
@@ -22,6 +23,22 @@ def name_by_module(model: ir.Model) -> None:
         name = "/".join(["", *steps, node.op_type])
         used[name] += 1
         node.name = name if used[name] == 1 else f"{name}_{used[name] - 1}"
+        for number, value in enumerate(node.outputs):
+            if not value.is_graph_output():
+                value.name = f"{node.name}_output_{number}"
+
+
+def pool_globally(model: ir.Model) -> None:
+    """GlobalAveragePool instead of ReduceMean over height and width: quantizers know it, and it has an integer
+    kernel."""
+    for node in model.graph:
+        if node.op_type != "ReduceMean" or len(node.inputs) < 2 or len(node.inputs[0].shape or ()) != 4:
+            continue
+        axes = ir.convenience.get_const_tensor(node.inputs[1])
+        if axes is not None and sorted(axes.numpy() % 4) == [2, 3] and node.attributes.get_int("keepdims", 1):
+            node.op_type = "GlobalAveragePool"
+            node.attributes.clear()
+            node.resize_inputs(1)
 
 
 def protect_residual_sums(model: ir.Model) -> None:

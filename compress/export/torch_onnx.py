@@ -16,7 +16,7 @@ from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.errors import CompressError
 from compress.export.parity import EXAMPLES, check_parity, parity
-from compress.export.simplify import flatten_attention, name_by_module, protect_residual_sums
+from compress.export.simplify import flatten_attention, name_by_module, pool_globally, protect_residual_sums
 from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.tasks import load
@@ -30,7 +30,9 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     """
     model, path = load(checkpoint), graph_path(out)
     examples = load_splits(splits).calibration.examples[:EXAMPLES]
-    inputs = next(model.batches(examples[:2], 2))
+    # Strides of images with channels last would go into the graph.
+    plain = {"memory_format": torch.contiguous_format}
+    inputs = {name: each.clone(**plain) for name, each in next(model.batches(examples[:2], 2)).items()}
     axes = {name: dict(enumerate(model.open_axes)) for name in inputs}
     write(model.module, inputs, axes, model.output_names, path, config)
     numbers = parity(model, path, examples)
@@ -76,6 +78,7 @@ def write(
             next="compress --debug shows where; rewrite what torch.export cannot trace",
         ) from error
     graph: onnx_ir.Model = program.model
+    pool_globally(graph)
     name_by_module(graph)
     if config.fuse:
         protect_residual_sums(graph)
