@@ -14,8 +14,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as 
 
 
 def name_by_module(model: ir.Model) -> None:
-    """Name each node by the path of its module, /encoder/layer.0/attention/self/query/MatMul, and what it gives
-    by the node."""
+    """Name each node by its module's path, /encoder/layer.0/attention/self/query/MatMul, and values by nodes."""
     used: Counter[str] = Counter()
     for node in model.graph:
         *modules, _ = json.loads(node.metadata_props.get(_SCOPES, '[""]').replace("'", '"'))
@@ -28,15 +27,16 @@ def name_by_module(model: ir.Model) -> None:
                 value.name = f"{node.name}_output_{number}"
 
 
-def pool_globally(model: ir.Model) -> None:
-    """GlobalAveragePool instead of ReduceMean over height and width: quantizers know it, and it has an integer
-    kernel."""
+def name_operators(model: ir.Model) -> None:
+    """GlobalAveragePool instead of ReduceMean over height and width, Flatten instead of a Reshape that keeps
+    the batch: quantizers know them, and the first has an integer kernel."""
     for node in model.graph:
-        if node.op_type != "ReduceMean" or len(node.inputs) < 2 or len(node.inputs[0].shape or ()) != 4:
-            continue
-        axes = ir.convenience.get_const_tensor(node.inputs[1])
-        if axes is not None and sorted(axes.numpy() % 4) == [2, 3] and node.attributes.get_int("keepdims", 1):
+        if node.op_type == "ReduceMean" and _pools_globally(node):
             node.op_type = "GlobalAveragePool"
+            node.attributes.clear()
+            node.resize_inputs(1)
+        elif node.op_type == "Reshape" and _flattens(node):
+            node.op_type = "Flatten"
             node.attributes.clear()
             node.resize_inputs(1)
 
@@ -71,6 +71,24 @@ def flatten_attention(model: ir.Model) -> None:
                 node.attributes.add(ir.AttrInt64(("q_num_heads", "kv_num_heads")[slot], heads))
         node.outputs[0].shape = joined.shape
         joined.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
+
+
+def _pools_globally(node: ir.Node) -> bool:
+    if (
+        len(node.inputs) < 2
+        or len(node.inputs[0].shape or ()) != 4
+        or not node.attributes.get_int("keepdims", 1)
+    ):
+        return False
+    axes = ir.convenience.get_const_tensor(node.inputs[1])
+    return axes is not None and sorted(axes.numpy() % 4) == [2, 3]
+
+
+def _flattens(node: ir.Node) -> bool:
+    before, after = node.inputs[0].shape, node.outputs[0].shape
+    return (
+        before is not None and after is not None and len(after) == 2 < len(before) and before[0] == after[0]
+    )
 
 
 def _unsplit(value: ir.Value | None) -> tuple[ir.Value, int] | None:

@@ -16,7 +16,7 @@ from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.errors import CompressError
 from compress.export.parity import EXAMPLES, check_parity, parity
-from compress.export.simplify import flatten_attention, name_by_module, pool_globally, protect_residual_sums
+from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
 from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.tasks import load
@@ -78,7 +78,7 @@ def write(
             next="compress --debug shows where; rewrite what torch.export cannot trace",
         ) from error
     graph: onnx_ir.Model = program.model
-    pool_globally(graph)
+    name_operators(graph)
     name_by_module(graph)
     if config.fuse:
         protect_residual_sums(graph)

@@ -13,7 +13,7 @@ from onnx import helper, parser
 from compress import tasks
 from compress.config.export import TorchExport
 from compress.config.prune import TransformerPrune
-from compress.export.simplify import flatten_attention, name_by_module, protect_residual_sums
+from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
 from compress.export.torch_onnx import write
 from compress.prune.width import apply, cuts_of
 
@@ -132,3 +132,20 @@ def test_a_sum_of_three_numbers_is_left():
     protect_residual_sums(graph)
     name_by_module(graph)
     assert [node.name for node in graph.graph] == ["/Sum", "/LayerNormalization"]
+
+
+def classifier(nodes):
+    text = f"""<ir_version: 11, opset_import: ["" : 23]>
+    tiny (float[b, 3, 4, 4] x) => (float[b, 3] y)
+    <int64[2] axes = {{-1, -2}}, int64[2] rows = {{-1, 3}}, int64[2] channels = {{1, 2}}> {{ {nodes} }}"""
+    graph = onnx_ir.from_proto(onnx.shape_inference.infer_shapes(parser.parse_model(text)))
+    name_operators(graph)
+    onnx.checker.check_model(onnx_ir.to_proto(graph))
+    return [node.op_type for node in graph.graph]
+
+
+def test_pooling_and_flattening_have_their_operators():
+    whole = "m = ReduceMean <keepdims = 1> (x, axes) y = Reshape (m, rows)"
+    assert classifier(whole)[0] == "GlobalAveragePool"
+    assert classifier(whole.replace("axes", "channels"))[0] == "ReduceMean"
+    assert classifier("y = ReduceMean <keepdims = 0> (x, axes)") == ["ReduceMean"]
