@@ -91,6 +91,8 @@ def check_header(path: Path, architectures: Iterable[str]) -> None:
         reader = GGUFReader(path)
         field = reader.fields.get("general.architecture")
         architecture = bytes(field.parts[field.data[0]]).decode() if field is not None else "none"
+        counts = [each for name, each in reader.fields.items() if name.endswith(".expert_count")]
+        experts = sum(int(each.parts[each.data[0]][0]) for each in counts)
         ends = [int(tensor.data_offset + tensor.n_bytes) for tensor in reader.tensors]
     except Exception as error:  # the reader takes a damaged file at its word
         unknown = "GGMLQuantizationType" in str(error)
@@ -99,6 +101,12 @@ def check_header(path: Path, architectures: Iterable[str]) -> None:
             found=f"{' '.join(str(error).split())[:200]} in {path.stat().st_size} bytes",
             next="fetch another quantization of it, such as Q8_0" if unknown else "fetch it again",
         ) from None
+    if experts > 1:  # transformers would read what Mixtral's files call llama as a Llama
+        raise ModelError(
+            f"{path.name} is a mixture of experts",
+            found=f"{experts} of them",
+            allowed="one feed-forward part in each layer",
+        )
     known = {"gemma3": "gemma3_text"}
     if known.get(architecture, architecture) not in set(architectures):
         raise ModelError(

@@ -1,5 +1,6 @@
 """Language models: opened, fed, saved; and what is wrong with a folder is said."""
 
+import contextlib
 import json
 
 import gguf
@@ -126,13 +127,15 @@ def test_settings_of_older_releases_are_read(language_checkpoints, copy_of, tmp_
 # ---------------------------------------------------------------- GGUF
 
 
-def write_gguf(path, model, architecture="llama"):
+def write_gguf(path, model, architecture="llama", experts=None):
     """As llama.cpp's converter writes a Llama: query and key rows in its order of the rotation."""
     config, weights = model.config, model.module.state_dict()
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(256)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(2)
+    if experts is not None:
+        writer.add_expert_count(experts)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
@@ -196,6 +199,15 @@ def test_a_gguf_of_an_unknown_architecture_is_refused(language_checkpoints, tmp_
     path = tmp_path / "model.gguf"
     write_gguf(path, CausalLM.open(language_checkpoints["llama"]), "falcon")
     with pytest.raises(ModelError, match="unknown architecture"):
+        import_model(CausalLMModel(source=f"path:{path}"), made(tmp_path))
+
+
+@pytest.mark.parametrize("experts", [1, 8])
+def test_a_gguf_of_experts_is_refused(experts, language_checkpoints, tmp_path):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, CausalLM.open(language_checkpoints["llama"]), experts=experts)
+    refused = pytest.raises(ModelError, match=r"mixture of experts\n  found: +8")
+    with refused if experts > 1 else contextlib.nullcontext():
         import_model(CausalLMModel(source=f"path:{path}"), made(tmp_path))
 
 
