@@ -1,9 +1,13 @@
-"""`compress reproduce ARTIFACT`: make it again out of its manifest, from nothing, and compare the files."""
+"""`compress reproduce ARTIFACT`: make it again out of its manifest, from nothing, and compare the files.
+
+Other releases of the libraries write other bytes: where graphs differ, both are scored here, on the split
+select, and the new one is as good where its primary metric is within TOLERANCE of the shipped one's.
+"""
 
 import argparse
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,16 +18,22 @@ from rich.table import Table
 from compress.artifact import Manifest, verify
 from compress.cli.console import console
 from compress.cli.preflight import check_sources
-from compress.config.compose import from_plain
+from compress.config.compose import from_plain, replaced
+from compress.config.data import Split
 from compress.config.run import RunConfig
 from compress.config.target import LocalTarget
+from compress.data import load_splits
 from compress.errors import ArtifactError
+from compress.evaluate import evaluate, score
 from compress.graph import is_graph_file
+from compress.judge.assemble import Built, BuiltVariant, environment, pack
+from compress.metrics.quality import load_quality
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 from compress.system.disk import sha256_file
 from compress.targets import open_target
 
+TOLERANCE = 0.01  # of the primary metric, relative
 MEASURED = ("README.md", "manifest.json", "SHA256SUMS")  # hold times, which no second run repeats
 _CARD = "Made by `compress reproduce`, to be compared with another artifact; nothing was measured.\n"
 
@@ -33,26 +43,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Make an artifact again and compare; 0 where its graphs are the same to the last bit."""
+    """Make an artifact again and compare; 0 where its graphs are the same to the last bit, or as good where
+    other releases made them."""
     manifest = verify(args.artifact)
     check_sources(config_of(manifest))
     folder = Path(f"outputs/{manifest.name}/reproduced-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
     comparison = reproduce(args.artifact, folder, console)
     console.print(table(comparison))
-    word = "[green]the same model[/]" if comparison.same else "[red]another model[/]"
-    console.print(f"{word}: {folder / 'artifact'}", soft_wrap=True)
-    return 0 if comparison.same else 1
+    console.print(f"{verdict(comparison)}: {folder / 'artifact'}", soft_wrap=True)
+    return 0 if comparison.same or comparison.as_good else 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     files: dict[str, str]  # path -> same, differs, missing, new or not compared
+    splits: dict[str, str] = field(default_factory=dict)  # name -> the same words
     surroundings: tuple[str, ...]  # what differs between this machine and the first one
+    releases: tuple[str, ...] = ()  # those of it that are releases of libraries, or options they took away
+    metric: str = ""  # the primary one, where graphs differ
+    scores: tuple[float, float] | None = None  # its values on select: shipped, made again
 
     @property
     def same(self) -> bool:
         """Whether the model is the same to the last bit."""
         return all(word == "same" for name, word in self.files.items() if is_graph_file(name))
+
+    @property
+    def as_good(self) -> bool:
+        """Whether other releases made another file that scores alike, on the same examples."""
+        if not self.releases or self.scores is None or "differs" in self.splits.values():
+            return False
+        shipped, again = self.scores
+        return abs(again - shipped) <= TOLERANCE * abs(shipped)
 
 
 def config_of(manifest: Manifest) -> RunConfig:
@@ -75,7 +97,6 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
     """
     import torch  # takes seconds
 
-    from compress.judge.assemble import environment, pack
     from compress.pipeline import build
 
     manifest = verify(artifact)
@@ -83,7 +104,11 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
     threads = manifest.environment.get("torch_threads")
     torch.set_num_threads(threads or torch.get_num_threads())
     now = environment(open_target(LocalTarget()))  # nothing is timed: the run's own may be away
-    surroundings = tuple(differences(manifest.environment, now))
+    gone = [
+        f"{group}={manifest.options[group]}: now {name}" for group, name in replaced(manifest.options).items()
+    ]
+    releases = (*gone, *other_packages(manifest.environment, now))
+    surroundings = (*gone, *differences(manifest.environment, now))
     for line in surroundings:
         console.print(f"[yellow]not as before:[/] {line}", highlight=False)
     if getattr(config.recover, "max_minutes", None) is not None:
@@ -102,24 +127,66 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
             )
         unmeasured = replace(manifest, environment=now, headline={"variant": wanted}, files={})
         pack(again, folder / "artifact", _CARD, unmeasured)
+        comparison = Comparison(
+            files=compare(manifest.files, sums(folder / "artifact")),
+            splits=compare(
+                manifest.splits,
+                {name: split.fingerprint for name, split in load_splits(built.splits.path).facts().items()},
+            ),
+            surroundings=surroundings,
+            releases=releases,
+        )
+        if comparison.same:
+            return comparison
+        metric, scores = _scores(config, built, again, artifact, store)
+        return replace(comparison, metric=metric, scores=scores)
     finally:
         shutil.rmtree(store, ignore_errors=True)
-    return Comparison(files=compare(manifest.files, folder / "artifact"), surroundings=surroundings)
 
 
-def compare(expected: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """A word for every file of either: of `expected`, path -> sha256, and of `folder`."""
-    sums = {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
+def _scores(
+    config: RunConfig, built: Built, again: BuiltVariant, artifact: Path, scratch: Path
+) -> tuple[str, tuple[float, float]]:
+    """The primary metric, and its values on select of the graphs in `artifact` and of those made again."""
+    dense = built.variants[0]
+    folders = [scratch / name for name in ("scores", "shipped", "again")]
+    for folder in folders:
+        folder.mkdir()
+    data: dict[str, Any] = {"split": Split.select, "samples": None, "splits": built.splits.path}
+    score(config.evaluate, **data, graph=dense.graph.path, checkpoint=built.dense.path, out=folders[0])
+    found = []
+    for graph, out in ((artifact, folders[1]), (again.graph.path, folders[2])):
+        evaluate(
+            config.evaluate,
+            **data,
+            graph=graph,
+            student=again.checkpoint.path,
+            baseline=dense.graph.path,
+            checkpoint=built.dense.path,
+            scores=folders[0],
+            out=out,
+        )
+        found.append(load_quality(out))
+    shipped, new = ({**of.quality, **of.fidelity}[of.primary].value for of in found)
+    return found[0].primary, (shipped, new)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
+
+
+def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """A word for every name of either; their values are digests."""
     words = {}
-    for name in sorted({*expected, *sums}):
+    for name in sorted({*expected, *found}):
         if name in MEASURED:
             words[name] = "not compared"
-        elif name not in sums:
+        elif name not in found:
             words[name] = "missing"
         elif name not in expected:
             words[name] = "new"
         else:
-            words[name] = "same" if expected[name] == sums[name] else "differs"
+            words[name] = "same" if expected[name] == found[name] else "differs"
     return words
 
 
@@ -132,16 +199,36 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str
     for word, flags in (("missing now", before - after), ("new", after - before)):
         if flags:
             yield f"CPU flags {word}: {' '.join(sorted(flags))}"
-    packages, installed = then.get("packages") or {}, now.get("packages") or {}
-    for name in sorted({*packages, *installed}):
-        if packages.get(name) != installed.get(name):
-            yield f"{name}: {packages.get(name)}, now {installed.get(name)}"
+    yield from other_packages(then, now)
     source, ours = then.get("git") or {}, now.get("git") or {}
     if source.get("commit") != ours.get("commit"):
         yield f"commit of compress: {source.get('commit')}, now {ours.get('commit')}"
     for word, git in (("it was made", source), ("this is", ours)):
         if git.get("dirty"):
             yield f"{word} with changes to compress that are in no commit"
+
+
+def other_packages(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    packages, installed = then.get("packages") or {}, now.get("packages") or {}
+    for name in sorted({*packages, *installed}):
+        if packages.get(name) != installed.get(name):
+            yield f"{name}: {packages.get(name)}, now {installed.get(name)}"
+
+
+def verdict(comparison: Comparison) -> str:
+    """One line: what the comparison comes to."""
+    if comparison.same:
+        return "[green]the same model[/]"
+    facts = [f"{name} {word}" for name, word in comparison.splits.items() if word != "same"]
+    if facts:
+        facts = [f"splits: {', '.join(facts)}"]
+    if comparison.scores is not None:
+        shipped, again = comparison.scores
+        facts.append(f"{comparison.metric} on select {again:.4f}, shipped {shipped:.4f}")
+    word = "[red]another model[/]"
+    if comparison.as_good:
+        word = "[yellow]not the same bytes, by other releases, but as good[/]"
+    return f"{word} ({'; '.join(facts)})"
 
 
 _STYLES = {"same": "green", "differs": "red", "missing": "red", "new": "red", "not compared": "dim"}

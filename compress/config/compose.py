@@ -167,6 +167,9 @@ def options_of(config: RunConfig) -> dict[str, str]:
     }
 
 
+# Options that are no more -> what took their place.
+_REPLACED = {("export", "optimum"): "torch"}
+
 # Where settings lay in the manifests of older artifacts -> where they lie now.
 _MOVED = {
     **{f"target.{name}": f"benchmark.{name}" for name in ("workloads", "max_seconds", "ratio_ci", "seed")},
@@ -185,8 +188,25 @@ def _moved(plain: Mapping[str, Any]) -> DictConfig:
     return new
 
 
+def _known(settings: Any, option: type) -> dict[str, Any]:
+    """Without the operator set, which optimum's fusion raised to what is torch's today."""
+    names = {field.name for field in dataclasses.fields(option)} - {"opset"}
+    return {name: value for name, value in dict(settings or {}).items() if name in names}
+
+
+def replaced(chosen: Mapping[str, str]) -> dict[str, str]:
+    """Group -> option of today, for those options of an older artifact that are no more."""
+    return {group: _REPLACED[group, name] for group, name in chosen.items() if (group, name) in _REPLACED}
+
+
 def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig:
-    """The configuration that `to_plain` and `options_of` wrote down; raises ConfigError where it is none."""
+    """The configuration that `to_plain` and `options_of` wrote down; raises ConfigError where it is none.
+
+    What took the place of an option that is no more has the settings that both have.
+    """
+    if new := replaced(chosen):
+        chosen = {**chosen, **new}
+        plain = {**plain, **{group: _known(plain.get(group), OPTIONS[group][new[group]]) for group in new}}
     for group, known in OPTIONS.items():
         if chosen.get(group) not in known:
             raise ConfigError(
@@ -263,8 +283,12 @@ def _no_launcher(name: str) -> ConfigError:
 
 
 def _unknown_option(group: str, option: str) -> ConfigError:
+    new = _REPLACED.get((group, option))
     return ConfigError(
-        f"unknown option for {group}", found=option, allowed=did_you_mean(option, options()[group])
+        f"unknown option for {group}",
+        found=option,
+        allowed=did_you_mean(option, options()[group]),
+        next=f"{group}={new} took its place" if new else None,
     )
 
 

@@ -108,7 +108,9 @@ def complete(folder: Path) -> None:
 
     try:
         stock: Any = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if len(stock) <= len(set(stock.all_special_ids)):  # what transformers makes of no files at all
+            raise ValueError("no vocabulary")
+    except Exception as error:  # the library tokenizers raises nothing narrower
         raise ModelError(
             f"no usable tokenizer in {folder}",
             found=(str(error) or type(error).__name__).splitlines()[0],

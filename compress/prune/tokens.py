@@ -70,7 +70,9 @@ def template_tokens(tokenizer: Any) -> set[int]:
     written: set[int] = set()
     for messages in (talk[:1], talk, [{"role": "system", "content": "."}, *talk]):
         try:
-            written |= set(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+            written |= set(
+                tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            )
         except Exception:  # a template refuses what it does not know, with errors of any kind
             continue
     return written

@@ -8,10 +8,11 @@ import socket
 import tempfile
 from pathlib import Path
 
+import onnx
 import pytest
 
 from compress.artifact import verify
-from compress.cli.reproduce import Comparison, compare, config_of, differences
+from compress.cli.reproduce import Comparison, compare, config_of, differences, sums, verdict
 from compress.config.compose import from_plain, load_config, options_of, to_plain
 from compress.errors import ArtifactError, ConfigError
 from compress.schema.report import Report
@@ -55,14 +56,39 @@ def test_another_model_is_told(finished, tmp_path):
     artifact = Path(shutil.copytree(finished.folder / "artifact", tmp_path / "artifact"))
     manifest = json.loads((artifact / "manifest.json").read_text())
     manifest["config"]["quantize"]["embeddings"] = False
-    (artifact / "manifest.json").write_text(json.dumps(manifest))
-    sums = {**manifest["files"], "manifest.json": sha256_file(artifact / "manifest.json")}
-    (artifact / "SHA256SUMS").write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+    seal(artifact, manifest)
     done = finished.run("reproduce", str(artifact), home=tmp_path)
     assert done.returncode == 1, done.stderr
     assert re.search(r"model\.onnx +│ differs", done.stdout)
     assert re.search(r"tokenizer\.json +│ same", done.stdout)
     assert "another model" in done.stdout
+
+
+@pytest.mark.slow
+def test_an_artifact_of_other_releases_is_scored_beside_what_is_made_today(finished, tmp_path):
+    """Exported by optimum, by its manifest, with another operator set; today's graph has other bytes."""
+    artifact = Path(shutil.copytree(finished.folder / "artifact", tmp_path / "artifact"))
+    graph = onnx.load(artifact / "model.onnx")
+    graph.producer_name = "another"
+    onnx.save(graph, artifact / "model.onnx")
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    manifest["options"]["export"] = "optimum"
+    manifest["config"]["export"]["opset"] = 14
+    manifest["environment"]["packages"]["transformers"] = "4.57.6"
+    manifest["files"]["model.onnx"] = sha256_file(artifact / "model.onnx")
+    seal(artifact, manifest)
+    done = finished.run("reproduce", str(artifact), home=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not as before: export=optimum: now torch\n" in done.stdout
+    assert re.search(r"not as before: transformers: 4\.57\.6, now \d", done.stdout)
+    again, shipped = re.search(r"as good \(\w+ on select (\S+), shipped ([^\s)]+)\)", done.stdout).groups()
+    assert again == shipped
+
+
+def seal(artifact, manifest):
+    (artifact / "manifest.json").write_text(json.dumps(manifest))
+    sums = {**manifest["files"], "manifest.json": sha256_file(artifact / "manifest.json")}
+    (artifact / "SHA256SUMS").write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
 
 
 def test_no_path_host_or_time_is_in_what_ships(finished):
@@ -142,7 +168,7 @@ def test_a_word_for_every_file(tmp_path):
         (tmp_path / name).write_text(name)
     same = sha256_file(tmp_path / "model.onnx")
     expected = {"model.onnx": same, "config.json": "0" * 64, "gone.txt": "0" * 64, "README.md": "0" * 64}
-    words = compare(expected, tmp_path)
+    words = compare(expected, sums(tmp_path))
     assert words == {
         "README.md": "not compared",
         "config.json": "differs",
@@ -153,6 +179,32 @@ def test_a_word_for_every_file(tmp_path):
     assert Comparison(files=words, surroundings=()).same
     for word in ("differs", "missing", "new"):
         assert not Comparison(files={**words, "model.onnx_data": word}, surroundings=()).same
+
+
+DIFFERS = {"model.onnx": "differs", "manifest.json": "not compared"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "as_good", "line"),
+    [
+        ({}, True, "by other releases, but as good[/] (cosine on select 0.9010, shipped 0.9000)"),
+        ({"scores": (0.9, 0.88)}, False, "another model[/] (cosine on select 0.8800, shipped 0.9000)"),
+        ({"scores": (-2.0, -2.01)}, True, "as good[/] (cosine on select -2.0100, shipped -2.0000)"),
+        ({"scores": (0.9, float("nan"))}, False, "another model[/] (cosine on select nan, shipped 0.9000)"),
+        ({"releases": ()}, False, "another model[/] (cosine on select 0.9010, shipped 0.9000)"),
+        ({"splits": {"test": "differs"}}, False, "another model[/] (splits: test differs; cosine on"),
+            {"splits": {"test": "differs", "select": "same"}},
+            False,
+            "another model[/] (splits: test differs; ",
+        ),
+        ({"files": {"model.onnx": "same"}, "scores": None}, False, "the same model[/]"),
+    ],
+)
+def test_what_other_releases_made_is_held_against_the_scores(changes, as_good, line):
+    facts = {"files": DIFFERS, "surroundings": (), "releases": ("torch: 2.9, now 2.10",)}
+    comparison = Comparison(**{**facts, "metric": "cosine", "scores": (0.9, 0.901), **changes})
+    assert comparison.as_good == as_good
+    assert line in verdict(comparison)
 
 
 def test_what_is_not_as_before_is_named():

@@ -170,7 +170,7 @@ def test_ends_and_marks_are_renumbered_everywhere(language_published, language_t
     assert stock(tmp_path / "cut").generation_config.eos_token_id == [0, end]
     assert after.tokenizer.convert_tokens_to_ids("<|tool|>") == kept.index(size + 1)
     talk = [{"role": "user", "content": "the river"}]
-    ids = after.tokenizer.apply_chat_template(talk)
+    ids = after.tokenizer.apply_chat_template(talk, return_dict=False)
     assert ids[0] == kept.index(size + 1)
     assert ids[-1] == end
     assert after.tokenizer.decode(ids) == "<|tool|>the river<|im_end|>"

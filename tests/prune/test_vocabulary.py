@@ -149,7 +149,7 @@ def test_processors_are_renumbered(language_texts):
     tokenizer = byte_level(language_texts)
     end, start = (tokenizer.token_to_id(mark) for mark in MARKS)
     template = processors.TemplateProcessing(single="<|start|> $A", special_tokens=[("<|start|>", start)])
-    pair = processors.RobertaProcessing(sep=("<|end|>", end), cls=("<|start|>", start))
+    pair = processors.RobertaProcessing(("<|end|>", end), ("<|start|>", start))
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(), template])
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [each | {"id": each["id"] + 300} for each in content["added_tokens"]]

@@ -83,7 +83,6 @@ def test_a_tokenizer_whose_settings_change_it_is_written_anew(checkpoints, copy_
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "river", "The", "cat", "a"]
     (folder / "vocab.txt").write_text("\n".join(names))
     (folder / "tokenizer.json").unlink()
-    (folder / "special_tokens_map.json").unlink()
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     with pytest.raises(ModelError, match=r"no usable tokenizer .*\n  found:   no tokenizer\.json"):
         Tokenizer(folder)
