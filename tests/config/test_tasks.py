@@ -55,17 +55,16 @@ REFUSED = [
     ("minilm", "prune=channels", "prune=none,transformer,structured"),
     ("minilm", "prune=narrow_llm", "prune=none,transformer,structured"),
     ("minilm", "recover=finetune", "recover=none,distill"),
-    ("minilm", "export=genai", "export=torch,torch"),
+    ("minilm", "export=genai", "export=torch"),
     ("minilm", "quantize=int8_blocks", "quantize=none,int8_dynamic,int8_static"),
     ("minilm", "quantize=int8_qat", "quantize=none,int8_dynamic,int8_static"),
     ("minilm", "evaluate=image_classification", "evaluate=sentence_similarity"),
     ("minilm", "train=supervised", "train=none"),
     ("fashion_resnet", "data=wikipedia_lee", "data=images"),
-    ("fashion_resnet", "export=torch", "export=torch"),
+    ("fashion_resnet", "export=genai", "export=torch"),
     ("fashion_resnet", "quantize=int8_smooth", "quantize=none,int8_dynamic,int8_static,int8_qat"),
     ("smollm2", "prune=half_channels", "prune=none,transformer,language"),
     ("smollm2", "recover=distill", "recover=none,distill_logits"),
-    ("smollm2", "export=torch", "export=torch,genai"),  # without the cache
     (
         "smollm2",
         "quantize=int8_static",  # onnxruntime's preparation loses the weights that lie beside the graph
