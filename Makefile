@@ -4,11 +4,11 @@ ARGS ?=
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest --numprocesses 2 --dist worksteal
 
-.PHONY: help setup experiment sweep check test test-slow lint type build clean
+.PHONY: help setup setup-transformers4 experiment sweep check test test-slow lint type build clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 21
 
 setup: .venv/ready ## build .venv from requirements.lock (done by itself when missing or stale)
 
@@ -17,6 +17,13 @@ setup: .venv/ready ## build .venv from requirements.lock (done by itself when mi
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup-transformers4: .venv-transformers4/ready ## build the environment that reads our checkpoints by transformers 4.57
+
+.venv-transformers4/ready: tests/transformers4.txt
+	$(PYTHON) -m venv --clear .venv-transformers4
+	.venv-transformers4/bin/pip install --quiet --disable-pip-version-check -r tests/transformers4.txt
 	@touch $@
 
 experiment: setup ## run EXPERIMENT (minilm) with ARGS, print the table, name the report
@@ -28,7 +35,7 @@ check: lint ## style, imports, the tests that need no model, one run of a tiny o
 test: setup ## run the tests
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-slow: setup ## run the long tests; ARGS="-m slow" for those that CI leaves out, too
+test-slow: setup setup-transformers4 ## run the long tests; ARGS="-m slow" for those that CI leaves out, too
 	$(PYTEST) -m "slow and not exhaustive" $(ARGS)
 
 sweep: setup ## run the grid of experiment minilm_sweep, draw the Pareto fronts
@@ -45,4 +52,4 @@ build: setup ## build the wheel
 	$(BIN)/python -m build --no-isolation --wheel
 
 clean: ## remove the environment and build files; outputs stay
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-transformers4 dist build .mypy_cache .ruff_cache .pytest_cache

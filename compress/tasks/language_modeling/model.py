@@ -19,6 +19,7 @@ from compress.models.checkpoint import (
     read_config,
     write_facts,
 )
+from compress.models.compat import write_for_both
 from compress.models.gguf import convert, gguf_of
 from compress.models.kind import check_kind
 from compress.models.layers import LANGUAGE_MODELS, Stack
@@ -64,6 +65,7 @@ class CausalLM(Opened):
         save_padded(self.module, self.stack, folder)
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)
+        write_for_both(folder)
         write_facts(facts, folder)
         processor = open_processor(folder)
         ids = np.array([processor.tokenizer.plain(CHECK_TEXT)[:16]], np.int64)

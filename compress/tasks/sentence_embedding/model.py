@@ -24,6 +24,7 @@ from compress.models.checkpoint import (
     read_json,
     write_facts,
 )
+from compress.models.compat import write_for_both
 from compress.models.kind import check_kind
 from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
 from compress.models.padding import cut_padding, save_padded
@@ -99,6 +100,7 @@ class Encoder(Opened):
         save_padded(self.module.backbone, self.stack, folder)
         copy_companions(self.folder, folder)
         complete(folder)
+        write_for_both(folder)
         write_facts(facts, folder)
         processor = open_processor(folder)
         summary = Summary(
