@@ -63,7 +63,7 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     strip(path, weights_beside=True)
     check_operators(onnx.load(path, load_external_data=False))
     numbers = decoder_parity(CausalLM.open(checkpoint), path, load_texts(splits).calibration.texts)
-    check_parity(numbers, config, out, "try export=optimum")
+    check_parity(numbers, config, out, "try export=torch")
 
 
 def _build(checkpoint: Path, out: Path) -> None:
@@ -73,7 +73,7 @@ def _build(checkpoint: Path, out: Path) -> None:
             "onnxruntime-genai's builder does not know the architecture",
             found=name,
             allowed=", ".join(_BUILDERS),
-            next="try export=optimum",
+            next="try export=torch",
         )
     said = io.StringIO()
     try:
@@ -86,7 +86,7 @@ def _build(checkpoint: Path, out: Path) -> None:
         raise CompressError(
             "onnxruntime-genai's builder cannot export the model",
             found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-            next="try export=optimum",
+            next="try export=torch",
         ) from error
     finally:
         log.debug("%s", said.getvalue())

@@ -2,24 +2,23 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import onnx_ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
-from torch import nn
 
 from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.errors import CompressError
-from compress.export.parity import EXAMPLES, check_parity, parity
+from compress.export.parity import check_parity, decoder_parity, parity
 from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
 from compress.graph import graph_path
 from compress.graph.gates import check_operators
 from compress.tasks import load
+from compress.tasks.base import Traced
 
 
 def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:
@@ -29,32 +28,19 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     CompressError when the model has an operator that cannot be exported.
     """
     model, path = load(checkpoint), graph_path(out)
-    examples = load_splits(splits).calibration.examples[:EXAMPLES]
-    # Strides of images with channels last would go into the graph.
-    plain = {"memory_format": torch.contiguous_format}
-    inputs = {name: each.clone(**plain) for name, each in next(model.batches(examples[:2], 2)).items()}
-    axes = {name: dict(enumerate(model.open_axes)) for name in inputs}
-    write(model.module, inputs, axes, model.output_names, path, config)
-    numbers = parity(model, path, examples)
+    examples = load_splits(splits).calibration.examples
+    traced = model.traced(examples)
+    write(traced, path, config)
+    check = decoder_parity if traced.cached else parity
+    numbers = check(cast(Any, model), path, examples)
     check_parity(numbers, config, out, "try export.fuse=false" if config.fuse else "try export.opset=18")
 
 
-def write(
-    module: nn.Module,
-    inputs: Mapping[str, Any],
-    axes: Mapping[str, Any],
-    outputs: Sequence[str],
-    path: Path,
-    config: TorchExport,
-    *,
-    names: Sequence[str] | None = None,
-    beside: bool = False,
-) -> None:
-    """Export `module` to `path`: the same bytes every time, free of paths and times.
+def write(traced: Traced, path: Path, config: TorchExport) -> None:
+    """Export to `path`: the same bytes every time, free of paths and times. Where there is a cache, the
+    weights lie in a file of their own.
 
-    `inputs`: keyword -> tensor, or a nest of them that `names` are the flat names of; `axes`: of the same
-    nest, axis -> name for those that stay open. `beside` puts the weights into a file of their own. Raises
-    CompressError when the module has an operator that cannot be exported.
+    Raises CompressError when the module has an operator that cannot be exported.
     """
     for chatty in ("torch.onnx", "torch._subclasses"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
@@ -62,11 +48,11 @@ def write(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
-                module,
-                kwargs=dict(inputs),
-                dynamic_shapes=dict(axes),
-                input_names=list(names or inputs),
-                output_names=list(outputs),
+                traced.module,
+                kwargs=traced.inputs,
+                dynamic_shapes=traced.axes,
+                input_names=list(traced.input_names),
+                output_names=list(traced.output_names),
                 opset_version=config.opset,
                 dynamo=True,
                 verbose=False,
@@ -85,7 +71,7 @@ def write(
         flatten_attention(graph)
         RemoveUnusedNodesPass()(graph)
     _forget_sources(graph)
-    beside_it = f"{path.name}_data" if beside else None
+    beside_it = f"{path.name}_data" if traced.cached else None
     onnx_ir.save(graph, path, external_data=beside_it, size_threshold_bytes=1024)
     check_operators(onnx.load(path, load_external_data=False))
 

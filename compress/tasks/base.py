@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 
@@ -48,6 +49,18 @@ def tensors(feeds: Feeds) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in feeds.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """What an exporter is given of a model."""
+
+    module: nn.Module
+    inputs: dict[str, Any]  # keyword -> tensor, or a nest of them
+    axes: dict[str, Any]  # of the same nest: axis -> its name, where its size stays open
+    input_names: tuple[str, ...]  # of the graph, as many as there are tensors in `inputs`
+    output_names: tuple[str, ...]
+    cached: bool = False  # keys and values go in and come out
+
+
 class Model(Protocol):
     """A checkpoint's module with its weights. It reads what its task's processor gives, as tensors."""
 
@@ -64,10 +77,6 @@ class Model(Protocol):
     def output_names(self) -> tuple[str, ...]:
         """All that an exported graph gives."""
 
-    @property
-    def open_axes(self) -> tuple[str, ...]:
-        """Names of the first axes of every input, whose sizes an exported graph leaves open."""
-
     def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
         """Inputs of at most `size` examples each; their order may be another."""
 
@@ -80,6 +89,9 @@ class Model(Protocol):
     def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
         """The class of transformers that opens a saved checkpoint, the name of its output that a reload is
         compared by, and this model's value of it."""
+
+    def traced(self, examples: Any) -> Traced:
+        """For an exporter, with inputs that it may run the module on."""
 
     def example(self) -> Any:
         """A small input for tracing the module."""
@@ -100,7 +112,7 @@ class Opened(ABC):
 
     task: ClassVar[str]
     output_names: tuple[str, ...]
-    open_axes: tuple[str, ...] = ("batch_size",)
+    open_axes: tuple[str, ...] = ("batch_size",)  # the first axes of every input
 
     @classmethod
     def open(cls, checkpoint: Path, attention: str = "sdpa") -> Self:
@@ -135,6 +147,21 @@ class Opened(ABC):
         """All that it gives, by name; of a model with one output what `run` gives."""
         [name] = self.output_names
         return {name: self.run(inputs)}
+
+    def traced(self, examples: Any) -> Traced:
+        """The module as it is, with `open_axes` of every input."""
+        import torch
+
+        plain = torch.contiguous_format  # strides of images with channels last would go into the graph
+        given = next(self.batches(examples[:2], 2))
+        inputs = {name: each.clone(memory_format=plain) for name, each in given.items()}
+        return Traced(
+            module=cast(Any, self).module,
+            inputs=inputs,
+            axes={name: dict(enumerate(self.open_axes)) for name in inputs},
+            input_names=tuple(inputs),
+            output_names=self.output_names,
+        )
 
 
 def refuse_cache(workload: Workload) -> None:

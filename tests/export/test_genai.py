@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import onnxruntime_genai as og
 import pytest
 import torch
@@ -22,10 +23,50 @@ from compress.tasks.language_modeling.model import CausalLM
 FUSED = tuple(genai._BUILDERS)
 
 
-@pytest.mark.parametrize(
-    ("fused", "name"), [*((True, name) for name in FUSED), *((False, name) for name in LANGUAGE_MODELS)]
-)
-def test_it_computes_what_torch_computes(fused, name, language_checkpoints, language_graphs):
+QUICK = ("llama", "gemma3_text", "smollm3")  # windows; layers without rotation
+PLAIN = [
+    *QUICK,
+    *(pytest.param(each, marks=pytest.mark.slow) for each in LANGUAGE_MODELS if each not in QUICK),
+]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@torch.no_grad()
+def test_batch_tokens_and_past_of_a_plain_graph_are_open(name, language_checkpoints, language_graphs):
+    session = onnxruntime.InferenceSession(language_graphs(name, fused=False) / "model.onnx")
+    model = CausalLM.open(language_checkpoints[name])
+    assert tuple(each.name for each in session.get_inputs()) == model.input_names
+    outputs = [each.name for each in session.get_outputs()]
+    assert outputs == [
+        each.replace("past_key_values", "present") for each in ("logits", *model.input_names[3:])
+    ]
+    ids = torch.from_numpy(np.random.default_rng(0).integers(2, 300, (2, 12)))
+    mask = torch.tensor([[0] * 3 + [1] * 9, [1] * 12])  # the first is filled up on its left
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    alone = [model.run({"input_ids": row[real.bool()][None]})[0] for row, real in zip(ids, mask, strict=True)]
+    cache = model.processor.feeds(ids.numpy()[:, :0])
+    for start, end in ((0, 7), (7, 8), (8, 12)):  # the second and third after the tokens of those before
+        feeds = {"input_ids": ids[:, start:end], "position_ids": positions[:, start:end]}
+        feeds = {key: each.numpy() for key, each in {**feeds, "attention_mask": mask[:, :end]}.items()}
+        logits, *present = session.run(None, {**cache, **feeds})
+        cache = dict(zip(model.input_names[3:], present, strict=True))
+        for row, filled in ((0, 3), (1, 0)):
+            first = max(start, filled)
+            wanted = alone[row][first - filled : end - filled].numpy()
+            np.testing.assert_allclose(logits[row, first - start :], wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_plain_graph_computes_what_torch_computes(name, language_checkpoints, language_graphs):
+    check_against_torch(False, name, language_checkpoints, language_graphs)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_graph_computes_what_torch_computes(name, language_checkpoints, language_graphs):
+    check_against_torch(True, name, language_checkpoints, language_graphs)
+
+
+def check_against_torch(fused, name, language_checkpoints, language_graphs):
     graph = language_graphs(name, fused)
     numbers = read_result(graph).gates[0].numbers
     assert numbers["min_cosine"] > 0.999999

@@ -16,12 +16,14 @@ from compress.config.prune import TransformerPrune
 from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
 from compress.export.torch_onnx import write
 from compress.prune.width import apply, cuts_of
+from compress.tasks.base import Traced
 
 
 def exported(encoder, path, fuse):
     inputs = encoder.example()
     axes = {name: {0: "batch_size", 1: "sequence_length"} for name in inputs}
-    write(encoder.module, inputs, axes, encoder.output_names, path, TorchExport(fuse=fuse))
+    names = {"input_names": tuple(inputs), "output_names": encoder.output_names}
+    write(Traced(module=encoder.module, inputs=inputs, axes=axes, **names), path, TorchExport(fuse=fuse))
     return path
 
 

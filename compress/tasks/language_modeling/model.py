@@ -26,7 +26,8 @@ from compress.models.layers import LANGUAGE_MODELS, Stack
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import Tokenizer
-from compress.tasks.base import Opened
+from compress.tasks.base import Opened, Traced, tensors
+from compress.tasks.language_modeling.cached import cached
 from compress.tasks.language_modeling.card import CHECK_TEXT, card_facts
 from compress.tasks.language_modeling.processor import CONTEXT, LanguageProcessor, open_processor
 
@@ -140,6 +141,29 @@ class CausalLM(Opened):
         """Logits (batch, tokens, vocabulary) of inputs without a past."""
         found = self.module(input_ids=inputs["input_ids"], use_cache=False)
         return cast(Tensor, found.logits)
+
+    def traced(self, examples: Sequence[str]) -> Traced:
+        """Batch, tokens and cached tokens stay open."""
+        feeds = tensors(self.processor.feeds(np.ones((2, 3), np.int64), past=4))
+        names = tuple(feeds)
+        ids, mask, positions, *caches = names
+        batch, tokens, past = "batch_size", "sequence_length", "past_sequence_length"
+        pairs = list(zip(caches[::2], caches[1::2], strict=True))
+        return Traced(
+            module=cached(self.module),
+            inputs={
+                **{name: feeds[name] for name in (ids, mask, positions)},
+                "past": [(feeds[key], feeds[value]) for key, value in pairs],
+            },
+            axes={
+                **{name: {0: batch, 1: tokens} for name in (ids, positions)},
+                mask: {0: batch, 1: "total_sequence_length"},
+                "past": [({0: batch, 2: past}, {0: batch, 2: past}) for _ in pairs],
+            },
+            input_names=names,
+            output_names=(OUTPUT, *(name.replace("past_key_values", "present") for name in caches)),
+            cached=True,
+        )
 
     def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
         return "AutoModelForCausalLM", "logits", self.run(inputs)
