@@ -36,7 +36,7 @@ def padded(module: nn.Module, stack: Stack) -> dict[str, Tensor]:
     paths = {linear: path for path, linear in module.named_modules()}
     for kind, (_, full) in _sizes(stack).items():
         for layer in stack.layers():
-            for linear, name, value in _changed(stack, layer, kind, full, _grown):
+            for linear, name, value in _changed(stack, layer, kind, full, grown):
                 weights[f"{paths[linear]}.{name}"] = value
     return weights
 
@@ -114,7 +114,8 @@ def _changed(
             yield linear, "bias", change(linear.bias.detach(), 0, parts, rows)
 
 
-def _grown(tensor: Tensor, dim: int, parts: int, width: int) -> Tensor:
+def grown(tensor: Tensor, dim: int, parts: int, width: int) -> Tensor:
+    """Each of the equal `parts` along `dim` filled up with zeros to `width`."""
     pieces = tensor.chunk(parts, dim)
     shape = [width - size if axis == dim else size for axis, size in enumerate(pieces[0].shape)]
     return torch.cat([part for piece in pieces for part in (piece, tensor.new_zeros(shape))], dim)

@@ -173,7 +173,8 @@ def test_both_read_what_we_write(name, made):
 
 # ---------------------------------------------------------------- written by 4.57
 
-FORMER = (*written_by_4.LANGUAGE, *written_by_4.ENCODERS, *written_by_4.IMAGES)
+PRUNED_BY_4 = tuple(f"{kind}-pruned" for kind in written_by_4.PRUNED)
+FORMER = (*written_by_4.LANGUAGE, *written_by_4.ENCODERS, *written_by_4.IMAGES, *PRUNED_BY_4)
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,7 @@ def former(tmp_path_factory):
         folders[name] = (imported, imported)
     published = {name: (imported, root / "published" / name) for name, (imported, _) in folders.items()}
     return {
+        "folders": folders,
         "published": seen(transformers4(), "published", published, root),
         "4": seen(transformers4(), "4", folders, root),
         "5": seen(sys.executable, "5", folders, root),
@@ -203,6 +205,12 @@ def test_what_4_wrote_is_the_same_model_when_imported(version, name, former):
     wanted = former["published"][name]
     given = {"found", "generated", "row.0", "row.1", "row.2", "plain", "decoded", "skipped", "marks", "chat"}
     assert_same(former[version][name], wanted, given & wanted.keys())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRUNED_BY_4)
+def test_heads_that_4_cut_stay_cut(name, former):
+    assert tasks.load(former["folders"][name][0]).widths()["heads"] == (2, 3)
 
 
 # ---------------------------------------------------------------- by hand

@@ -34,6 +34,7 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.layers import IMAGE_TRANSFORMERS, Stack
+from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.preprocessing import read_preprocessing, shape_of
 from compress.models.summary import Summary, write_summary
@@ -105,10 +106,11 @@ class ImageClassifier(Opened):
         elif history:
             net = _load_pruned(folder, history, example)
         else:
-            net = _load_transformers(folder, attention)
+            wanted = None if attention == "sdpa" else attention  # None: sdpa, where the net has it
+            net = open_stock(transformers.AutoModelForImageClassification, folder, wanted, foreign="pooler")
         opened = cls(net, config, preprocessing, facts, history)
         if opened.architecture is not None:
-            cut_padding(opened.stack, config)
+            cut_padding(opened.stack, vars(opened.stack.config))
         return opened
 
     def save(self, folder: Path, facts: Facts) -> None:
@@ -308,32 +310,6 @@ def _load_pruned(folder: Path, history: list[Any], example: Tensor) -> nn.Module
     replay(net, history, example)
     _fill(net, load_file(folder / "model.safetensors"), folder)
     return net
-
-
-def _load_transformers(folder: Path, attention: str) -> nn.Module:
-    auto = transformers.AutoModelForImageClassification
-    try:
-        wanted = None if attention == "sdpa" else attention  # None: sdpa, where the net has it
-        config = transformers.AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, attn_implementation=wanted
-        )
-        net, info = auto.from_pretrained(
-            str(folder),
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"transformers cannot open {folder} as a classifier of images",
-            found=" ".join(str(error).split())[:300],
-            allowed="a model with AutoModelForImageClassification, or config.json with a builder",
-        ) from None
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(f"weights are missing in {folder}", found=f"{len(missing)}, e.g. {missing[0]}")
-    return cast(nn.Module, net)
 
 
 def _width(layer: nn.Conv2d | nn.Linear) -> int:

@@ -23,6 +23,7 @@ from compress.models.compat import write_for_both
 from compress.models.gguf import convert, gguf_of
 from compress.models.kind import check_kind
 from compress.models.layers import LANGUAGE_MODELS, Stack
+from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import Tokenizer
@@ -57,8 +58,8 @@ class CausalLM(Opened):
         _check_kind(described)
         check_heads(described)
         check_weights(folder)
-        module = _load_module(folder, attention)
-        cut_padding(Stack(module.model, LANGUAGE_MODELS[module.config.model_type]), described)
+        module = open_stock(transformers.AutoModelForCausalLM, folder, attention)
+        cut_padding(Stack(module.model, LANGUAGE_MODELS[module.config.model_type]), vars(module.config))
         return cls(module, _load_tokenizer(folder, module.config.vocab_size), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
@@ -204,36 +205,6 @@ def check_heads(config: Mapping[str, Any]) -> None:
             allowed="a multiple",
             next="fetch config.json again, of the revision of the weights",
         )
-
-
-def _load_module(folder: Path, attention: str) -> transformers.PreTrainedModel:
-    try:
-        module, info = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            attn_implementation=attention,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"the weights in {folder} do not fit their config.json",
-            found=" ".join(str(error).split())[:300],
-            allowed="tensors of the sizes that config.json names",
-            next="fetch the model again, config.json and weights of one revision",
-        ) from None
-    wrong = {kind: sorted(info[f"{kind}_keys"]) for kind in ("missing", "unexpected")}
-    if wrong["missing"] or wrong["unexpected"]:
-        kind, names = next((kind, names) for kind, names in wrong.items() if names)
-        raise ModelError(
-            f"tensors are {kind} in {folder}",
-            found=f"{len(names)}, e.g. {names[0]}",
-            allowed="every tensor of the model that config.json describes, and no other",
-            next="fetch the model again, config.json and all shards of the weights of one revision",
-        )
-    found: transformers.PreTrainedModel = module.eval()
-    return found
 
 
 def _load_tokenizer(folder: Path, vocabulary: int) -> Any:

@@ -4,6 +4,7 @@ Pooling and normalisation are part of the module, so that they are part of the e
 what ships is the whole encoder.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,8 @@ from compress.models.checkpoint import (
 )
 from compress.models.compat import write_for_both
 from compress.models.kind import check_kind
-from compress.models.layers import TEXT_ENCODERS, Architecture, Stack
+from compress.models.layers import TEXT_ENCODERS, Stack
+from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import complete
@@ -90,8 +92,10 @@ class Encoder(Opened):
         architecture = TEXT_ENCODERS[described["model_type"]]
         if not architecture.fused_attention:
             attention = "eager"
-        backbone = _load_backbone(folder, architecture, attention)
-        cut_padding(Stack(backbone, architecture), described)
+        # A pooler nothing reads; heads of what it was trained for are no layers of the backbone.
+        others = rf"^(?!.*\b{re.escape(architecture.layers)}\.)"
+        backbone = open_stock(transformers.AutoModel, folder, attention, "pooler", others)
+        cut_padding(Stack(backbone, architecture), vars(backbone.config))
         module = SentenceEncoder(backbone, *_read_pooling(folder))
         return cls(module.eval(), folder, facts)
 
@@ -193,38 +197,3 @@ def _read_pooling(folder: Path) -> tuple[str, bool]:
             allowed="mean or cls",
         )
     return ("cls" if "cls" in modes[0] else "mean"), ("Normalize" in kinds or not kinds)
-
-
-def _load_backbone(folder: Path, architecture: Architecture, attention: str) -> nn.Module:
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, attn_implementation=attention
-        )
-        backbone, info = transformers.AutoModel.from_pretrained(
-            str(folder),
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"the weights in {folder} do not fit their config.json",
-            found=" ".join(str(error).split())[:300],
-            allowed="tensors of the sizes that config.json names",
-            next="fetch the model again, config.json and weights of one revision",
-        ) from None
-    missing = [key for key in info["missing_keys"] if "pooler" not in key]
-    surplus = [key for key in info["unexpected_keys"] if f"{architecture.layers}." in key]
-    if missing or surplus:
-        raise ModelError(
-            f"weights are missing in {folder}" if missing else f"{folder} has layers its config.json lacks",
-            found=f"{len(missing or surplus)} tensors, e.g. {(missing or surplus)[0]}",
-            allowed="every tensor of the model that config.json describes, and no other layer",
-            next="fetch the model again, config.json and weights of one revision",
-        )
-    for name, parameter in backbone.named_parameters():
-        if name in info["missing_keys"]:  # a pooler that nothing reads; random, it would change digests
-            nn.init.zeros_(parameter)
-    return cast(nn.Module, backbone)

@@ -1,0 +1,99 @@
+"""A model of transformers from the folder of a checkpoint; what does not fit is an error."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from compress.errors import ModelError
+from compress.models.checkpoint import read_config
+from compress.models.padding import NOTES, grown
+
+_NEXT = "fetch the model again, config.json and all files of the weights of one revision"
+_OF_HEADS = re.compile(  # named by transformers 4; what group 1 names reads the heads, the others give them
+    r"layer\.\d+\.attention\."
+    r"(?:(?:self|attention)\.(?:query|key|value)|[qkv]_lin|(output\.dense|out_lin))\.(weight|bias)$"
+)
+
+
+def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "", foreign: str = "") -> Any:
+    """The model that `auto`, a class of transformers, opens, in float32 and for inference.
+
+    `needless` is a pattern of tensors that the folder may lack, which become zeros, `foreign` one of those
+    that it may have beside the model's; empty: none. Raises ModelError for any other tensor too few or too
+    many, or of another size than config.json says.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            module, info = auto.from_pretrained(
+                str(_with_all_heads(folder, Path(scratch))),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
+                attn_implementation=attention,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"the weights in {folder} do not fit their config.json, or transformers does not know it",
+                found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+                allowed=f"a folder that {auto.__name__} opens",
+                next=_NEXT,
+            ) from None
+    wrong = {
+        f"the weights in {folder} do not fit their config.json": [
+            f"{name} {list(found)}, not {list(wanted)}" for name, found, wanted in info["mismatched_keys"]
+        ],
+        f"weights are missing in {folder}": _others(info["missing_keys"], needless),
+        f"{folder} has unexpected weights, or layers its config.json lacks": _others(
+            info["unexpected_keys"], foreign
+        ),
+    }
+    for what, names in wrong.items():
+        if names:
+            raise ModelError(
+                what,
+                found=f"{len(names)} tensors, e.g. {min(names)}",
+                allowed="every tensor of the model that config.json describes, and no other",
+                next=_NEXT,
+            )
+    for name, parameter in module.named_parameters():
+        if name in info["missing_keys"]:  # random, it would change digests
+            nn.init.zeros_(parameter)
+    return module.eval()
+
+
+def _others(names: Any, pattern: str) -> list[str]:
+    return [name for name in names if not (pattern and re.search(pattern, name))]
+
+
+def _with_all_heads(folder: Path, scratch: Path) -> Path:
+    """`folder`, or, where transformers 4 cut heads of its layers, a copy as `save_padded` writes it now.
+
+    4 names those that went in `pruned_heads`, {layer: numbers}, and cuts the matrices; 5 knows nothing of it.
+    """
+    described = read_config(folder)
+    cut = described.pop("pruned_heads", None)
+    if not cut:
+        return folder
+    config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    gone = [len(cut.get(str(layer), ())) for layer in range(config.num_hidden_layers)]
+    described[NOTES["heads"]] = [config.num_attention_heads - count for count in gone]
+    (scratch / "config.json").write_text(json.dumps(described))
+    for path in folder.glob("*.safetensors"):
+        weights = load_file(path)
+        for name, tensor in weights.items():
+            found = _OF_HEADS.search(name)
+            if found and not (found[1] and found[2] == "bias"):
+                weights[name] = grown(tensor, 1 if found[1] else 0, 1, config.hidden_size)
+        save_file(weights, scratch / path.name, {"format": "pt"})
+    for path in folder.glob("*.safetensors.index.json"):
+        (scratch / path.name).write_bytes(path.read_bytes())
+    return scratch
