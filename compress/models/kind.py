@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from compress.errors import ModelError, did_you_mean
+from compress.models.published_task import other_task
 
 _MULTIMODAL = "a multimodal model"
 _EXPERTS = re.compile(r"(moe_)?(n|num)_(local_|routed_)?experts|enable_moe_block")
@@ -42,7 +43,10 @@ def check_kind(config: Mapping[str, Any], known: Collection[str], what: str) -> 
             )
     if model_type not in known:
         raise ModelError(
-            f"unknown architecture of {what}", found=model_type, allowed=did_you_mean(model_type, known)
+            f"unknown architecture of {what}",
+            found=model_type,
+            allowed=did_you_mean(model_type, known),
+            next=other_task(config, what),
         )
 
 
