@@ -137,7 +137,8 @@ class Walk:
         values: dict[str, tuple[Tensor, Tensor]] = {}
 
         def note(linear: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            values[self.names[cast(nn.Linear, linear)]] = args[0], output
+            # Without a norm in front of it a layer reads the states themselves, which `advance` changes.
+            values[self.names[cast(nn.Linear, linear)]] = args[0].clone(), output
 
         with hooked(linear.register_forward_hook(note) for linear in self._linears(index)):
             self.run(index, self.states[:windows])

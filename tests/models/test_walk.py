@@ -70,6 +70,16 @@ def test_moments_inputs_and_outputs_are_those_of_the_whole_model(opened):
     torch.testing.assert_close(walk.second_moments(1)[-1].moment, expected)
 
 
+@torch.no_grad()
+def test_outputs_are_of_the_inputs_also_when_the_states_went_on(opened):
+    model, windows = opened
+    walk = Walk(model, windows)
+    seen = walk.outputs(0)
+    walk.advance(0)
+    for name, (x, y) in seen.items():
+        torch.testing.assert_close(model.linears()[name](x), y)
+
+
 def test_no_hook_stays(opened):
     model, windows = opened
     walk = Walk(model, windows)
