@@ -15,14 +15,16 @@ import transformers
 from compress import tasks
 from compress.config.export import GenaiExport, TorchExport
 from compress.config.prune import ChannelPrune, Keep, LanguageKeep, LanguagePrune, StructuredPrune
-from compress.config.quantize import Int8Blocks, Int8Dynamic, Int8Static
+from compress.config.quantize import Int4Blocks, Int8Blocks, Int8Dynamic, Int8Static
 from compress.export import export
+from compress.export.genai import _BUILDERS
 from compress.graph.decoder import Decoder
 from compress.models.layers import LANGUAGE_MODELS
 from compress.prune import prune
 from compress.quantize import quantize
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
+from tests.conftest import LANGUAGE
 
 FLAGS = ("avx512_vnni",)
 
@@ -85,21 +87,25 @@ def test_an_encoder(name, way, checkpoints, splits_folder, splits):
     assert covered(small) == 1.0
 
 
-SLOW = ["mistral", "qwen2", "smollm3", "ernie4_5", "hunyuan_v1_dense", "seed_oss"]  # as LLaMA's, nearly
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SLOW]
+QUICK = ["llama", "qwen3", "gemma3_text", "phi3", "granite", "olmo3"]  # the others are nearly as one of them
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "phi3", "granite", *SLOW])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in LANGUAGE]
+)
 @torch.no_grad()
 def test_a_language_model(name, way, language_checkpoints, splits_folder):
+    """By the builder and in 8 bits where it knows the architecture, else by torch.export and in 4."""
     heads = 1.0 if LANGUAGE_MODELS[name].whole_heads else 0.5
     cut = LanguagePrune(
         vocabulary=288,
         keep=LanguageKeep(ffn=0.5, heads=heads, layers=0.5),
         **{"round_to": 8, "calibration_tokens": 512, "protect_first": 0, "protect_last": 0},
     )
-    blocks = Int8Blocks(block_size=32, max_kl=0.2)
-    pruned, graph, small = way(language_checkpoints[name], splits_folder, cut, GenaiExport(), blocks)
+    exporting, blocks = GenaiExport(), Int8Blocks(block_size=32, max_kl=0.2)
+    if name not in _BUILDERS:
+        exporting, blocks = TorchExport(), Int4Blocks(block_size=32, max_kl=1.0)
+    pruned, graph, small = way(language_checkpoints[name], splits_folder, cut, exporting, blocks)
     model = tasks.load(pruned)
     stock = transformers.AutoModelForCausalLM.from_pretrained(pruned, local_files_only=True).eval()
     ids = torch.arange(5, 19)[None]  # longer than the windows of attention
@@ -109,7 +115,8 @@ def test_a_language_model(name, way, language_checkpoints, splits_folder):
     steps = [decoder.run(part) for part in np.split(ids[0].numpy(), [4, 5])]  # a prompt, then token by token
     assert cosines(np.concatenate(steps), logits).min() > 0.99999
     rounded = Decoder(small / "model.onnx", capacity=16).run(ids[0].numpy())
-    assert cosines(rounded, logits).min() > 0.98
+    alike = cosines(rounded, logits)
+    assert alike.min() > 0.98 if name in _BUILDERS else np.median(alike) > 0.9
     assert covered(small) == 1.0
 
 

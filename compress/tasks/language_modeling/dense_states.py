@@ -7,6 +7,7 @@ they are needed: a fifth of the work of a small model, and a hundredth of the me
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -38,45 +39,55 @@ def save_states(model: Path, windows: Sequence[NDArray[np.int64]], out: Path) ->
     """
     proto = onnx.load(model, load_external_data=False)
     graph = proto.graph
-    last, _, _ = _head(graph, model.name)
+    states = _head(graph, model.name).product.input[0]
     del graph.output[:]
-    graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None))
+    graph.output.append(onnx.helper.make_tensor_value_info(states, onnx.TensorProto.FLOAT, None))
     packed = proto.SerializeToString()
-    del proto, graph, last
+    del proto, graph
     session = open_session(packed, Runtime(prepack=False, weights_folder=model.parent))
     del packed
-    states = [session.run(None, _feeds(session, window))[0][0] for window in windows]
-    np.savez(out / _STATES, *states, allow_pickle=False)
+    found = [session.run(None, _feeds(session, window))[0][0] for window in windows]
+    np.savez(out / _STATES, *found, allow_pickle=False)
 
 
 def load_states(model: Path, scores: Path) -> DenseStates:
     """What `save_states` wrote to `scores` for this file, whose head is read from it."""
     graph = onnx.load(model, load_external_data=False).graph
-    _, weights, scale = _head(graph, model.name)
-    head = numpy_helper.to_array(weights, base_dir=str(model.parent)).astype(np.float32) * np.float32(scale)
+    found = _head(graph, model.name)
+    head = numpy_helper.to_array(found.weights, base_dir=str(model.parent)).astype(np.float32)
+    if found.scale != 1.0:
+        head *= np.float32(found.scale)
+    head = head.T if found.transposed else head
     with np.load(scores / _STATES, allow_pickle=False) as stored:
         return DenseStates(tuple(stored[f"arr_{number}"] for number in range(len(stored.files))), head)
 
 
-def _head(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, onnx.TensorProto, float]:
-    """The product that gives the logits, its weights, and the number that what it gives is multiplied by."""
+class _Head(NamedTuple):
+    product: onnx.NodeProto
+    weights: onnx.TensorProto  # (hidden, vocabulary)
+    transposed: bool  # weights (vocabulary, hidden), which are the embedding's, too
+    scale: float  # by which the product is multiplied
+
+
+def _head(graph: onnx.GraphProto, name: str) -> _Head:
+    """What gives the logits."""
     makers = {output: node for node in graph.node for output in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
     last, scale = makers.get("logits"), 1.0
-    if (
-        last is not None
-        and last.op_type in ("Mul", "Div")
-        and (number := _number(last.input[1], weights, makers))
-    ):
+    number = _number(last.input[1], weights, makers) if last and last.op_type in ("Mul", "Div") else None
+    if last is not None and number:
         scale = number if last.op_type == "Mul" else 1 / number
         last = makers.get(last.input[0])
-    if last is None or last.op_type != "MatMul" or last.input[1] not in weights:
-        raise ModelError(
-            f"{name} is no language model that others can be compared with",
-            found=f"logits by {last.op_type if last else 'nothing'}",
-            allowed="logits by MatMul with the weights of the head, and a number that they are multiplied by",
-        )
-    return last, weights[last.input[1]], scale
+    if last is not None and last.op_type == "MatMul":
+        turned = makers.get(last.input[1])
+        table = turned.input[0] if turned is not None and turned.op_type == "Transpose" else last.input[1]
+        if table in weights:
+            return _Head(last, weights[table], table != last.input[1], scale)
+    raise ModelError(
+        f"{name} is no language model that others can be compared with",
+        found=f"logits by {last.op_type if last else 'nothing'}",
+        allowed="logits by MatMul with the weights of the head, and a number that they are multiplied by",
+    )
 
 
 def _number(
