@@ -14,7 +14,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as 
 
 
 def name_by_module(model: ir.Model) -> None:
-    """Name each node by its module's path, /encoder/layer.0/attention/self/query/MatMul, and values by nodes."""
+    """Name each node by its module's path, /encoder/layer.0/attention/self/query/MatMul; values by nodes."""
     used: Counter[str] = Counter()
     for node in model.graph:
         *modules, _ = json.loads(node.metadata_props.get(_SCOPES, '[""]').replace("'", '"'))
