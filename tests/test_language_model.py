@@ -1,4 +1,4 @@
-"""A two-layer LLaMA, exported both ways: as fused by onnxruntime-genai's builder, and plain by optimum."""
+"""A two-layer LLaMA, exported both ways: as fused by onnxruntime-genai's builder, and plain by torch."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +14,18 @@ from compress import artifact
 from compress import graph as graphs
 from compress.cli import bench
 from compress.cli.generate import Request, generate
+from compress.config.export import TorchExport
+from compress.config.model import CausalLMModel
 from compress.errors import BenchmarkError
+from compress.export import genai
+from compress.export.torch_onnx import write
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_operators
 from compress.graph.untrusted import inspect
 from compress.models import shipped_files
 from compress.stages.result import write_result
+from compress.tasks import import_model
+from compress.tasks.language_modeling.model import CausalLM
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 CONTEXT = 64
@@ -62,14 +68,14 @@ def write_checkpoint(folder: Path) -> transformers.LlamaForCausalLM:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """`model` in torch, its `checkpoint`, and the folders of the graphs `fused` and `plain`."""
-    from onnxruntime_genai.models.builder import create_model
-    from optimum.exporters.onnx import main_export
-
     folder = tmp_path_factory.mktemp("llama")
     checkpoint, fused, plain = (folder / name for name in ("checkpoint", "fused", "plain"))
-    model = write_checkpoint(checkpoint)
-    create_model(None, str(checkpoint), str(fused), "fp32", "cpu", str(folder / "cache"))
-    main_export(str(checkpoint), plain, task="text-generation-with-past", do_validation=False)
+    for each in (checkpoint, fused, plain):
+        each.mkdir()
+    model = write_checkpoint(folder / "published")
+    import_model(CausalLMModel(source=f"path:{folder / 'published'}"), checkpoint)
+    genai._build(checkpoint, fused)
+    write(CausalLM.open(checkpoint).traced([]), plain / "model.onnx", TorchExport(fuse=False))
     write_result(fused, ships=graphs.shipped_files(fused))
     write_result(checkpoint, ships=shipped_files(checkpoint))
     return SimpleNamespace(model=model, checkpoint=checkpoint, fused=fused, plain=plain)

@@ -11,7 +11,7 @@ import transformers
 
 from compress.config.data import Documents, Split, TextFile
 from compress.config.evaluate import LanguageModeling
-from compress.config.export import TorchExport
+from compress.config.export import GenaiExport
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError, ModelError
 from compress.metrics.quality import load_quality
@@ -171,11 +171,11 @@ def test_continuations_are_the_likeliest(graphs, models, checkpoint, tokenizer, 
 
 
 def test_nll_is_stock_transformers_loss(checkpoint, splits, tmp_path):
-    """Of a whole two-layer Llama, exported by optimum."""
-    from compress.export import export
+    """Of a whole two-layer Llama whose head is its embedding, exported as the baseline is."""
+    from compress.export import export, plain
 
     (tmp_path / "graph").mkdir()
-    export(TorchExport(), checkpoint, splits, tmp_path / "graph")
+    export(plain(GenaiExport()), checkpoint, splits, tmp_path / "graph")
     config = dataclasses.replace(CONFIG, prompts=0)
     evaluate(config, tmp_path / "graph", tmp_path / "graph", checkpoint, checkpoint, splits, tmp_path)
     stock = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
