@@ -36,6 +36,9 @@ def test_batch_tokens_and_past_of_a_plain_graph_are_open(name, language_checkpoi
     session = onnxruntime.InferenceSession(language_graphs(name, fused=False) / "model.onnx")
     model = CausalLM.open(language_checkpoints[name])
     assert tuple(each.name for each in session.get_inputs()) == model.input_names
+    shapes = [tuple(each.shape) for each in session.get_inputs()[:3]]
+    tokens = ("batch_size", "sequence_length")
+    assert shapes == [tokens, ("batch_size", "total_sequence_length"), tokens]
     outputs = [each.name for each in session.get_outputs()]
     assert outputs == [
         each.replace("past_key_values", "present") for each in ("logits", *model.input_names[3:])

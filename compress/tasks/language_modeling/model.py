@@ -156,9 +156,10 @@ class CausalLM(Opened):
                 **{name: feeds[name] for name in (ids, mask, positions)},
                 "past": [(feeds[key], feeds[value]) for key, value in pairs],
             },
-            axes={
-                **{name: {0: batch, 1: tokens} for name in (ids, positions)},
+            axes={  # in the order of the inputs, or the exporter mixes up their names
+                ids: {0: batch, 1: tokens},
                 mask: {0: batch, 1: "total_sequence_length"},
+                positions: {0: batch, 1: tokens},
                 "past": [({0: batch, 2: past}, {0: batch, 2: past}) for _ in pairs],
             },
             input_names=names,
