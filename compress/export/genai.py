@@ -1,6 +1,6 @@
 """torch in, ONNX out, by onnxruntime-genai's model builder: attention with its cache is one operator.
 
-The graph of optimum takes over a thousand small operators a token, and copies the cache each time.
+A plain graph takes over a thousand small operators a token, and copies the cache each time.
 """
 
 import contextlib

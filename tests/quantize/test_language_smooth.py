@@ -80,7 +80,7 @@ def test_the_price_of_a_group_is_that_of_it_alone(language_checkpoints):
     assert found.kl == pytest.approx(total, rel=0.05)
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
+@pytest.mark.parametrize("fused", [True, False], ids=["genai", "torch"])
 @pytest.mark.parametrize("name", ["llama", "phi3"])
 def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     name, fused, language_graphs, language_checkpoints, tmp_path
@@ -103,7 +103,7 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
             opened.multiply_rows(read, scale)
             opened.divide_input(read, scale)
     after = sum(node.op_type == "Mul" for node in opened.graph.node)
-    if name == "llama" and fused:  # optimum's graph has one weight for all norms of a random model
+    if name == "llama" and fused:  # the plain graph has one weight for all norms of a random model
         assert after == muls + 2  # in front of o_proj; norms and up_proj took in the rest
     opened.save(tmp_path)
     ids = np.arange(2, 14)
@@ -111,7 +111,7 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     np.testing.assert_allclose(found, before, atol=1e-3)
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["genai", "optimum"])
+@pytest.mark.parametrize("fused", [True, False], ids=["genai", "torch"])
 @pytest.mark.parametrize("name", ["llama", "phi3"])
 def test_scales_of_tokens_change_nothing(name, fused, language_graphs, language_checkpoints, tmp_path):
     graph, model = language_graphs(name, fused), CausalLM.open(language_checkpoints[name])
