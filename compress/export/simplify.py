@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
+_HEADS_FIRST = (0, 2, 1, 3)
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as torch's exporter notes them
 
 
@@ -48,9 +49,10 @@ def protect_residual_sums(model: ir.Model) -> None:
     takes 4 times as long as the pair.
     """
     for node in model.graph:
-        source = node.inputs[0].producer() if node.op_type == "LayerNormalization" else None
-        if source is not None and source.op_type == "Add":
-            source.op_type = "Sum"
+        if node.op_type == "LayerNormalization":
+            source = _maker(node.inputs[0], "Add")
+            if source is not None:
+                source.op_type = "Sum"
 
 
 def flatten_attention(model: ir.Model) -> None:
@@ -61,9 +63,9 @@ def flatten_attention(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type != "Attention" or len(node.outputs) != 1:
             continue
-        flat = [_unsplit(value) for value in node.inputs[:3]]
+        flat = [source for value in node.inputs[:3] if (source := _unsplit(value)) is not None]
         joined = _joined(node.outputs[0])
-        if joined is None or not all(flat):
+        if joined is None or len(flat) < 3:
             continue
         for slot, (source, heads) in enumerate(flat):
             node.replace_input_with(slot, source)
@@ -74,43 +76,49 @@ def flatten_attention(model: ir.Model) -> None:
 
 
 def _pools_globally(node: ir.Node) -> bool:
-    if (
-        len(node.inputs) < 2
-        or len(node.inputs[0].shape or ()) != 4
-        or not node.attributes.get_int("keepdims", 1)
-    ):
+    images, *axes = node.inputs
+    if not axes or len(_shape(images)) != 4 or not node.attributes.get_int("keepdims", 1):
         return False
-    axes = ir.convenience.get_const_tensor(node.inputs[1])
-    return axes is not None and sorted(axes.numpy() % 4) == [2, 3]
+    constant = axes[0] and ir.convenience.get_const_tensor(axes[0])
+    return constant is not None and sorted(constant.numpy() % 4) == [2, 3]
 
 
 def _flattens(node: ir.Node) -> bool:
-    before, after = node.inputs[0].shape, node.outputs[0].shape
-    return (
-        before is not None and after is not None and len(after) == 2 < len(before) and before[0] == after[0]
-    )
+    before, after = _shape(node.inputs[0]), _shape(node.outputs[0])
+    return len(after) == 2 < len(before) and before[0] == after[0]
 
 
 def _unsplit(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     """What was split into heads, and how many there are, where `value` is Transpose of Reshape of it."""
-    transposed = value.producer() if value is not None else None
-    if transposed is None or transposed.op_type != "Transpose" or _perm(transposed) != (0, 2, 1, 3):
+    transposed = _maker(value, "Transpose")
+    if transposed is None or _perm(transposed) != _HEADS_FIRST:
         return None
-    split = transposed.inputs[0].producer()
-    if split is None or split.op_type != "Reshape" or value.shape is None:
-        return None
-    heads = value.shape[1]
-    return (split.inputs[0], heads) if isinstance(heads, int) else None
+    split = _maker(transposed.inputs[0], "Reshape")
+    source, heads = split and split.inputs[0], _shape(value)[1:2]
+    return (source, heads[0]) if source is not None and heads and isinstance(heads[0], int) else None
 
 
 def _joined(value: ir.Value) -> ir.Value | None:
     """What the heads are joined to, where Transpose and Reshape alone read `value`."""
-    (transposed,) = [use.node for use in value.uses()] if len(value.uses()) == 1 else (None,)
-    if transposed is None or transposed.op_type != "Transpose" or _perm(transposed) != (0, 2, 1, 3):
+    transposed = _only_reader(value, "Transpose")
+    if transposed is None or _perm(transposed) != _HEADS_FIRST:
         return None
-    uses = transposed.outputs[0].uses()
-    joined = uses[0].node if len(uses) == 1 else None
-    return joined.outputs[0] if joined is not None and joined.op_type == "Reshape" else None
+    reshaped = _only_reader(transposed.outputs[0], "Reshape")
+    return reshaped and reshaped.outputs[0]
+
+
+def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == op_type else None
+
+
+def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
+    nodes = [use.node for use in value.uses()]
+    return nodes[0] if len(nodes) == 1 and nodes[0].op_type == op_type else None
+
+
+def _shape(value: ir.Value | None) -> tuple[int | ir.SymbolicDim, ...]:
+    return tuple(value.shape) if value is not None and value.shape is not None else ()
 
 
 def _perm(node: ir.Node) -> tuple[int, ...]:
