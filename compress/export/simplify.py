@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import onnx_ir as ir
 
 _HEADS_FIRST = (0, 2, 1, 3)
@@ -63,7 +64,7 @@ def flatten_attention(model: ir.Model) -> None:
     for node in list(model.graph):
         if node.op_type != "Attention" or len(node.outputs) != 1:
             continue
-        flat = [source for value in node.inputs[:3] if (source := _unsplit(value)) is not None]
+        flat = [split for value in node.inputs[:3] if (split := _unsplit(value)) is not None]
         joined = _joined(node.outputs[0])
         if joined is None or len(flat) < 3:
             continue
@@ -79,8 +80,8 @@ def _pools_globally(node: ir.Node) -> bool:
     images, *axes = node.inputs
     if not axes or len(_shape(images)) != 4 or not node.attributes.get_int("keepdims", 1):
         return False
-    constant = axes[0] and ir.convenience.get_const_tensor(axes[0])
-    return constant is not None and sorted(constant.numpy() % 4) == [2, 3]
+    constant = None if axes[0] is None else ir.convenience.get_const_tensor(axes[0])
+    return constant is not None and sorted(np.asarray(constant) % 4) == [2, 3]
 
 
 def _flattens(node: ir.Node) -> bool:
@@ -94,7 +95,7 @@ def _unsplit(value: ir.Value | None) -> tuple[ir.Value, int] | None:
     if transposed is None or _perm(transposed) != _HEADS_FIRST:
         return None
     split = _maker(transposed.inputs[0], "Reshape")
-    source, heads = split and split.inputs[0], _shape(value)[1:2]
+    source, heads = split.inputs[0] if split is not None else None, _shape(value)[1:2]
     return (source, heads[0]) if source is not None and heads and isinstance(heads[0], int) else None
 
 
@@ -104,7 +105,7 @@ def _joined(value: ir.Value) -> ir.Value | None:
     if transposed is None or _perm(transposed) != _HEADS_FIRST:
         return None
     reshaped = _only_reader(transposed.outputs[0], "Reshape")
-    return reshaped and reshaped.outputs[0]
+    return reshaped.outputs[0] if reshaped is not None else None
 
 
 def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
