@@ -1,6 +1,5 @@
 """A sentence encoder small enough to export in a test: token embeddings, mean pooling, normalisation."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,8 @@ WORDS = [f"w{i}" for i in range(60)]
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    vocabulary = folder / "words.txt"
-    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        BertTokenizerFast(vocab_file=str(vocabulary)).save_pretrained(folder)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
     config = '{"model_type": "bert", "max_position_embeddings": 200, "type_vocab_size": 2}'
     (folder / "config.json").write_text(config)
