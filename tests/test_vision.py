@@ -41,7 +41,7 @@ def overrides(image_data, source, *more):
     return [
         *("model=image_classifier", f"model.source='path:{source}'", "data=images", *sets),
         *("data.classes=[top,middle,bottom]", "data.calibration=30", "data.select=60"),
-        *("export.fuse=false", "export.opset=20", "quantize=int8_static", "evaluate=image_classification"),
+        *("export=plain", "quantize=int8_static", "evaluate=image_classification"),
         *("benchmark.workloads=[1x8]", "benchmark.max_seconds=1", "name=stripes", *more),
     ]
 
