@@ -10,7 +10,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir
 import torch
 import transformers
@@ -21,9 +20,8 @@ from compress.data import load_texts
 from compress.errors import CompressError
 from compress.export.last_logits import keep_last
 from compress.export.parity import check_parity, decoder_parity
-from compress.export.strip import strip
+from compress.export.save import save
 from compress.graph import graph_path
-from compress.graph.gates import check_operators
 from compress.models.checkpoint import read_config
 from compress.models.padding import NOTES
 from compress.system.memory import give_back
@@ -53,21 +51,20 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     Raises GateError when ONNX and torch differ on real text by more than the config allows, and
     CompressError for an architecture that the builder does not know.
     """
-    _build(checkpoint, out)
-    give_back()
     path = graph_path(out)
-    _name_inputs(out / CONFIG, path)
-    keep_last(path)
+    graph = _build(checkpoint, out)
+    keep_last(graph)
     if read_config(checkpoint).get(NOTES["ffn"]):
-        _forget_widths(path)
-    strip(path, weights_beside=True)
-    check_operators(onnx.load(path, load_external_data=False))
+        _forget_widths(graph)
+    save(graph, path, beside=True)
+    del graph
+    give_back()
     numbers = decoder_parity(CausalLM.open(checkpoint), path, load_texts(splits).calibration.texts)
     check_parity(numbers, config, out, "try export=torch")
 
 
-def _build(checkpoint: Path, out: Path) -> None:
-    """What the builder's `create_model` does, for a module that we open; tokenizer files stay out."""
+def _build(checkpoint: Path, out: Path) -> onnx_ir.Model:
+    """What the builder's `create_model` does, for a module that we open, without its files."""
     if (name := read_config(checkpoint)["model_type"]) not in _BUILDERS:
         raise CompressError(
             "onnxruntime-genai's builder does not know the architecture",
@@ -80,8 +77,11 @@ def _build(checkpoint: Path, out: Path) -> None:
         with torch.no_grad(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             builder = _builder(checkpoint, out)
             builder.make_model(str(checkpoint))
-            builder.save_model(str(out))
+            builder.model.graph.sort()
             builder.make_genai_config(str(checkpoint), {}, str(out))
+            _name_inputs(out / CONFIG, builder.model)
+            graph: onnx_ir.Model = builder.model
+            return graph
     except (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CompressError(
             "onnxruntime-genai's builder cannot export the model",
@@ -148,19 +148,17 @@ def _opened(checkpoint: Path) -> nn.Module:
     return model.module
 
 
-def _forget_widths(path: Path) -> None:
+def _forget_widths(graph: onnx_ir.Model) -> None:
     """The builder notes one width for all feed-forward layers, and onnxruntime warns of it."""
-    model = onnx.load(path, load_external_data=False)
-    for value in [value for value in model.graph.value_info if "/mlp/" in value.name]:
-        model.graph.value_info.remove(value)
-    onnx.save(model, path)
+    for value in (value for node in graph.graph for value in node.outputs):
+        if "/mlp/" in (value.name or ""):
+            value.shape = None
 
 
-def _name_inputs(config: Path, path: Path) -> None:
+def _name_inputs(config: Path, graph: onnx_ir.Model) -> None:
     """The builder leaves positions out of its config where the graph does not take them; check, and note."""
     described: dict[str, Any] = json.loads(config.read_text())
-    graph = onnx.load(path, load_external_data=False).graph
     decoder = described["model"]["decoder"]
-    inputs = {value.name for value in graph.input}
+    inputs = {value.name for value in graph.graph.inputs}
     decoder["inputs"] = {k: v for k, v in decoder["inputs"].items() if "%d" in v or v in inputs}
     config.write_text(json.dumps(described, indent=4) + "\n")

@@ -5,18 +5,17 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
-import onnx
 import onnx_ir
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.errors import CompressError
 from compress.export.parity import check_parity, decoder_parity, parity
+from compress.export.save import save
 from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
 from compress.graph import graph_path
-from compress.graph.gates import check_operators
 from compress.tasks import load
 from compress.tasks.base import Traced
 
@@ -70,18 +69,7 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
         protect_residual_sums(graph)
         flatten_attention(graph)
         RemoveUnusedNodesPass()(graph)
-    _forget_sources(graph)
-    beside_it = f"{path.name}_data" if traced.cached else None
-    onnx_ir.save(graph, path, external_data=beside_it, size_threshold_bytes=1024)
-    check_operators(onnx.load(path, load_external_data=False))
-
-
-def _forget_sources(graph: onnx_ir.Model) -> None:
-    """Remove what the exporter notes of its own stack: it would leak paths and change digests."""
-    ClearMetadataAndDocStringPass()(graph)
-    values = (*graph.graph.inputs, *graph.graph.initializers.values(), *graph.graph.outputs)
-    for value in (*values, *(value for node in graph.graph for value in node.outputs)):
-        value.metadata_props.clear()
+    save(graph, path, beside=traced.cached)
 
 
 def _reason(error: BaseException) -> str:
