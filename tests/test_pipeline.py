@@ -235,7 +235,7 @@ def test_every_kind_of_option_runs_through(finished, tiny, tmp_path, overrides, 
     assert Report.load(tmp_path / "report.json") == dataclasses.replace(report)
     uniform = len(set(report.variants[-1].widths["ffn"])) == 1
     assert uniform == ("prune.scope=global" not in overrides)
-    assert (tmp_path / "artifact" / "checkpoint").exists() == uniform
+    assert (tmp_path / "artifact" / "checkpoint").exists()
 
 
 @pytest.mark.slow
