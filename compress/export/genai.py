@@ -152,7 +152,7 @@ def _forget_widths(graph: onnx_ir.Model) -> None:
     """The builder notes one width for all feed-forward layers, and onnxruntime warns of it."""
     for value in (value for node in graph.graph for value in node.outputs):
         if "/mlp/" in (value.name or ""):
-            value.shape = None
+            value.shape = value.type = None
 
 
 def _name_inputs(config: Path, graph: onnx_ir.Model) -> None:
