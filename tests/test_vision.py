@@ -197,6 +197,7 @@ def test_a_search_knows_the_widths_of_a_vit(image_data, image_checkpoints, store
     assert (found.ffn, found.heads, found.layers) == (0.5, 0.5, 0.5)  # of 32, 4 and 2
 
 
+@pytest.mark.slow
 def test_a_ragged_vit_ships_with_a_padded_checkpoint(image_data, image_checkpoints, store, tmp_path):
     uneven = tasks.load(image_checkpoints["vit"])
     with torch.no_grad():  # many channels of one layer hardly matter

@@ -16,8 +16,16 @@ from compress.schema.report import Coverage
 from compress.stages.result import read_result
 from compress.tasks.language_modeling.model import CausalLM
 
+BOTH = [  # exporters
+    *(("llama", True), ("llama", False), ("phi3", True)),
+    pytest.param("phi3", False, marks=pytest.mark.slow),
+]
 
-@pytest.mark.parametrize(("name", "fused"), [("llama", True), ("gemma3_text", True), ("qwen2", False)])
+
+@pytest.mark.parametrize(
+    ("name", "fused"),
+    [("llama", True), ("gemma3_text", True), pytest.param("qwen2", False, marks=pytest.mark.slow)],
+)
 def test_products_become_integer_and_the_model_stays_near(
     name, fused, language_graphs, language_checkpoints, splits_folder, tmp_path
 ):
@@ -80,8 +88,7 @@ def test_the_price_of_a_group_is_that_of_it_alone(language_checkpoints):
     assert found.kl == pytest.approx(total, rel=0.05)
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["genai", "torch"])
-@pytest.mark.parametrize("name", ["llama", "phi3"])
+@pytest.mark.parametrize(("name", "fused"), BOTH)
 def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     name, fused, language_graphs, language_checkpoints, tmp_path
 ):
@@ -111,8 +118,7 @@ def test_factors_in_the_weights_and_out_of_the_input_change_nothing(
     np.testing.assert_allclose(found, before, atol=1e-3)
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["genai", "torch"])
-@pytest.mark.parametrize("name", ["llama", "phi3"])
+@pytest.mark.parametrize(("name", "fused"), BOTH)
 def test_scales_of_tokens_change_nothing(name, fused, language_graphs, language_checkpoints, tmp_path):
     graph, model = language_graphs(name, fused), CausalLM.open(language_checkpoints[name])
     weights = weights_of(model)

@@ -22,7 +22,10 @@ from compress.schema.report import Coverage, LayerErrors
 from compress.stages.result import read_result
 from compress.tasks.language_modeling.model import CausalLM
 
-CASES = [("llama", True), ("llama", False), ("gemma3_text", False), ("phi3", False)]  # others: tests/contract
+CASES = [  # others: tests/contract
+    *(("llama", True), ("llama", False), ("gemma3_text", False)),
+    pytest.param("phi3", False, marks=pytest.mark.slow),
+]
 QUICK = {"windows": 4, "max_kl": 100.0, "min_sqnr_db": 0.0}  # a random model is not near to itself in 4 bits
 
 
