@@ -1,7 +1,7 @@
 """Passes over an exported graph for onnxruntime's CPU kernels; the numbers stay the same.
 
-Measured on 2 cores with AMX, MiniLM of 128 tokens, fp32, p50 at batch 1 / 8: as exported 14.2 / 104 ms, with
-both passes 12.6 / 93 ms.
+Measured on 2 cores with AMX, MiniLM of 128 tokens, fp32, p50 at batch 1 / 8: as exported 19.2 / 138 ms, with
+both passes 17.4 / 126-132 ms.
 """
 
 import json
