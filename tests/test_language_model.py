@@ -11,13 +11,12 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from compress import artifact
-from compress import graph as graphs
 from compress.cli import bench
 from compress.cli.generate import Request, generate
-from compress.config.export import TorchExport
+from compress.config.export import GenaiExport, TorchExport
 from compress.config.model import CausalLMModel
 from compress.errors import BenchmarkError
-from compress.export import genai
+from compress.export import export
 from compress.export.torch_onnx import write
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_operators
@@ -66,7 +65,7 @@ def write_checkpoint(folder: Path) -> transformers.LlamaForCausalLM:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, splits_folder):
     """`model` in torch, its `checkpoint`, and the folders of the graphs `fused` and `plain`."""
     folder = tmp_path_factory.mktemp("llama")
     checkpoint, fused, plain = (folder / name for name in ("checkpoint", "fused", "plain"))
@@ -74,9 +73,8 @@ def made(tmp_path_factory):
         each.mkdir()
     model = write_checkpoint(folder / "published")
     import_model(CausalLMModel(source=f"path:{folder / 'published'}"), checkpoint)
-    genai._build(checkpoint, fused)
+    export(GenaiExport(), checkpoint, splits_folder, fused)
     write(CausalLM.open(checkpoint).traced([]), plain / "model.onnx", TorchExport(fuse=False))
-    write_result(fused, ships=graphs.shipped_files(fused))
     write_result(checkpoint, ships=shipped_files(checkpoint))
     return SimpleNamespace(model=model, checkpoint=checkpoint, fused=fused, plain=plain)
 
