@@ -1,0 +1,33 @@
+"""What sentence-transformers makes of a published encoder. Run by compress.tasks.reading, without this package."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
+    """tokens/NAME: numbers (tokens); outputs/NAME: embedding (hidden), of each text in a batch with all others."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        published,
+        device="cpu",
+        local_files_only=True,
+        model_kwargs={"dtype": "float32", "attn_implementation": "eager"},
+    )
+    prompt = model.prompts.get(model.default_prompt_name or "") or ""
+    texts = probes["texts"]
+    found = {"library": np.array("sentence-transformers")}
+    embeddings = model.encode(list(texts.values()), batch_size=len(texts), show_progress_bar=False)
+    for (name, text), embedding in zip(texts.items(), embeddings, strict=True):
+        found[f"tokens/{name}"] = model.preprocess([prompt + text])["input_ids"][0].numpy()
+        found[f"outputs/{name}"] = embedding
+    return found
+
+
+if __name__ == "__main__":
+    answers = read(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()))
+    np.savez(sys.argv[3], **answers)  # type: ignore[arg-type]
