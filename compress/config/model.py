@@ -24,7 +24,7 @@ class ModelConfig(Checked):
         return None
 
 
-@option("model", "encoder", "compress.tasks.sentence_embedding.model:import_encoder")
+@option("model", "encoder", "compress.tasks.sentence_embedding.importing:import_encoder")
 @dataclass(kw_only=True)
 class EncoderModel(ModelConfig):
     """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
@@ -51,7 +51,7 @@ class ImageClassifierModel(ModelConfig):
         return (self.builder, dict(self.builder_kwargs)) if self.builder else None
 
 
-@option("model", "causal_lm", "compress.tasks.language_modeling.model:import_causal_lm")
+@option("model", "causal_lm", "compress.tasks.language_modeling.importing:import_causal_lm")
 @dataclass(kw_only=True)
 class CausalLMModel(ModelConfig):
     """A language model of the LLaMA family: a folder in Hugging Face layout, or a GGUF file."""

@@ -9,18 +9,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from compress.config.model import CausalLMModel
 from compress.errors import ModelError
 from compress.models.checkpoint import (
     Facts,
     check_weights,
     copy_companions,
-    fetch_published,
     read_config,
     write_facts,
 )
 from compress.models.compat import write_for_both
-from compress.models.gguf import convert, gguf_of
 from compress.models.kind import check_kind
 from compress.models.layers import LANGUAGE_MODELS, Stack
 from compress.models.loading import open_stock
@@ -33,6 +30,7 @@ from compress.tasks.language_modeling.card import CHECK_TEXT, card_facts
 from compress.tasks.language_modeling.processor import CONTEXT, LanguageProcessor, open_processor
 
 OUTPUT = "logits"
+KIND = "a language model"
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
@@ -55,7 +53,7 @@ class CausalLM(Opened):
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
         described = read_config(folder)
-        _check_kind(described)
+        check_kind(described, LANGUAGE_MODELS, KIND)
         check_heads(described)
         check_weights(folder)
         module = open_stock(transformers.AutoModelForCausalLM, folder, attention)
@@ -175,24 +173,6 @@ class CausalLM(Opened):
 
 
 open_model = CausalLM.open
-
-
-def _check_kind(described: Mapping[str, Any]) -> None:
-    check_kind(described, LANGUAGE_MODELS, "a language model")
-
-
-def import_causal_lm(config: CausalLMModel, out: Path) -> None:
-    """Turn a published folder, or a GGUF file, into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config, _check_kind)
-    if (packed := gguf_of(folder)) is not None:
-        unpacked = out / "unpacked"
-        convert(packed, unpacked, LANGUAGE_MODELS)
-        CausalLM.load(unpacked, facts).save(out, facts)
-        for path in unpacked.iterdir():
-            path.unlink()
-        unpacked.rmdir()
-    else:
-        CausalLM.load(folder, facts).save(out, facts)
 
 
 def check_heads(config: Mapping[str, Any]) -> None:

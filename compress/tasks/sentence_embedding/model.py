@@ -14,13 +14,11 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from compress.config.model import EncoderModel
 from compress.errors import ModelError
 from compress.models.checkpoint import (
     Facts,
     check_weights,
     copy_companions,
-    fetch_published,
     read_config,
     read_json,
     write_facts,
@@ -37,6 +35,7 @@ from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
 from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
 
 OUTPUT = "sentence_embedding"
+KIND = "a sentence encoder"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -87,7 +86,7 @@ class Encoder(Opened):
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
         described = read_config(folder)
-        _check_kind(described)
+        check_kind(described, TEXT_ENCODERS, KIND)
         check_weights(folder)
         architecture = TEXT_ENCODERS[described["model_type"]]
         if not architecture.fused_attention:
@@ -164,16 +163,6 @@ class Encoder(Opened):
 
 
 open_model = Encoder.open
-
-
-def _check_kind(described: Mapping[str, Any]) -> None:
-    check_kind(described, TEXT_ENCODERS, "a sentence encoder")
-
-
-def import_encoder(config: EncoderModel, out: Path) -> None:
-    """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config, _check_kind)
-    Encoder.load(folder, facts).save(out, facts)
 
 
 def _read_pooling(folder: Path) -> tuple[str, bool]:

@@ -1,0 +1,52 @@
+"""What a language model is asked before anything is done to it: see compress.tasks.reading."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.models.limits import contexts, windows
+from compress.tasks.language_modeling.model import CausalLM
+from compress.tasks.reading import TEXTS, Arrays
+
+_WINDOW = 8192  # tokens of the largest window that is crossed: attention alone would take minutes behind it
+_BEHIND = 16  # tokens behind a limit, or on both sides of it
+
+
+class LanguageReading:
+    """Texts for the tokenizer, and tokens at positions that cross every limit of config.json."""
+
+    def __init__(self, model: CausalLM) -> None:
+        self.model = model
+
+    def probes(self) -> dict[str, Any]:
+        text = self.model.tokenize(" ".join(TEXTS.values()))
+        last = int(self.model.config.max_position_embeddings)
+        spans = {"a text": (0, min(128, last))}
+        config = self.model.config.to_dict()
+        for window in windows(config):
+            if window <= _WINDOW:
+                spans[f"behind a window of {window}"] = (0, min(window + _BEHIND, last))
+        for context in contexts(config):  # the rotation goes by the position, however many tokens there are
+            spans[f"around position {context}"] = (max(0, context - _BEHIND), min(context + _BEHIND, last))
+        return {
+            "texts": TEXTS,
+            "ids": {name: [text[i % len(text)] for i in range(*span)] for name, span in spans.items()},
+            "positions": {name: list(range(*span)) for name, span in spans.items()},
+        }
+
+    def answers(self, probes: Mapping[str, Any]) -> Arrays:
+        found = {
+            f"tokens/{name}": np.array(self.model.tokenize(text), np.int64) for name, text in TEXTS.items()
+        }
+        for name, ids in probes["ids"].items():
+            with torch.no_grad():
+                told: Any = self.model.module(
+                    input_ids=torch.tensor([ids]),
+                    position_ids=torch.tensor([probes["positions"][name]]),
+                    use_cache=False,
+                    logits_to_keep=8,
+                )
+            found[f"outputs/{name}"] = told.logits[0].numpy()
+        return found

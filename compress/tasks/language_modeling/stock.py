@@ -1,0 +1,37 @@
+"""What stock transformers makes of a published language model. Run by compress.tasks.reading, without this package."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
+    """tokens/NAME: numbers (tokens) of a text without marks; outputs/NAME: logits (8, vocabulary) of the last
+    tokens of `probes["ids"]`, at `probes["positions"]`."""
+    import torch
+    import transformers
+
+    where: dict[str, Any] = {"local_files_only": True}
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(published, **where)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        published, dtype=torch.float32, attn_implementation="eager", **where
+    )
+    found = {"library": np.array(f"transformers {transformers.__version__}")}
+    for name, text in probes["texts"].items():
+        found[f"tokens/{name}"] = np.array(tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
+    for name, ids in probes["ids"].items():
+        positions = torch.tensor([probes["positions"][name]])
+        with torch.no_grad():
+            told = model.eval()(
+                input_ids=torch.tensor([ids]), position_ids=positions, use_cache=False, logits_to_keep=8
+            )
+        found[f"outputs/{name}"] = told.logits[0].numpy()
+    return found
+
+
+if __name__ == "__main__":
+    answers = read(sys.argv[1], json.loads(Path(sys.argv[2]).read_text()))
+    np.savez(sys.argv[3], **answers)  # type: ignore[arg-type]

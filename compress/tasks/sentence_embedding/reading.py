@@ -1,0 +1,38 @@
+"""What a sentence encoder is asked before anything is done to it: see compress.tasks.reading."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from compress.models.limits import windows
+from compress.tasks.reading import TEXTS, Arrays
+from compress.tasks.sentence_embedding.model import Encoder
+
+_WHOLE = 8192  # tokens
+
+
+class EncoderReading:
+    """Texts as they come, and one behind every limit: of attention, and where texts are cut."""
+
+    def __init__(self, model: Encoder) -> None:
+        self.model = model
+
+    def probes(self) -> dict[str, Any]:
+        words = " ".join(TEXTS.values()).split()
+        longest = self.model.processor.max_length
+        lengths = {limit for limit in (*windows(self.model.module.config.to_dict()), longest)}
+        lengths = {length for length in lengths if length <= _WHOLE}
+        beyond = {
+            f"{n} words": " ".join(words[i % len(words)] for i in range(n + 16)) for n in sorted(lengths)
+        }
+        return {"texts": {**TEXTS, **beyond}}
+
+    def answers(self, probes: Mapping[str, Any]) -> Arrays:
+        found: Arrays = {}
+        texts = probes["texts"]
+        for name, text in texts.items():
+            found[f"tokens/{name}"] = self.model.processor.tokenize([text])["input_ids"][0]
+        with torch.no_grad():
+            embeddings = self.model.run(self.model.tokenize(list(texts.values()))).numpy()
+        return {**found, **{f"outputs/{n}": e for n, e in zip(texts, embeddings, strict=True)}}
