@@ -9,7 +9,7 @@ from compress.models.limits import windows
 from compress.tasks.reading import TEXTS, Arrays
 from compress.tasks.sentence_embedding.model import Encoder
 
-_WHOLE = 8192  # tokens
+_LONGEST = 8192  # tokens
 
 
 class EncoderReading:
@@ -21,12 +21,10 @@ class EncoderReading:
     def probes(self) -> dict[str, Any]:
         words = " ".join(TEXTS.values()).split()
         longest = self.model.processor.max_length
-        lengths = {limit for limit in (*windows(self.model.module.config.to_dict()), longest)}
-        lengths = {length for length in lengths if length <= _WHOLE}
-        beyond = {
-            f"{n} words": " ".join(words[i % len(words)] for i in range(n + 16)) for n in sorted(lengths)
-        }
-        return {"texts": {**TEXTS, **beyond}}
+        lengths = sorted({*windows(self.model.module.config.to_dict()), longest})
+        beyond = [length + 16 for length in lengths if length <= _LONGEST]
+        of_words = {f"{n} words": " ".join(words[i % len(words)] for i in range(n)) for n in beyond}
+        return {"texts": {**TEXTS, **of_words}}
 
     def answers(self, probes: Mapping[str, Any]) -> Arrays:
         found: Arrays = {}

@@ -1,4 +1,6 @@
-"""What sentence-transformers makes of a published encoder. Run by compress.tasks.reading, without this package."""
+"""What sentence-transformers makes of a published encoder: a script of compress.tasks.reading, which needs no
+other file of this package.
+"""
 
 import json
 import sys
@@ -9,7 +11,7 @@ import numpy as np
 
 
 def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
-    """tokens/NAME: numbers (tokens); outputs/NAME: embedding (hidden), of each text in a batch with all others."""
+    """tokens/NAME: numbers (tokens); outputs/NAME: embedding (hidden), of each text, all in one batch."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
