@@ -86,8 +86,10 @@ def stock_answers(stock: ModuleType, published: Path, probes: Mapping[str, Any])
 
 
 def compare(ours: Arrays, stock: Arrays) -> dict[str, float]:
-    """Counts of what is equal and the largest differences of the rest, by part; raises GateError for the first
-    part that differs, with the probe and both values."""
+    """Counts of what is equal and the largest differences of the rest, by part.
+
+    Raises GateError for the first part that differs, with the probe and both values.
+    """
     numbers: dict[str, float] = {}
     for part in (*EXACT, *MAX_ABS_DIFF):
         names = sorted(name for name in {*ours, *stock} if name.startswith(f"{part}/"))

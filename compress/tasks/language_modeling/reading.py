@@ -37,9 +37,9 @@ class LanguageReading:
         }
 
     def answers(self, probes: Mapping[str, Any]) -> Arrays:
-        found = {
-            f"tokens/{name}": np.array(self.model.tokenize(text), np.int64) for name, text in TEXTS.items()
-        }
+        found: Arrays = {}
+        for name, text in TEXTS.items():
+            found[f"tokens/{name}"] = np.array(self.model.tokenize(text), np.int64)
         for name, ids in probes["ids"].items():
             with torch.no_grad():
                 told: Any = self.model.module(

@@ -1,4 +1,6 @@
-"""What stock transformers makes of a published language model. Run by compress.tasks.reading, without this package."""
+"""What stock transformers makes of a published language model: a script of compress.tasks.reading, which needs
+no other file of this package.
+"""
 
 import json
 import sys
