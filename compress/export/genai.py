@@ -23,6 +23,7 @@ from compress.export.parity import check_parity, decoder_parity
 from compress.export.save import save
 from compress.graph import graph_path
 from compress.models.checkpoint import read_config
+from compress.models.loading import from_folder
 from compress.models.padding import NOTES
 from compress.system.memory import give_back
 from compress.tasks.language_modeling.model import CausalLM
@@ -96,7 +97,7 @@ def _builder(checkpoint: Path, out: Path) -> Any:
     """The builder of the checkpoint's architecture, in float32 for CPUs."""
     from onnxruntime_genai.models import builders
 
-    config = transformers.AutoConfig.from_pretrained(checkpoint)
+    config = from_folder(transformers.AutoConfig, checkpoint)
     name = _BUILDERS[config.model_type]
     rope = config.rope_parameters
     if rope.get("rope_type") == "longrope":

@@ -19,6 +19,7 @@ from compress.models.layers import LANGUAGE_MODELS
 from compress.stages.result import read_result
 from compress.tasks import import_model
 from compress.tasks.language_modeling.model import CausalLM
+from tests.conftest import LANGUAGE_SIZES
 
 FUSED = tuple(genai._BUILDERS)
 
@@ -137,6 +138,26 @@ def test_positions_are_those_of_stock_transformers(
     found = np.concatenate([decoder.run(part) for part in np.split(ids, [100, 101])])
     np.testing.assert_allclose(found, stock(torch.from_numpy(ids[None])).logits[0].numpy(), atol=1e-4)
     np.testing.assert_allclose(logits_of_its_runtime(graph, ids[:100]), found[99], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [GenaiExport(), TorchExport()])
+@torch.no_grad()
+def test_a_rotation_that_texts_beyond_the_context_would_stretch(
+    config, language_texts, splits_folder, write_language, tmp_path
+):
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    published = write_language(
+        tmp_path / "published", "llama", language_texts, rope_parameters=rope, num_hidden_layers=1
+    )
+    checkpoint, graph = tmp_path / "checkpoint", tmp_path / "graph"
+    for folder in (checkpoint, graph):
+        folder.mkdir()
+    import_model(CausalLMModel(source=f"path:{published}"), checkpoint)
+    export(config, checkpoint, splits_folder, graph)
+    ids = np.random.default_rng(0).integers(2, 300, LANGUAGE_SIZES["max_position_embeddings"])
+    stock = transformers.AutoModelForCausalLM.from_pretrained(published).eval()
+    found = Decoder(graph / "model.onnx", capacity=len(ids)).run(ids)
+    np.testing.assert_allclose(found, stock(torch.from_numpy(ids[None])).logits[0].numpy(), atol=1e-4)
 
 
 def logits_of_its_runtime(graph, ids):

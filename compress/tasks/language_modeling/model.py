@@ -21,7 +21,7 @@ from compress.models.checkpoint import (
 )
 from compress.models.compat import write_for_both
 from compress.models.gguf import convert, gguf_of
-from compress.models.kind import check_kind
+from compress.models.kind import check_causal, check_kind
 from compress.models.layers import LANGUAGE_MODELS, Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
@@ -179,6 +179,7 @@ open_model = CausalLM.open
 
 def _check_kind(described: Mapping[str, Any]) -> None:
     check_kind(described, LANGUAGE_MODELS, "a language model")
+    check_causal(described)
 
 
 def import_causal_lm(config: CausalLMModel, out: Path) -> None:
@@ -199,7 +200,8 @@ def check_heads(config: Mapping[str, Any]) -> None:
     """Raise ModelError where query heads cannot share the heads of keys and values evenly."""
     heads = config.get("num_attention_heads")
     shared = config.get("num_key_value_heads") or heads
-    if heads is None or not heads or not shared or heads % shared:
+    whole = isinstance(heads, int) and isinstance(shared, int)
+    if not whole or not heads or not shared or heads % shared:
         raise ModelError(
             "the heads in config.json do not divide",
             found=f"{heads} attention heads, {shared} of keys and values",
@@ -216,7 +218,7 @@ def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
     for source in (transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast):
         try:
             tokenizer: Any = source.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # the library tokenizers raises nothing narrower
             failure = ModelError(
                 f"no usable tokenizer in {folder}",
                 found=(str(error) or type(error).__name__).splitlines()[0],
