@@ -61,10 +61,15 @@ def outputs(folder, feeds):
     return session.run(None, {given.name: feeds[given.name] for given in session.get_inputs()})[0]
 
 
-ROTARY = ["modernbert", "eurobert", pytest.param("nomic_bert", marks=pytest.mark.slow)]
+ENCODERS = [
+    *("bert", "distilbert", "mpnet", "modernbert", "eurobert"),
+    *(
+        pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "nomic_bert")
+    ),  # nearly as the first
+]
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet", *ROTARY])
+@pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
 def test_an_encoder(name, way, checkpoints, splits_folder, splits):
     dense = tasks.load(checkpoints[name])
