@@ -5,11 +5,13 @@ may be published with experts, and a new type of them comes out every week.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from compress.errors import ModelError, did_you_mean
+from compress.models.architectures import LANGUAGE_MODELS
 from compress.models.published_task import other_task
+from compress.registry import declared, fitting, is_option
 
 _MULTIMODAL = "a multimodal model"
 _EXPERTS = re.compile(r"(moe_)?(n|num)_(local_|routed_)?experts|enable_moe_block")
@@ -79,6 +81,26 @@ def check_unquantized(config: Mapping[str, Any]) -> None:
                 allowed="weights in float32, float16 or bfloat16",
                 next="take the model that it was quantized from",
             )
+
+
+def check_architecture(options: Iterable[object], config: Mapping[str, Any], task: str) -> None:
+    """Raise ModelError for an option that does not know the architecture that a config.json names.
+
+    One that nobody here knows is left to `check_kind`.
+    """
+    model_type = str(config.get("model_type", "none"))
+    architecture = LANGUAGE_MODELS.get(model_type)
+    for chosen in (declared(type(config)) for config in options if is_option(config)):
+        if architecture is None or not chosen.needs or getattr(architecture, chosen.needs):
+            continue
+        known = [name for name, each in LANGUAGE_MODELS.items() if getattr(each, chosen.needs)]
+        others = [name for name in fitting(chosen.group, task) if name != chosen.name]
+        raise ModelError(
+            f"{chosen.group}={chosen.name} does not know the architecture",
+            found=model_type,
+            allowed=", ".join(known),
+            next=" or ".join(f"{chosen.group}={name}" for name in others),
+        )
 
 
 def _keys(config: Mapping[str, Any], pattern: re.Pattern[str], largest: int) -> list[str]:

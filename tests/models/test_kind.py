@@ -11,8 +11,8 @@ import transformers
 from compress import tasks
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.errors import ModelError
+from compress.models.architectures import LANGUAGE_MODELS, TEXT_ENCODERS
 from compress.models.kind import check_kind
-from compress.models.layers import LANGUAGE_MODELS, TEXT_ENCODERS
 from compress.tasks import import_model
 from tests.conftest import LANGUAGE_SIZES, write_bpe
 

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compress.config.model import ImageClassifierModel
 from compress.errors import ModelError
 from compress.models import timm_checkpoint
+from compress.models.architectures import IMAGE_TRANSFORMERS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -34,7 +35,7 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.kind import check_unquantized
-from compress.models.layers import IMAGE_TRANSFORMERS, Stack
+from compress.models.layers import Stack
 from compress.models.loading import from_folder, open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.preprocessing import read_preprocessing, shape_of

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compress.config.model import CausalLMModel
 from compress.errors import ModelError
+from compress.models.architectures import LANGUAGE_MODELS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -22,7 +23,7 @@ from compress.models.checkpoint import (
 from compress.models.compat import write_for_both
 from compress.models.gguf import convert, gguf_of
 from compress.models.kind import check_causal, check_kind
-from compress.models.layers import LANGUAGE_MODELS, Stack
+from compress.models.layers import Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.config.model import EncoderModel
 from compress.errors import ModelError
+from compress.models.architectures import TEXT_ENCODERS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -27,7 +28,7 @@ from compress.models.checkpoint import (
 )
 from compress.models.compat import write_for_both
 from compress.models.kind import check_kind
-from compress.models.layers import TEXT_ENCODERS, Stack
+from compress.models.layers import Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
