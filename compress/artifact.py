@@ -195,25 +195,39 @@ def _stored_pair(model: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / _MANIFEST
-    try:
-        if not path.is_file() or path.stat().st_size > _MAX_MANIFEST:
-            raise OSError(f"{_MANIFEST} is missing, no file or larger than {_MAX_MANIFEST} bytes")
-        manifest = _ADAPTER.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        damage = str(error).splitlines()[0] if path.is_file() else f"no {_MANIFEST}"
+    if not path.is_file():
         near = (folder / "artifact", folder / "latest" / "artifact")  # given the run, the experiment
         meant = next((each for each in near if (each / _MANIFEST).is_file()), None)
         raise ArtifactError(
             "no artifact in this folder",
-            found=f"{damage} in {folder}" if folder.is_dir() else f"no folder {folder}",
+            found=f"no {_MANIFEST} in {folder}" if folder.is_dir() else f"no folder {folder}",
             allowed="an artifact folder, e.g. outputs/minilm/latest/artifact",
             next=f"compress verify {meant}" if meant else None,
+        )
+    try:
+        if path.stat().st_size > _MAX_MANIFEST:
+            raise OSError(f"{_MANIFEST} is larger than {_MAX_MANIFEST} bytes")
+        manifest = _ADAPTER.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            f"{_MANIFEST} is damaged",
+            found=f"{_damage(error)} in {path}",
+            allowed="the file as it was shipped",
+            next="copy the artifact again",
         ) from None
     if manifest.manifest_version != MANIFEST_VERSION:
         raise ArtifactError(
             "the manifest has another version", found=manifest.manifest_version, allowed=MANIFEST_VERSION
         )
     return manifest
+
+
+def _damage(error: OSError | ValidationError) -> str:
+    """What was wrong first: the field, where it is one, and why."""
+    if isinstance(error, OSError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def _check_inside(folder: Path, name: str) -> None:

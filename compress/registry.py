@@ -25,6 +25,7 @@ class Option:
     works_on: tuple[str, ...]  # names of tasks; empty: all
     not_on: tuple[str, ...]  # names of tasks
     layers: tuple[str, ...]  # kinds of nets, as a checkpoint's summary names them; empty: all
+    needs: str  # what the table of architectures has to say of a model's; empty: nothing
 
     def fits(self, task: str, layers: str | None = None) -> bool:
         """Whether it works on models of this task and, where that is known, of this kind of net."""
@@ -43,12 +44,14 @@ def option(
     works_on: Sequence[str] = (),
     not_on: Sequence[str] = (),
     layers: Sequence[str] = (),
+    needs: str = "",
 ) -> Callable[[type[Config]], type[Config]]:
     """Declare the decorated dataclass as the option `name` of `group`.
 
     `implementation` names the function that its stage calls, "package.module:function". `works_on` names the
     tasks whose models it works on; without it, the one in whose folder the function is, or all but those in
     `not_on`. `layers` likewise names kinds of nets: transformer, convolutional, other.
+    `needs` names a field of `compress.models.architectures.Architecture`: it works where that is set.
     """
     package, _, rest = (implementation or "").partition(".tasks.")
     own = (rest.partition(".")[0],) if package == "compress" else ()
@@ -58,7 +61,7 @@ def option(
             raise ValueError(f"{group}={name} is already declared")
         OPTIONS[group][name] = config_type
         tasks = tuple(works_on) or own, tuple(not_on)
-        _declared[config_type] = Option(group, name, implementation, *tasks, tuple(layers))
+        _declared[config_type] = Option(group, name, implementation, *tasks, tuple(layers), needs)
         return config_type
 
     return declare

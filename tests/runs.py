@@ -78,14 +78,16 @@ def run_here(home: Path, cache: Path, *arguments: str, **extra: str) -> Done:
     return Done(list(arguments), code, out.getvalue(), err.getvalue())
 
 
-# The command line, whose tiny models are timed as shortly as those of tests in this process (conftest.py).
+# The command line, whose tiny models are timed as shortly as those of tests in this process, and its garbage
+# collected as shortly (conftest.py).
 SHORTLY = """
-import sys
+import gc, sys
 from compress.benchmark import limits, profile, timing
 from compress.cli.main import main
 timing.BLOCK_MS, timing.WARMUP_SECONDS = 5.0, 0.1
 profile.SECONDS, profile.WARMUP_SECONDS = 0.03, 0.02
 limits.CALLS, limits.WARMUP_SECONDS = 3, 0.05
+gc.callbacks.append(lambda phase, found: gc.freeze() if (phase, found["generation"]) == ("stop", 2) else None)
 sys.argv[0] = "compress"
 sys.exit(main())
 """

@@ -272,7 +272,21 @@ def test_the_folder_of_the_run_or_of_the_experiment_in_place_of_its_artifact(shi
 
 def test_a_manifest_that_is_none(shipped):
     (shipped / "manifest.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"found:   1 validation error .* in "):
+    with pytest.raises(ArtifactError, match=r"manifest.json is damaged\n  found:   Invalid JSON: .* in "):
+        verify(shipped)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"opset": "x"}, "opset: .*integer"),
+        ({"environment": [1]}, "environment: "),
+        ({"name": None}, "name: "),
+    ],
+)
+def test_a_damaged_manifest_names_field_and_file(changes, named, shipped):
+    reseal(shipped, **changes)
+    with pytest.raises(ArtifactError, match=rf"manifest.json is damaged\n.*{named}.* in .*manifest.json"):
         verify(shipped)
 
 

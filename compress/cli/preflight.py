@@ -1,30 +1,48 @@
 """What must be there before the seconds are spent in which torch is loaded."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from compress.config.run import RunConfig
 from compress.errors import SourceError
-from compress.registry import skips
+from compress.models.checkpoint import read_config
+from compress.models.kind import check_architecture
+from compress.registry import declared, is_option, skips
 from compress.schema.workload import Workload
-from compress.sources import fetch
+from compress.sources import fetch, peek
 from compress.targets import open_target
 from compress.tasks.base import refuse_cache
 
 
 def check(configs: Iterable[RunConfig]) -> None:
-    """Raises SourceError for a path that does not exist, ConfigError for a workload that
-    the task has not, ConfigError or BenchmarkError for a target that lacks what it is asked for."""
-    targets = {}
+    """Raises SourceError for a path that does not exist, ModelError for an architecture that an option does
+    not know, ConfigError for a workload that the task has not, ConfigError or BenchmarkError for a target
+    that lacks what it is asked for."""
+    targets, described = {}, cache(_described)
     for config in configs:
         check_sources(config)
+        options = [option for option in vars(config).values() if is_option(option)]
+        if any(declared(type(option)).needs for option in options):
+            check_architecture(options, described(config.model.source), config.model.task)
         if not config.model.has_cache:
             for workload in config.benchmark.workloads:
                 refuse_cache(Workload.parse(workload))
         targets[repr(config.target)] = config.target
     for target in targets.values():
         open_target(target).facts()
+
+
+def _described(source: str) -> dict[str, Any]:
+    """config.json; nothing where it is not apart from the weights, or cannot be had: the stage that fetches
+    them says so, where it is not done yet."""
+    with suppress(SourceError):
+        path = peek(source, "config.json")
+        return {} if path is None else read_config(path.parent)
+    return {}
 
 
 def check_sources(config: RunConfig) -> None:

@@ -1,7 +1,7 @@
 """`compress reproduce ARTIFACT`: make it again out of its manifest, from nothing, and compare the files.
 
 Other releases of the libraries write other bytes: where graphs differ, both are scored here, on the split
-select, and the new one is as good where its primary metric is within TOLERANCE of the shipped one's.
+select, and the new one is as good where the paired interval of their difference lies within TOLERANCE.
 """
 
 import argparse
@@ -22,18 +22,19 @@ from compress.config.compose import from_plain, replaced
 from compress.config.data import Split
 from compress.config.run import RunConfig
 from compress.config.target import LocalTarget
-from compress.data import load_splits
+from compress.data import HeldOut, load_splits
 from compress.errors import ArtifactError
-from compress.evaluate import evaluate, score
+from compress.evaluate import metrics_of
 from compress.graph import is_graph_file
 from compress.judge.assemble import Built, BuiltVariant, environment, pack
-from compress.metrics.quality import load_quality
+from compress.metrics.quality import Quality, Scored
+from compress.schema.report import Estimate, Score
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 from compress.system.disk import sha256_file
 from compress.targets import open_target
 
-TOLERANCE = 0.01  # of the primary metric, relative
+TOLERANCE = 0.01  # of what the shipped graph scores
 MEASURED = ("README.md", "manifest.json", "SHA256SUMS")  # hold times, which no second run repeats
 _CARD = "Made by `compress reproduce`, to be compared with another artifact; nothing was measured.\n"
 
@@ -55,13 +56,29 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How the graph made again does beside the shipped one, paired example by example."""
+
+    metric: str
+    again: Score
+    drop: Estimate  # positive where the new one is worse
+
+    @property
+    def shipped(self) -> float:
+        return self.again.value + (self.drop.value if self.again.higher_is_better else -self.drop.value)
+
+    @property
+    def limit(self) -> float:
+        return TOLERANCE * abs(self.shipped)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     files: dict[str, str]  # path -> same, differs, missing, new or not compared
     splits: dict[str, str] = field(default_factory=dict)  # name -> the same words
     surroundings: tuple[str, ...]  # what differs between this machine and the first one
     releases: tuple[str, ...] = ()  # those of it that are releases of libraries, or options they took away
-    metric: str = ""  # the primary one, where graphs differ
-    scores: tuple[float, float] | None = None  # its values on select: shipped, made again
+    scores: Scores | None = None  # on select, where graphs differ
 
     @property
     def same(self) -> bool:
@@ -73,8 +90,8 @@ class Comparison:
         """Whether other releases made another file that scores alike, on the same examples."""
         if not self.releases or self.scores is None or "differs" in self.splits.values():
             return False
-        shipped, again = self.scores
-        return abs(again - shipped) <= TOLERANCE * abs(shipped)
+        low, high = self.scores.drop.ci95
+        return -self.scores.limit <= low and high <= self.scores.limit
 
 
 def config_of(manifest: Manifest) -> RunConfig:
@@ -138,37 +155,29 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
         )
         if comparison.same:
             return comparison
-        metric, scores = _scores(config, built, again, artifact, store)
-        return replace(comparison, metric=metric, scores=scores)
+        return replace(comparison, scores=_scores(config, built, again, artifact, store))
     finally:
         shutil.rmtree(store, ignore_errors=True)
 
 
-def _scores(
-    config: RunConfig, built: Built, again: BuiltVariant, artifact: Path, scratch: Path
-) -> tuple[str, tuple[float, float]]:
-    """The primary metric, and its values on select of the graphs in `artifact` and of those made again."""
-    dense = built.variants[0]
-    folders = [scratch / name for name in ("scores", "shipped", "again")]
-    for folder in folders:
-        folder.mkdir()
-    data: dict[str, Any] = {"split": Split.select, "samples": None, "splits": built.splits.path}
-    score(config.evaluate, **data, graph=dense.graph.path, checkpoint=built.dense.path, out=folders[0])
-    found = []
-    for graph, out in ((artifact, folders[1]), (again.graph.path, folders[2])):
-        evaluate(
-            config.evaluate,
-            **data,
-            graph=graph,
-            student=again.checkpoint.path,
-            baseline=dense.graph.path,
-            checkpoint=built.dense.path,
-            scores=folders[0],
-            out=out,
-        )
-        found.append(load_quality(out))
-    shipped, new = ({**of.quality, **of.fidelity}[of.primary].value for of in found)
-    return found[0].primary, (shipped, new)
+def _scores(config: RunConfig, built: Built, again: BuiltVariant, artifact: Path, scratch: Path) -> Scores:
+    """Of the primary metric, or of the first of quality where the primary one is a distance to the dense
+    model: two graphs may be as far from it and differ."""
+    held_out, metrics = (
+        HeldOut(load_splits(built.splits.path), Split.select, None),
+        metrics_of(config.evaluate),
+    )
+    student = again.checkpoint.path
+    dense = Scored(built.variants[0].graph.path, built.dense.path, scratch / "scores_dense")
+    shipped = Scored(artifact, student, scratch / "scores_shipped")
+    new = Scored(again.graph.path, student, scratch / "scores_again")
+    for model in (dense, shipped, new):
+        model.scores.mkdir()
+        metrics.score(config.evaluate, model, dense, held_out)
+    found: Quality = metrics.compare(config.evaluate, new, shipped, held_out)[0]
+    metric = found.primary if found.primary in found.quality else next(iter(found.quality), found.primary)
+    value = {**found.quality, **found.fidelity}[metric]
+    return Scores(metric=metric, again=value, drop=found.drop_from_dense[metric])
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -223,8 +232,11 @@ def verdict(comparison: Comparison) -> str:
     if facts:
         facts = [f"splits: {', '.join(facts)}"]
     if comparison.scores is not None:
-        shipped, again = comparison.scores
-        facts.append(f"{comparison.metric} on select {again:.4f}, shipped {shipped:.4f}")
+        of, (low, high) = comparison.scores, comparison.scores.drop.ci95
+        facts.append(
+            f"{of.metric} on select {of.again.value:.4f}, shipped {of.shipped:.4f}, worse by {low:.4f} to "
+            f"{high:.4f} on {of.again.n} paired examples, as good within {of.limit:.4f}"
+        )
     word = "[red]another model[/]"
     if comparison.as_good:
         word = "[yellow]not the same bytes, by other releases, but as good[/]"

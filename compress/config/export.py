@@ -22,7 +22,7 @@ class TorchExport(ExportConfig):
     fuse: bool = True  # for onnxruntime's kernels; the dense baseline stays plain
 
 
-@option("export", "genai", "compress.export.genai:export", works_on=("language_modeling",))
+@option("export", "genai", "compress.export.genai:export", works_on=("language_modeling",), needs="builder")
 @dataclass(kw_only=True)
 class GenaiExport(ExportConfig):
     """By onnxruntime-genai's model builder: language models."""

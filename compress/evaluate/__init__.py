@@ -28,7 +28,7 @@ def score(
     `samples` limits the examples, evenly spread.
     """
     dense = Scored(graph, checkpoint, out)
-    _metrics(config).score(config, dense, dense, HeldOut(load_splits(splits), split, samples))
+    metrics_of(config).score(config, dense, dense, HeldOut(load_splits(splits), split, samples))
 
 
 def evaluate(
@@ -49,7 +49,7 @@ def evaluate(
     of the dense one. The folder `out` then holds `quality.json` (`load_quality`) and `scores.npz`, numbers by
     example.
     """
-    metrics, held_out = _metrics(config), HeldOut(load_splits(splits), split, samples)
+    metrics, held_out = metrics_of(config), HeldOut(load_splits(splits), split, samples)
     model = dense = Scored(baseline, checkpoint, scores)
     if sha256_graphs(graph) != sha256_graphs(baseline):
         model = Scored(graph, student, out)
@@ -59,6 +59,6 @@ def evaluate(
     save_quality(quality, out)
 
 
-def _metrics(config: EvaluateConfig) -> Any:
+def metrics_of(config: EvaluateConfig) -> Any:
     """The module of a task that scores one model and compares two."""
     return import_module(str(module_of(config)))

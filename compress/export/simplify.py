@@ -7,11 +7,13 @@ both passes 17.4 / 126-132 ms.
 import json
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnxscript.rewriter.pattern import Pattern
 
-_HEADS_FIRST = (0, 2, 1, 3)
+_HEADS_FIRST = [0, 2, 1, 3]
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as torch's exporter notes them
 
 
@@ -50,30 +52,38 @@ def protect_residual_sums(model: ir.Model) -> None:
     takes 4 times as long as the pair.
     """
     for node in model.graph:
-        if node.op_type == "LayerNormalization":
-            source = _maker(node.inputs[0], "Add")
-            if source is not None:
-                source.op_type = "Sum"
+        source = (
+            node.inputs[0].producer() if node.op_type == "LayerNormalization" and node.inputs[0] else None
+        )
+        if source is not None and source.op_type == "Add":
+            source.op_type = "Sum"
+
+
+def _heads_apart(op: Any, queries: Any, keys: Any, values: Any) -> Any:
+    """As the exporter writes it: (batch, tokens, heads * size) to (batch, heads, tokens, size), and back."""
+    flat = (queries, keys, values)
+    split = [op.Transpose(op.Reshape(each, _allow_other_inputs=True), perm=_HEADS_FIRST) for each in flat]
+    mixed = op.Attention(*split, _allow_other_inputs=True, _outputs=["mixed"])
+    return op.Reshape(op.Transpose(mixed, perm=_HEADS_FIRST), _allow_other_inputs=True)
 
 
 def flatten_attention(model: ir.Model) -> None:
-    """Let Attention split and join heads itself, which takes the place of eight nodes a layer.
-
-    Of queries, keys and values (batch, tokens, heads * size) the exporter makes (batch, heads, tokens, size).
-    """
+    """Let Attention split and join heads itself, which takes the place of eight nodes a layer."""
+    heads_apart = Pattern(_heads_apart)
     for node in list(model.graph):
-        if node.op_type != "Attention" or len(node.outputs) != 1:
+        if not (found := heads_apart.match(model, model.graph, node)):
             continue
-        flat = [split for value in node.inputs[:3] if (split := _unsplit(value)) is not None]
-        joined = _joined(node.outputs[0])
-        if joined is None or len(flat) < 3:
+        mixed, joined = found.bindings["mixed"], node.outputs[0]
+        attention = mixed.producer()
+        heads = [n for value in attention.inputs[:2] for n in _shape(value)[1:2] if isinstance(n, int)]
+        if len(heads) < 2:
             continue
-        for slot, (source, heads) in enumerate(flat):
-            node.replace_input_with(slot, source)
-            if slot < 2:
-                node.attributes.add(ir.AttrInt64(("q_num_heads", "kv_num_heads")[slot], heads))
-        node.outputs[0].shape = joined.shape
-        joined.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
+        for slot, name in enumerate(("queries", "keys", "values")):
+            attention.replace_input_with(slot, found.bindings[name])
+        for name, count in zip(("q_num_heads", "kv_num_heads"), heads, strict=True):
+            attention.attributes.add(ir.AttrInt64(name, count))
+        mixed.shape = joined.shape
+        joined.replace_all_uses_with(mixed, replace_graph_outputs=True)
 
 
 def _pools_globally(node: ir.Node) -> bool:
@@ -89,38 +99,5 @@ def _flattens(node: ir.Node) -> bool:
     return len(after) == 2 < len(before) and before[0] == after[0]
 
 
-def _unsplit(value: ir.Value | None) -> tuple[ir.Value, int] | None:
-    """What was split into heads, and how many there are, where `value` is Transpose of Reshape of it."""
-    transposed = _maker(value, "Transpose")
-    if transposed is None or _perm(transposed) != _HEADS_FIRST:
-        return None
-    split = _maker(transposed.inputs[0], "Reshape")
-    source, heads = split.inputs[0] if split is not None else None, _shape(value)[1:2]
-    return (source, heads[0]) if source is not None and heads and isinstance(heads[0], int) else None
-
-
-def _joined(value: ir.Value) -> ir.Value | None:
-    """What the heads are joined to, where Transpose and Reshape alone read `value`."""
-    transposed = _only_reader(value, "Transpose")
-    if transposed is None or _perm(transposed) != _HEADS_FIRST:
-        return None
-    reshaped = _only_reader(transposed.outputs[0], "Reshape")
-    return reshaped.outputs[0] if reshaped is not None else None
-
-
-def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == op_type else None
-
-
-def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
-    nodes = [use.node for use in value.uses()]
-    return nodes[0] if len(nodes) == 1 and nodes[0].op_type == op_type else None
-
-
 def _shape(value: ir.Value | None) -> tuple[int | ir.SymbolicDim, ...]:
     return tuple(value.shape) if value is not None and value.shape is not None else ()
-
-
-def _perm(node: ir.Node) -> tuple[int, ...]:
-    return tuple(node.attributes["perm"].as_ints())

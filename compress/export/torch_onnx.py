@@ -3,7 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import onnx_ir
 import torch
@@ -12,7 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.errors import CompressError
-from compress.export.parity import check_parity, decoder_parity, parity
+from compress.export.parity import check_parity, parity
 from compress.export.save import save
 from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
 from compress.graph import graph_path
@@ -30,9 +30,8 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     examples = load_splits(splits).calibration.examples
     traced = model.traced(examples)
     write(traced, path, config)
-    check = decoder_parity if traced.cached else parity
-    numbers = check(cast(Any, model), path, examples)
-    check_parity(numbers, config, out, "try export.fuse=false" if config.fuse else "try export.opset=18")
+    advice = "try export.fuse=false" if config.fuse else "try export.opset=18"
+    check_parity(parity(model, path, examples, advice, traced.cached), config, out, advice)
 
 
 def write(traced: Traced, path: Path, config: TorchExport) -> None:

@@ -172,6 +172,13 @@ def check_weights(folder: Path) -> None:
             with safe_open(path, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118
                     tensor = tensors.get_tensor(name)
+                    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+                        raise ModelError(
+                            f"{path.name} holds quantized weights",
+                            found=f"{tensor.dtype} in {name}",
+                            allowed="weights in float32, float16 or bfloat16",
+                            next="take the model that it was quantized from",
+                        )
                     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                         raise ModelError(
                             f"{path.name} holds numbers that are not finite",

@@ -30,23 +30,15 @@ def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "
     many, or of another size than config.json says.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        try:
-            module, info = auto.from_pretrained(
-                str(_with_all_heads(folder, Path(scratch))),
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                dtype=torch.float32,
-                attn_implementation=attention,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"the weights in {folder} do not fit their config.json, or transformers does not know it",
-                found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-                allowed=f"a folder that {auto.__name__} opens",
-                next=_NEXT,
-            ) from None
+        module, info = from_folder(
+            auto,
+            _with_all_heads(folder, Path(scratch)),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+            attn_implementation=attention,
+        )
     wrong = {
         f"the weights in {folder} do not fit their config.json": [
             f"{name} {list(found)}, not {list(wanted)}" for name, found, wanted in info["mismatched_keys"]
@@ -67,7 +59,38 @@ def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "
     for name, parameter in module.named_parameters():
         if name in info["missing_keys"]:  # random, it would change digests
             nn.init.zeros_(parameter)
+    _fix_rotation(module)
     return module.eval()
+
+
+def from_folder(auto: Any, folder: Path, **options: Any) -> Any:
+    """What `auto`, a class of transformers, opens there; raises ModelError with the reason it cannot."""
+    try:
+        return auto.from_pretrained(str(folder), local_files_only=True, **options)
+    except Exception as error:  # transformers checks little of what the files say, and raises all there is
+        raise ModelError(
+            f"the weights in {folder} do not fit their config.json, or transformers does not know it",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            allowed=f"a folder that {auto.__name__} opens",
+            next=_NEXT,
+        ) from error
+
+
+def _fix_rotation(module: nn.Module) -> None:
+    """Leave "dynamic" rotations as they are up to max_position_embeddings, which is as far as we read:
+    the branch that stretches them for longer texts cannot be exported.
+    """
+    each: Any
+    for each in module.modules():
+        kinds = getattr(each, "rope_type", None)
+        if isinstance(kinds, dict):
+            each.rope_type = {layers: _fixed(kind) for layers, kind in kinds.items()}
+        elif isinstance(kinds, str):
+            each.rope_type = _fixed(kinds)
+
+
+def _fixed(rope_type: str) -> str:
+    return "default" if rope_type == "dynamic" else rope_type
 
 
 def _others(names: Any, pattern: str) -> list[str]:
@@ -83,7 +106,7 @@ def _with_all_heads(folder: Path, scratch: Path) -> Path:
     cut = described.pop("pruned_heads", None)
     if not cut:
         return folder
-    config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    config = from_folder(transformers.AutoConfig, folder)
     gone = [len(cut.get(str(layer), ())) for layer in range(config.num_hidden_layers)]
     described[NOTES["heads"]] = [config.num_attention_heads - count for count in gone]
     (scratch / "config.json").write_text(json.dumps(described))

@@ -10,6 +10,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ModelError
+from compress.models.checkpoint import read_config
+from compress.models.kind import check_architecture
 from compress.registry import declared, fitting, is_option
 
 SUMMARY, CHECK_INPUTS = "summary.json", "check_inputs.npz"
@@ -57,7 +59,8 @@ def read_summary(checkpoint: Path) -> Summary:
 
 def check_options(task: str, options: Iterable[object], checkpoint: Path) -> None:
     """Raise ModelError, before anything is computed, for an option that does not work on such a net."""
-    layers = read_summary(checkpoint).layers
+    options, layers = list(options), read_summary(checkpoint).layers
+    check_architecture(options, read_config(checkpoint), task)
     for chosen in (declared(type(config)) for config in options if is_option(config)):
         if not chosen.fits(task, layers):
             names = fitting(chosen.group, task, layers)

@@ -1,6 +1,6 @@
 """Pruning of transformers: vocabulary, layers, attention heads, feed-forward channels, where asked for.
 
-What is coupled is named by the table of architectures (models/layers.py), so that nothing has to be traced.
+What is coupled is named by the table of architectures (models/architectures.py): nothing has to be traced.
 """
 
 import tempfile

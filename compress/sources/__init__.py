@@ -41,6 +41,9 @@ def peek(uri: str, file: str) -> Path | None:
     Raises SourceError when the folder cannot be had.
     """
     scheme, name = _split(uri)
+    if scheme is path:
+        found = path.fetch(name, None) / file
+        return found if found.is_file() else None
     return hub.peek(name, file) if scheme is hub else None
 
 

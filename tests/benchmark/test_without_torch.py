@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from compress.config.export import TorchExport
-from compress.export import export
 from compress.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +43,7 @@ print(sorted({"torch", "transformers", "optimum", "safetensors.torch"} & sys.mod
 
 
 @pytest.fixture(params=TASKS)
-def exported(request, once):
+def exported(request):
     """A workload, and the folders of checkpoint, graph and splits."""
     get = request.getfixturevalue
     if request.param == "sentence_embedding":
@@ -57,9 +55,8 @@ def exported(request, once):
             get("language_graphs")("llama"),
             get("splits_folder"),
         )
-    checkpoint, splits = get("image_checkpoints")["resnet"], get("image_splits_folder")
-    graph = once("graph-resnet", lambda out: export(TorchExport(), checkpoint, splits, out))
-    return "2x8", checkpoint, graph, splits
+    checkpoint, graph = get("image_checkpoints")["resnet"], get("image_graphs")["resnet"]
+    return "2x8", checkpoint, graph, get("image_splits_folder")
 
 
 def test_no_stage_that_only_runs_graphs_loads_torch(exported, tmp_path):

@@ -115,6 +115,30 @@ GRIDS = {
 }
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize("scheme", ["path", "hf"])
+def test_an_architecture_that_the_exporter_does_not_know(scheme, dry, tmp_path, monkeypatch, capsys):
+    """Where config.json alone is there: the weights need not be."""
+    from compress.cli import main as cli
+
+    hub, commit = tmp_path / "hub" / "models--org--olmo", "0123456789abcdef0123456789abcdef01234567"
+    snapshot = hub / "snapshots" / commit
+    for folder in (snapshot, hub / "refs"):
+        folder.mkdir(parents=True)
+    (hub / "refs" / "main").write_text(commit)
+    (snapshot / "config.json").write_text('{"model_type": "olmo3"}')
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COMPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    source = {"path": f"path:{snapshot}", "hf": "hf:org/olmo"}[scheme]
+    words = ["run", *dry, "experiment=smollm2", "model=causal_lm", f"model.source={source}"]
+    code = cli.main(words)
+    patterns = ("export=genai does not know", "found: +olmo3\n", "llama, mistral", "next: +export=torch\n")
+    refused(subprocess.CompletedProcess(words, code, *capsys.readouterr()), *patterns)
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
 @pytest.mark.parametrize("case", GRIDS)
 def test_a_wrong_grid_fails_before_its_first_point_runs(tmp_path, monkeypatch, capsys, case):
     from compress.cli import main as cli

@@ -12,10 +12,10 @@ import onnx
 import pytest
 
 from compress.artifact import verify
-from compress.cli.reproduce import Comparison, compare, config_of, differences, sums, verdict
+from compress.cli.reproduce import Comparison, Scores, compare, config_of, differences, sums, verdict
 from compress.config.compose import from_plain, load_config, options_of, to_plain
 from compress.errors import ArtifactError, ConfigError
-from compress.schema.report import Report
+from compress.schema.report import Estimate, Report, Score
 from compress.system.disk import sha256_file
 from tests.runs import run_fresh
 
@@ -81,7 +81,9 @@ def test_an_artifact_of_other_releases_is_scored_beside_what_is_made_today(finis
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not as before: export=optimum: now torch\n" in done.stdout
     assert re.search(r"not as before: transformers: 4\.57\.6, now \d", done.stdout)
-    again, shipped = re.search(r"as good \(\w+ on select (\S+), shipped ([^\s)]+)\)", done.stdout).groups()
+    again, shipped = re.search(
+        r"as good \(\w+ on select (\S+), shipped (\S+), worse by 0.0000 to 0.0000 on ", done.stdout
+    ).groups()
     assert again == shipped
 
 
@@ -181,24 +183,48 @@ def test_a_word_for_every_file(tmp_path):
         assert not Comparison(files={**words, "model.onnx_data": word}, surroundings=()).same
 
 
+def beside(again=0.9, drop=0.001, ends=(-0.005, 0.007), higher=True):
+    return Scores(
+        metric="cosine",
+        again=Score(value=again, ci95=(again, again), n=40, higher_is_better=higher),
+        drop=Estimate(value=drop, ci95=ends),
+    )
+
+
 DIFFERS = {"model.onnx": "differs", "manifest.json": "not compared"}
 
 
 @pytest.mark.parametrize(
     ("changes", "as_good", "line"),
     [
-        ({}, True, "by other releases, but as good[/] (cosine on select 0.9010, shipped 0.9000)"),
-        ({"scores": (0.9, 0.88)}, False, "another model[/] (cosine on select 0.8800, shipped 0.9000)"),
-        ({"scores": (-2.0, -2.01)}, True, "as good[/] (cosine on select -2.0100, shipped -2.0000)"),
-        ({"scores": (0.9, float("nan"))}, False, "another model[/] (cosine on select nan, shipped 0.9000)"),
-        ({"releases": ()}, False, "another model[/] (cosine on select 0.9010, shipped 0.9000)"),
+        (
+            {},
+            True,
+            "by other releases, but as good[/] (cosine on select 0.9000, shipped 0.9010, worse by -0.0050 to "
+            "0.0070 on 40 paired examples, as good within 0.0090)",
+        ),
+        ({"scores": beside(drop=0.02, ends=(0.019, 0.021))}, False, "another model[/] (cosine on select 0.9"),
+        ({"scores": beside(drop=-0.02, ends=(-0.021, -0.019))}, False, "another model[/] (cosine on"),
+        ({"scores": beside(drop=0.0, ends=(-0.06, 0.06))}, False, "on 40 paired examples, as good within"),
+        ({"scores": beside(again=-2.01, drop=0.01, ends=(0.009, 0.011))}, True, "shipped -2.0000, worse by"),
+        (
+            {"scores": beside(again=2.01, drop=0.01, ends=(0.009, 0.019), higher=False)},
+            True,
+            "shipped 2.0000, worse by 0.0090 to 0.0190 on 40 paired examples, as good within 0.0200)",
+        ),
+        (
+            {"scores": beside(drop=float("nan"))},
+            False,
+            "another model[/] (cosine on select 0.9000, shipped nan",
+        ),
+        ({"releases": ()}, False, "another model[/] (cosine on select 0.9000, shipped 0.9010"),
         ({"splits": {"test": "differs"}}, False, "another model[/] (splits: test differs; cosine on"),
         ({"files": {"model.onnx": "same"}, "scores": None}, False, "the same model[/]"),
     ],
 )
 def test_what_other_releases_made_is_held_against_the_scores(changes, as_good, line):
     facts = {"files": DIFFERS, "surroundings": (), "releases": ("torch: 2.9, now 2.10",)}
-    comparison = Comparison(**{**facts, "metric": "cosine", "scores": (0.9, 0.901), **changes})
+    comparison = Comparison(**{**facts, "scores": beside(), **changes})
     assert comparison.as_good == as_good
     assert line in verdict(comparison)
 

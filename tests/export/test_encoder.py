@@ -151,7 +151,7 @@ def test_parity_is_of_the_worst_text(checkpoints, splits, graphs, tmp_path):
     shift_a_weight(path)
     encoder = tasks.load(checkpoints["bert"])
     texts = splits.calibration.texts[:20]
-    told = parity(encoder, path, texts)
+    told = parity(encoder, path, texts, "none")
     found, expected = run(path, encoder, encoder.tokenize(texts))
     assert told["max_abs_diff"] == pytest.approx(np.abs(found - expected).max(), abs=1e-5)
     assert told["min_cosine"] == pytest.approx((found * expected).sum(1).min(), abs=1e-5)
@@ -172,8 +172,8 @@ def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, 
 
 def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(GateError, match=r"cannot load the exported graph\n  found: .*\n  next"):
-        parity(tasks.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts)
+    with pytest.raises(GateError, match=r"cannot load the exported graph\n  found: .*\n  next: +what now"):
+        parity(tasks.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts, "what now")
 
 
 def test_an_operator_that_cannot_be_exported(checkpoints, splits_folder, tmp_path, monkeypatch):

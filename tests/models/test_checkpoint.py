@@ -144,3 +144,9 @@ def test_half_precision_weights_become_float32(published, copy_of, tmp_path):
     stored = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
     assert all(torch.equal(stored[name], tensor.float()) for name, tensor in weights.items())
+
+
+def test_weights_in_eight_bits_are_refused(tmp_path):
+    save_file({"linear.weight": torch.ones(2, 2).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"quantized weights\n.*float8_e4m3fn in linear.weight"):
+        check_weights(tmp_path)

@@ -1,5 +1,6 @@
 """What config.json tells of a model's kind, against what stock transformers writes for each type."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import torch
 import transformers
 
 from compress import tasks
-from compress.config.model import CausalLMModel
+from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.errors import ModelError
+from compress.models.architectures import LANGUAGE_MODELS, TEXT_ENCODERS
 from compress.models.kind import check_kind
-from compress.models.layers import LANGUAGE_MODELS, TEXT_ENCODERS
 from compress.tasks import import_model
 from tests.conftest import LANGUAGE_SIZES, write_bpe
 
@@ -54,6 +55,9 @@ def test_other_kinds_are_refused_by_what_stock_transformers_writes(kind, types):
         ({"mamba_d_state": 16}, "hybrid"),
         ({"vision_config": {"hidden_size": 8}}, "multimodal"),
         ({"num_kv_shared_layers": 2}, "not alike"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "attends in chunks"),
+        ({"layer_types": ["full_attention", ["conv"]]}, "hybrid"),
+        ({"position_embedding_type": "relative_key"}, "other positions"),
     ],
 )
 def test_a_known_type_with_their_keys_is_refused(change, kind):
@@ -62,10 +66,60 @@ def test_a_known_type_with_their_keys_is_refused(change, kind):
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_experts": 1}, {"num_local_experts": 0}, {"num_experts": None}, {"vision_config": None}]
+    "change",
+    [
+        {"num_experts": 1},
+        {"num_local_experts": 0},
+        {"num_experts": None},
+        {"vision_config": None},
+        {"num_experts": 64, "is_moe": False},
+        {"quantization_config": None},
+        {"position_embedding_type": "absolute"},
+    ],
 )
 def test_keys_that_are_not_set_refuse_nothing(change):
     check_kind({"model_type": "llama", **change}, LANGUAGE_MODELS, "a language model")
+
+
+METHODS = ("bitsandbytes", "awq", "gptq", "compressed-tensors", "fp8", "quanto", "hqq", "torchao")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [*(({"quant_method": method}, method) for method in METHODS), ("x", "unknown"), ({}, "unknown")],
+)
+def test_quantized_weights_are_refused_before_they_are_looked_for(given, named, tmp_path):
+    for config, model_type in (
+        (CausalLMModel, "llama"),
+        (EncoderModel, "bert"),
+        (ImageClassifierModel, "vit"),
+    ):
+        described = {"model_type": model_type, "quantization_config": given}
+        (tmp_path / "config.json").write_text(json.dumps(described))
+        with pytest.raises(ModelError, match=rf"quantized already\n.*{named}(.*\n)+  next: +take the model"):
+            import_model(config(source=f"path:{tmp_path}"), tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"use_bidirectional_attention": True}, {"is_causal": False}])
+def test_a_language_model_whose_tokens_see_those_after_them_is_refused(change, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3_text", **change}))
+    with pytest.raises(ModelError, match=rf"does not write text(.*\n)+.*{next(iter(change))}"):
+        import_model(CausalLMModel(source=f"path:{tmp_path}"), tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "opt", "bloom", "gptj"])
+def test_an_unknown_type_of_the_task_says_what_to_do(model_type):
+    config = transformers.AutoConfig.for_model(model_type).to_dict()
+    with pytest.raises(ModelError, match=r"unknown architecture(.*\n)+  next: +take a language model of one"):
+        check_kind(config, LANGUAGE_MODELS, "a language model")
+
+
+def test_llama_4_and_doge_are_told_by_what_they_are():
+    said = {"llama4_text": "a mixture of experts", "doge": "unknown architecture"}
+    for model_type, words in said.items():
+        config = transformers.AutoConfig.for_model(model_type).to_dict()
+        with pytest.raises(ModelError, match=words):
+            check_kind(config, LANGUAGE_MODELS, "a language model")
 
 
 @pytest.mark.parametrize(

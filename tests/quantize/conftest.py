@@ -63,15 +63,6 @@ def executed(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def image_graphs(once, image_checkpoints, image_splits_folder) -> Folders:
-    def get(name: str) -> Path:
-        checkpoint = image_checkpoints[name]
-        return once(f"graph-{name}", lambda out: export(TorchExport(), checkpoint, image_splits_folder, out))
-
-    return Folders(tuple(image_checkpoints), get)
-
-
-@pytest.fixture(scope="session")
 def uneven(once, image_graphs) -> Folders:
     """The convolutional nets with a channel of 40 times the size between two convolutions each time: the
     same function, hard to quantize."""

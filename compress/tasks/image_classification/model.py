@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compress.config.model import ImageClassifierModel
 from compress.errors import ModelError
 from compress.models import timm_checkpoint
+from compress.models.architectures import IMAGE_TRANSFORMERS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -33,8 +34,9 @@ from compress.models.checkpoint import (
     read_json,
     write_facts,
 )
-from compress.models.layers import IMAGE_TRANSFORMERS, Stack
-from compress.models.loading import open_stock
+from compress.models.kind import check_unquantized
+from compress.models.layers import Stack
+from compress.models.loading import from_folder, open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.preprocessing import read_preprocessing, shape_of
 from compress.models.summary import Summary, write_summary
@@ -232,7 +234,7 @@ open_model = ImageClassifier.open
 
 def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config)
+    folder, facts = fetch_published(config, check_unquantized)
     described, preprocessing = _published(folder, config)
     ImageClassifier.described(described, preprocessing, folder, facts).save(out, facts)
 
@@ -243,6 +245,7 @@ def _published(folder: Path, config: ImageClassifierModel) -> tuple[dict[str, An
         described = {"builder": config.builder, "builder_kwargs": dict(config.builder_kwargs)}
         return described, read_preprocessing(folder)
     described = read_config(folder)
+    check_unquantized(described)
     if timm_checkpoint.is_timm(described):
         return timm_checkpoint.converted(described)
     builder = described.get("builder")
@@ -305,7 +308,7 @@ def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
 
 def _load_pruned(folder: Path, history: list[Any], example: Tensor) -> nn.Module:
     """A net of transformers with fewer channels than its config says."""
-    config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    config = from_folder(transformers.AutoConfig, folder)
     net: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
     replay(net, history, example)
     _fill(net, load_file(folder / "model.safetensors"), folder)

@@ -1,23 +1,21 @@
 """A published language model to a checkpoint of ours."""
 
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from compress.config.model import CausalLMModel
+from compress.models.architectures import LANGUAGE_MODELS
 from compress.models.checkpoint import fetch_published
 from compress.models.gguf import convert, gguf_of
-from compress.models.kind import check_kind
-from compress.models.layers import LANGUAGE_MODELS
 from compress.tasks.language_modeling import stock
-from compress.tasks.language_modeling.model import KIND, CausalLM
+from compress.tasks.language_modeling.model import CausalLM, check_described
 from compress.tasks.language_modeling.reading import LanguageReading
 from compress.tasks.reading import check_reading
 
 
 def import_causal_lm(config: CausalLMModel, out: Path) -> None:
     """Turn a published folder, or a GGUF file, into a checkpoint of ours; pickled weights are refused."""
-    published, facts = fetch_published(config, partial(check_kind, known=LANGUAGE_MODELS, what=KIND))
+    published, facts = fetch_published(config, check_described)
     if (packed := gguf_of(published)) is not None:
         published = packed
     with tempfile.TemporaryDirectory(dir=out) as scratch:

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.models.architectures import LANGUAGE_MODELS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -18,8 +19,8 @@ from compress.models.checkpoint import (
     write_facts,
 )
 from compress.models.compat import write_for_both
-from compress.models.kind import check_kind
-from compress.models.layers import LANGUAGE_MODELS, Stack
+from compress.models.kind import check_causal, check_kind
+from compress.models.layers import Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
@@ -30,7 +31,6 @@ from compress.tasks.language_modeling.card import CHECK_TEXT, card_facts
 from compress.tasks.language_modeling.processor import CONTEXT, LanguageProcessor, open_processor
 
 OUTPUT = "logits"
-KIND = "a language model"
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
@@ -53,7 +53,7 @@ class CausalLM(Opened):
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
         described = read_config(folder)
-        check_kind(described, LANGUAGE_MODELS, KIND)
+        check_described(described)
         check_heads(described)
         check_weights(folder)
         module = open_stock(transformers.AutoModelForCausalLM, folder, attention)
@@ -175,11 +175,18 @@ class CausalLM(Opened):
 open_model = CausalLM.open
 
 
+def check_described(described: Mapping[str, Any]) -> None:
+    """Raise ModelError for a config.json that is no language model's."""
+    check_kind(described, LANGUAGE_MODELS, "a language model")
+    check_causal(described)
+
+
 def check_heads(config: Mapping[str, Any]) -> None:
     """Raise ModelError where query heads cannot share the heads of keys and values evenly."""
     heads = config.get("num_attention_heads")
     shared = config.get("num_key_value_heads") or heads
-    if heads is None or not heads or not shared or heads % shared:
+    whole = isinstance(heads, int) and isinstance(shared, int)
+    if not whole or not heads or not shared or heads % shared:
         raise ModelError(
             "the heads in config.json do not divide",
             found=f"{heads} attention heads, {shared} of keys and values",
@@ -196,7 +203,7 @@ def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
     for source in (transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast):
         try:
             tokenizer: Any = source.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # the library tokenizers raises nothing narrower
             failure = ModelError(
                 f"no usable tokenizer in {folder}",
                 found=(str(error) or type(error).__name__).splitlines()[0],

@@ -1,5 +1,5 @@
-"""What stock transformers makes of a published language model: a script of compress.tasks.reading, which needs
-no other file of this package.
+"""What stock transformers makes of a published language model: a script of compress.tasks.reading, which
+needs no other file of this package.
 """
 
 import json

@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor, nn
 
 from compress.errors import ModelError
+from compress.models.architectures import TEXT_ENCODERS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
@@ -25,7 +26,7 @@ from compress.models.checkpoint import (
 )
 from compress.models.compat import write_for_both
 from compress.models.kind import check_kind
-from compress.models.layers import TEXT_ENCODERS, Stack
+from compress.models.layers import Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
@@ -35,7 +36,6 @@ from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
 from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
 
 OUTPUT = "sentence_embedding"
-KIND = "a sentence encoder"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -86,7 +86,7 @@ class Encoder(Opened):
     @classmethod
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
         described = read_config(folder)
-        check_kind(described, TEXT_ENCODERS, KIND)
+        check_described(described)
         check_weights(folder)
         architecture = TEXT_ENCODERS[described["model_type"]]
         if not architecture.fused_attention:
@@ -163,6 +163,11 @@ class Encoder(Opened):
 
 
 open_model = Encoder.open
+
+
+def check_described(described: Mapping[str, Any]) -> None:
+    """Raise ModelError for a config.json that is no sentence encoder's."""
+    check_kind(described, TEXT_ENCODERS, "a sentence encoder")
 
 
 def _read_pooling(folder: Path) -> tuple[str, bool]:

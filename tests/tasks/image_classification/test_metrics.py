@@ -11,10 +11,8 @@ from PIL import Image
 from compress.config.compose import load_config
 from compress.config.data import Resize, Split
 from compress.config.evaluate import ImageClassification
-from compress.config.export import TorchExport
 from compress.data import open_splits
 from compress.errors import ConfigError, GateError, ModelError
-from compress.export import export
 from compress.metrics.quality import load_quality
 from compress.tasks.image_classification.metrics import BYTES, SIDE, check_logits, png
 from tests.evaluate.stages import evaluate
@@ -34,10 +32,8 @@ def test_an_unknown_metric():
         load_config(["experiment=fashion_resnet", "evaluate.primary=acuracy"])
 
 
-def test_images_of_another_size(image_data, image_checkpoints, image_splits_folder, tmp_path):
-    checkpoint, graph = image_checkpoints["resnet"], tmp_path / "graph"
-    graph.mkdir()
-    export(TorchExport(), checkpoint, image_splits_folder, graph)
+def test_images_of_another_size(image_data, image_checkpoints, image_graphs, tmp_path):
+    checkpoint, graph = image_checkpoints["resnet"], image_graphs["resnet"]
     open_splits(replace(image_data, resize=Resize(size=9)), tmp_path / "splits")
     with pytest.raises(ModelError, match=r"another shape than the model's(.|\n)*data\.resize\.size=8"):
         evaluate(
@@ -52,10 +48,8 @@ def test_images_of_another_size(image_data, image_checkpoints, image_splits_fold
     assert not list((tmp_path / "out").glob("*.json"))
 
 
-def test_files(image_checkpoints, image_splits_folder, image_splits, tmp_path):
-    checkpoint, graph = image_checkpoints["resnet"], tmp_path / "graph"
-    graph.mkdir()
-    export(TorchExport(), checkpoint, image_splits_folder, graph)
+def test_files(image_checkpoints, image_graphs, image_splits_folder, image_splits, tmp_path):
+    checkpoint, graph = image_checkpoints["resnet"], image_graphs["resnet"]
     config = ImageClassification(resamples=100)
     evaluate(config, graph, graph, checkpoint, checkpoint, image_splits_folder, tmp_path / "test")
     found = load_quality(tmp_path / "test")

@@ -11,7 +11,6 @@ import transformers
 
 from compress.config.data import Documents, Split, TextFile
 from compress.config.evaluate import LanguageModeling
-from compress.config.export import GenaiExport
 from compress.data import load_splits, open_splits
 from compress.errors import ConfigError, DataError, GateError, ModelError
 from compress.metrics.quality import load_quality
@@ -170,14 +169,10 @@ def test_continuations_are_the_likeliest(graphs, models, checkpoint, tokenizer, 
     assert first.shared_tokens == shared_prefix(*written)
 
 
-def test_nll_is_stock_transformers_loss(checkpoint, splits, tmp_path):
+def test_nll_is_stock_transformers_loss(checkpoint, language_graphs, splits, tmp_path):
     """Of a whole two-layer Llama whose head is its embedding, exported as the baseline is."""
-    from compress.export import export, plain
-
-    (tmp_path / "graph").mkdir()
-    export(plain(GenaiExport()), checkpoint, splits, tmp_path / "graph")
-    config = dataclasses.replace(CONFIG, prompts=0)
-    evaluate(config, tmp_path / "graph", tmp_path / "graph", checkpoint, checkpoint, splits, tmp_path)
+    graph, config = language_graphs("llama", False), dataclasses.replace(CONFIG, prompts=0)
+    evaluate(config, graph, graph, checkpoint, checkpoint, splits, tmp_path)
     stock = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     test = load_splits(splits).test
     texts = [text for text, domain in zip(test.texts, test.domains, strict=True) if domain == "wiki"]
