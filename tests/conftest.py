@@ -38,6 +38,7 @@ from compress.tasks import import_model
 from compress.tasks.image_classification.model import ImageClassifier
 from compress.tasks.image_classification.model import build as build_net
 from tests.once import Folders, Once, shared_folder
+from tests.zoo.encoders import modules
 
 pytest_plugins = ["tests.runs", "tests.chains"]
 torch.set_num_threads(1)
@@ -91,6 +92,7 @@ def write_published(folder: Path, architecture: str, **changes: object) -> Path:
                 torch.nn.init.normal_(parameter, std=0.1)
         model.save_pretrained(folder)
     write_tokenizer(folder)
+    modules(folder)
     return folder
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -28,9 +28,7 @@ _COMPANIONS = (
     "generation_config.json",
     "sentencepiece.bpe.model",
     "modules.json",
-    "sentence_bert_config.json",
     "config_sentence_transformers.json",
-    "1_Pooling/config.json",
 )
 
 
@@ -121,11 +119,23 @@ def shipped_files(checkpoint: Path) -> list[str]:
 
 
 def copy_companions(source: Path, checkpoint: Path) -> None:
-    """Copy tokenizer and pooling files."""
-    for name in _COMPANIONS:
+    """Copy the tokenizer's files, and those of the modules that modules.json lists."""
+    for name in (*_COMPANIONS, *_of_modules(source)):
         if (source / name).is_file():
-            (checkpoint / name).parent.mkdir(exist_ok=True)
+            (checkpoint / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, checkpoint / name)
+
+
+def _of_modules(source: Path) -> list[str]:
+    """Settings of sentence-transformers' modules; of no place outside the folder."""
+    if not (source / "modules.json").is_file():
+        return []
+    places = [PurePosixPath(str(module["path"])) for module in read_json(source / "modules.json")]
+    inside = [
+        place for place in places if place.parts and not place.is_absolute() and ".." not in place.parts
+    ]
+    former = [path.name for path in source.glob("sentence_*_config.json")]
+    return [*former, *((place / "config.json").as_posix() for place in inside)]
 
 
 def read_json(path: Path) -> Any:

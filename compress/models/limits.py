@@ -1,10 +1,12 @@
-"""Where config.json says that a text model begins to compute otherwise: at so many tokens."""
+"""Where config.json says that a text model begins to compute otherwise, or ends: at so many tokens."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _WINDOWS = ("sliding_window", "local_attention", "attention_chunk_size")
 _ORIGINAL = "original_max_position_embeddings"
+_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions, from behind its number
+_ROTATED = ("modernbert", "eurobert", "nomic_bert")  # by positions that are in no table
 
 
 def windows(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -19,6 +21,15 @@ def windows(config: Mapping[str, Any]) -> tuple[int, ...]:
 def contexts(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Positions at which the rotation changes, and the last one; sorted."""
     return _sizes(_contexts(config))
+
+
+def table_of_positions(config: Mapping[str, Any]) -> int | None:
+    """Tokens that an encoder has learned positions for; None where it computes them for any number."""
+    kind = config["model_type"]
+    if kind in _ROTATED:
+        return None
+    padding = 1 if kind == "mpnet" else int(config.get("pad_token_id", 1))  # MPNet goes by no config
+    return int(config["max_position_embeddings"]) - (padding + 1 if kind in _COUNTED_FROM_PADDING else 0)
 
 
 def _sizes(values: Iterable[Any]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Texts to numbers of tokens by tokenizer.json: as transformers does it, without loading it or torch."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,24 @@ class Tokenizer:
         return int(self.settings.get("model_max_length") or 1e30)
 
     @property
+    def pad_token(self) -> str | None:
+        """What fills up."""
+        return _content(self.settings.get("pad_token"))
+
+    @property
+    def pads_left(self) -> bool:
+        """Whether texts are filled up at their beginning."""
+        return bool(self.settings.get("padding_side") == "left")
+
+    @property
+    def cuts_left(self) -> bool:
+        """Whether long texts lose their beginning."""
+        return bool(self.settings.get("truncation_side") == "left")
+
+    @property
     def pad_id(self) -> int:
         """Number of the token that fills up; raises ModelError where there is none."""
-        name = _content(self.settings.get("pad_token"))
+        name = self.pad_token
         number = None if name is None else self._backend.token_to_id(name)
         if number is None:
             raise ModelError(
@@ -61,8 +77,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """Numbers of each text's tokens, at most `max_length` with the marks of its beginning and end."""
-        side = self.settings.get("truncation_side", "right")
-        self._backend.enable_truncation(max_length, direction=side)
+        self._backend.enable_truncation(max_length, direction="left" if self.cuts_left else "right")
         try:
             return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
         finally:
@@ -72,7 +87,7 @@ class Tokenizer:
         """Tokens and attention mask [rows, longest row]; the mask is 0 where a row was filled up."""
         width, pad = max(map(len, rows)), self.pad_id
         ids, mask = np.full((len(rows), width), pad, np.int64), np.zeros((len(rows), width), np.int64)
-        left = self.settings.get("padding_side") == "left"
+        left = self.pads_left
         for number, row in enumerate(rows):
             place = slice(width - len(row), None) if left else slice(len(row))
             ids[number, place], mask[number, place] = row, 1
@@ -124,6 +139,43 @@ def complete(folder: Path) -> None:
                 found=type(stock).__name__,
                 allowed="one that tokenizer.json can describe",
             )
+
+
+def leave_length_alone(folder: Path) -> None:
+    """Take truncation and padding out of tokenizer.json, where trainers leave them: whoever opens the file
+    without transformers would cut and fill up texts by them. The sides, and the token that fills up, stay in
+    tokenizer_config.json."""
+    path = folder / "tokenizer.json"
+    content = read_json(path)
+    truncation, padding = content.get("truncation"), content.get("padding")
+    if not truncation and not padding:
+        return
+    path.write_text(json.dumps({**content, "truncation": None, "padding": None}, ensure_ascii=False), "utf-8")
+    kept = {}
+    if truncation:
+        kept["truncation_side"] = truncation["direction"].lower()
+    if padding:
+        kept |= {"padding_side": padding["direction"].lower(), "pad_token": padding["pad_token"]}
+    config = folder / "tokenizer_config.json"
+    settings = {**kept, **(read_json(config) if config.is_file() else {})}
+    config.write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
+
+
+def lower_first(folder: Path) -> None:
+    """Have tokenizer.json lower texts before all that it does, as sentence-transformers does it for its
+    `do_lower_case`; nothing where it does already."""
+    path = folder / "tokenizer.json"
+    content = read_json(path)
+    given = content.get("normalizer")
+    steps = given["normalizers"] if given and given["type"] == "Sequence" else [given] if given else []
+    if not any(step["type"] == "Lowercase" for step in steps):
+        content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *steps]}
+        path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+
+
+def pads_left(folder: Path) -> bool:
+    """Whether texts of this folder are filled up at their beginning."""
+    return bool(_settings(folder).get("padding_side") == "left")
 
 
 def _same(folder: Path, stock: Any) -> bool:

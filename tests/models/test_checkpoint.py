@@ -66,15 +66,21 @@ def test_checkpoints_of_earlier_releases_name_their_task(family, task, tmp_path)
 
 def test_only_companions_are_copied(published, copy_of, tmp_path):
     source = copy_of(published["bert"])
-    (source / "1_Pooling").mkdir()
-    (source / "1_Pooling" / "config.json").write_text("{}")
+    modules = [{"path": path} for path in ("", "pool/first", "../outside", "/outside", "none")]
+    (source / "modules.json").write_text(json.dumps(modules))
+    for folder in (source / "pool" / "first", source / "1_Pooling", source.parent / "outside"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text("{}")
+    (source / "sentence_roberta_config.json").write_text("{}")
     (source / "special_tokens_map.json").write_text("{}")  # of releases before transformers 5
     (source / "notes.txt").write_text("mine")
     (tmp_path / "out").mkdir()
     copy_companions(source, tmp_path / "out")
     found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     expected = [
-        "1_Pooling/config.json",
+        "modules.json",
+        "pool/first/config.json",
+        "sentence_roberta_config.json",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",

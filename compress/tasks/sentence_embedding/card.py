@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.graph import graph_path
+from compress.tasks.sentence_embedding.processor import TextProcessor
+from compress.tasks.sentence_embedding.settings import Settings
 
 CHECK_TEXTS = ("A cat sits on the mat.", "The quick brown fox jumps over the lazy dog.")
 _EXAMPLE = """
@@ -12,11 +14,12 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_padding()
-tokenizer.enable_truncation({max_length})
+tokenizer.enable_padding({padding})
+tokenizer.enable_truncation({truncation})
 session = onnxruntime.InferenceSession("{graph}")
 
-encoded = tokenizer.encode_batch(["A cat sits on the mat.", "Someone walks a dog."])
+texts = ["A cat sits on the mat.", "Someone walks a dog."]
+{prompts}encoded = tokenizer.encode_batch(texts)
 feeds = {{
     "input_ids": np.array([e.ids for e in encoded]),
     "attention_mask": np.array([e.attention_mask for e in encoded]),
@@ -24,15 +27,51 @@ feeds = {{
 }}
 names = [i.name for i in session.get_inputs()]
 embeddings = session.run(["sentence_embedding"], {{n: feeds[n] for n in names}})[0]
-print(embeddings @ embeddings.T)  # cosine similarities
+{similarity}
 """
+_BY_LENGTH = "embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)\n"
+_SIMILARITIES = {  # by sentence-transformers' name of it
+    "cosine": "print(embeddings @ embeddings.T)  # cosine similarities",
+    "dot": "print(embeddings @ embeddings.T)  # dot products, by which this model compares texts",
+    "euclidean": "differences = embeddings[:, None] - embeddings[None]\n"
+    "print(-np.linalg.norm(differences, axis=-1))  # this model compares texts by their distance",
+    "manhattan": "differences = embeddings[:, None] - embeddings[None]\n"
+    "print(-np.abs(differences).sum(axis=-1))  # this model compares texts by this distance",
+}
 
 
-def card_facts(input_names: tuple[str, ...], max_length: int) -> dict[str, Any]:
+def card_facts(processor: TextProcessor, width: int) -> dict[str, Any]:
+    """`width`: numbers of an embedding."""
+    settings, tokenizer = processor.settings, processor.tokenizer
+    unit = settings.normalize and settings.dimensions is None
+    behind = f", of a text behind {settings.prompt!r}" if settings.prompt else ""
+    padding = f"pad_id={tokenizer.pad_id}, pad_token={tokenizer.pad_token!r}"
+    left = ', direction="left"'
+    similarity = _SIMILARITIES[settings.similarity]
     return {
         "pipeline_tag": "sentence-similarity",
-        "inputs": dict.fromkeys(input_names, "int64 (batch, tokens)"),
-        "outputs": {"sentence_embedding": "float32 (batch, hidden), length 1"},
-        "max_length": max_length,
-        "example_code": _EXAMPLE.format(graph=graph_path(Path()), max_length=max_length),
+        "inputs": dict.fromkeys(processor.input_names, f"int64 (batch, tokens){behind}"),
+        "outputs": {
+            "sentence_embedding": f"float32 (batch, {width}), {'length 1' if unit else 'of any length'}"
+        },
+        "max_length": processor.max_length,
+        "example_code": _EXAMPLE.format(
+            graph=graph_path(Path()),
+            padding=padding + left * tokenizer.pads_left,
+            truncation=f"{processor.max_length}{left * tokenizer.cuts_left}",
+            prompts=_prompts(settings),
+            similarity=_BY_LENGTH * (settings.similarity == "cosine" and not unit) + similarity,
+        ),
     }
+
+
+def _prompts(settings: Settings) -> str:
+    """Lines of the example that put the prompt in front, or tell which ones there are."""
+    others = {name: text for name, text in settings.prompts.items() if text}
+    lines = [f"# This model was made for texts behind {text!r} ({name})." for name, text in others.items()]
+    if settings.prompt:
+        lines += [
+            f"prompt = {settings.prompt!r}  # in front of every text, as all numbers of this card were taken"
+        ]
+        lines += ["texts = [prompt + text for text in texts]"]
+    return "".join(f"{line}\n" for line in lines)

@@ -37,7 +37,7 @@ def embed(
     session = _session(model_path, threads)
     names = [node.name for node in session.get_inputs()]
     # Longest first: the memory arena is then sized once. Within a batch, like lengths need little padding.
-    lengths = [len(ids) for ids in processor.tokenizer.encode(texts, processor.max_length)]
+    lengths = [len(ids) for ids in processor.encode(texts)]
     order = sorted(range(len(texts)), key=lambda i: -lengths[i])
     rows: list[NDArray[np.float32]] = []
     for start in range(0, len(order), batch_size):

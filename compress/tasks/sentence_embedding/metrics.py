@@ -1,6 +1,6 @@
 """How well a sentence encoder's ONNX file does: against human judgement, and against the dense model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,9 +24,10 @@ from compress.metrics.statistics import (
 from compress.schema.report import Estimate, Score
 from compress.tasks.sentence_embedding.embedder import embed
 from compress.tasks.sentence_embedding.processor import open_processor
+from compress.tasks.sentence_embedding.settings import read_settings
 
 Floats = NDArray[np.float64]
-Embeddings = dict[str, Floats]  # text -> unit vector [hidden]
+Embeddings = dict[str, Floats]  # text -> vector [hidden]
 _SCORES = "embeddings.npy"
 KINDS: tuple[Kind, ...] = ("spearman", "pearson")
 
@@ -70,26 +71,26 @@ def score(config: SentenceSimilarity, model: Scored, dense: Scored, held_out: He
 def compare(
     config: SentenceSimilarity, model: Scored, dense: Scored, held_out: HeldOut
 ) -> tuple[Quality, dict[str, Floats]]:
-    """Quality of what `score` wrote of a model beside what it wrote of the dense one, and cosines by example.
+    """Quality of what `score` wrote of a model beside what it wrote of the dense one, and scores by example.
 
-    Quality is Spearman's and Pearson's correlation of cosines with human judgement for every pair set of
-    `split`; fidelity is the cosine of both models' embeddings of the sentences of `split`. On SELECT,
-    where the pair sets of TEST are out of sight, the primary metric is the same statistic of the first
-    pair set of SELECT, or `cosine` where there is none.
+    Quality is Spearman's and Pearson's correlation of similarities, by what the model is published for, with
+    human judgement for every pair set of `split`; fidelity is the cosine of both models' embeddings of the
+    sentences of `split`. On SELECT, where the pair sets of TEST are out of sight, the primary metric is the
+    same statistic of the first pair set of SELECT, or `cosine` where there is none.
 
     Raises ConfigError for a primary metric that does not exist.
     """
     primary, examples = _primary(config.primary, held_out.splits, held_out.split), asked(held_out)
-    before, after = (_unit(examples.texts, np.load(of.scores / _SCORES)) for of in (dense, model))
-    cosine = _cosine([before[s] for s in examples.sentences], [after[s] for s in examples.sentences])
-    cosines = {"cosine": cosine}
+    before, after = (_by_text(examples.texts, np.load(of.scores / _SCORES)) for of in (dense, model))
+    similarity = _SIMILARITIES[read_settings(dense.checkpoint).similarity]
+    scores = {"cosine": _cosine(*(np.stack([of[s] for s in examples.sentences]) for of in (before, after)))}
     for name, pair_set in examples.pair_sets.items():
-        cosines[f"{name}_dense"] = _pair_cosines(pair_set, before)
-        cosines[f"{name}_small"] = _pair_cosines(pair_set, after)
-    quality = _judge(config, primary, cosines, examples.pair_sets, examples.documents)
+        scores[f"{name}_dense"] = similarity(*_pairs(pair_set, before))
+        scores[f"{name}_small"] = similarity(*_pairs(pair_set, after))
+    quality = _judge(config, primary, scores, examples.pair_sets, examples.documents)
     for name, pair_set in examples.pair_sets.items():
-        cosines[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
-    return quality, cosines
+        scores[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
+    return quality, scores
 
 
 def _judge(
@@ -157,19 +158,28 @@ def _few(pair_set: PairSet, count: int) -> PairSet:
     )
 
 
-# --- cosines ---------------------------------------------------------------------------------------------
+# --- similarities ----------------------------------------------------------------------------------------
 
 
-def _unit(texts: Sequence[str], embeddings: NDArray[np.float32]) -> Embeddings:
-    vectors = embeddings.astype(np.float64)
-    return dict(zip(texts, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
+def _by_text(texts: Sequence[str], embeddings: NDArray[np.float32]) -> Embeddings:
+    return dict(zip(texts, embeddings.astype(np.float64), strict=True))
 
 
-def _cosine(left: list[Floats], right: list[Floats]) -> Floats:
+def _pairs(pair_set: PairSet, embeddings: Embeddings) -> tuple[Floats, Floats]:
+    """Embeddings [pairs, hidden] of the first and of the second texts."""
+    vectors = np.stack([embeddings[text] for text in pair_set.texts])
+    return vectors[pair_set.pairs[:, 0]], vectors[pair_set.pairs[:, 1]]
+
+
+def _cosine(left: Floats, right: Floats) -> Floats:
+    left, right = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (left, right))
     # |a - b|^2 = 2 - 2 cos: exactly 1 for equal vectors, which a sum of products is not.
-    return np.asarray(1 - ((np.stack(left) - np.stack(right)) ** 2).sum(axis=1) / 2)
+    return np.asarray(1 - ((left - right) ** 2).sum(axis=1) / 2)
 
 
-def _pair_cosines(pair_set: PairSet, embeddings: Embeddings) -> Floats:
-    vectors = [embeddings[text] for text in pair_set.texts]
-    return _cosine([vectors[i] for i in pair_set.pairs[:, 0]], [vectors[j] for j in pair_set.pairs[:, 1]])
+_SIMILARITIES: dict[str, Callable[[Floats, Floats], Floats]] = {  # [pairs, hidden] each -> [pairs]
+    "cosine": _cosine,
+    "dot": lambda left, right: np.asarray((left * right).sum(axis=1)),
+    "euclidean": lambda left, right: -np.linalg.norm(left - right, axis=1),
+    "manhattan": lambda left, right: -np.abs(left - right).sum(axis=1),
+}

@@ -1,4 +1,4 @@
-"""BERT-like sentence encoders: tokens -> one normalised vector a text.
+"""BERT-like sentence encoders: tokens -> one vector a text.
 
 Pooling and normalisation are part of the module, so that they are part of the exported graph and
 what ships is the whole encoder.
@@ -14,14 +14,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from compress.errors import ModelError
 from compress.models.architectures import TEXT_ENCODERS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
     copy_companions,
     read_config,
-    read_json,
     write_facts,
 )
 from compress.models.compat import write_for_both
@@ -30,10 +28,12 @@ from compress.models.layers import Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
-from compress.models.tokenizer import complete
+from compress.models.tokenizer import complete, leave_length_alone, lower_first, pads_left
 from compress.tasks.base import Opened, tensors
 from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
+from compress.tasks.sentence_embedding.pooling import pooled
 from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
+from compress.tasks.sentence_embedding.settings import Settings, limit_tokens, read_settings
 
 OUTPUT = "sentence_embedding"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
@@ -42,14 +42,21 @@ transformers.logging.disable_progress_bar()
 
 
 class SentenceEncoder(nn.Module):
-    """input_ids, attention_mask[, token_type_ids] (batch, tokens) -> (batch, hidden)."""
+    """input_ids, attention_mask[, token_type_ids] (batch, tokens) -> (batch, dimensions)."""
 
-    def __init__(self, backbone: nn.Module, pooling: str, normalize: bool) -> None:
+    def __init__(self, backbone: nn.Module, settings: Settings, left: bool) -> None:
+        """`left`: texts are padded at their beginning."""
         super().__init__()
         self.backbone = backbone
-        self.pooling = pooling
-        self.normalize = normalize
+        self.settings = settings
+        self.left = left
         self.config = cast(Any, backbone.config)
+
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        joined = int(self.config.hidden_size) * len(self.settings.poolings)
+        return min(joined, self.settings.dimensions or joined)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -61,13 +68,12 @@ class SentenceEncoder(nn.Module):
         return {OUTPUT: self.pool(states.last_hidden_state, attention_mask)}
 
     def pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, hidden); padding does not count."""
-        if self.pooling == "cls":
-            pooled = tokens[:, 0]
-        else:
-            mask = attention_mask.unsqueeze(-1).to(tokens.dtype)
-            pooled = (tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-        return nn.functional.normalize(pooled, dim=-1) if self.normalize else pooled
+        """(batch, tokens, hidden) -> (batch, dimensions); padding does not count."""
+        ways = [pooled(way, tokens, attention_mask, self.left) for way in self.settings.poolings]
+        vector = ways[0] if len(ways) == 1 else torch.cat(ways, -1)
+        if self.settings.normalize:
+            vector = nn.functional.normalize(vector, dim=-1)
+        return vector[:, : self.settings.dimensions] if self.settings.dimensions else vector
 
 
 class Encoder(Opened):
@@ -95,7 +101,7 @@ class Encoder(Opened):
         others = rf"^(?!.*\b{re.escape(architecture.layers)}\.)"
         backbone = open_stock(transformers.AutoModel, folder, attention, "pooler", others)
         cut_padding(Stack(backbone, architecture), vars(backbone.config))
-        module = SentenceEncoder(backbone, *_read_pooling(folder))
+        module = SentenceEncoder(backbone, read_settings(folder), pads_left(folder))
         return cls(module.eval(), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
@@ -103,16 +109,20 @@ class Encoder(Opened):
         save_padded(self.module.backbone, self.stack, folder)
         copy_companions(self.folder, folder)
         complete(folder)
+        leave_length_alone(folder)
+        if self.module.settings.lowercase:
+            lower_first(folder)
         write_for_both(folder)
         write_facts(facts, folder)
         processor = open_processor(folder)
+        limit_tokens(folder, processor.max_length)
         summary = Summary(
             parameters=self.parameters(),
             macs=self.macs(REFERENCE_TOKENS),
             widths=self.widths(),
             layer_names=self.stack.layer_names(facts.kept_layers),
             keeps_checkpoint=True,
-            card=card_facts(processor.input_names, processor.max_length),
+            card=card_facts(processor, self.module.width),
         )
         write_summary(summary, processor.tokenize(CHECK_TEXTS), folder)
 
@@ -153,7 +163,7 @@ class Encoder(Opened):
         return self.tokenize(["one short text", "and a second one"])
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Embeddings (batch, hidden)."""
+        """Embeddings (batch, dimensions)."""
         return cast(Tensor, self.module(**inputs)[OUTPUT])
 
     def stock_view(self, inputs: Mapping[str, Tensor]) -> tuple[str, str, Tensor]:
@@ -168,26 +178,3 @@ open_model = Encoder.open
 def check_described(described: Mapping[str, Any]) -> None:
     """Raise ModelError for a config.json that is no sentence encoder's."""
     check_kind(described, TEXT_ENCODERS, "a sentence encoder")
-
-
-def _read_pooling(folder: Path) -> tuple[str, bool]:
-    """Pooling and whether to normalise; mean and yes for a plain transformers folder."""
-    modules = folder / "modules.json"
-    kinds = [m["type"].rsplit(".", 1)[-1] for m in read_json(modules)] if modules.is_file() else []
-    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
-    if unknown:
-        raise ModelError(
-            "the encoder has modules this family does not export",
-            found=", ".join(sorted(unknown)),
-            allowed="Transformer, Pooling, Normalize",
-        )
-    pooling = folder / "1_Pooling" / "config.json"
-    settings = read_json(pooling) if pooling.is_file() else {"pooling_mode_mean_tokens": True}
-    modes = sorted(key for key, on in settings.items() if key.startswith("pooling_mode_") and on is True)
-    if modes not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
-        raise ModelError(
-            "the encoder pools in a way this family does not export",
-            found=", ".join(modes) or "none",
-            allowed="mean or cls",
-        )
-    return ("cls" if "cls" in modes[0] else "mean"), ("Normalize" in kinds or not kinds)

@@ -1,28 +1,40 @@
 """Texts to the inputs of a sentence encoder."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from compress.models.checkpoint import read_config, read_json
+from compress.errors import DataError
+from compress.models.checkpoint import read_config
+from compress.models.limits import table_of_positions
 from compress.models.tokenizer import Tokenizer
 from compress.schema.workload import Workload
 from compress.tasks.base import Feeds, refuse_cache
+from compress.tasks.sentence_embedding.settings import Settings, read_settings
 
-_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions, from behind its number
 
-
+@dataclass(frozen=True)
 class TextProcessor:
-    """Tokenizes whole texts, cut where the model ends."""
+    """Tokenizes whole texts behind the model's own prompt, cut where the model ends."""
 
-    def __init__(self, tokenizer: Tokenizer, input_names: tuple[str, ...], max_length: int) -> None:
-        self.tokenizer, self.input_names, self.max_length = tokenizer, input_names, max_length
+    tokenizer: Tokenizer
+    input_names: tuple[str, ...]
+    max_length: int  # tokens where texts are cut
+    positions: int | None  # tokens that the model can count; None: any number
+    settings: Settings
+
+    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+        """Numbers of the tokens of each text with the prompt, at most `max_length` and the model's."""
+        return self._cut(texts, min(max_length or self.max_length, self.max_length))
+
+    def _cut(self, texts: Sequence[str], length: int) -> list[list[int]]:
+        return self.tokenizer.encode([self.settings.prompt + text for text in texts], length)
 
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> Feeds:
         """Padded to the longest text: name -> (batch, tokens) int64."""
-        length = min(max_length or self.max_length, self.max_length)
-        ids, mask = self.tokenizer.padded(self.tokenizer.encode(texts, length))
+        ids, mask = self.tokenizer.padded(self.encode(texts, max_length))
         return self._feeds(ids, mask)
 
     def batches(self, examples: Sequence[str], size: int) -> Iterator[Feeds]:
@@ -32,7 +44,14 @@ class TextProcessor:
             yield self.tokenize(ordered[start : start + size])
 
     def check(self, workload: Workload) -> None:
+        """Raise ConfigError for cached tokens, DataError for more tokens than the model can count."""
         refuse_cache(workload)
+        if self.positions is not None and workload.size > self.positions:
+            raise DataError(
+                "the workload is longer than the model's positions",
+                found=f"{workload.size} tokens",
+                allowed=f"at most {self.positions}",
+            )
 
     def workload(self, examples: Sequence[str], workload: Workload) -> Feeds:
         """Inputs of exactly (batch, tokens) made of real text, without padding."""
@@ -42,7 +61,7 @@ class TextProcessor:
         need = 2 * tokens  # words are tokens at least, but for a few that a tokenizer knows nothing of
         words *= -(-batch * need // len(words))
         texts = [" ".join(words[row * need : (row + 1) * need]) for row in range(batch)]
-        ids = np.array(self.tokenizer.encode(texts, tokens), np.int64)
+        ids = np.array(self._cut(texts, tokens), np.int64)
         return self._feeds(ids, np.ones_like(ids))
 
     def _feeds(self, ids: np.ndarray, mask: np.ndarray) -> Feeds:
@@ -55,8 +74,7 @@ def open_processor(checkpoint: Path) -> TextProcessor:
     config, tokenizer = read_config(checkpoint), Tokenizer(checkpoint)
     typed = config.get("type_vocab_size") or 0
     names = ("input_ids", "attention_mask") + (("token_type_ids",) if typed > 1 else ())
-    path = checkpoint / "sentence_bert_config.json"
-    declared = read_json(path).get("max_seq_length") if path.is_file() else None
-    offset = config["pad_token_id"] + 1 if config["model_type"] in _COUNTED_FROM_PADDING else 0
-    positions = int(config["max_position_embeddings"]) - offset
-    return TextProcessor(tokenizer, names, min(int(declared or tokenizer.max_length), positions))
+    settings, positions = read_settings(checkpoint), table_of_positions(config)
+    # A length that sentence-transformers is told is no further limited there: beyond the table it fails.
+    length = settings.max_tokens or min(tokenizer.max_length, int(config["max_position_embeddings"]))
+    return TextProcessor(tokenizer, names, min(length, positions or length), positions, settings)

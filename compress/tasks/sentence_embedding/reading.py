@@ -13,7 +13,7 @@ _LONGEST = 8192  # tokens
 
 
 class EncoderReading:
-    """Texts as they come, and one behind every limit: of attention, and where texts are cut."""
+    """Texts in one batch: as they come, and one behind every limit, of attention and of what is read."""
 
     def __init__(self, model: Encoder) -> None:
         self.model = model
@@ -24,7 +24,8 @@ class EncoderReading:
         lengths = sorted({*windows(self.model.module.config.to_dict()), longest})
         beyond = [length + 16 for length in lengths if length <= _LONGEST]
         of_words = {f"{n} words": " ".join(words[i % len(words)] for i in range(n)) for n in beyond}
-        return {"texts": {**TEXTS, **of_words}}
+        nothing = {"nothing": ""} if self.model.processor.encode([""])[0] else {}  # without marks: no token
+        return {"texts": {**TEXTS, **nothing, **of_words}}
 
     def answers(self, probes: Mapping[str, Any]) -> Arrays:
         found: Arrays = {}

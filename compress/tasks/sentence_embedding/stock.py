@@ -20,6 +20,9 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
         local_files_only=True,
         model_kwargs={"dtype": "float32", "attn_implementation": "eager"},
     )
+    table = _positions(model[0].auto_model)
+    if table is not None and table < (model.max_seq_length or 0):  # it would fail behind the table's end
+        model.max_seq_length = table
     prompt = model.prompts.get(model.default_prompt_name or "") or ""
     texts = probes["texts"]
     found = {"library": np.array("sentence-transformers")}
@@ -28,6 +31,15 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
         found[f"tokens/{name}"] = model.preprocess([prompt + text])["input_ids"][0].numpy()
         found[f"outputs/{name}"] = embedding
     return found
+
+
+def _positions(backbone: Any) -> int | None:
+    """Tokens that a table of learned positions is long enough for; None without one."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    if table is None:
+        return None
+    padding = table.padding_idx  # RoBERTa counts from behind it
+    return int(table.num_embeddings) - (0 if padding is None else padding + 1)
 
 
 if __name__ == "__main__":

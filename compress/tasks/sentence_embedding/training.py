@@ -89,8 +89,7 @@ class EncoderDistillation(Distillation):
         cast_weights(teacher.module, self.dtype)
         if not train:
             raise DataError("the train split is empty", next="set data.train=0 for all there is")
-        length = min(config.max_length, student.processor.max_length)
-        self.ids = student.processor.tokenizer.encode(train, length)
+        self.ids = student.processor.encode(train, config.max_length)
         depth = len(teacher.stack.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
         self.select = list(student.batches(select, 64))

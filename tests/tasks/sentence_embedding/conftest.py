@@ -8,6 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from transformers import BertTokenizerFast
 
+from tests.zoo.encoders import modules
+
 WORDS = [f"w{i}" for i in range(60)]
 
 
@@ -16,6 +18,7 @@ def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
+    modules(folder)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
     config = '{"model_type": "bert", "max_position_embeddings": 200, "type_vocab_size": 2}'
     (folder / "config.json").write_text(config)

@@ -9,6 +9,7 @@ from compress.data import PairSet, Splits, TextSplit
 from compress.errors import ConfigError, GateError, StoreError
 from compress.metrics.quality import load_quality
 from compress.schema.report import Estimate
+from compress.tasks.sentence_embedding import metrics
 from tests.evaluate.stages import evaluate
 
 ZERO = Estimate(value=0.0, ci95=(0.0, 0.0))
@@ -86,6 +87,27 @@ def test_numbers_follow_from_the_scores_of_the_examples(run, splits):
     assert quality.fidelity["cosine_p5"].value == pytest.approx(np.quantile(scores["cosine"], 0.05))
     assert quality.drop_from_dense["cosine"].value == pytest.approx(1 - scores["cosine"].mean())
     assert quality.primary == "lee_spearman"
+
+
+@pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
+def test_pairs_are_compared_as_sentence_transformers_compares_them(name):
+    from sentence_transformers.util import SimilarityFunction
+
+    left, right = np.random.default_rng(0).normal(size=(2, 9, 8))
+    expected = SimilarityFunction.to_similarity_pairwise_fn(name)(left, right)
+    np.testing.assert_allclose(metrics._SIMILARITIES[name](left, right), expected, atol=1e-12)
+
+
+def test_the_model_says_how_its_texts_are_compared(run, splits, table, checkpoint):
+    path = checkpoint / "config_sentence_transformers.json"
+    path.write_text('{"similarity_fn_name": "euclidean"}')
+    try:
+        _, scores = run(noise=0.3)
+    finally:
+        path.unlink()
+    assert (scores["lee_dense"] < 0).all()
+    assert scores["lee_small"].min() < -0.1
+    assert (scores["cosine"] > 0).all()
 
 
 def test_scores_are_cosines(run, splits, table):

@@ -1,0 +1,358 @@
+"""Tiny sentence encoders as they are published, one feature each: `CASES` are read, `REFUSED` are not.
+
+Of random weights, so that what is read otherwise gives other embeddings.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from compress.tasks.reading import TEXTS
+
+MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+OLD, NEW = "sentence_transformers.models.", "sentence_transformers.sentence_transformer.modules."
+MEAN = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 66,
+    "initializer_range": 0.25,
+    "pad_token_id": 0,
+    "type_vocab_size": 2,
+}
+SIZES_OF: dict[str, dict[str, Any]] = {
+    **{kind: {"type_vocab_size": 1} for kind in ("roberta", "xlm-roberta", "camembert")},
+    "distilbert": {"dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2},
+    "modernbert": {"num_hidden_layers": 4, "local_attention": 6},
+    "eurobert": {"num_key_value_heads": 2},
+}
+
+
+# -- the model and its tokenizer
+
+
+def word_pieces(folder: Path, **settings: Any) -> int:
+    """A BERT tokenizer of letters and a few words; its size."""
+    letters = sorted({letter for text in TEXTS.values() for letter in text if not letter.isspace()})
+    words = ["the", "The", "cat", "mat", "dog", "letter", "straße", "strasse", "naive", "café", "日本"]
+    pieces = dict.fromkeys([*MARKS, *words, *letters, *(f"##{letter}" for letter in letters)])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    made: Any = transformers.BertTokenizer(
+        vocab=vocabulary, **{"do_lower_case": False, "model_max_length": 64, **settings}
+    )
+    made.save_pretrained(folder)
+    return len(vocabulary)
+
+
+def words(folder: Path, normalizer: Any = None, post: bool = True, **settings: Any) -> int:
+    """A tokenizer of whole words that is none of BERT's; its size."""
+    listed = [*MARKS, *sorted({word for text in TEXTS.values() for word in text.split()}), "letter", "a", ":"]
+    made = Tokenizer(models.WordLevel({w: n for n, w in enumerate(dict.fromkeys(listed))}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.normalizer = normalizer
+    marks = [("[CLS]", 2), ("[SEP]", 3)]
+    if post:
+        made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    fast: Any = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, **{"model_max_length": 64, **names, **settings}
+    )
+    fast.save_pretrained(folder)
+    return made.get_vocab_size()
+
+
+def byte_pairs(folder: Path) -> int:
+    """RoBERTa's tokenizer by vocab.json and merges.txt alone; its size."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel()
+    made.train_from_iterator(
+        TEXTS.values(),
+        trainers.BpeTrainer(
+            vocab_size=330,
+            special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    made.model.save(str(folder))
+    write(folder / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer", "model_max_length": 64})
+    return made.get_vocab_size()
+
+
+def backbone(
+    folder: Path, kind: str = "bert", tokenizer: Callable[..., int] = word_pieces, **changes: Any
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {**SIZES, **SIZES_OF.get(kind, {}), "vocab_size": tokenizer(folder), **changes}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes))
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+
+
+# -- what sentence-transformers puts beside it
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
+
+
+def change(path: Path, **values: Any) -> None:
+    write(path, {**(json.loads(path.read_text("utf-8")) if path.is_file() else {}), **values})
+
+
+def modules(
+    folder: Path,
+    kinds: Sequence[str] = ("Transformer", "Pooling", "Normalize"),
+    paths: Sequence[str] = ("", "1_Pooling", "2_Normalize"),
+    types: str | Mapping[str, str] = OLD,
+    pooling: Mapping[str, Any] | None = None,
+    transformer: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    file: str = "sentence_bert_config.json",
+) -> None:
+    listed = [
+        {
+            "idx": n,
+            "name": str(n),
+            "path": path,
+            "type": types + kind if isinstance(types, str) else types[kind],
+        }
+        for n, (kind, path) in enumerate(zip(kinds, paths, strict=False))
+    ]
+    write(folder / "modules.json", listed)
+    if len(paths) > 1 and ".." not in paths[1]:
+        write(folder / paths[1] / "config.json", MEAN if pooling is None else pooling)
+    if transformer is not None:
+        write(folder / file, transformer)
+    if settings is not None:
+        write(folder / "config_sentence_transformers.json", settings)
+
+
+def of(
+    kind: str = "bert", tokenizer: Callable[..., int] = word_pieces, **described: Any
+) -> Callable[[Path], None]:
+    """A model with a list of modules."""
+
+    def make(folder: Path) -> None:
+        backbone(folder, kind, tokenizer)
+        modules(folder, **described)
+
+    return make
+
+
+def with_tokenizer(tokenizer: Callable[..., int] = word_pieces, **settings: Any) -> Callable[[Path], int]:
+    return lambda folder: tokenizer(folder, **settings)
+
+
+def pools(*modes: str, **settings: Any) -> dict[str, Any]:
+    return {
+        "pooling": {
+            "embedding_dimension": 16,
+            "pooling_mode": modes[0] if len(modes) == 1 else modes,
+            **settings,
+        }
+    }
+
+
+# -- cases of several steps
+
+
+def _vocabulary_alone(folder: Path) -> None:
+    backbone(folder)
+    pieces = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    (folder / "vocab.txt").write_text(
+        "".join(f"{piece}\n" for piece in sorted(pieces, key=pieces.get)), "utf-8"
+    )
+    (folder / "tokenizer.json").unlink()
+    write(
+        folder / "tokenizer_config.json",
+        {"do_lower_case": True, "model_max_length": 64, "tokenizer_class": "BertTokenizer"},
+    )
+
+
+def _lengths_in_the_tokenizer(direction: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        backbone(folder, tokenizer=words)
+        truncation = {"direction": direction, "max_length": 7, "strategy": "LongestFirst", "stride": 0}
+        padding = {"strategy": {"Fixed": 32}, "direction": direction, "pad_to_multiple_of": None}
+        padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+        change(folder / "tokenizer.json", truncation=truncation, padding=padding)
+        path = folder / "tokenizer_config.json"
+        settings = json.loads(path.read_text())
+        write(path, {key: value for key, value in settings.items() if not key.endswith("_side")})
+
+    return make
+
+
+def _of_type(dtype: torch.dtype, size: str = "1GB") -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        backbone(folder)
+        model = transformers.AutoModel.from_pretrained(folder, dtype=dtype)
+        (folder / "model.safetensors").unlink()
+        model.save_pretrained(folder, max_shard_size=size)
+
+    return make
+
+
+def _with_the_head_of_its_training(folder: Path) -> None:
+    backbone(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+
+
+def _with_stored_positions(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    backbone(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.position_ids"] = torch.arange(66).unsqueeze(0)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def _longer(folder: Path) -> None:
+    """As 08_encoder_512: no length but the tokenizer's and the positions'."""
+    backbone(folder, tokenizer=with_tokenizer(model_max_length=300), max_position_embeddings=300)
+
+
+def _without_a_length(folder: Path) -> None:
+    backbone(folder, tokenizer=with_tokenizer(model_max_length=int(1e30)))
+
+
+KINDS = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "mpnet",
+    "modernbert",
+    "eurobert",
+    "nomic_bert",
+)
+POOLED = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+LOWER = {"transformer": {"max_seq_length": 64, "do_lower_case": True}}
+PROMPT = {"settings": {"prompts": {"query": "letter : ", "document": ""}, "default_prompt_name": "query"}}
+NEW_TYPES = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+}
+BARE = {"kinds": ("Transformer", "Pooling")}
+CASES: dict[str, Callable[[Path], None]] = {
+    **{f"plain {kind}": lambda folder, kind=kind: backbone(folder, kind) for kind in KINDS},
+    "plain, 300 positions": _longer,
+    "plain, no length": _without_a_length,
+    "listed modules": of(),
+    "no Normalize": of(**BARE),
+    "pooling elsewhere": of(
+        paths=("", "pool/first", "2_Normalize"),
+        pooling={**MEAN, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+    ),
+    "names since 5.4": of(types=NEW_TYPES, **pools("cls", include_prompt=True)),
+    **{f"pooling {mode}": of(**BARE, **pools(mode)) for mode in POOLED},
+    **{
+        f"pooling {mode}, padded left": of(
+            tokenizer=with_tokenizer(padding_side="left"), **BARE, **pools(mode)
+        )
+        for mode in POOLED
+    },
+    "pooling two ways": of(**pools("lasttoken", "mean")),
+    "pooling three ways, before 5.4": of(
+        pooling={**MEAN, "pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}
+    ),
+    "pooling no way, before 5.4": of(pooling={**MEAN, "pooling_mode_mean_tokens": False}),
+    "lower case": of(**LOWER),
+    "lower case, whole words": of(tokenizer=words, **LOWER),
+    "lower case before other steps": of(
+        tokenizer=with_tokenizer(
+            words, normalizer=normalizers.Sequence([normalizers.NFKC(), normalizers.StripAccents()])
+        ),
+        **LOWER,
+    ),
+    "lower case, which it has": of(
+        tokenizer=with_tokenizer(words, normalizer=normalizers.Lowercase()), **LOWER
+    ),
+    "default prompt": of(**PROMPT),
+    "default prompt, cut with the text": of(transformer={"max_seq_length": 12}, **PROMPT),
+    "prompts without a default": of(
+        settings={"prompts": {"query": "letter : "}, "default_prompt_name": None}
+    ),
+    "prompts not pooled, of which there are none": of(**pools("mean", include_prompt=False)),
+    "first dimensions": of(settings={"truncate_dim": 10}),
+    **{
+        f"compared by {name}": of(**BARE, settings={"similarity_fn_name": name})
+        for name in ("dot", "euclidean", "manhattan")
+    },
+    **{
+        f"max_seq_length of all positions, {kind}": of(kind, transformer={"max_seq_length": 66})
+        for kind in ("bert", "roberta", "mpnet")
+    },
+    "max_seq_length above max_position_embeddings, modernbert": of(
+        "modernbert", transformer={"max_seq_length": 80}
+    ),
+    "max_seq_length of none": of(transformer={"max_seq_length": None, "do_lower_case": False}),
+    "settings by RoBERTa's name": of(
+        "roberta", transformer={"max_seq_length": 20}, file="sentence_roberta_config.json"
+    ),
+    "vocab.txt alone": _vocabulary_alone,
+    "vocab.json and merges.txt alone": lambda folder: backbone(folder, "roberta", byte_pairs, pad_token_id=1),
+    "lengths in the tokenizer": _lengths_in_the_tokenizer("Right"),
+    "lengths in the tokenizer, left": _lengths_in_the_tokenizer("Left"),
+    "cut left": of(tokenizer=with_tokenizer(truncation_side="left")),
+    "padded left, roberta": of("roberta", tokenizer=with_tokenizer(padding_side="left")),
+    "padded left, modernbert": of("modernbert", tokenizer=with_tokenizer(padding_side="left")),
+    "lowered by the tokenizer": of(tokenizer=with_tokenizer(do_lower_case=True)),
+    "lowered with accents": of(tokenizer=with_tokenizer(do_lower_case=True, strip_accents=False)),
+    "accents stripped": of(tokenizer=with_tokenizer(strip_accents=True)),
+    "Chinese characters in words": of(tokenizer=with_tokenizer(tokenize_chinese_chars=False)),
+    "without marks": of(tokenizer=with_tokenizer(words, post=False)),
+    "float16": _of_type(torch.float16),
+    "bfloat16": _of_type(torch.bfloat16),
+    "shards": _of_type(torch.float32, "5KB"),
+    "the head of its training": _with_the_head_of_its_training,
+    "stored positions": _with_stored_positions,
+}
+MORE = ("Transformer", "Pooling", "Dense", "Normalize")
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {  # and what the message says
+    "Dense": (of(kinds=MORE, paths=("", "1_Pooling", "2_Dense", "3_Normalize")), "Dense"),
+    "pooling of layers": (
+        of(kinds=("Transformer", "WeightedLayerPooling", "Pooling")),
+        "WeightedLayerPooling",
+    ),
+    "normalised first": (of(kinds=("Transformer", "Normalize", "Pooling")), "in this order"),
+    "no pooling": (of(kinds=("Transformer",)), "in this order"),
+    "modules of its own": (of(types="custom_st."), "custom_st.Transformer"),
+    "model in a folder": (of(paths=("0_BERT", "1_Pooling", "2_Normalize")), "0_BERT"),
+    "outside": (of(paths=("", "../1_Pooling", "2_Normalize")), "outside the folder"),
+    "unknown pooling": (of(**pools("attention")), "pooling_mode = attention"),
+    "pooling without settings": (of(pooling={}), "no config.json of the module Pooling"),
+    "unknown key of pooling": (of(**pools("mean", temperature=2)), "temperature"),
+    "prompts not pooled": (of(**pools("mean", include_prompt=False), **PROMPT), "include_prompt"),
+    "a prompt that is not there": (
+        of(settings={"prompts": {}, "default_prompt_name": "task"}),
+        "default_prompt_name",
+    ),
+    "a sparse encoder": (of(settings={"model_type": "SparseEncoder"}), "SparseEncoder"),
+    "compared by maxsim": (of(settings={"similarity_fn_name": "maxsim"}), "maxsim"),
+    "another head": (of(transformer={"transformer_task": "fill-mask"}), "transformer_task"),
+    "other texts for queries": (of(transformer={"query_length": 8}), "query_length"),
+    "arguments of the tokenizer": (
+        of(transformer={"tokenizer_args": {"padding_side": "left"}}),
+        "tokenizer_args",
+    ),
+    "unknown key": (of(transformer={"max_seq_length": 64, "do_upper_case": True}), "do_upper_case"),
+}
