@@ -7,7 +7,7 @@ from compress.config.model import CausalLMModel
 from compress.models.architectures import LANGUAGE_MODELS
 from compress.models.checkpoint import fetch_published
 from compress.models.gguf import convert, gguf_of
-from compress.tasks.language_modeling import stock
+from compress.tasks.language_modeling import stock, stock_gguf
 from compress.tasks.language_modeling.model import CausalLM, check_described
 from compress.tasks.language_modeling.reading import LanguageReading
 from compress.tasks.reading import check_reading
@@ -23,4 +23,5 @@ def import_causal_lm(config: CausalLMModel, out: Path) -> None:
         if packed:
             convert(packed, folder, LANGUAGE_MODELS)
         CausalLM.load(folder, facts).save(out, facts)
-    check_reading(LanguageReading(CausalLM.open(out)), stock, published, out)
+    library = stock_gguf if packed else stock
+    check_reading(LanguageReading(CausalLM.open(out)), library, published, out)

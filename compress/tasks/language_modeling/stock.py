@@ -17,10 +17,10 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
     import transformers
 
     where: dict[str, Any] = {"local_files_only": True}
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(published, **where)
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         published, dtype=torch.float32, attn_implementation="eager", **where
     )
+    tokenizer = _tokenizer(published, model.get_input_embeddings().num_embeddings)
     found = {"library": np.array(f"transformers {transformers.__version__}")}
     for name, text in probes["texts"].items():
         found[f"tokens/{name}"] = np.array(tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
@@ -32,6 +32,20 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
             )
         found[f"outputs/{name}"] = told.logits[0].numpy()
     return found
+
+
+def _tokenizer(published: str, rows: int) -> Any:
+    """Of the model's class, or, where that refuses the settings or adds tokens that the embedding has
+    no row for, as tokenizer.json has it."""
+    import transformers
+
+    try:
+        found: Any = transformers.AutoTokenizer.from_pretrained(published, local_files_only=True)
+        if max(found.get_vocab().values()) < rows:
+            return found
+    except TypeError:  # such as of `"add_prefix_space": null`
+        pass
+    return transformers.PreTrainedTokenizerFast.from_pretrained(published, local_files_only=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
 """Language models: opened, fed, saved; and what is wrong with a folder is said."""
 
-import contextlib
 import json
 
-import gguf
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,6 +12,7 @@ from compress.errors import DataError, ModelError
 from compress.schema.workload import Workload
 from compress.tasks import import_model
 from compress.tasks.language_modeling.model import CausalLM
+from tests.zoo.gguf import MODELS
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3", "phi3")
 
@@ -133,89 +131,26 @@ def test_settings_of_older_releases_are_read(language_checkpoints, copy_of, tmp_
 # ---------------------------------------------------------------- GGUF
 
 
-def write_gguf(path, model, architecture="llama", experts=None):
-    """As llama.cpp's converter writes a Llama: query and key rows in its order of the rotation."""
-    config, weights = model.config, model.module.state_dict()
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(256)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(2)
-    if experts is not None:
-        writer.add_expert_count(experts)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
-    writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
-    writer.add_vocab_size(config.vocab_size)
-    words = sorted(model.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    described = json.loads((model.folder / "tokenizer.json").read_text())["model"]["merges"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([word for word, _ in words])
-    writer.add_token_types([3 if number < 2 else 1 for _, number in words])
-    writer.add_token_merges([" ".join(pair) for pair in described])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(0)
-    writer.add_add_bos_token(False)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
-    for name, tensor in weights.items():
-        if name == "lm_head.weight":
-            continue
-        data = tensor.numpy()
-        for kind, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
-            if kind in name:
-                half = data.shape[0] // heads // 2
-                data = data.reshape(heads, 2, half, -1).swapaxes(1, 2).reshape(data.shape)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), np.ascontiguousarray(data))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @pytest.fixture
-def packed(language_checkpoints, tmp_path):
-    path = tmp_path / "model.gguf"
-    write_gguf(path, CausalLM.open(language_checkpoints["llama"]))
-    return path
+def packed(tmp_path):
+    return MODELS["llama"](tmp_path)
 
 
-def test_gguf_becomes_the_same_model(packed, language_checkpoints, tmp_path):
+def test_a_gguf_becomes_a_checkpoint_that_stock_transformers_reads(packed, tmp_path):
     import_model(CausalLMModel(source=f"path:{packed}"), made(tmp_path))
-    found, expected = CausalLM.open(tmp_path / "out"), CausalLM.open(language_checkpoints["llama"])
-    text = "The old river runs slowly under the city."
-    assert found.tokenize(text) == expected.tokenize(text)
-    assert found.tokenizer.decode(found.tokenize(text)) == text
-    written = json.loads((found.folder / "tokenizer_config.json").read_text())
-    assert not [key for key, value in written.items() if value is None and not key.endswith("_token")]
-    described = json.loads((found.folder / "tokenizer.json").read_text())
+    model = CausalLM.open(tmp_path / "out")
+    stock = transformers.AutoTokenizer.from_pretrained(model.folder)
+    described = json.loads((model.folder / "tokenizer.json").read_text())
     assert described["decoder"]["type"] == "ByteLevel"
-    assert len(described["model"]["vocab"]) == len(found.tokenizer)  # no token that the file lacks
+    assert len(described["model"]["vocab"]) == len(stock)  # no token that the file lacks
     assert not described["model"]["byte_fallback"]
-    named = transformers.AutoTokenizer.from_pretrained(found.folder)
-    assert (named.bos_token_id, named.eos_token_id) == (1, 0)
-    assert named(text)["input_ids"] == expected.tokenize(text)  # no token in front that the file forbids
-    ids = torch.tensor([expected.tokenize(text)])
-    with torch.no_grad():
-        assert torch.allclose(found.run({"input_ids": ids}), expected.run({"input_ids": ids}), atol=1e-5)
-
-
-def test_a_gguf_of_an_unknown_architecture_is_refused(language_checkpoints, tmp_path):
-    path = tmp_path / "model.gguf"
-    write_gguf(path, CausalLM.open(language_checkpoints["llama"]), "falcon")
-    with pytest.raises(ModelError, match="unknown architecture"):
-        import_model(CausalLMModel(source=f"path:{path}"), made(tmp_path))
-
-
-@pytest.mark.parametrize("experts", [1, 8])
-def test_a_gguf_of_experts_is_refused(experts, language_checkpoints, tmp_path):
-    path = tmp_path / "model.gguf"
-    write_gguf(path, CausalLM.open(language_checkpoints["llama"]), experts=experts)
-    refused = pytest.raises(ModelError, match=r"mixture of experts\n  found: +8")
-    with refused if experts > 1 else contextlib.nullcontext():
-        import_model(CausalLMModel(source=f"path:{path}"), made(tmp_path))
+    written = json.loads((model.folder / "tokenizer_config.json").read_text())
+    assert not [key for key, value in written.items() if value is None and not key.endswith("_token")]
+    assert (stock.bos_token_id, stock.eos_token_id, stock.model_max_length) == (1, 0, 256)
+    text = "The old river runs slowly under the city."
+    assert stock(text)["input_ids"] == model.tokenize(text)  # no token in front that the file forbids
+    [checked] = json.loads((model.folder / "stage.json").read_text())["gates"]
+    assert checked["name"] == "read as gguf with numpy reads it"
 
 
 def test_a_damaged_gguf_is_refused(packed, tmp_path):

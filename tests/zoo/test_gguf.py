@@ -1,0 +1,69 @@
+"""GGUF files are read as their originals are by stock transformers, or refused by name."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from compress.config.model import CausalLMModel
+from compress.errors import GateError, ModelError
+from compress.tasks import import_model
+from compress.tasks.language_modeling import stock_gguf
+from compress.tasks.language_modeling.model import CausalLM
+from compress.tasks.reading import TEXTS
+from tests.zoo.gguf import MODELS, REFUSED, TOKENIZERS, TRAINED
+
+SLOW = {"llama 3 with ends of its own", "linear of older files", "no scaling", "yarn with all its keys"}
+
+
+def imported(make, folder):
+    path = make(folder)
+    (folder / "out").mkdir()
+    import_model(CausalLMModel(source=f"path:{path}"), folder / "out")
+    return path, CausalLM.open(folder / "out")
+
+
+def names(cases):
+    return [pytest.param(each, marks=[pytest.mark.slow] if each in SLOW else []) for each in cases]
+
+
+@pytest.mark.parametrize("name", names(MODELS))
+def test_logits_are_the_originals(name, tmp_path):
+    path, model = imported(MODELS[name], tmp_path)
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "original").eval()
+    ids = torch.randint(model.config.vocab_size, (1, 90), generator=torch.Generator().manual_seed(1))
+    last = model.config.max_position_embeddings
+    for start in (0, last - 90):
+        positions = torch.arange(start, start + 90)[None]
+        with torch.no_grad():
+            expected = stock(ids, position_ids=positions).logits
+            assert torch.allclose(model.module(ids, position_ids=positions).logits, expected, atol=2e-4)
+        probe = {"texts": {}, "ids": {"all": ids[0].tolist()}, "positions": {"all": positions[0].tolist()}}
+        other = stock_gguf.read(str(path), probe)["outputs/all"]
+        assert np.allclose(other, expected[0, -8:].numpy(), atol=2e-4)
+
+
+@pytest.mark.parametrize("name", names(TOKENIZERS))
+def test_tokens_are_the_originals(name, tmp_path):
+    path, model = imported(TOKENIZERS[name], tmp_path)
+    stock = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "original")
+    texts = {
+        **TEXTS,
+        "trained": TRAINED[-1],
+        "marks": "a<|end|> b <unk>\n<table>",
+        "word": "the mats",
+        "empty": "",
+    }
+    told = stock_gguf.read(str(path), {"texts": texts, "ids": {}, "positions": {}})
+    for name, text in texts.items():
+        expected = stock(text, add_special_tokens=False)["input_ids"]
+        assert model.tokenize(text) == expected
+        assert told[f"tokens/{name}"].tolist() == expected
+        assert model.tokenizer.decode(expected) == stock.decode(expected)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_by_name(name, tmp_path):
+    make, said = REFUSED[name]
+    with pytest.raises((ModelError, GateError), match=said):
+        imported(make, tmp_path)
