@@ -72,7 +72,8 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     if dense.reused or not runner.dry_run:
         check_workloads(config.benchmark, dense.path)
         check_options(config.model.task, vars(config).values(), dense.path)
-    splits = stage("split", open_splits, config.data, identity=input_digests(config.data))
+    read: dict[str, Any] = {"checkpoint": dense} if config.data.reads_model else {}
+    splits = stage("split", open_splits, config.data, identity=input_digests(config.data), **read)
     baseline = stage(
         "export", export, plain(config.export), checkpoint=dense, splits=splits, label="export dense"
     )

@@ -10,17 +10,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from compress import tasks
-from compress.config.data import ImageData, ImageSet, Interpolation, Resize
+from compress.config.data import ImageData, ImageSet, Resize
 from compress.config.export import TorchExport
 from compress.config.model import ImageClassifierModel
 from compress.config.prune import ChannelPrune
 from compress.config.quantize import Int8Static
 from compress.data import open_splits
-from compress.data.image_files import resized
 from compress.data.images import load_images
+from compress.data.pictures import preparation
 from compress.errors import ModelError
 from compress.export import export
-from compress.models.preprocessing import pixel_values, read_preprocessing, resize_words
+from compress.models.preprocessing import pixel_values, read_preprocessing
 from compress.prune import prune
 from compress.quantize import quantize
 from compress.schema.report import Coverage, LayerErrors
@@ -155,11 +155,9 @@ def test_images_are_prepared_as_timm_prepares_them(crop, method, tmp_path):
         crop_pct=crop,
     )
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessing))
-    read = read_preprocessing(tmp_path)
-    words = dict(word.removeprefix("data.resize.").split("=") for word in resize_words(read).split())
-    resize = Resize(size=SIDE, crop=float(words["crop"]), interpolation=Interpolation[words["interpolation"]])
+    read, prepare = read_preprocessing(tmp_path), preparation(tmp_path, Resize())
     random = np.random.default_rng(0)
     for shape in ((48, 60, 3), (61, 35, 3), (20, 20, 3)):
         image = Image.fromarray(random.integers(0, 256, shape).astype(np.uint8))
-        ours = pixel_values(np.asarray(resized(image, resize))[None], read)[0]
+        ours = pixel_values(prepare(image)[None], read)[0]
         assert np.allclose(ours, transform(image).numpy(), atol=1e-5)

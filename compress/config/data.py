@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 from omegaconf import MISSING
 
@@ -60,6 +61,9 @@ class PairFile:
 
 @dataclass(kw_only=True)
 class DataConfig(Checked):
+    # whether its splits depend on the model: on how that prepares its inputs, and what it calls its outputs
+    reads_model: ClassVar[bool] = False
+
     def judged_pairs(self) -> list[str]:
         """Names of the sets of judged pairs that the test is about."""
         return []
@@ -175,6 +179,8 @@ class ImageSet:
 
 
 class Interpolation(Enum):
+    nearest = "nearest"
+    lanczos = "lanczos"
     bilinear = "bilinear"
     bicubic = "bicubic"
 
@@ -183,7 +189,7 @@ class Interpolation(Enum):
 class Resize(Checked):
     """The shorter side to size / crop, then the square in the middle, as torchvision and timm evaluate."""
 
-    # pixels a side of what comes out; 0: images stay as they are, all of one size
+    # pixels a side of what comes out; 0: as the model's own preprocessing does it
     size: int = number(0, 0, 4096)
     # share of the shorter side that the square keeps; models of 224 often have 0.875
     crop: float = positive(1.0, 1.0)
@@ -195,10 +201,13 @@ class Resize(Checked):
 class ImageData(DataConfig):
     """Labelled images; calibration, select and train are cut from one set, test is the other as a whole."""
 
+    reads_model: ClassVar[bool] = True
+
     train_set: ImageSet = field(default_factory=ImageSet)
     test_set: ImageSet = field(default_factory=ImageSet)
     resize: Resize = field(default_factory=Resize)
-    classes: list[str] = field(default_factory=list)  # names by label; empty: the files', or numbers
+    # names by label of files that have none, else of the model's outputs in their order
+    classes: list[str] = field(default_factory=list)
     calibration: int = number(512, 1)
     select: int = number(5000, 1)
     train: int = number(0, 0)  # 0 takes all there is

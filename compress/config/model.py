@@ -32,7 +32,7 @@ class EncoderModel(ModelConfig):
     task: ClassVar[str] = "sentence_embedding"
 
 
-@option("model", "image_classifier", "compress.tasks.image_classification.model:import_image_classifier")
+@option("model", "image_classifier", "compress.tasks.image_classification.importing:import_image_classifier")
 @dataclass(kw_only=True)
 class ImageClassifierModel(ModelConfig):
     """A classifier of images: config.json, model.safetensors and preprocessor_config.json in a folder.

@@ -36,9 +36,12 @@ class HeldOut:
         return getattr(self.splits, self.split.value)
 
 
-def open_splits(config: DataConfig, out: Path) -> None:
-    """Read what `config` names and write its splits into the folder `out`; `load_splits` reads them."""
-    implementation(config)(config, out)
+def open_splits(config: DataConfig, out: Path, **model: Path) -> None:
+    """Read what `config` names and write its splits into the folder `out`; `load_splits` reads them.
+
+    `model`: `checkpoint`, where `config.reads_model`.
+    """
+    implementation(config)(config, out, **model)
 
 
 def load_splits(folder: Path) -> Any:

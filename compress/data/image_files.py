@@ -5,18 +5,16 @@ import io
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from compress.config.data import ImageFormat, ImageSet, Resize
+from compress.config.data import ImageFormat, ImageSet
 from compress.data.parquet import read_parquet
+from compress.data.pictures import Prepare
 from compress.errors import DataError
 from compress.sources import fetch
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -25,13 +23,13 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _MAX_PIXELS = 50_000_000  # of one image: more is a decompression bomb or not for a classifier
 
 
-def read_images(config: ImageSet, resize: Resize) -> Read:
+def read_images(config: ImageSet, prepare: Prepare) -> Read:
     """images [n, height, width, channels], labels [n] and the names of the classes where the files tell.
 
     Raises SourceError where there are no files, DataError where one cannot be read or has another shape.
     """
     folder = fetch(config.source, config.sha256)
-    images, labels, names = _READERS[config.format](folder, config, resize)
+    images, labels, names = _READERS[config.format](folder, config, prepare)
     if len(images) != len(labels):
         raise DataError(
             "there are not as many labels as images", found=f"{len(images)} images, {len(labels)} labels"
@@ -41,7 +39,7 @@ def read_images(config: ImageSet, resize: Resize) -> Read:
     return images, labels, names
 
 
-def _idx(folder: Path, config: ImageSet, resize: Resize) -> Read:
+def _idx(folder: Path, config: ImageSet, prepare: Prepare) -> Read:
     images = read_idx(_one(folder, config.images, "images"))
     labels = read_idx(_one(folder, config.labels, "labels"))
     if images.ndim not in (3, 4) or labels.ndim != 1:
@@ -51,11 +49,10 @@ def _idx(folder: Path, config: ImageSet, resize: Resize) -> Read:
             allowed="3 or 4 and 1",
             next="swap images and labels, or name other files",
         )
-    if resize.size:
-        from PIL import Image
-
-        images = np.stack([np.asarray(resized(Image.fromarray(image), resize)) for image in images])
-    return images.reshape(*images.shape[:3], -1), labels.astype(np.int64), ()
+    if images.shape[3:] == (1,):
+        images = images[..., 0]
+    named = ((f"image {number}", partial(Image.fromarray, image)) for number, image in enumerate(images))
+    return _stack(named, prepare), labels.astype(np.int64), ()
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -79,64 +76,63 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _folder(folder: Path, config: ImageSet, resize: Resize) -> Read:
-    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+def _folder(folder: Path, config: ImageSet, prepare: Prepare) -> Read:
+    inside = folder.iterdir() if folder.is_dir() else ()
+    names = tuple(sorted(path.name for path in inside if path.is_dir() and not _hidden(path, folder)))
     if not names:
         raise DataError(f"{folder} holds no folder a class", allowed="CLASS/IMAGE.png, or another format")
     files = [
         (path, label)
         for label, name in enumerate(names)
         for path in sorted((folder / name).rglob(config.images))
-        if path.suffix.lower() in _SUFFIXES
+        if path.suffix.lower() in _SUFFIXES and not _hidden(path, folder)
     ]
-    images = _stack(((path.name, path.read_bytes) for path, _ in files), resize)
+    images = _stack(((path.name, partial(_open, path)) for path, _ in files), prepare)
     return images, np.array([label for _, label in files], np.int64), names
 
 
-def _parquet(folder: Path, config: ImageSet, resize: Resize) -> Read:
+def _parquet(folder: Path, config: ImageSet, prepare: Prepare) -> Read:
     files = [folder] if folder.is_file() else sorted(folder.glob(config.images))
-    files = [path for path in files if path.suffix == ".parquet"]
+    files = [path for path in files if path.suffix == ".parquet" and not path.name.startswith(".")]
     if not files:
         raise DataError(f"no parquet file in {folder}", found=f"none that fits {config.images!r}")
     encoded, labels, names = read_parquet(files, config.image_column, config.label_column)
-    return _stack(((name, partial(bytes, data)) for name, data in encoded), resize), labels, names
+    images = _stack(((name, partial(_open, io.BytesIO(data))) for name, data in encoded), prepare)
+    return images, labels, names
 
 
-def _stack(files: Iterable[tuple[str, Callable[[], bytes]]], resize: Resize) -> Images:
-    """Decoded images of one shape: grey where all are grey, else RGB."""
-    from PIL import Image
+def _hidden(path: Path, folder: Path) -> bool:
+    """What notebooks (.ipynb_checkpoints) and macOS (__MACOSX, ._name) leave beside images."""
+    return any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
 
+
+def _open(file: Path | io.BytesIO) -> Image.Image:
+    image = Image.open(file)
+    if image.width * image.height > _MAX_PIXELS:
+        raise ValueError(f"too large: {image.width} x {image.height}")
+    return image
+
+
+def _stack(files: Iterable[tuple[str, Callable[[], Image.Image]]], prepare: Prepare) -> Images:
+    """Pixels of all images, which must be of one shape: grey where all are grey, else RGB."""
     decoded = []
-    for name, read in files:
+    for name, opened in files:
         try:
-            with Image.open(io.BytesIO(read())) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise DataError(f"{name} is too large", found=f"{image.width} x {image.height}")
-                plain = image.convert("L" if image.mode in ("1", "L") else "RGB")
-                decoded.append((name, np.asarray(resized(plain, resize))))
+            with opened() as image:
+                decoded.append((name, prepare(image)))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{name} is not an image that can be read", found=error) from None
-    if any(image.ndim == 3 for _, image in decoded):
-        decoded = [(name, i if i.ndim == 3 else np.stack([i] * 3, -1)) for name, i in decoded]
+    if any(pixels.shape[2] == 3 for _, pixels in decoded):
+        decoded = [(name, np.broadcast_to(pixels, (*pixels.shape[:2], 3))) for name, pixels in decoded]
     shapes = {image.shape[:2]: name for name, image in decoded}
     if len(shapes) > 1:
         found = ", ".join(f"{name}: {height} x {width}" for (height, width), name in list(shapes.items())[:3])
-        raise DataError("the images differ in size", found=found, next="set data.resize.size=224")
-    stacked = np.stack([image for _, image in decoded]) if decoded else np.empty((0, 0, 0), np.uint8)
-    return stacked.reshape(*stacked.shape[:3], -1)
-
-
-def resized(image: "Image.Image", resize: Resize) -> "Image.Image":
-    """`image` as `resize` says; the arithmetic of rounding is torchvision's and timm's."""
-    from PIL import Image
-
-    if not resize.size:
-        return image
-    shorter, sides = int(resize.size / resize.crop), (image.width, image.height)
-    width, height = (shorter * side // min(sides) for side in sides)
-    method = Image.Resampling[resize.interpolation.name.upper()]
-    left, top = (round((side - resize.size) / 2) for side in (width, height))
-    return image.resize((width, height), method).crop((left, top, left + resize.size, top + resize.size))
+        raise DataError(
+            "the images differ in size, and the model's preprocessing does not resize them",
+            found=found,
+            next="resize them as those that the model was trained on: data.resize.size=...",
+        )
+    return np.stack([pixels for _, pixels in decoded]) if decoded else np.empty((0, 0, 0, 1), np.uint8)
 
 
 def _one(folder: Path, pattern: str, what: str) -> Path:

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.config.data import ImageData
+from compress.config.data import ImageData, ImageFormat
+from compress.data.class_names import classes_of, output_numbers
 from compress.data.image_files import read_images
+from compress.data.pictures import preparation
 from compress.errors import DataError
 from compress.schema.report import Split
 from compress.sources import identity
@@ -65,30 +67,34 @@ class ImageSplits:
         }
 
 
-def open_images(config: ImageData, out: Path) -> None:
-    """Read both sets, split, write into `out`. The same config, the same bytes.
+def open_images(config: ImageData, out: Path, checkpoint: Path | None = None) -> None:
+    """Read both sets, split, write into `out`. The same config and checkpoint, the same bytes.
+
+    With the `checkpoint` of a classifier, images are resized and cropped as it wants them where
+    `config.resize` says nothing, and labels are numbers of its outputs.
 
     Raises SourceError and DataError; the latter also for images of different shapes, labels without a
-    class, and where there is less than was asked for.
+    class, classes that the model does not name, and where there is less than was asked for.
     """
-    images, labels, names = read_images(config.train_set, config.resize)
-    tested, tested_labels, tested_names = read_images(config.test_set, config.resize)
-    classes = tuple(config.classes) or names or tuple(map(str, range(int(labels.max()) + 1)))
+    prepare = preparation(checkpoint, config.resize)
+    images, labels, names = read_images(config.train_set, prepare)
+    tested, tested_labels, tested_names = read_images(config.test_set, prepare)
     if names != tested_names:
         raise DataError(
             "the test set has other classes than the training set",
             found=", ".join(tested_names) or "none",
             allowed=", ".join(names) or "none",
         )
-    if classes != names and set(classes) == set(names):
-        raise DataError(
-            "data.classes has the files' own names in another order, which would relabel the images",
-            found=", ".join(classes),
-            allowed=", ".join(names),
-            next="leave data.classes empty",
-        )
+    if checkpoint is None:
+        called = classes = _own_classes(config, names, labels)
+        numbers = list(range(len(classes)))
+    else:
+        ranked = config.train_set.format is ImageFormat.folder
+        numbers, classes = output_numbers(names, classes_of(checkpoint), config.classes, ranked)
+        called = names or tuple(config.classes) or classes
     for found, which in ((labels, "training"), (tested_labels, "test")):
-        check_labels(found, classes, which)
+        check_labels(found, called, which)
+    labels, tested_labels = (np.array(numbers, np.int64)[found] for found in (labels, tested_labels))
     if images.shape[1:] != tested.shape[1:]:
         raise DataError(
             "the images of the test set have another shape than those of the training set",
@@ -110,6 +116,19 @@ def open_images(config: ImageData, out: Path) -> None:
     manifest = {"kind": KIND, "version": 1, "seed": config.seed, "classes": classes, "splits": splits}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
     load_images(out)
+
+
+def _own_classes(config: ImageData, names: tuple[str, ...], labels: Labels) -> tuple[str, ...]:
+    """Names by label, of data that no model has to know."""
+    classes = tuple(config.classes) or names or tuple(map(str, range(int(labels.max()) + 1)))
+    if classes != names and set(classes) == set(names):
+        raise DataError(
+            "data.classes has the files' own names in another order, which would relabel the images",
+            found=", ".join(classes),
+            allowed=", ".join(names),
+            next="leave data.classes empty",
+        )
+    return classes
 
 
 def input_digests(config: ImageData) -> dict[str, str]:

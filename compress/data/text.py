@@ -38,9 +38,9 @@ def read_documents(path: Path, format: TextFormat, encoding: str = "utf-8") -> l
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """A whole text file; raises DataError when it is not in `encoding`."""
+    """A whole text file without its byte order mark; raises DataError when it is not in `encoding`."""
     try:
-        return path.read_text(encoding)
+        return path.read_text(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} is not {encoding} text",

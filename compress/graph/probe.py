@@ -228,7 +228,8 @@ def has_nan(values: np.ndarray, chunk: int = 1 << 20) -> bool:
 
 
 def external(name: str, tensor: Any, folder: Path, needed: int) -> tuple[Path, int]:
-    """File and offset of data beside the model; Refused unless it lies in `folder` and is long enough."""
+    """File and offset of data beside the model; Refused unless it lies in `folder`, or in the same cache of
+    the hub, and is long enough."""
     what = f"the external data of tensor {_text(name)}"
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data):
@@ -236,7 +237,7 @@ def external(name: str, tensor: Any, folder: Path, needed: int) -> tuple[Path, i
     location = entries.get("location", "")
     try:
         file = (folder / location).resolve()
-        inside = file.is_relative_to(folder.resolve())
+        inside = any(file.is_relative_to(root) for root in roots(folder))
     except (OSError, ValueError, RuntimeError):  # too long, a null byte, links in a circle
         inside = False
     path = PurePosixPath(location.replace("\\", "/"))
@@ -257,6 +258,15 @@ def external(name: str, tensor: Any, folder: Path, needed: int) -> tuple[Path, i
             allowed=f"{needed} bytes for {list(tensor.dims)} within {size}",
         )
     return file, offset
+
+
+def roots(folder: Path) -> list[Path]:
+    """Where data of a model in `folder` may lie: there, and of a snapshot in a cache of the hub in `blobs`
+    beside it, to which its files are links."""
+    whole = folder.resolve()
+    snapshots = [at for at in (whole, *whole.parents) if at.parent.name == "snapshots"]
+    models = [at.parents[1] for at in snapshots if at.parents[1].name.startswith("models--")]
+    return [whole, *(at / "blobs" for at in models)]
 
 
 def describe(value: Any) -> dict[str, Any]:

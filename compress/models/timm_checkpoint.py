@@ -13,7 +13,7 @@ from torch import nn
 from compress.errors import ModelError
 
 BUILDER = "compress.models.timm_checkpoint:create"
-_PIL = {"bilinear": 2, "bicubic": 3}  # as preprocessor_config.json numbers them
+_PIL = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # as preprocessor_config.json numbers them
 _MAKES_IT_LOAD = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 
 
@@ -46,7 +46,7 @@ def converted(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         classes = int(config.get("num_classes", given.get("num_classes")))
         names = config.get("label_names") or given.get("label_names") or range(classes)
         mean, deviation = ([float(x) for x in given[key]] for key in ("mean", "std"))
-        crop, interpolation = float(given.get("crop_pct") or 1.0), given.get("interpolation", "bicubic")
+        crop, method = float(given.get("crop_pct") or 0.875), given.get("interpolation", "bicubic")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             "config.json names an architecture of timm, but not how images are prepared",
@@ -59,6 +59,12 @@ def converted(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
             "mean and standard deviation are not of every channel",
             found=f"{len(mean)} and {len(deviation)} for {channels} channels",
             next="name one a channel in pretrained_cfg of config.json",
+        )
+    if method not in _PIL or (width != height or given.get("crop_mode", "center") != "center"):
+        raise ModelError(
+            "config.json asks for a way to prepare images that is not known here",
+            found=f"interpolation {method}, crop_mode {given.get('crop_mode')}, {height} x {width}",
+            allowed=f"{', '.join(_PIL)}; center; squares",
         )
     numbered = names.items() if isinstance(names, Mapping) else enumerate(names)
     described = {
@@ -75,6 +81,6 @@ def converted(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         "image_std": deviation,
         "size": {"height": height, "width": width},
         "crop_pct": crop,
-        "resample": _PIL.get(interpolation, _PIL["bicubic"]),
+        "resample": _PIL[method],
     }
     return described, preprocessing

@@ -121,7 +121,7 @@ def pruner_of(
         global_pruning=config.scope is not ChannelScope["local"],
         isomorphic=config.scope is ChannelScope.isomorphic,
         pruning_ratio=1 - share,
-        ignored_layers=[model.last_layer()],
+        ignored_layers=model.output_layers(),
         round_to=config.round_to,
         **fresh_defaults(),
     )

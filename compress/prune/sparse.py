@@ -39,7 +39,7 @@ def train_sparse(model: ImageClassifier, config: ChannelPrune, data: ImageSplits
             if by_factor
             else tp.importance.GroupMagnitudeImportance(),
             reg=config.sparse_strength,
-            ignored_layers=[model.last_layer()],
+            ignored_layers=model.output_layers(),
             **fresh_defaults(),
         )
     trainer.regularize = lambda: pruner.regularize(net)

@@ -12,6 +12,7 @@ from compress.config.data import ImageData, ImageFormat, ImageSet, Interpolation
 from compress.data import input_digests, load_splits, open_splits
 from compress.data.image_files import read_idx, read_images
 from compress.data.images import fingerprint, load_images, split_images
+from compress.data.pictures import preparation
 from compress.errors import ConfigError, DataError
 
 
@@ -38,7 +39,7 @@ def folder(tmp_path):
 
 
 def read(folder, resize=None, **changes):
-    return read_images(ImageSet(source=f"path:{folder}", **changes), resize or Resize())
+    return read_images(ImageSet(source=f"path:{folder}", **changes), preparation(None, resize or Resize()))
 
 
 # ---------------------------------------------------------------- files

@@ -14,6 +14,7 @@ from compress.config.data import ImageData, ImageFormat, ImageSet, Resize
 from compress.data import open_splits
 from compress.data.image_files import read_images
 from compress.data.images import load_images
+from compress.data.pictures import preparation
 from compress.errors import DataError
 
 COMMIT = "531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2"
@@ -44,7 +45,9 @@ def write(path, images, labels, names=("cat", "dog"), image="image", label="labe
 
 
 def read(source, **changes):
-    return read_images(ImageSet(source=f"path:{source}", format=ImageFormat.parquet, **changes), Resize())
+    return read_images(
+        ImageSet(source=f"path:{source}", format=ImageFormat.parquet, **changes), preparation(None, Resize())
+    )
 
 
 @pytest.fixture

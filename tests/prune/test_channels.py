@@ -1,6 +1,6 @@
 """Fewer channels: the widths that were asked for, a checkpoint that opens, importances that are right."""
 
-import shutil
+import json
 
 import numpy as np
 import pytest
@@ -69,7 +69,9 @@ def test_nets_of_transformers_are_cut_and_open_again(name, image_checkpoints, im
         folder.mkdir()
     described = transformers.AutoConfig.for_model(name, num_channels=1, num_labels=3, **STOCK[name])
     transformers.AutoModelForImageClassification.from_config(described).save_pretrained(published)
-    shutil.copy(image_checkpoints["resnet"] / "preprocessor_config.json", published)
+    prepared = json.loads((image_checkpoints["resnet"] / "preprocessor_config.json").read_text())
+    prepared["image_processor_type"] = "ViTImageProcessor"
+    (published / "preprocessor_config.json").write_text(json.dumps(prepared))
     tasks.import_model(ImageClassifierModel(source=f"path:{published}"), dense)
     for before, after in ((dense, once), (once, twice)):
         prune(config(), before, image_splits_folder, after)

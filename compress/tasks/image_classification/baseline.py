@@ -13,7 +13,8 @@ from compress.config.model import ImageClassifierModel
 from compress.config.recover import Supervised
 from compress.data.images import ImageSplits, load_images
 from compress.models.checkpoint import Facts
-from compress.tasks.image_classification.model import ImageClassifier, build, import_image_classifier
+from compress.tasks.image_classification.importing import import_image_classifier
+from compress.tasks.image_classification.model import ImageClassifier, build
 from compress.tasks.image_classification.training import ClassifierTraining, write_history
 
 

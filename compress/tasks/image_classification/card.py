@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.graph import graph_path
+from compress.models.preprocessing import normalisation
 
 _EXAMPLE = """
 import numpy as np
@@ -26,6 +27,7 @@ def card_facts(
 ) -> dict[str, Any]:
     """`shape`: height, width, channels."""
     height, width, channels = shape
+    mean, std = (values.tolist() for values in normalisation(preprocessing))
     return {
         "pipeline_tag": "image-classification",
         "inputs": {"pixel_values": f"float32 (batch, {channels}, {height}, {width}), normalised"},
@@ -33,8 +35,8 @@ def card_facts(
         "example_code": _EXAMPLE.format(
             graph=graph_path(Path()),
             classes=list(classes),
-            mean=preprocessing["image_mean"],
-            std=preprocessing["image_std"],
+            mean=mean,
+            std=std,
             height=height,
             width=width,
             channels=channels,

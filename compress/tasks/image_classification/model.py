@@ -17,24 +17,21 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.config.model import ImageClassifierModel
 from compress.errors import ModelError
-from compress.models import timm_checkpoint
 from compress.models.architectures import IMAGE_TRANSFORMERS
 from compress.models.checkpoint import (
     Facts,
     check_weights,
-    fetch_published,
     read_config,
     read_json,
     write_facts,
 )
-from compress.models.kind import check_unquantized
+from compress.models.hooks import hooked
 from compress.models.layers import Stack
 from compress.models.loading import from_folder, open_stock
 from compress.models.padding import cut_padding, save_padded
@@ -45,7 +42,6 @@ from compress.tasks.image_classification.card import card_facts
 from compress.tasks.image_classification.processor import ImageProcessor, Images
 
 OUTPUT = "logits"
-OUR_NETS = "compress.models.image_nets:"
 
 
 class Classifier(nn.Module):
@@ -104,7 +100,7 @@ class ImageClassifier(Opened):
         if "builder" in config:
             net = build(config["builder"], config.get("builder_kwargs") or {})
             replay(net, history, example)
-            _fill(net, load_file(folder / "model.safetensors"), folder)
+            _fill(net, folder)
         elif history:
             net = _load_pruned(folder, history, example)
         else:
@@ -120,9 +116,7 @@ class ImageClassifier(Opened):
         net = self.module.net
         if "builder" in self.config:
             (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
-            save_file(
-                {name: t.contiguous() for name, t in net.state_dict().items()}, folder / "model.safetensors"
-            )
+            save_model(net, str(folder / "model.safetensors"))  # what two names share is written once
         elif self.architecture is not None:
             save_padded(net, self.stack, folder)
         else:
@@ -130,6 +124,8 @@ class ImageClassifier(Opened):
         if self.history:
             (folder / "pruning.json").write_text(json.dumps(self.history) + "\n")
         (folder / "preprocessor_config.json").write_text(json.dumps(self.preprocessing, indent=2) + "\n")
+        described = {**read_config(folder), "id2label": dict(enumerate(self.classes))}
+        (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
         write_facts(facts, folder)
         height, width, channels = self.shape
         summary = Summary(
@@ -147,11 +143,22 @@ class ImageClassifier(Opened):
 
     # -- structure
 
-    @property
+    @cached_property
     def classes(self) -> list[str]:
-        count = _width(self.last_layer())
-        names = self.config.get("id2label") or {str(number): number for number in range(count)}
-        return [str(names[key]) for key in sorted(names, key=int)]
+        """Names of the outputs in their order; numbers where config.json of a net that is not transformers'
+        has none. Raises ModelError where there are not as many names as outputs."""
+        with torch.no_grad():
+            count = self.module(self.example()).shape[-1]
+        own = getattr(self.module.net, "config", None)
+        names = self.config.get("id2label") or getattr(own, "id2label", None) or dict(enumerate(range(count)))
+        named = {int(number): str(name) for number, name in names.items()}
+        if sorted(named) != list(range(count)):
+            raise ModelError(
+                "id2label in config.json does not name every output of the net",
+                found=f"{len(named)} names, of {min(named)} to {max(named)}",
+                allowed=f"{count}: 0 to {count - 1}",
+            )
+        return [named[number] for number in range(count)]
 
     @property
     def stack(self) -> Stack:
@@ -174,9 +181,25 @@ class ImageClassifier(Opened):
         named = self.module.net.named_modules()
         return {name: each for name, each in named if isinstance(each, nn.Conv2d | nn.Linear)}
 
-    def last_layer(self) -> nn.Conv2d | nn.Linear:
-        """The one that gives the logits."""
-        return list(self.layers().values())[-1]
+    def output_layers(self) -> list[nn.Conv2d | nn.Linear]:
+        """Those whose results reach the logits through no other layer with weights."""
+        made: dict[Any, nn.Conv2d | nn.Linear] = {}  # node of autograd -> layer that it is of
+
+        def note(layer: Any, _: Any, result: Tensor) -> None:
+            made[result.grad_fn] = layer
+
+        layers = self.layers().values()
+        with hooked(layer.register_forward_hook(note) for layer in layers), torch.enable_grad():
+            waiting = [self.module(self.example().requires_grad_()).grad_fn]
+        found, seen = [], set()
+        while waiting:
+            node = waiting.pop()
+            if node in made:
+                found.append(made[node])
+            elif node is not None and node not in seen:
+                seen.add(node)
+                waiting += [before for before, _ in node.next_functions]
+        return list(dict.fromkeys(found))
 
     def widths(self) -> dict[str, tuple[int, ...]]:
         """Of a ViT feed-forward widths and heads of each layer, else output channels of what has weights."""
@@ -232,34 +255,6 @@ class ImageClassifier(Opened):
 open_model = ImageClassifier.open
 
 
-def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
-    """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
-    folder, facts = fetch_published(config, check_unquantized)
-    described, preprocessing = _published(folder, config)
-    ImageClassifier.described(described, preprocessing, folder, facts).save(out, facts)
-
-
-def _published(folder: Path, config: ImageClassifierModel) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What config.json and preprocessor_config.json are to say, where the net is one we may build."""
-    if config.builder is not None and not (folder / "config.json").is_file():  # nothing but weights
-        described = {"builder": config.builder, "builder_kwargs": dict(config.builder_kwargs)}
-        return described, read_preprocessing(folder)
-    described = read_config(folder)
-    check_unquantized(described)
-    if timm_checkpoint.is_timm(described):
-        return timm_checkpoint.converted(described)
-    builder = described.get("builder")
-    known = (None, config.builder, timm_checkpoint.BUILDER)
-    if builder not in known and not str(builder).startswith(OUR_NETS):
-        raise ModelError(
-            "the checkpoint wants to run a function that the configuration does not name",
-            found=builder,
-            allowed=f"{OUR_NETS}..., or what model.builder names",
-            next=f"if you trust it: model.builder={builder}",
-        )
-    return described, read_preprocessing(folder)
-
-
 def build(builder: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """The net that `package.module:function` makes; raises ModelError where it makes none."""
     module, colon, name = builder.partition(":")
@@ -295,9 +290,19 @@ def replay(net: nn.Module, history: list[Any], example: Tensor) -> None:
         graph.load_pruning_history([(name, bool(out), list(indices)) for name, out, indices in history])
 
 
-def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+def _fill(net: nn.Module, folder: Path) -> None:
+    """Weights of a folder into `net`; of a layer that has two names, one is enough."""
+    given = load_file(folder / "model.safetensors")
     try:
-        net.load_state_dict(dict(weights))
+        missing, unexpected = net.load_state_dict(given, strict=False)
+        taken = net.state_dict()
+        filled = {taken[name].data_ptr() for name in given if name in taken}
+        if empty := [name for name in missing if taken[name].data_ptr() not in filled]:
+            raise RuntimeError(f"nothing for {len(empty)} tensors, e.g. {min(empty)}")
+        if unexpected:
+            raise RuntimeError(f"no place for {len(unexpected)} tensors, e.g. {min(unexpected)}")
+        if lost := [n for n, weight in given.items() if not torch.equal(weight.to(taken[n].dtype), taken[n])]:
+            raise RuntimeError(f"{min(lost)} is shared by two layers, and their numbers differ")
     except RuntimeError as error:
         raise ModelError(
             f"the weights in {folder} do not fit the net its config.json names",
@@ -311,7 +316,7 @@ def _load_pruned(folder: Path, history: list[Any], example: Tensor) -> nn.Module
     config = from_folder(transformers.AutoConfig, folder)
     net: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
     replay(net, history, example)
-    _fill(net, load_file(folder / "model.safetensors"), folder)
+    _fill(net, folder)
     return net
 
 
