@@ -35,8 +35,10 @@ def fetch(uri: str, sha256: str | None = None) -> Path:
     return content
 
 
-def peek(uri: str, file: str) -> Path | None:
+def peek(uri: str, file: str, beside: str | None = None) -> Path | None:
     """A file of the folder behind `uri` without the others, where they are apart; None where there is none.
+
+    `beside`: a pattern of names of files that are had too.
 
     Raises SourceError when the folder cannot be had.
     """
@@ -44,7 +46,7 @@ def peek(uri: str, file: str) -> Path | None:
     if scheme is path:
         found = path.fetch(name, None) / file
         return found if found.is_file() else None
-    return hub.peek(name, file) if scheme is hub else None
+    return hub.peek(name, file, beside) if scheme is hub else None
 
 
 def identity(uri: str, sha256: str | None = None) -> str:

@@ -35,9 +35,10 @@ def fetch(name: str, sha256: str | None) -> Path:
     return folder
 
 
-def peek(name: str, file: str) -> Path | None:
+def peek(name: str, file: str, beside: str | None = None) -> Path | None:
     repository, revision = parse(name)
-    path = _snapshot(repository, revision or "main", [file]) / file
+    patterns = [file] if beside is None else [file, beside]
+    path = _snapshot(repository, revision or "main", patterns) / file
     return path if path.is_file() else None
 
 

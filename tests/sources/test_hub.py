@@ -12,6 +12,7 @@ from compress.config.model import CausalLMModel, EncoderModel
 from compress.errors import ModelError, SourceError, StoreError
 from compress.sources import hub
 from compress.tasks import import_model
+from tests.zoo.encoders import modules
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Answer = Callable[[Any], Any]  # to a request of the hub's client
@@ -86,6 +87,16 @@ def test_a_file_and_the_commit_of_a_branch_need_no_weights(hub_cache: Path) -> N
     assert found.read_text() == "{}"
     assert sources.peek("hf:org/tiny", "other.json") is None
     assert sources.identity("hf:org/tiny") == sources.identity(f"hf:org/tiny@{COMMIT}")
+
+
+def test_modules_that_are_not_exported_are_refused_before_their_weights_are_there(
+    hub_cache: Path, tmp_path: Path
+) -> None:
+    snapshot = hub_cache / "models--org--tiny" / "snapshots" / COMMIT
+    (snapshot / "model.safetensors").unlink()
+    modules(snapshot, pooling={"embedding_dimension": 16, "pooling_mode": "attention"})
+    with pytest.raises(ModelError, match="pooling_mode = attention"):
+        import_model(EncoderModel(source="hf:org/tiny"), tmp_path)
 
 
 def test_what_no_option_can_open_is_refused_before_its_weights_are_there(

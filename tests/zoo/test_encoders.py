@@ -1,6 +1,7 @@
 """Encoders are read as sentence-transformers reads them, and so is what ships, by its card's code."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from compress import tasks
+from compress.config.export import TorchExport
 from compress.config.model import EncoderModel
 from compress.errors import ModelError
-from tests.zoo.encoders import CASES, REFUSED
+from compress.export import export
+from tests.zoo.encoders import BARE, CASES, POOLED, REFUSED, of, pools, with_tokenizer
 
 TEXTS = [
     "The cat sits on the mat.",
@@ -27,8 +30,8 @@ def imported(make, folder):
     return tasks.load(folder / "out")
 
 
-def by_the_card(encoder, monkeypatch):
-    """What the card's code computes of TEXTS, with a session that runs the module, and what it prints."""
+def session_of(encoder):
+    """A stand-in for onnxruntime's that runs the module."""
 
     class Session:
         def __init__(self, path):
@@ -42,36 +45,46 @@ def by_the_card(encoder, monkeypatch):
                 found = encoder.outputs({name: torch.tensor(each) for name, each in feeds.items()})
             return [found[name].numpy() for name in outputs]
 
-    code = json.loads((encoder.folder / "summary.json").read_text())["card"]["example_code"]
+    return Session
+
+
+def by_the_card(folder, monkeypatch):
+    """What the card's code computes of TEXTS, and what it prints."""
+    code = json.loads((folder / "summary.json").read_text())["card"]["example_code"]
     line = next(line for line in code.splitlines() if line.startswith('texts = ["'))
     printed = []
-    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
-    monkeypatch.chdir(encoder.folder)
+    monkeypatch.chdir(folder)
     names = {"print": printed.append}
     exec(compile(code.replace(line, f"texts = {TEXTS!r}"), "card", "exec"), names)
     return names["embeddings"], *printed
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_ships_embeds_as_sentence_transformers_does(name, tmp_path, monkeypatch):
+def stock(folder, positions=None):
     from sentence_transformers import SentenceTransformer
 
-    encoder = imported(CASES[name], tmp_path)
-    [gate] = json.loads((tmp_path / "out" / "stage.json").read_text())["gates"]
-    assert gate["name"].startswith("read as sentence-transformers")
-    stock = SentenceTransformer(
-        str(tmp_path / "published"),
+    model = SentenceTransformer(
+        str(folder),
         device="cpu",
         local_files_only=True,
         model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"},
     )
-    stock.max_seq_length = min(stock.max_seq_length, encoder.processor.positions or 10**9)
-    expected = stock.encode(TEXTS)
-    found, similarity = by_the_card(encoder, monkeypatch)
+    model.max_seq_length = min(model.max_seq_length, positions or 10**9)  # it fails behind the last one
+    return model
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_ships_embeds_as_sentence_transformers_does(name, tmp_path, monkeypatch):
+    encoder = imported(CASES[name], tmp_path)
+    [gate] = json.loads((tmp_path / "out" / "stage.json").read_text())["gates"]
+    assert gate["name"].startswith("read as sentence-transformers")
+    published = stock(tmp_path / "published", encoder.processor.positions)
+    monkeypatch.setattr("onnxruntime.InferenceSession", session_of(encoder))
+    expected = published.encode(TEXTS)
+    found, similarity = by_the_card(encoder.folder, monkeypatch)
     if not np.allclose(np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1), atol=1e-5):
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, atol=2e-5 * max(1, np.abs(expected).max()))
-    np.testing.assert_allclose(similarity, stock.similarity(expected, expected), atol=1e-3)
+    np.testing.assert_allclose(similarity, published.similarity(expected, expected), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -79,3 +92,32 @@ def test_what_is_not_read_is_refused_by_name(name, tmp_path):
     make, words = REFUSED[name]
     with pytest.raises(ModelError, match=words):
         imported(make, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_graph_pools_in_every_way(side, splits_folder, tmp_path, monkeypatch):
+    make = of(tokenizer=with_tokenizer(padding_side=side), **BARE, **pools(*POOLED))
+    encoder = imported(make, tmp_path)
+    (tmp_path / "graph").mkdir()
+    export(TorchExport(), encoder.folder, splits_folder, tmp_path / "graph")
+    shutil.copy(tmp_path / "graph" / "model.onnx", encoder.folder)
+    found, _ = by_the_card(encoder.folder, monkeypatch)
+    expected = stock(tmp_path / "published").encode(TEXTS)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["plain roberta", "lower case", "default prompt", "lengths in the tokenizer, left"]
+)
+def test_a_checkpoint_of_ours_is_read_alike_again(name, tmp_path):
+    """By sentence-transformers, and by us: pruning saves what it has opened."""
+    first = imported(CASES[name], tmp_path)
+    first.save(tmp_path / "again", first.facts)
+    expected = stock(tmp_path / "published").encode(TEXTS)
+    for folder in (tmp_path / "out", tmp_path / "again"):
+        np.testing.assert_allclose(stock(folder).encode(TEXTS), expected, atol=2e-5)
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (
+        tmp_path / "out" / "tokenizer.json"
+    ).read_bytes()

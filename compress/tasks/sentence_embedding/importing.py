@@ -4,14 +4,18 @@ from pathlib import Path
 
 from compress.config.model import EncoderModel
 from compress.models.checkpoint import fetch_published
+from compress.sources import peek
 from compress.tasks.reading import check_reading
 from compress.tasks.sentence_embedding import stock
 from compress.tasks.sentence_embedding.model import Encoder, check_described
 from compress.tasks.sentence_embedding.reading import EncoderReading
+from compress.tasks.sentence_embedding.settings import read_settings
 
 
 def import_encoder(config: EncoderModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
+    if (modules := peek(config.source, "modules.json", "*config*.json")) is not None:
+        read_settings(modules.parent)  # what is refused there is not worth its weights
     folder, facts = fetch_published(config, check_described)
     Encoder.load(folder, facts).save(out, facts)
     check_reading(EncoderReading(Encoder.open(out)), stock, folder, out)

@@ -93,6 +93,7 @@ class Encoder(Opened):
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "Encoder":
         described = read_config(folder)
         check_described(described)
+        settings = read_settings(folder)
         check_weights(folder)
         architecture = TEXT_ENCODERS[described["model_type"]]
         if not architecture.fused_attention:
@@ -101,7 +102,7 @@ class Encoder(Opened):
         others = rf"^(?!.*\b{re.escape(architecture.layers)}\.)"
         backbone = open_stock(transformers.AutoModel, folder, attention, "pooler", others)
         cut_padding(Stack(backbone, architecture), vars(backbone.config))
-        module = SentenceEncoder(backbone, read_settings(folder), pads_left(folder))
+        module = SentenceEncoder(backbone, settings, pads_left(folder))
         return cls(module.eval(), folder, facts)
 
     def save(self, folder: Path, facts: Facts) -> None:
