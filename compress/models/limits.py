@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from compress.errors import ModelError
+
 _WINDOWS = ("sliding_window", "local_attention", "attention_chunk_size")
 _ORIGINAL = "original_max_position_embeddings"
 _COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions, from behind its number
@@ -24,12 +26,24 @@ def contexts(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def table_of_positions(config: Mapping[str, Any]) -> int | None:
-    """Tokens that an encoder has learned positions for; None where it computes them for any number."""
+    """Tokens that an encoder has learned positions for; None where it computes them for any number.
+
+    Raises ModelError where config.json does not tell.
+    """
     kind = config["model_type"]
     if kind in _ROTATED:
         return None
-    padding = 1 if kind == "mpnet" else int(config.get("pad_token_id", 1))  # MPNet goes by no config
-    return int(config["max_position_embeddings"]) - (padding + 1 if kind in _COUNTED_FROM_PADDING else 0)
+    rows = int(config["max_position_embeddings"])
+    if kind not in _COUNTED_FROM_PADDING:
+        return rows
+    padding = 1 if kind == "mpnet" else config.get("pad_token_id", 1)  # MPNet goes by no config
+    if padding is None:
+        raise ModelError(
+            f"{kind} counts positions from behind the number of its padding",
+            found="pad_token_id null in config.json",
+            allowed="a number of a token",
+        )
+    return rows - int(padding) - 1
 
 
 def _sizes(values: Iterable[Any]) -> tuple[int, ...]:

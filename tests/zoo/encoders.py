@@ -166,6 +166,16 @@ def pools(*modes: str, **settings: Any) -> dict[str, Any]:
     }
 
 
+def of_config(kind: str = "bert", **values: Any) -> Callable[[Path], None]:
+    """A plain model with other values in config.json."""
+
+    def make(folder: Path) -> None:
+        backbone(folder, kind)
+        change(folder / "config.json", **values)
+
+    return make
+
+
 # -- cases of several steps
 
 
@@ -320,6 +330,12 @@ CASES: dict[str, Callable[[Path], None]] = {
     "accents stripped": of(tokenizer=with_tokenizer(strip_accents=True)),
     "Chinese characters in words": of(tokenizer=with_tokenizer(tokenize_chinese_chars=False)),
     "without marks": of(tokenizer=with_tokenizer(words, post=False)),
+    "attends to what is before": of_config(is_decoder=True),
+    "other rotations, eurobert": of_config(
+        "eurobert", rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
+    ),
+    "other rotations, modernbert": of_config("modernbert", global_rope_theta=900.0, local_rope_theta=50.0),
+    "no padding named, bert": of_config(pad_token_id=None),
     "float16": _of_type(torch.float16),
     "bfloat16": _of_type(torch.bfloat16),
     "shards": _of_type(torch.float32, "5KB"),
@@ -354,5 +370,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {  # and what the messa
         of(transformer={"tokenizer_args": {"padding_side": "left"}}),
         "tokenizer_args",
     ),
+    "a plain language model": (of_config(architectures=["EuroBertForCausalLM"]), "EuroBertForCausalLM"),
+    "no number of padding": (of_config("roberta", pad_token_id=None), "pad_token_id null"),
     "unknown key": (of(transformer={"max_seq_length": 64, "do_upper_case": True}), "do_upper_case"),
 }

@@ -73,6 +73,7 @@ class Settings:
 def read_settings(folder: Path) -> Settings:
     """Raises ModelError for what is not done here, or what sentence-transformers would not open."""
     if not (folder / "modules.json").is_file():
+        _check_plain(_read(folder / "config.json"))
         return Settings(prompts={})
     paths = _module_paths(folder)
     described = _read(folder / "config_sentence_transformers.json")
@@ -97,6 +98,13 @@ def read_settings(folder: Path) -> Settings:
         prompts=prompts,
         similarity=_similarity(described.get("similarity_fn_name")),
     )
+
+
+def _check_plain(config: Mapping[str, Any]) -> None:
+    """sentence-transformers takes the last state of a language model."""
+    [kind, *_] = config.get("architectures") or [""]
+    if kind.endswith("ForCausalLM") and config.get("is_causal", True):
+        raise _refusal(f"{kind} in config.json, without modules.json", "an encoder, or a list of modules")
 
 
 def limit_tokens(folder: Path, tokens: int) -> None:
