@@ -154,7 +154,7 @@ def test_ends_and_marks_are_renumbered_everywhere(language_published, language_t
     module.config.eos_token_id = size
     module.save_pretrained(folder)
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>", bos_token="<|start|>"
+        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<|im_end|>", bos_token="<|im_start|>"
     )
     fast.chat_template = "{% for m in messages %}<|tool|>{{ m['content'] }}<|im_end|>{% endfor %}"
     fast.save_pretrained(folder)
