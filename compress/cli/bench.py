@@ -106,7 +106,12 @@ def bench(target: Target, timing: BenchmarkConfig, request: Request, console: Co
         lightest = min(workloads.values(), key=lambda feeds: sum(array.size for array in feeds.values()))
         for name, path in models.items():
             own = {tensor.name: lightest[tensor.name] for tensor in graphs[name].inputs}
-            _try(path, own, folder / "feeds.npz")
+            _try(
+                path,
+                own,
+                folder / "feeds.npz",
+                [each for each in graphs[name].inputs if each.name not in given],
+            )
         console.print(f"timing {len(models)} models, about {timing.max_seconds:.0f} s ...", highlight=False)
         from compress.benchmark.timing import time_models  # takes a second: no damaged file shall wait for it
 
@@ -175,9 +180,7 @@ def common_inputs(graphs: Mapping[str, Graph]) -> dict[str, Input]:
                     next="time them one by one, or export them alike",
                 )
             known = [rows for rows in (other.vocabulary, tensor.vocabulary) if rows is not None]
-            merged[tensor.name] = Input(
-                name=tensor.name, dtype=tensor.dtype, shape=shape, vocabulary=min(known, default=None)
-            )
+            merged[tensor.name] = replace(other, shape=shape, vocabulary=min(known, default=None))
     return merged
 
 
@@ -217,7 +220,9 @@ def make_workloads(
                 "these models have no input with a batch", found=", ".join(feeds) or "no inputs"
             )
         text = next((a for a in feeds.values() if a.ndim == 2 and a.dtype.kind in "iu"), None)
-        name = len(first) if text is None else Workload(len(first), text.shape[1], wanted.past)
+        sized = next((wanted.size for tensor in inputs if _sides(tensor) and tensor.name not in given), None)
+        sized = sized if text is None else text.shape[1]
+        name = len(first) if sized is None else Workload(len(first), sized, wanted.past)
         workloads.setdefault(str(name), feeds)
     return workloads
 
@@ -230,17 +235,30 @@ def _is_mask(tensor: Input) -> bool:
     return "mask" in tensor.name.lower()
 
 
+def _sides(tensor: Input) -> tuple[int, int] | None:
+    """The axes of height and width of an image, where both are open; the channels lie before or behind."""
+    if len(tensor.shape) != 4 or _is_cache(tensor):
+        return None
+    open_axes = tuple(axis for axis in (1, 2, 3) if isinstance(tensor.shape[axis], str))
+    return {(1, 2): (1, 2), (2, 3): (2, 3), (1, 2, 3): (2, 3)}.get(open_axes)
+
+
 def _is_cache(tensor: Input) -> bool:
     """Keys or values of a language model: (batch, heads, cached tokens, size)."""
     return tensor.name.startswith("past_key_values.") and len(tensor.shape) == 4
 
 
 def _sizes(tensor: Input, workload: Workload) -> tuple[int, ...]:
-    """What the open dimensions of an input stand for, in order; a mask also covers what is cached."""
+    """What the open dimensions of an input stand for, in order; a mask also covers what is cached, and an
+    image has as many pixels a side as a text would have tokens."""
     batch, tokens = workload.batch, workload.size
     if _is_text(tensor):
         return batch, tokens + workload.past if _is_mask(tensor) else tokens
-    return (batch, 1, workload.past, 1) if _is_cache(tensor) else (batch, *[1] * len(tensor.shape))
+    if _is_cache(tensor):
+        return batch, 1, workload.past, 1
+    sides = _sides(tensor) or ()
+    of_image = [tokens if axis in sides else tensor.channels or 1 for axis in range(1, 4)] if sides else ()
+    return (batch, *(of_image or [1] * len(tensor.shape)))
 
 
 def _bind(
@@ -317,10 +335,23 @@ def _pairs(flag: str, words: Sequence[str], form: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words)
 
 
-def _try(model: Path, feeds: Feeds, scratch: Path) -> None:
+def _try(model: Path, feeds: Feeds, scratch: Path, made_up: Sequence[Input]) -> None:
     """One run within limits, before any that is timed."""
     np.savez(scratch, **{f"in.{name}": array for name, array in feeds.items()})  # type: ignore[arg-type]
-    for output in trial(model, scratch, BenchmarkError):
+    try:
+        outputs = trial(model, scratch, BenchmarkError)
+    except BenchmarkError as error:
+        guessed = [
+            f"--dim {dim}={size}"
+            for tensor in made_up
+            for dim, size in zip(tensor.shape, feeds[tensor.name].shape, strict=True)
+            if isinstance(dim, str) and dim
+        ]
+        if not guessed:
+            raise
+        words = " ".join(dict.fromkeys(guessed))
+        raise BenchmarkError(str(error), next=f"name the sizes of open dimensions, not {words}") from None
+    for output in outputs:
         if output.has_nan:
             raise BenchmarkError(
                 f"{model.name} computes NaN",

@@ -24,6 +24,8 @@ MAX_PAIR_BYTES = 10**9  # of the arrays in the npz, unpacked
 MAX_TEXT = (80, 320)  # characters of a foreign message: of its beginning and of its end
 # Nodes behind which an index is still the same index, or a table the same table.
 _THROUGH = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "DequantizeLinear"}
+# Nodes behind which an image has the channels that it had.
+_PIXELWISE = {"Cast", "Identity", "Sub", "Add", "Mul", "Div", "Pad", "QuantizeLinear", "DequantizeLinear"}
 _TABLES = {"Gather": (0, 1), "GatherBlockQuantized": (0, 1)}  # operator -> places of table and indices
 # onnxruntime registers these in the domain of onnx, which has no such operators.
 _ADDED = {"SimplifiedLayerNormalization"}
@@ -116,7 +118,11 @@ def inspect(path: Path, strict: bool) -> dict[str, Any]:
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     described = {
         "inputs": [
-            {**describe(value), "vocabulary": vocabulary(model.graph, value.name)}
+            {
+                **describe(value),
+                "vocabulary": vocabulary(model.graph, value.name),
+                "channels": channels(model.graph, value.name),
+            }
             for value in model.graph.input
             if value.name not in constants
         ],
@@ -306,6 +312,21 @@ def vocabulary(graph: Any, name: str) -> int | None:
                 if indices in same and table in rows:
                     found.append(rows[table])
     return min(found, default=None)
+
+
+def channels(graph: Any, name: str) -> int | None:
+    """Of the images that this input is, by the weights of the first convolution that reads it."""
+    weights = {tensor.name: tensor.dims[1] for tensor in graph.initializer if len(tensor.dims) > 2}
+    same = {name}
+    for node in graph.node:
+        weight = next((weights[each] for each in node.input if each in weights), None)
+        if node.op_type in _PIXELWISE and same & set(node.input):
+            same.add(node.output[0])
+        elif node.op_type in _PIXELWISE and weight is not None:
+            weights[node.output[0]] = weight
+        elif "Conv" in node.op_type and weight is not None and same & set(node.input[:1]):
+            return int(weight) * next((a.i for a in node.attribute if a.name == "group"), 1)
+    return None
 
 
 # ---- a run --------------------------------------------------------------------------------------

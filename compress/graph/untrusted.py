@@ -33,6 +33,7 @@ class Input:
     dtype: str | None  # numpy's name of it; None for what numpy has no array for
     shape: tuple[int | str, ...]
     vocabulary: int | None  # rows of the table that this input indexes
+    channels: int | None = None  # of the images that this input is, by the first convolution's weights
 
 
 @dataclass(frozen=True, kw_only=True)

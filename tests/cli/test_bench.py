@@ -16,11 +16,15 @@ from compress.errors import BenchmarkError, ConfigError
 from compress.graph.untrusted import Graph, Input, inspect
 from compress.targets import open_target
 
+FACTS = ("vocabulary", "channels")
+
 
 def graph(**inputs):
-    """name=(dtype, shape) or (dtype, shape, vocabulary)."""
+    """name=(dtype, shape), or with its FACTS behind."""
     made = [
-        Input(name=name, dtype=what[0], shape=what[1], vocabulary=what[2] if len(what) > 2 else None)
+        Input(
+            name=name, dtype=what[0], shape=what[1], **dict(zip(FACTS, (*what[2:], None, None), strict=False))
+        )
         for name, what in inputs.items()
     ]
     return Graph(inputs=tuple(made), outputs=("y",), opset=18, size_bytes=1)
@@ -76,6 +80,19 @@ def test_an_image_takes_the_batch_alone():
     assert values.dtype == np.float32
     assert abs(values.mean()) < 0.05
     assert abs(values.std() - 1) < 0.05
+
+
+def test_an_image_of_any_size_has_the_pixels_of_the_workload():
+    axes = ("batch", "channels", "height", "width")
+    made = workloads(["1x32", "2x64"], pixels=("float32", axes, None, 3))
+    assert {name: shapes(feeds)["pixels"] for name, feeds in made.items()} == {
+        "1x32": (1, 3, 32, 32),
+        "2x64": (2, 3, 64, 64),
+    }
+    [made] = workloads(["2x64"], pixels=("float32", ("n", "h", "w", 3))).values()
+    assert made["pixels"].shape == (2, 64, 64, 3)
+    [made] = workloads(["2x64"], dims={"height": 16}, pixels=("float32", axes, None, 3)).values()
+    assert made["pixels"].shape == (2, 3, 16, 64)
 
 
 def test_a_workload_is_named_by_what_is_fed():
@@ -191,6 +208,51 @@ def embedder(path, rows=20, seed=0):
 def test_the_vocabulary_of_an_input(tmp_path):
     found = inspect(embedder(tmp_path / "a.onnx"), BenchmarkError)
     assert {each.name: each.vocabulary for each in found.inputs} == {"ids": 20, "positions": 3}
+
+
+def classifier(path, axes):
+    """Pixels, divided by 255, through one convolution of 3 channels, averaged."""
+    nodes = [
+        helper.make_node("Div", ["pixels", "scale"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "weight"], ["seen"]),
+        helper.make_node("GlobalAveragePool", ["seen"], ["y"]),
+    ]
+    tensors = {"scale": np.float32(255), "weight": np.ones((8, 3, 5, 5), np.float32)}
+    tensors = {name: np.asarray(value) for name, value in tensors.items()}
+    return write(path, nodes, [("pixels", TensorProto.FLOAT, axes)], tensors)
+
+
+def test_the_channels_of_an_image(tmp_path):
+    found = inspect(classifier(tmp_path / "a.onnx", ["n", "c", "h", "w"]), BenchmarkError)
+    assert [each.channels for each in found.inputs] == [3]
+
+
+def test_sizes_that_do_not_fit_are_named(tmp_path):
+    path = classifier(tmp_path / "a.onnx", ["n", "c", "h", "w"])
+    request = bench.Request(models=(str(path),), dims=("c=4",))
+    with pytest.raises(
+        BenchmarkError, match=r"does not run(.|\n)*next: +name the sizes.*--dim c=4 --dim h=32"
+    ):
+        bench.bench(open_target(LocalTarget()), BenchmarkConfig(workloads=["1x32"]), request, None)
+
+
+def test_weights_in_the_cache_of_the_hub(tmp_path):
+    """Model and weights are links to blobs beside the snapshot; links to elsewhere stay refused."""
+    plain, cache = tmp_path / "plain", tmp_path / "models--org--tiny"
+    snapshot = cache / "snapshots" / "0123abcd" / "onnx"
+    for folder in (plain, cache / "blobs", snapshot):
+        folder.mkdir(parents=True)
+    model = onnx.load(embedder(plain / "a.onnx", rows=3000))
+    onnx.save(model, plain / "a.onnx", save_as_external_data=True, location="a.bin")
+    for name, blob in (("a.onnx", "aa"), ("a.bin", "bb")):
+        (cache / "blobs" / blob).write_bytes((plain / name).read_bytes())
+        (snapshot / name).symlink_to(Path("../../../blobs") / blob)
+    found = inspect(snapshot / "a.onnx", BenchmarkError)
+    assert found.inputs == inspect(plain / "a.onnx", BenchmarkError).inputs
+    (snapshot / "a.bin").unlink()
+    (snapshot / "a.bin").symlink_to(plain / "a.bin")
+    with pytest.raises(BenchmarkError, match="lies outside its folder"):
+        inspect(snapshot / "a.onnx", BenchmarkError)
 
 
 def test_external_data_counts_as_size(tmp_path):

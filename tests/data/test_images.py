@@ -90,6 +90,41 @@ def test_a_folder_a_class(folder):
     assert np.array_equal(images[5, :, :, 0], expected)
 
 
+def test_what_notebooks_and_archives_leave_is_no_class(folder):
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "cat/.ipynb_checkpoints", ".git"):
+        (folder / hidden).mkdir()
+        (folder / hidden / "0.png").write_bytes(png(np.zeros((9, 9), np.uint8)))
+    (folder / "cat" / "._0.png").write_bytes(b"no image")
+    images, _, names = read(folder)
+    assert names == ("cat", "dog")
+    assert len(images) == 6
+
+
+def test_grey_of_16_bits_is_scaled(folder):
+    """As Pillow scales RGB of 16 bits, by the high byte; its own conversion of grey makes all this white."""
+    values = (np.arange(20, dtype=np.uint16) * 3449).reshape(4, 5)
+    (folder / "cat" / "0.png").write_bytes(png(values))
+    images, _, _ = read(folder)
+    assert images.shape == (6, 4, 5, 1)
+    np.testing.assert_array_equal(images[0, :, :, 0], values // 256)
+
+
+def test_grey_of_16_bits_in_parts_of_a_set_of_grey_and_transparent_images(folder):
+    transparent = np.stack([np.arange(20, dtype=np.uint8).reshape(4, 5), np.full((4, 5), 9, np.uint8)], -1)
+    (folder / "dog" / "0.png").write_bytes(png(transparent))
+    images, _, _ = read(folder)
+    assert images.shape == (6, 4, 5, 1)
+    np.testing.assert_array_equal(images[3], transparent[..., :1])
+
+
+def test_numbers_of_unknown_range_are_refused(tmp_path):
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(np.ones((4, 5), np.float32)).save(tmp_path / "cat" / "a.tiff")
+    (tmp_path / "cat" / "a.tiff").rename(tmp_path / "cat" / "a.png")
+    with pytest.raises(DataError, match=r"a\.png is not an image that can be read\n  found: +mode F"):
+        read(tmp_path)
+
+
 def test_colours_are_kept(folder):
     pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     for path in folder.rglob("*.png"):

@@ -144,3 +144,9 @@ def test_passages_by_hand() -> None:
 def test_keys_ignore_case_and_white_space() -> None:
     assert text_key("A  Text\n") == text_key("a text")
     assert text_key("a text") != text_key("a text.")
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes("\ufeffOne line.\nAnother.".encode())
+    assert [d.text for d in read_documents(file, TextFormat.lines)] == ["One line.", "Another."]
