@@ -40,9 +40,8 @@ SIZES_OF: dict[str, dict[str, Any]] = {
 
 def word_pieces(folder: Path, **settings: Any) -> int:
     """A BERT tokenizer of letters and a few words; its size."""
-    letters = sorted({letter for text in TEXTS.values() for letter in text if not letter.isspace()})
     words = ["the", "The", "cat", "mat", "dog", "letter", "straße", "strasse", "naive", "café", "日本"]
-    pieces = dict.fromkeys([*MARKS, *words, *letters, *(f"##{letter}" for letter in letters)])
+    pieces = dict.fromkeys([*MARKS, *words, *letters(), *(f"##{letter}" for letter in letters())])
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     made: Any = transformers.BertTokenizer(
         vocab=vocabulary, **{"do_lower_case": False, "model_max_length": 64, **settings}
@@ -84,6 +83,33 @@ def byte_pairs(folder: Path) -> int:
     made.model.save(str(folder))
     write(folder / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer", "model_max_length": 64})
     return made.get_vocab_size()
+
+
+def letters() -> list[str]:
+    return sorted({letter for text in TEXTS.values() for letter in text if not letter.isspace()})
+
+
+def of_mpnet(folder: Path, **settings: Any) -> int:
+    """MPNet's own tokenizer, by its class; its size."""
+    pieces = dict.fromkeys(
+        ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", "the", *letters(), *(f"##{each}" for each in letters())]
+    )
+    made: Any = transformers.MPNetTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)}, **{"model_max_length": 64, **settings}
+    )
+    made.save_pretrained(folder)
+    return len(made)
+
+
+def of_xlm_roberta(folder: Path, **settings: Any) -> int:
+    """XLM-R's own tokenizer, of pieces with probabilities, by its class; its size."""
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁the", "▁The", "▁cat", "and", *letters(), "<mask>"]
+    made: Any = transformers.XLMRobertaTokenizer(
+        vocab=[(piece, -float(number)) for number, piece in enumerate(dict.fromkeys(pieces))],
+        **{"model_max_length": 64, **settings},
+    )
+    made.save_pretrained(folder)
+    return len(made)
 
 
 def backbone(
@@ -320,6 +346,8 @@ CASES: dict[str, Callable[[Path], None]] = {
     ),
     "vocab.txt alone": _vocabulary_alone,
     "vocab.json and merges.txt alone": lambda folder: backbone(folder, "roberta", byte_pairs, pad_token_id=1),
+    "MPNet's tokenizer": lambda folder: backbone(folder, "mpnet", of_mpnet, pad_token_id=1),
+    "XLM-R's tokenizer": lambda folder: backbone(folder, "xlm-roberta", of_xlm_roberta, pad_token_id=1),
     "lengths in the tokenizer": _lengths_in_the_tokenizer("Right"),
     "lengths in the tokenizer, left": _lengths_in_the_tokenizer("Left"),
     "cut left": of(tokenizer=with_tokenizer(truncation_side="left")),
