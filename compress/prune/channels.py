@@ -27,6 +27,9 @@ from compress.tasks.image_classification.model import ImageClassifier
 
 log = logging.getLogger(__name__)
 BISECTIONS = 12
+MISSED = (
+    0.1  # share of the products above prune.macs from which on the goal is not reached: widths are rounded
+)
 _BATCH = 128
 History = list[tuple[str, bool, list[int]]]
 
@@ -63,9 +66,11 @@ def cut(
     """Prune `model` in place, in `config.steps` rounds; what was cut, by name of layer.
 
     `reestimated` gives batch normalisation new statistics after every round: by the old ones, the next round
-    would judge channels by activations that the net no longer has.
+    would judge channels by activations that the net no longer has. Raises ConfigError where far more products
+    stay than `config.macs`, which names the layers that kept all channels.
     """
     whole, history = model.macs(), History()
+    before = {name: layer.weight.shape for name, layer in model.layers().items()}
     wanted = config.keep if config.macs is None else None
     for number in range(1, config.steps + 1):
         with torch_pruning_errors():
@@ -82,6 +87,14 @@ def cut(
         model.module.zero_grad()
         if config.batch_norm_images:
             reestimated()
+    if config.macs is not None and (left := model.macs() / whole) > config.macs + MISSED:
+        kept = [name for name, layer in model.layers().items() if layer.weight.shape == before[name]]
+        raise ConfigError(
+            "the products cannot be cut to prune.macs",
+            found=f"{left:.0%} stay; nothing was cut from {', '.join(kept[:6]) or 'no layer as a whole'}",
+            allowed="channels that normalisation in groups, or prune.round_to, lets go",
+            next=f"prune.round_to=1 (now {config.round_to}), prune.scope=local, or a larger prune.macs",
+        )
     return history
 
 
