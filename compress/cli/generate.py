@@ -163,9 +163,12 @@ def load_tokenizer(artifact: Path) -> Tokenizer:
     if not path.is_file():
         raise _no_language_model(artifact, "no tokenizer.json")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises nothing more specific
         raise ArtifactError("tokenizer.json cannot be read", found=error) from None
+    tokenizer.no_truncation()  # earlier releases shipped what trainers had left in the file
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _encode(artifact: Path, request: Request) -> tuple[Tokenizer, list[int]]:

@@ -146,9 +146,10 @@ class Documents(DataConfig):
                     raise ConfigError(
                         f"{name} names no corpus", found=corpus, allowed=", ".join(self.corpora)
                     )
-                if name != "train" and chosen[corpus] < 1:
+                least = {"train": None, "calibration": 1}.get(name, 2)  # an interval needs two
+                if least is not None and chosen[corpus] < least:
                     raise ConfigError(
-                        f"{name}.{corpus} is out of range", found=chosen[corpus], allowed="at least 1"
+                        f"{name}.{corpus} is out of range", found=chosen[corpus], allowed=f"at least {least}"
                     )
 
     def domains(self) -> list[str]:

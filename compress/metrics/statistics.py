@@ -20,6 +20,7 @@ from compress.schema.report import Estimate, Score
 Kind = Literal["spearman", "pearson"]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+_FEW = 4
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
@@ -77,16 +78,23 @@ def _studentised(
 def _studentised_ratio(
     sums: Floats, sizes: Floats, resamples: int, seed: int
 ) -> tuple[float, tuple[float, float]]:
-    """The ratio of the totals of `sums` and `sizes` [units], each unit being independent of the others."""
+    """The ratio of the totals of `sums` and `sizes` [units], each unit being independent of the others.
+
+    Fewer than `_FEW` units have so few different resamples that some have next to no spread to studentise
+    with, and ends lie anywhere: they get Student's interval.
+    """
     units = len(sums)
     mean = float(sums.sum() / sizes.sum())
     sums = sums - mean * sizes  # about 0, so that the variances below do not cancel
+    own_error = float(np.sqrt((sums**2).sum()) / sizes.sum())
+    if units < _FEW:
+        half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, units - 1)) * own_error * (units / (units - 1)) ** 0.5
+        return mean, (mean - half, mean + half)
     counts = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=resamples)
     totals = counts @ np.stack([sums, sizes, sums**2, sums * sizes, sizes**2], axis=1)
     total, size, squares, mixed, size_squares = totals.T
     shift = total / size
     error = np.sqrt(np.maximum(squares - 2 * shift * mixed + shift**2 * size_squares, 0.0)) / size
-    own_error = float(np.sqrt((sums**2).sum()) / sizes.sum())
     # A resample of one unit only has no spread to studentise with; rounding leaves about 1e-16 of it.
     usable = error > 1e-9 * own_error
     if not usable.any():

@@ -49,10 +49,9 @@ def described(metadata: Mapping[str, Any], shapes: Shapes, factors: Factors) -> 
         "rms_norm_eps": keys.take("attention.layer_norm_rms_epsilon"),
         "vocab_size": shapes.get("token_embd.weight", (0,))[0],
         "tie_word_embeddings": "output.weight" not in shapes,
-        **{
-            f"{name}_token_id": metadata.get(f"tokenizer.ggml.{key}_token_id")
-            for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
-        },
+        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": _ends(metadata),
+        "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
     }
     biased = {
         name: any(each.endswith(f"{part}.bias") for each in shapes)
@@ -71,6 +70,13 @@ def described(metadata: Mapping[str, Any], shapes: Shapes, factors: Factors) -> 
             values |= biased
     keys.check_all_taken(values["max_position_embeddings"])
     return values
+
+
+def _ends(metadata: Mapping[str, Any]) -> list[int] | int | None:
+    """Of a text, of a turn, and of a message to a tool."""
+    names = (f"tokenizer.ggml.{end}_token_id" for end in ("eos", "eot", "eom"))
+    found = list(dict.fromkeys(metadata[name] for name in names if name in metadata))
+    return found if len(found) > 1 else next(iter(found), None)
 
 
 def _gemma3(keys: "_Keys", values: Mapping[str, Any], factors: Factors) -> dict[str, Any]:

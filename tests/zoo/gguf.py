@@ -156,6 +156,8 @@ def write(
     writer.add_vocab_size(config.vocab_size)
     _write_tokenizer(writer, tokenizer, pre, pieces)
     more(writer)
+    if "tokenizer.ggml.add_bos_token" not in writer.kv_data[0]:
+        writer.add_add_bos_token(False)
     named = tensors_of(model, ARCHITECTURES.get(config.model_type, config.model_type))
     for name, data in {**named, **(tensors or {})}.items():
         if data is not None and blocks is not None and data.ndim == 2:
@@ -189,7 +191,6 @@ def _write_tokenizer(
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_unk_token_id(2)
-    writer.add_add_bos_token(False)
 
 
 def tensors_of(model: Any, architecture: str) -> dict[str, np.ndarray]:
@@ -414,6 +415,21 @@ def quantized(folder: Path) -> Path:
 
 
 MODELS["blocks of 8 bits"] = quantized
+
+
+def talking(folder: Path) -> Path:
+    """With marks of beginning and end, a template of chats, and a token that ends a turn."""
+
+    def keys(writer: gguf.GGUFWriter) -> None:
+        writer.add_add_bos_token(True)
+        writer.add_add_eos_token(True)
+        writer.add_eot_token_id(2)
+        template = (
+            "{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        )
+        writer.add_chat_template(template)
+
+    return _model(more=keys)(folder)
 
 
 def _bytes(pre: str, before: Callable[[], Any], **how: Any) -> Callable[[Path], Path]:

@@ -11,9 +11,11 @@ from compress.tasks import import_model
 from compress.tasks.language_modeling import stock_gguf
 from compress.tasks.language_modeling.model import CausalLM
 from compress.tasks.reading import TEXTS
-from tests.zoo.gguf import MODELS, REFUSED, TOKENIZERS, TRAINED
+from tests.zoo.gguf import MARKS, MODELS, REFUSED, TOKENIZERS, TRAINED, talking
 
 SLOW = {"llama 3 with ends of its own", "linear of older files", "no scaling", "yarn with all its keys"}
+
+NOTHING: dict = {name: {} for name in ("texts", "with_marks", "chats", "ids", "positions")}
 
 
 def imported(make, folder):
@@ -38,7 +40,11 @@ def test_logits_are_the_originals(name, tmp_path):
         with torch.no_grad():
             expected = stock(ids, position_ids=positions).logits
             assert torch.allclose(model.module(ids, position_ids=positions).logits, expected, atol=2e-4)
-        probe = {"texts": {}, "ids": {"all": ids[0].tolist()}, "positions": {"all": positions[0].tolist()}}
+        probe = {
+            **NOTHING,
+            "ids": {"all": ids[0].tolist()},
+            "positions": {"all": positions[0].tolist()},
+        }
         other = stock_gguf.read(str(path), probe)["outputs/all"]
         assert np.allclose(other, expected[0, -8:].numpy(), atol=2e-4)
 
@@ -54,12 +60,26 @@ def test_tokens_are_the_originals(name, tmp_path):
         "word": "the mats",
         "empty": "",
     }
-    told = stock_gguf.read(str(path), {"texts": texts, "ids": {}, "positions": {}})
+    told = stock_gguf.read(str(path), {**NOTHING, "texts": texts})
     for name, text in texts.items():
         expected = stock(text, add_special_tokens=False)["input_ids"]
         assert model.tokenize(text) == expected
         assert told[f"tokens/{name}"].tolist() == expected
         assert model.tokenizer.decode(expected) == stock.decode(expected)
+
+
+def test_marks_chats_and_ends_are_those_of_the_file(tmp_path):
+    """The last are of a text and of a turn."""
+    path, model = imported(talking, tmp_path)
+    begin, end = MARKS[1], MARKS[0]
+    chat = model.tokenizer.apply_chat_template([{"role": "user", "content": "a cat"}], tokenize=False)
+    assert chat == f"{begin}user: a cat{end}"
+    assert model.tokenizer("a")["input_ids"] == [1, *model.tokenize("a"), 0]
+    assert model.config.eos_token_id == [0, 2]
+    probes = {**NOTHING, "with_marks": {"a": "a"}, "chats": {"chat": "a cat"}}
+    told = stock_gguf.read(str(path), probes)
+    assert told["tokens/a"].tolist() == [1, *model.tokenize("a"), 0]
+    assert told["tokens/chat"].tolist() == model.tokenize(chat)
 
 
 @pytest.mark.parametrize("name", REFUSED)

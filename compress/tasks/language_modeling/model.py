@@ -24,7 +24,7 @@ from compress.models.layers import Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
-from compress.models.tokenizer import Tokenizer
+from compress.models.tokenizer import Tokenizer, leave_length_alone
 from compress.tasks.base import Opened, Traced, tensors
 from compress.tasks.language_modeling.cached import cached
 from compress.tasks.language_modeling.card import CHECK_TEXT, card_facts
@@ -65,6 +65,7 @@ class CausalLM(Opened):
         save_padded(self.module, self.stack, folder)
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)
+        leave_length_alone(folder)
         write_for_both(folder)
         write_facts(facts, folder)
         processor = open_processor(folder)
@@ -210,6 +211,13 @@ def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
                 allowed="tokenizer.json with tokenizer_config.json",
             )
             continue
+        if tokenizer.split_special_tokens:  # a setting of the session, which no tokenizer.json can hold
+            raise ModelError(
+                f"the tokenizer in {folder} takes its own marks apart",
+                found="split_special_tokens in tokenizer_config.json",
+                allowed="false",
+                next="set it to false, where texts that hold marks are yours",
+            )
         largest = max(tokenizer.get_vocab().values(), default=0)
         if largest < vocabulary:
             given = tokenizer.init_kwargs

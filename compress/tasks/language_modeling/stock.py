@@ -11,8 +11,8 @@ import numpy as np
 
 
 def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
-    """tokens/NAME: numbers (tokens) of a text without marks; outputs/NAME: logits (8, vocabulary) of the last
-    tokens of `probes["ids"]`, at `probes["positions"]`."""
+    """tokens/NAME: numbers (tokens) of a text without marks, and of others with those of texts and chats;
+    outputs/NAME: logits (8, vocabulary) of the last of `probes["ids"]`, at `probes["positions"]`."""
     import torch
     import transformers
 
@@ -24,6 +24,11 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
     found = {"library": np.array(f"transformers {transformers.__version__}")}
     for name, text in probes["texts"].items():
         found[f"tokens/{name}"] = np.array(tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
+    for name, text in probes["with_marks"].items():
+        found[f"tokens/{name}"] = np.array(tokenizer(text)["input_ids"], np.int64)
+    if tokenizer.chat_template:
+        for name, text in probes["chats"].items():
+            found[f"tokens/{name}"] = _chat(tokenizer, text)
     for name, ids in probes["ids"].items():
         positions = torch.tensor([probes["positions"][name]])
         with torch.no_grad():
@@ -32,6 +37,19 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
             )
         found[f"outputs/{name}"] = told.logits[0].numpy()
     return found
+
+
+def _chat(tokenizer: Any, text: str) -> np.ndarray:
+    """What a user says, up to where the answer begins; nothing where the template refuses that."""
+    import jinja2
+
+    try:
+        told = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=True, add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+    except jinja2.TemplateError:
+        told = []
+    return np.array(told, np.int64)
 
 
 def _tokenizer(published: str, rows: int) -> Any:

@@ -6,6 +6,7 @@ Tensors are dequantized by the library `gguf`. The forward pass is numpy's, laye
 algorithms in plain Python. Slow, and it shares no line with what it is held against.
 """
 
+import datetime
 import heapq
 import itertools
 import json
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import jinja2.ext
+import jinja2.sandbox
 import numpy as np
 import regex  # type: ignore[import-untyped]
 
@@ -24,8 +27,8 @@ Array = Any  # of numpy
 
 
 def read(published: str, probes: dict[str, Any]) -> dict[str, Array]:
-    """tokens/NAME: numbers (tokens) of a text without marks; outputs/NAME: logits (8, vocabulary) of the last
-    tokens of `probes["ids"]`, at `probes["positions"]`."""
+    """tokens/NAME: numbers (tokens) of a text without marks, and of others with those of texts and chats;
+    outputs/NAME: logits (8, vocabulary) of the last of `probes["ids"]`, at `probes["positions"]`."""
     model = _File(published)
     tokenize = (
         _Bytes(model.metadata)
@@ -35,8 +38,14 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, Array]:
     found = {"library": np.array("gguf with numpy")}
     for name, text in probes["texts"].items():
         found[f"tokens/{name}"] = np.array(tokenize(text), np.int64)
-    for name, ids in probes["ids"].items():
-        found[f"outputs/{name}"] = _logits(model, np.array(ids), np.array(probes["positions"][name]))[-8:]
+    for name, text in probes["with_marks"].items():
+        found[f"tokens/{name}"] = np.array(tokenize.with_marks(text), np.int64)
+    if "tokenizer.chat_template" in model.metadata:
+        for name, text in probes["chats"].items():
+            found[f"tokens/{name}"] = np.array(tokenize(_chat(model.metadata, text)), np.int64)
+    positions = {name: np.array(each) for name, each in probes["positions"].items()}
+    logits = _logits(model, {name: np.array(ids) for name, ids in probes["ids"].items()}, positions)
+    found |= {f"outputs/{name}": each for name, each in logits.items()}
     return found
 
 
@@ -45,6 +54,7 @@ class _File:
         reader = gguf.GGUFReader(path)
         self.metadata: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items()}
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.dense: dict[str, Array] = {}  # those of the layer that is computed
         self.architecture = self.metadata["general.architecture"]
 
     def key(self, name: str, default: Any = None) -> Any:
@@ -52,9 +62,13 @@ class _File:
         return value[0] if isinstance(value, list) else value
 
     def __getitem__(self, name: str) -> Array:
-        tensor = self.tensors[name]
-        shape = [int(size) for size in reversed(tensor.shape)]
-        return gguf.dequantize(tensor.data, tensor.tensor_type).reshape(shape).astype(np.float32)
+        if name not in self.dense:
+            tensor = self.tensors[name]
+            shape = [int(size) for size in reversed(tensor.shape)]
+            self.dense[name] = (
+                gguf.dequantize(tensor.data, tensor.tensor_type).reshape(shape).astype(np.float32)
+            )
+        return self.dense[name]
 
     def times(self, x: Array, name: str) -> Array:
         """Product with the matrix `name`, plus its bias where there is one."""
@@ -65,19 +79,18 @@ class _File:
 # ---------------------------------------------------------------- logits
 
 
-def _logits(model: _File, ids: Array, positions: Array) -> Array:
-    """(tokens, vocabulary) of `ids` (tokens) at `positions`, without anything before them."""
+def _logits(model: _File, ids: dict[str, Array], positions: dict[str, Array]) -> dict[str, Array]:
+    """(8, vocabulary) behind the last of `ids` (tokens) at `positions`, without anything before them."""
     embedding = model["token_embd.weight"]
-    x = embedding[ids]
-    if model.architecture == "gemma3":
-        x = x * np.float32(math.sqrt(x.shape[1]))
+    scale = math.sqrt(embedding.shape[1]) if model.architecture == "gemma3" else 1
+    states = {name: embedding[each] * np.float32(scale) for name, each in ids.items()}
     for layer in range(model.key("block_count")):
-        x = _layer(model, layer, x, positions)
-    x = _norm(model, x[-8:], "output_norm")
+        model.dense.clear()
+        states = {name: _layer(model, layer, x, positions[name]) for name, x in states.items()}
     head = model["output.weight"] if "output.weight" in model.tensors else embedding
-    logits = x @ head.T
+    logits = {name: _norm(model, x[-8:], "output_norm") @ head.T for name, x in states.items()}
     cap = model.key("final_logit_softcapping", 0)
-    return cap * np.tanh(logits / cap) if cap else logits
+    return {name: cap * np.tanh(x / cap) for name, x in logits.items()} if cap else logits
 
 
 def _layer(model: _File, layer: int, x: Array, positions: Array) -> Array:
@@ -208,6 +221,28 @@ _CUTS = {
 _WHOLE_WORDS = ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "tekken"]
 
 
+def _chat(metadata: dict[str, Any], text: str) -> str:
+    """What a user says, up to where the answer begins; nothing where the template refuses that."""
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    tokens = metadata["tokenizer.ggml.tokens"]
+    named = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
+    sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    sandbox.globals["raise_exception"] = refuse
+    sandbox.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    sandbox.add_extension("jinja2.ext.loopcontrols")
+    try:
+        return sandbox.from_string(metadata["tokenizer.chat_template"]).render(
+            messages=[{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            **{f"{name}_token": tokens[number] for name, number in named.items() if number is not None},
+        )
+    except jinja2.TemplateError:
+        return ""
+
+
 class _Tokens:
     """Tokens of a text between marks, which stay whole."""
 
@@ -223,6 +258,18 @@ class _Tokens:
         for part, is_mark in self._parts(text):
             found += [self.numbers[part]] if is_mark else self.tokens(part)
         return found
+
+    def with_marks(self, text: str) -> list[int]:
+        keys = {
+            name: self.metadata.get(f"tokenizer.ggml.{name}") for name in ("bos_token_id", "eos_token_id")
+        }
+        pieces = self.metadata["tokenizer.ggml.model"] == "llama"
+        begins = pieces or self.metadata.get("tokenizer.ggml.pre") in _WHOLE_WORDS
+        begins = self.metadata.get("tokenizer.ggml.add_bos_token", begins)
+        ends = self.metadata.get("tokenizer.ggml.add_eos_token", False)
+        first = [keys["bos_token_id"]] if begins and keys["bos_token_id"] is not None else []
+        last = [keys["eos_token_id"]] if ends and keys["eos_token_id"] is not None else []
+        return [*first, *self(text), *last]
 
     def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
         """The longest marks are cut out first, everywhere."""
