@@ -87,6 +87,17 @@ def test_an_end_token_ends_it(shipped, tiny_lm, tmp_path, monkeypatch):
     assert timing.new_tokens == numbers.index(end) + 1
 
 
+def test_what_trainers_leave_in_a_tokenizer_neither_cuts_nor_fills_prompts(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr("compress.cli.generate.check_files", lambda folder: None)
+    other = shutil.copytree(shipped, tmp_path / "other")
+    tokenizer = Tokenizer.from_file(str(other / "tokenizer.json"))
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=5, pad_token="w1", pad_id=1)
+    tokenizer.save(str(other / "tokenizer.json"))
+    assert write(other, prompt="w5 w3 w9")[0] == write(shipped, prompt="w5 w3 w9")[0]
+    assert write(other, prompt="w5 w3 w9")[1].prompt_tokens == 3
+
+
 def test_a_seed_repeats_what_was_drawn(shipped):
     draws = [
         write(shipped, prompt="w1", max_new_tokens=8, temperature=9.0, seed=seed)[0] for seed in (1, 1, 2)

@@ -117,7 +117,9 @@ def test_too_little_text(config, tmp_path, changes, words):
         ({"test": {}}, "test names no corpus"),
         ({"select": {"nws": 4}}, "select names no corpus"),
         ({"train": ["nws"]}, "train names no corpus"),
-        ({"test": {"news": 0}}, "test.news is out of range"),
+        ({"test": {"news": 1}}, r"test.news is out of range(.|\n)*at least 2"),
+        ({"select": {"news": 1}}, r"select.news is out of range(.|\n)*at least 2"),
+        ({"calibration": {"news": 0}}, r"calibration.news is out of range(.|\n)*at least 1"),
         ({"max_words": 4}, "max_words is out of range"),
     ],
 )

@@ -34,6 +34,16 @@ def test_the_interval_of_a_normal_mean_is_that_of_student():
     assert score.ci95 == pytest.approx(student, abs=0.05 * stats.sem(values) * 2)
 
 
+@pytest.mark.parametrize("units", [2, 3])
+def test_two_or_three_units_have_the_interval_of_student(units):
+    """The bootstrap's ends lay anywhere between those of a point and 1e8."""
+    values = np.random.default_rng(units).normal(3.0, 0.5, size=units)
+    student = stats.t.interval(0.95, units - 1, values.mean(), stats.sem(values))
+    assert ours.mean_interval(values).ci95 == pytest.approx(student)
+    repeated, labels = np.repeat(values, 100), np.repeat(np.arange(units), 100)
+    assert ours.mean_interval(repeated, labels).ci95 == pytest.approx(student)
+
+
 def test_repeating_every_value_tells_nothing_new_when_clusters_say_so():
     values = np.random.default_rng(1).exponential(size=60)
     repeated, labels = np.repeat(values, 5), np.repeat(np.arange(60), 5)
