@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from compress.config.export import ExportConfig
 from compress.errors import GateError, ModelError
-from compress.graph.decoder import Decoder
+from compress.export.with_cache import WithCache
 from compress.graph.gates import check_outputs
 from compress.graph.session import open_session
 from compress.stages.result import gate, write_result
 from compress.tasks import Feeds, Model
 
 EXAMPLES = 64
+ERRORS = (Fail, InvalidArgument, RuntimeException)
 # Examples, from one to another, and how many at a time: a graph with a batch of its own fails.
 _BATCHES = ((0, 2, 1), (2, 8, 3), (8, EXAMPLES, 8))
-WINDOWS, TOKENS, STEPS = 4, 128, 8  # of a language model: STEPS tokens of each window go one by one
-Runs = Iterator[tuple[dict[str, Tensor], Feeds]]  # inputs, and what the graph gives for them
+Runs = Iterator[tuple[Feeds, Feeds]]  # what torch and the graph give
 
 
 def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = False) -> dict[str, float]:
@@ -29,22 +29,26 @@ def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = 
     largest difference, the largest number, the smallest cosine, and how often both are largest at the same
     place, which is the answer of what gives logits.
 
-    `cached`: the graph takes keys and values of earlier tokens. Raises GateError, with `advice`, where
-    onnxruntime cannot load the graph, and without where its inputs or outputs are not the model's, or what it
-    gives is not finite or the same for all examples.
+    `cached`: the graph takes keys and values of earlier tokens; the limits of its config that were crossed
+    are told, too. Raises GateError, with `advice`, where onnxruntime cannot load or run the graph, and
+    without where its inputs or outputs are not the model's, or what it gives is not finite or the same for
+    all examples.
     """
     rows: list[tuple[float, float, float, float]] = []
     answers: list[Feeds] = []  # of each example: of a text, of its last token
+    crossed: dict[int, bool] = {}
     try:
-        for inputs, given in (_with_cache if cached else _in_batches)(model, path, examples):
-            with torch.no_grad():
-                wanted = model.outputs(inputs)
-            rows += [_distance(wanted[name].numpy(), array) for name, array in given.items()]
-            last = (array.reshape(len(array), -1)[:, -array.shape[-1] :] for array in given.values())
-            answers += [dict(zip(given, each, strict=True)) for each in zip(*last, strict=True)]
-    except ModelError as error:
-        reason = str(error).rpartition("found:")[2].strip()  # what the runtime itself said
-        raise GateError("onnxruntime cannot load the exported graph", found=reason, next=advice) from None
+        with torch.no_grad():
+            for wanted, given in (
+                _with_cache(model, path, examples, crossed) if cached else _in_batches(model, path, examples)
+            ):
+                rows += [_distance(wanted[name], array) for name, array in given.items()]
+                last = (array.reshape(len(array), -1)[:, -array.shape[-1] :] for array in given.values())
+                answers += [dict(zip(given, each, strict=True)) for each in zip(*last, strict=True)]
+    except (ModelError, RuntimeError, *ERRORS) as error:
+        reason = " ".join(str(error).rpartition("found:")[2].split())[:300]  # what the runtime itself said
+        what = "load" if isinstance(error, ModelError) else "run"
+        raise GateError(f"onnxruntime cannot {what} the exported graph", found=reason, next=advice) from None
     check_outputs(answers, "the exported graph")
     differences, largest, cosines, same = np.array(rows).T
     return {  # unlike max() and min(), numpy's never pass over NaN
@@ -53,6 +57,7 @@ def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = 
         "min_cosine": float(cosines.min()),
         "same_largest": float(same.mean()),
         "examples": len(answers),
+        **{f"crosses_{limit}": float(was) for limit, was in crossed.items()},
     }
 
 
@@ -68,18 +73,16 @@ def _in_batches(model: Model, path: Path, examples: Any) -> Runs:
         )
     for batch in chain(*(model.batches(examples[start:end], size) for start, end, size in _BATCHES)):
         feeds = {name: tensor.numpy() for name, tensor in batch.items()}
-        yield batch, dict(zip(names[1], session.run(names[1], feeds), strict=True))
+        outputs = {name: each.numpy() for name, each in model.outputs(batch).items()}
+        yield outputs, dict(zip(names[1], session.run(names[1], feeds), strict=True))
 
 
-def _with_cache(model: Any, path: Path, examples: Any) -> Runs:
-    """Windows of text, the first tokens at once and the last `STEPS` one by one after them."""
-    decoder = Decoder(path, capacity=TOKENS, prepack=False)
-    tokens = min(TOKENS, model.processor.context)
-    for ids in model.windows(examples, tokens)[:WINDOWS]:
-        decoder.reset()
-        pieces = np.split(ids.numpy(), range(tokens - STEPS, tokens))
-        logits = np.concatenate([decoder.run(piece) for piece in pieces])
-        yield {"input_ids": ids[None]}, dict(zip(model.output_names, [logits[None]], strict=True))
+def _with_cache(model: Model, path: Path, texts: Any, crossed: dict[int, bool]) -> Runs:
+    tried = WithCache(model, path, texts)
+    [name] = model.output_names
+    for wanted, found in tried.pairs():
+        yield {name: wanted[None]}, {name: found[None]}
+    crossed.update(tried.crossed)
 
 
 def _distance(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, float]:

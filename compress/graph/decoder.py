@@ -55,6 +55,16 @@ class Decoder:
         self.past = 0
         self.cache = {name: np.zeros(self._shape(name), np.float32) for name in self.cached}
 
+    def fill(self, cache: dict[str, Array]) -> None:
+        """Take keys and values (1, heads, tokens, size) of earlier tokens, by the names of the inputs."""
+        self.reset()
+        for name, each in cache.items():
+            self.past = each.shape[2]
+            if self.fused:
+                self.cache[name][:, :, : self.past] = each
+            else:
+                self.cache[name] = each
+
     def rewind(self, past: int) -> None:
         """Forget the tokens after the first `past`."""
         self.past = past
