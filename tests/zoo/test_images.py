@@ -13,6 +13,7 @@ from compress.config.data import ImageData, ImageSet
 from compress.config.model import ImageClassifierModel
 from compress.data import load_splits, open_splits
 from compress.errors import GateError, ModelError
+from compress.models import read_summary
 from compress.stages.result import read_result
 from compress.tasks import reading
 from tests.zoo.images import PUBLISHED, SLOW, publish
@@ -43,6 +44,18 @@ def test_it_is_read_as_transformers_reads_it(name, tmp_path):
         for folder in (published, out)
     )
     np.testing.assert_array_equal(before["pixel_values"], after["pixel_values"])
+
+
+def test_the_code_of_the_card_computes_the_same_pixels(tmp_path):
+    """From bytes; and it names the processor, which prepares pictures of any size."""
+    out = imported(publish("rescaled to 2", tmp_path / "published"), tmp_path / "out")
+    lines = read_summary(out).card["example_code"].splitlines()
+    assert any('AutoImageProcessor.from_pretrained(".", backend="pil")' in line for line in lines)
+    scope = {"np": np, "images": np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))}
+    exec("\n".join(line for line in lines if line.startswith(("mean", "pixels"))), scope)
+    processor = transformers.AutoImageProcessor.from_pretrained(out, backend="pil")
+    expected = processor(images=list(scope["images"].astype(np.uint8)), return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(scope["pixels"], expected, atol=1e-5)
 
 
 def test_pictures_of_a_data_set_become_the_pixels_of_the_stock_processor(tmp_path):

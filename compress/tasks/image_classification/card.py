@@ -7,6 +7,11 @@ from typing import Any
 from compress.graph import graph_path
 from compress.models.preprocessing import normalisation
 
+_PREPARED = """\
+# pictures of any size become pixels by the processor of this folder, from transformers:
+# prepare = AutoImageProcessor.from_pretrained(".", backend="pil")
+# pixels = prepare(images=pictures, return_tensors="np")["pixel_values"]
+"""
 _EXAMPLE = """
 import numpy as np
 import onnxruntime
@@ -15,7 +20,8 @@ session = onnxruntime.InferenceSession("{graph}")
 classes = {classes}
 mean, std = np.float32({mean}), np.float32({std})
 
-images = np.random.randint(0, 256, (4, {height}, {width}, {channels})).astype(np.float32)  # put yours here
+{prepared}# put yours here
+images = np.random.randint(0, 256, (4, {height}, {width}, {channels})).astype(np.float32)
 pixels = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
 logits = session.run(["logits"], {{"pixel_values": pixels}})[0]
 print([classes[i] for i in logits.argmax(1)])
@@ -27,7 +33,7 @@ def card_facts(
 ) -> dict[str, Any]:
     """`shape`: height, width, channels."""
     height, width, channels = shape
-    mean, std = (values.tolist() for values in normalisation(preprocessing))
+    mean, std = ([float(f"{x:.7g}") for x in values] for values in normalisation(preprocessing))
     return {
         "pipeline_tag": "image-classification",
         "inputs": {"pixel_values": f"float32 (batch, {channels}, {height}, {width}), normalised"},
@@ -35,6 +41,7 @@ def card_facts(
         "example_code": _EXAMPLE.format(
             graph=graph_path(Path()),
             classes=list(classes),
+            prepared=_PREPARED if "image_processor_type" in preprocessing else "",
             mean=mean,
             std=std,
             height=height,
