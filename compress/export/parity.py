@@ -1,6 +1,7 @@
 """Whether an ONNX file computes what the torch model computes, on real inputs."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = 
     place, which is the answer of what gives logits.
 
     `cached`: the graph takes keys and values of earlier tokens. Raises GateError, with `advice`, where
-    onnxruntime cannot load the graph, and without where its inputs or outputs are not the model's, or what it
+    onnxruntime cannot run the graph, and without where its inputs or outputs are not the model's, or what it
     gives is not finite or the same for all examples.
     """
     rows: list[tuple[float, float, float, float]] = []
@@ -44,7 +45,7 @@ def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = 
             answers += [dict(zip(given, each, strict=True)) for each in zip(*last, strict=True)]
     except ModelError as error:
         reason = str(error).rpartition("found:")[2].strip()  # what the runtime itself said
-        raise GateError("onnxruntime cannot load the exported graph", found=reason, next=advice) from None
+        raise GateError("onnxruntime cannot run the exported graph", found=reason, next=advice) from error
     check_outputs(answers, "the exported graph")
     differences, largest, cosines, same = np.array(rows).T
     return {  # unlike max() and min(), numpy's never pass over NaN
@@ -68,7 +69,9 @@ def _in_batches(model: Model, path: Path, examples: Any) -> Runs:
         )
     for batch in chain(*(model.batches(examples[start:end], size) for start, end, size in _BATCHES)):
         feeds = {name: tensor.numpy() for name, tensor in batch.items()}
-        yield batch, dict(zip(names[1], session.run(names[1], feeds), strict=True))
+        with _running():
+            given = session.run(names[1], feeds)
+        yield batch, dict(zip(names[1], given, strict=True))
 
 
 def _with_cache(model: Any, path: Path, examples: Any) -> Runs:
@@ -78,8 +81,17 @@ def _with_cache(model: Any, path: Path, examples: Any) -> Runs:
     for ids in model.windows(examples, tokens)[:WINDOWS]:
         decoder.reset()
         pieces = np.split(ids.numpy(), range(tokens - STEPS, tokens))
-        logits = np.concatenate([decoder.run(piece) for piece in pieces])
+        with _running():
+            logits = np.concatenate([decoder.run(piece) for piece in pieces])
         yield {"input_ids": ids[None]}, dict(zip(model.output_names, [logits[None]], strict=True))
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        raise ModelError("onnxruntime cannot run the graph", found=" ".join(str(error).split())) from error
 
 
 def _distance(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, float]:

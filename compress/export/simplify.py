@@ -17,6 +17,31 @@ _HEADS_FIRST = [0, 2, 1, 3]
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as torch's exporter notes them
 
 
+def order_by_use(model: ir.Model) -> None:
+    """Order nodes by what reads them, from the outputs on: their order is that of the trace, in which stock
+    models walk over sets of strings, whose order is another in each process.
+
+    Depth first; nodes that only a graph within a node reads go last, and are put in front of it.
+    """
+    graph = model.graph
+    ordered: dict[ir.Node, None] = {}
+    waiting = [value.producer() for value in reversed(graph.outputs)]
+    while waiting:
+        node = waiting[-1]
+        makers = [value.producer() for value in node.inputs if value is not None] if node is not None else []
+        missing = [maker for maker in makers if maker is not None and maker not in ordered]
+        if missing:
+            waiting.extend(reversed(missing))
+            continue
+        waiting.pop()
+        if node is not None:
+            ordered[node] = None
+    nodes = [*ordered, *(node for node in graph if node not in ordered)]
+    graph.remove(nodes)
+    graph.extend(nodes)
+    graph.sort()
+
+
 def name_by_module(model: ir.Model) -> None:
     """Name each node by its module's path, /encoder/layer.0/attention/self/query/MatMul; values by nodes."""
     used: Counter[str] = Counter()

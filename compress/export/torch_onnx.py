@@ -1,5 +1,7 @@
 """torch in, ONNX out, by torch.export; the parity gate makes the result trustworthy."""
 
+import contextlib
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -14,10 +16,18 @@ from compress.data import load_splits
 from compress.errors import CompressError
 from compress.export.parity import check_parity, parity
 from compress.export.save import save
-from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
+from compress.export.simplify import (
+    flatten_attention,
+    name_by_module,
+    name_operators,
+    order_by_use,
+    protect_residual_sums,
+)
 from compress.graph import graph_path
 from compress.tasks import load
 from compress.tasks.base import Traced
+
+log = logging.getLogger(__name__)
 
 
 def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:
@@ -40,10 +50,16 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
 
     Raises CompressError when the module has an operator that cannot be exported.
     """
-    for chatty in ("torch.onnx", "torch._subclasses"):
+    for chatty in ("torch.onnx", "torch._subclasses", "torch.fx"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    said = io.StringIO()  # of a failure torch prints all that it had traced
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with (
+            warnings.catch_warnings(),
+            torch.no_grad(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 traced.module,
@@ -55,13 +71,16 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
                 dynamo=True,
                 verbose=False,
             )
-    except (RuntimeError, ValueError, TypeError, torch.onnx.OnnxExporterError) as error:
+    except Exception as error:  # whatever the model's code and the exporter stumble over
         raise CompressError(
             "the model cannot be exported to ONNX",
             found=_reason(error),
             next="compress --debug shows where; rewrite what torch.export cannot trace",
         ) from error
+    finally:
+        log.debug("%s", said.getvalue())
     graph: onnx_ir.Model = program.model
+    order_by_use(graph)
     name_operators(graph)
     name_by_module(graph)
     if config.fuse:

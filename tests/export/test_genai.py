@@ -141,6 +141,25 @@ def test_positions_are_those_of_stock_transformers(
     np.testing.assert_allclose(logits_of_its_runtime(graph, ids[:100]), found[99], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("llama", {"head_dim": 8}, "head_size shall be a multiple of 16"),
+        ("phi3", {"partial_rotary_factor": 0.5}, "cos_cache dimension 1"),
+    ],
+)
+def test_what_the_fused_attention_cannot_run_is_said_with_what_can(
+    name, changes, said, language_texts, splits_folder, write_language, tmp_path
+):
+    published = write_language(tmp_path / "published", name, language_texts, num_hidden_layers=1, **changes)
+    checkpoint, graph = tmp_path / "checkpoint", tmp_path / "graph"
+    for folder in (checkpoint, graph):
+        folder.mkdir()
+    import_model(CausalLMModel(source=f"path:{published}"), checkpoint)
+    with pytest.raises(GateError, match=rf"cannot run(.*\n)+.*{said}(.*\n)+  next: +try export=torch"):
+        export(GenaiExport(), checkpoint, splits_folder, graph)
+
+
 @pytest.mark.parametrize("config", [GenaiExport(), TorchExport()])
 @torch.no_grad()
 def test_a_rotation_that_texts_beyond_the_context_would_stretch(
