@@ -143,7 +143,8 @@ def _read(decoder: Decoder, ids: list[int], anew: int | None) -> np.ndarray:
     """Logits (vocabulary,) after these tokens."""
     first = PIECE if anew is None or len(ids) <= anew else max(PIECE, anew + 1)
     pieces = np.split(np.array(ids), range(first, len(ids), PIECE))
-    return [decoder.run(piece, last=True)[-1] for piece in pieces][-1]
+    logits: np.ndarray = [decoder.run(piece, last=True)[-1] for piece in pieces][-1]
+    return logits
 
 
 def rotated_anew(artifact: Path) -> int | None:
