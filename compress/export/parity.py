@@ -1,7 +1,6 @@
 """Whether an ONNX file computes what the torch model computes, on real inputs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from compress.config.export import ExportConfig
 from compress.errors import GateError, ModelError
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_outputs
-from compress.graph.session import open_session
+from compress.graph.session import open_session, running
 from compress.stages.result import gate, write_result
 from compress.tasks import Feeds, Model
 
@@ -69,7 +68,7 @@ def _in_batches(model: Model, path: Path, examples: Any) -> Runs:
         )
     for batch in chain(*(model.batches(examples[start:end], size) for start, end, size in _BATCHES)):
         feeds = {name: tensor.numpy() for name, tensor in batch.items()}
-        with _running():
+        with running():
             given = session.run(names[1], feeds)
         yield batch, dict(zip(names[1], given, strict=True))
 
@@ -81,17 +80,8 @@ def _with_cache(model: Any, path: Path, examples: Any) -> Runs:
     for ids in model.windows(examples, tokens)[:WINDOWS]:
         decoder.reset()
         pieces = np.split(ids.numpy(), range(tokens - STEPS, tokens))
-        with _running():
-            logits = np.concatenate([decoder.run(piece) for piece in pieces])
+        logits = np.concatenate([decoder.run(piece) for piece in pieces])
         yield {"input_ids": ids[None]}, dict(zip(model.output_names, [logits[None]], strict=True))
-
-
-@contextmanager
-def _running() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # onnxruntime's exceptions share no base class but this
-        raise ModelError("onnxruntime cannot run the graph", found=" ".join(str(error).split())) from error
 
 
 def _distance(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, float]:

@@ -19,24 +19,15 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as 
 
 def order_by_use(model: ir.Model) -> None:
     """Order nodes by what reads them, from the outputs on: their order is that of the trace, in which stock
-    models walk over sets of strings, whose order is another in each process.
-
-    Depth first; nodes that only a graph within a node reads go last, and are put in front of it.
-    """
-    graph = model.graph
-    ordered: dict[ir.Node, None] = {}
-    waiting = [value.producer() for value in reversed(graph.outputs)]
-    while waiting:
-        node = waiting[-1]
-        makers = [value.producer() for value in node.inputs if value is not None] if node is not None else []
-        missing = [maker for maker in makers if maker is not None and maker not in ordered]
-        if missing:
-            waiting.extend(reversed(missing))
-            continue
-        waiting.pop()
-        if node is not None:
-            ordered[node] = None
-    nodes = [*ordered, *(node for node in graph if node not in ordered)]
+    models walk over sets of strings, whose order is another in each process."""
+    graph, used = model.graph, dict[ir.Node, None]()
+    values: list[ir.Value | None] = [*graph.outputs]
+    for value in values:  # which grow meanwhile
+        node = value.producer() if value is not None else None
+        if node is not None and node not in used:
+            used[node] = None
+            values.extend(node.inputs)
+    nodes = [*(node for node in graph if node not in used), *reversed(used)]
     graph.remove(nodes)
     graph.extend(nodes)
     graph.sort()

@@ -1,7 +1,5 @@
 """torch in, ONNX out, by torch.export; the parity gate makes the result trustworthy."""
 
-import contextlib
-import io
 import logging
 import warnings
 from pathlib import Path
@@ -14,16 +12,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.errors import CompressError
+from compress.export import simplify
 from compress.export.parity import check_parity, parity
 from compress.export.save import save
-from compress.export.simplify import (
-    flatten_attention,
-    name_by_module,
-    name_operators,
-    order_by_use,
-    protect_residual_sums,
-)
 from compress.graph import graph_path
+from compress.system.silence import printed_to
 from compress.tasks import load
 from compress.tasks.base import Traced
 
@@ -52,14 +45,8 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
     """
     for chatty in ("torch.onnx", "torch._subclasses", "torch.fx"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    said = io.StringIO()  # of a failure torch prints all that it had traced
-    try:
-        with (
-            warnings.catch_warnings(),
-            torch.no_grad(),
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
-        ):
+    try:  # of a failure torch prints all that it had traced
+        with warnings.catch_warnings(), torch.no_grad(), printed_to(log):
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 traced.module,
@@ -77,15 +64,13 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
             found=_reason(error),
             next="compress --debug shows where; rewrite what torch.export cannot trace",
         ) from error
-    finally:
-        log.debug("%s", said.getvalue())
     graph: onnx_ir.Model = program.model
-    order_by_use(graph)
-    name_operators(graph)
-    name_by_module(graph)
+    simplify.order_by_use(graph)
+    simplify.name_operators(graph)
+    simplify.name_by_module(graph)
     if config.fuse:
-        protect_residual_sums(graph)
-        flatten_attention(graph)
+        simplify.protect_residual_sums(graph)
+        simplify.flatten_attention(graph)
         RemoveUnusedNodesPass()(graph)
     save(graph, path, beside=traced.cached)
 
