@@ -99,7 +99,11 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
     random = np.random.default_rng(request.seed)
     clock = [time.perf_counter()]
     for token in continuation(
-        decoder, ids, count, lambda logits: choose(logits, request.temperature, request.top_p, random)
+        decoder,
+        ids,
+        count,
+        lambda logits: choose(logits, request.temperature, request.top_p, random),
+        rotated_anew(artifact),
     ):
         clock.append(time.perf_counter())
         if token in ends:
@@ -117,16 +121,36 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
 
 
 def continuation(
-    decoder: Decoder, ids: list[int], count: int, pick: Callable[[np.ndarray], int]
+    decoder: Decoder, ids: list[int], count: int, pick: Callable[[np.ndarray], int], anew: int | None = None
 ) -> Iterator[int]:
-    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits."""
-    pieces = [ids[start : start + PIECE] for start in range(0, len(ids), PIECE)]
-    logits = [decoder.run(np.array(piece), last=True)[-1] for piece in pieces][-1]
+    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits.
+
+    `anew`: tokens beyond which all are rotated otherwise, so that what is cached of them is of no use.
+    """
+    ids = list(ids)
+    logits = _read(decoder, ids, anew)
     for left in reversed(range(count)):
-        token = pick(logits)
-        yield token
-        if left:
-            logits = decoder.run(np.array([token]))[-1]
+        ids.append(pick(logits))
+        yield ids[-1]
+        if left and decoder.past == anew:
+            decoder.reset()
+            logits = _read(decoder, ids, anew)
+        elif left:
+            logits = decoder.run(np.array(ids[-1:]))[-1]
+
+
+def _read(decoder: Decoder, ids: list[int], anew: int | None) -> np.ndarray:
+    """Logits (vocabulary,) after these tokens."""
+    first = PIECE if anew is None or len(ids) <= anew else max(PIECE, anew + 1)
+    pieces = np.split(np.array(ids), range(first, len(ids), PIECE))
+    logits: np.ndarray = [decoder.run(piece, last=True)[-1] for piece in pieces][-1]
+    return logits
+
+
+def rotated_anew(artifact: Path) -> int | None:
+    """Tokens beyond which LongRoPE rotates by its other factors; None for other rotations."""
+    rope = read_json(artifact / "config.json").get("rope_parameters") or {}
+    return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
 
 
 def choose(logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:

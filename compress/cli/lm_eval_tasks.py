@@ -19,7 +19,15 @@ from scipy.special import logsumexp
 from tokenizers import Tokenizer
 
 from compress.artifact import check_files
-from compress.cli.generate import PIECE, context_length, continuation, end_tokens, load_tokenizer, read_json
+from compress.cli.generate import (
+    PIECE,
+    context_length,
+    continuation,
+    end_tokens,
+    load_tokenizer,
+    read_json,
+    rotated_anew,
+)
 from compress.errors import ArtifactError, CompressError, ConfigError, DataError, did_you_mean
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
@@ -52,6 +60,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]
         self.coder.no_truncation()
         self.ends = end_tokens(artifact)
         self.prefix = _prefix(artifact, self.coder, self.ends)
+        self.anew = rotated_anew(artifact)
         self.decoder = Decoder(graph_path(artifact), capacity=1)
         self.context: list[int] | None = None  # what the decoder has read, for the next choice of a question
 
@@ -141,7 +150,8 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]
         self.decoder.reset()
         tokens: list[int] = []
         text = ""
-        for token in continuation(self.decoder, ids, count, lambda logits: int(logits.argmax())):
+        written = continuation(self.decoder, ids, count, lambda logits: int(logits.argmax()), self.anew)
+        for token in written:
             if token in self.ends:
                 break
             tokens.append(token)

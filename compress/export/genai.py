@@ -3,8 +3,6 @@
 A plain graph takes over a thousand small operators a token, and copies the cache each time.
 """
 
-import contextlib
-import io
 import logging
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from compress.models.checkpoint import read_config
 from compress.models.kind import check_architecture
 from compress.models.loading import from_folder
 from compress.system.memory import give_back
+from compress.system.silence import printed_to
 from compress.tasks.language_modeling.model import CausalLM
 
 log = logging.getLogger(__name__)
@@ -49,23 +48,20 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
 
 def _build(checkpoint: Path, out: Path) -> onnx_ir.Model:
     """What the builder's `create_model` does, for a module that we open, without its graph's files."""
-    said = io.StringIO()
     try:
-        with torch.no_grad(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with torch.no_grad(), printed_to(log):
             builder = _builder(checkpoint, out)
             builder.make_model(str(checkpoint))
             builder.model.graph.sort()
             builder.make_genai_config(str(checkpoint), {}, str(out))
             keep_last(builder.model)
             return builder.model  # type: ignore[no-any-return]
-    except (NotImplementedError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever the builder stumbles over
         raise CompressError(
             "onnxruntime-genai's builder cannot export the model",
             found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
             next=ADVICE,
         ) from error
-    finally:
-        log.debug("%s", said.getvalue())
 
 
 def _builder(checkpoint: Path, out: Path) -> Any:

@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from compress.config.export import ExportConfig
 from compress.errors import GateError, ModelError
 from compress.export.with_cache import WithCache
 from compress.graph.gates import check_outputs
-from compress.graph.session import open_session
+from compress.graph.session import open_session, running
 from compress.stages.result import gate, write_result
 from compress.tasks import Feeds, Model
 
 EXAMPLES = 64
-ERRORS = (Fail, InvalidArgument, RuntimeException)
 # Examples, from one to another, and how many at a time: a graph with a batch of its own fails.
 _BATCHES = ((0, 2, 1), (2, 8, 3), (8, EXAMPLES, 8))
 Runs = Iterator[tuple[Feeds, Feeds]]  # what torch and the graph give
@@ -30,25 +28,22 @@ def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = 
     place, which is the answer of what gives logits.
 
     `cached`: the graph takes keys and values of earlier tokens; the limits of its config that were crossed
-    are told, too. Raises GateError, with `advice`, where onnxruntime cannot load or run the graph, and
-    without where its inputs or outputs are not the model's, or what it gives is not finite or the same for
-    all examples.
+    are told, too. Raises GateError, with `advice`, where onnxruntime cannot run the graph, and without where
+    its inputs or outputs are not the model's, or what it gives is not finite or the same for all examples.
     """
     rows: list[tuple[float, float, float, float]] = []
     answers: list[Feeds] = []  # of each example: of a text, of its last token
     crossed: dict[int, bool] = {}
     try:
+        runs = _with_cache(model, path, examples, crossed) if cached else _in_batches(model, path, examples)
         with torch.no_grad():
-            for wanted, given in (
-                _with_cache(model, path, examples, crossed) if cached else _in_batches(model, path, examples)
-            ):
+            for wanted, given in runs:
                 rows += [_distance(wanted[name], array) for name, array in given.items()]
                 last = (array.reshape(len(array), -1)[:, -array.shape[-1] :] for array in given.values())
                 answers += [dict(zip(given, each, strict=True)) for each in zip(*last, strict=True)]
-    except (ModelError, RuntimeError, *ERRORS) as error:
-        reason = " ".join(str(error).rpartition("found:")[2].split())[:300]  # what the runtime itself said
-        what = "load" if isinstance(error, ModelError) else "run"
-        raise GateError(f"onnxruntime cannot {what} the exported graph", found=reason, next=advice) from None
+    except ModelError as error:
+        reason = str(error).rpartition("found:")[2].strip()  # what the runtime itself said
+        raise GateError("onnxruntime cannot run the exported graph", found=reason, next=advice) from error
     check_outputs(answers, "the exported graph")
     differences, largest, cosines, same = np.array(rows).T
     return {  # unlike max() and min(), numpy's never pass over NaN
@@ -73,8 +68,10 @@ def _in_batches(model: Model, path: Path, examples: Any) -> Runs:
         )
     for batch in chain(*(model.batches(examples[start:end], size) for start, end, size in _BATCHES)):
         feeds = {name: tensor.numpy() for name, tensor in batch.items()}
+        with running():
+            given = session.run(names[1], feeds)
         outputs = {name: each.numpy() for name, each in model.outputs(batch).items()}
-        yield outputs, dict(zip(names[1], session.run(names[1], feeds), strict=True))
+        yield outputs, dict(zip(names[1], given, strict=True))
 
 
 def _with_cache(model: Model, path: Path, texts: Any, crossed: dict[int, bool]) -> Runs:

@@ -17,6 +17,22 @@ _HEADS_FIRST = [0, 2, 1, 3]
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the modules that a node stands in, as torch's exporter notes them
 
 
+def order_by_use(model: ir.Model) -> None:
+    """Order nodes by what reads them, from the outputs on: their order is that of the trace, in which stock
+    models walk over sets of strings, whose order is another in each process."""
+    graph, used = model.graph, dict[ir.Node, None]()
+    values: list[ir.Value | None] = [*graph.outputs]
+    for value in values:  # which grow meanwhile
+        node = value.producer() if value is not None else None
+        if node is not None and node not in used:
+            used[node] = None
+            values.extend(node.inputs)
+    nodes = [*(node for node in graph if node not in used), *reversed(used)]
+    graph.remove(nodes)
+    graph.extend(nodes)
+    graph.sort()
+
+
 def name_by_module(model: ir.Model) -> None:
     """Name each node by its module's path, /encoder/layer.0/attention/self/query/MatMul; values by nodes."""
     used: Counter[str] = Counter()

@@ -12,12 +12,15 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from compress.config.export import TorchExport
 from compress.data import load_splits
 from compress.errors import CompressError
+from compress.export import simplify
 from compress.export.parity import check_parity, parity
 from compress.export.save import save
-from compress.export.simplify import flatten_attention, name_by_module, name_operators, protect_residual_sums
 from compress.graph import graph_path
+from compress.system.silence import printed_to
 from compress.tasks import load
 from compress.tasks.base import Traced
+
+log = logging.getLogger(__name__)
 
 
 def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> None:
@@ -40,10 +43,10 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
 
     Raises CompressError when the module has an operator that cannot be exported.
     """
-    for chatty in ("torch.onnx", "torch._subclasses"):
+    for chatty in ("torch.onnx", "torch._subclasses", "torch.fx"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
+    try:  # of a failure torch prints all that it had traced
+        with warnings.catch_warnings(), torch.no_grad(), printed_to(log):
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 traced.module,
@@ -55,18 +58,19 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
                 dynamo=True,
                 verbose=False,
             )
-    except (RuntimeError, ValueError, TypeError, torch.onnx.OnnxExporterError) as error:
+    except Exception as error:  # whatever the model's code and the exporter stumble over
         raise CompressError(
             "the model cannot be exported to ONNX",
             found=_reason(error),
             next="compress --debug shows where; rewrite what torch.export cannot trace",
         ) from error
     graph: onnx_ir.Model = program.model
-    name_operators(graph)
-    name_by_module(graph)
+    simplify.order_by_use(graph)
+    simplify.name_operators(graph)
+    simplify.name_by_module(graph)
     if config.fuse:
-        protect_residual_sums(graph)
-        flatten_attention(graph)
+        simplify.protect_residual_sums(graph)
+        simplify.flatten_attention(graph)
         RemoveUnusedNodesPass()(graph)
     save(graph, path, beside=traced.cached)
 

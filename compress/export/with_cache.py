@@ -15,6 +15,7 @@ import torch
 
 from compress.errors import GateError
 from compress.graph.decoder import KEEP, Decoder
+from compress.graph.session import running
 from compress.models.limits import contexts, windows
 
 WINDOWS, TOKENS, STEPS = 4, 128, 8  # STEPS tokens of each window of text go one by one
@@ -38,7 +39,7 @@ class WithCache:
         self.texts = model.windows(texts, min(TOKENS, self.last)).numpy()
 
     def pairs(self) -> Pairs:
-        """Raises GateError where inputs or outputs are not the model's, and ModelError, RuntimeError."""
+        """Raises GateError where inputs or outputs are not the model's, and ModelError."""
         self._check_names(Decoder(self.path, capacity=1, prepack=False))
         for ids in self.texts[:WINDOWS]:
             yield self._whole(ids)
@@ -95,7 +96,8 @@ class WithCache:
             feeds[name] = np.zeros((2, heads, 0, size), np.float32)
         if decoder.trims:
             feeds[KEEP] = np.array([ids.shape[1]])
-        [logits] = decoder.session.run(["logits"], feeds)
+        with running():
+            [logits] = decoder.session.run(["logits"], feeds)
         for row, real, found in zip(ids, mask.astype(bool), logits, strict=True):
             [wanted] = self.model.outputs({"input_ids": torch.from_numpy(row[real][None])}).values()
             yield wanted[0].numpy(), found[real]

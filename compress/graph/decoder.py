@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from compress.errors import ModelError
-from compress.graph.session import Runtime, open_session
+from compress.graph.session import Runtime, open_session, running
 
 Array = np.ndarray
 # Read when a session is made. onnxruntime 1.31's flash attention for CPUs is half as fast as its plain one
@@ -91,7 +91,8 @@ class Decoder:
         }
         feeds = {name: each for name, each in feeds.items() if name in self.inputs}
         self.past += tokens
-        return self._bound(feeds, 1 if last else tokens) if self.fused else self._plain(feeds)
+        with running():
+            return self._bound(feeds, 1 if last else tokens) if self.fused else self._plain(feeds)
 
     def _bound(self, feeds: dict[str, Array], logits_of: int) -> Array:
         binding = self.session.io_binding()

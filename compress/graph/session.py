@@ -3,7 +3,8 @@
 Two files that run without the package open theirs alone: benchmark/runner.py and graph/probe.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ def open_session(model: Path | bytes, runtime: Runtime = Runtime()) -> onnxrunti
     except Exception as error:  # onnxruntime's exceptions share no base class but this
         name = model.name if isinstance(model, Path) else "the graph"
         raise ModelError(f"onnxruntime cannot load {name}", found=str(error)) from None
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Raise ModelError where a graph that was loaded cannot be run."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exceptions share no base class but this
+        raise ModelError("onnxruntime cannot run the graph", found=" ".join(str(error).split())) from error
 
 
 def check_provider(provider: str, runtime: Mapping[str, Any] | None = None) -> None:

@@ -14,6 +14,8 @@ from compress.models.checkpoint import read_json
 _BASES = ("rope_theta", "rope_local_base_freq")
 _OTHER_BASES = {"modernbert": ("global_rope_theta", "local_rope_theta")}
 _MARKS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+_CLEANING = "clean_up_tokenization_spaces"
+_CLEANING_OF_BPE = f"{_CLEANING}_for_bpe_even_though_it_will_corrupt_output"
 _OF_THE_SESSION = ("backend", "is_local", "local_files_only")  # of the tokenizer that was saved, no settings
 
 
@@ -23,6 +25,17 @@ def write_for_both(folder: Path) -> None:
         path = folder / name
         if path.is_file():
             content = json.dumps(completed(read_json(path)), indent=2, ensure_ascii=False)
+            path.write_text(content + "\n", "utf-8")
+    _keep_spaces(folder)
+
+
+def _keep_spaces(folder: Path) -> None:
+    """5 does not take back spaces of tokens that BPE made, whatever the setting says; 4.57 would."""
+    path, backend = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    if path.is_file() and backend.is_file() and read_json(backend)["model"].get("type") == "BPE":
+        settings = read_json(path)
+        if settings.get(_CLEANING) and not settings.get(_CLEANING_OF_BPE):
+            content = json.dumps({**settings, _CLEANING: False}, indent=2, ensure_ascii=False)
             path.write_text(content + "\n", "utf-8")
 
 

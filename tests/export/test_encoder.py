@@ -172,7 +172,7 @@ def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, 
 
 def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(GateError, match=r"cannot load the exported graph\n  found: .*\n  next: +what now"):
+    with pytest.raises(GateError, match=r"cannot run the exported graph\n  found: .*\n  next: +what now"):
         parity(tasks.load(checkpoints["bert"]), tmp_path / "model.onnx", splits.test.texts, "what now")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from compress.cli.generate import continuation, rotated_anew
 from compress.config.export import GenaiExport, TorchExport
 from compress.config.model import CausalLMModel
 from compress.errors import GateError, ModelError
@@ -139,6 +140,50 @@ def test_positions_are_those_of_stock_transformers(
     found = np.concatenate([decoder.run(part) for part in np.split(ids, [100, 101])])
     np.testing.assert_allclose(found, stock(torch.from_numpy(ids[None])).logits[0].numpy(), atol=1e-4)
     np.testing.assert_allclose(logits_of_its_runtime(graph, ids[:100]), found[99], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("llama", {"head_dim": 8}, "head_size shall be a multiple of 16"),
+        ("phi3", {"partial_rotary_factor": 0.5}, "cos_cache dimension 1"),
+    ],
+)
+def test_what_the_fused_attention_cannot_run_is_said_with_what_can(
+    name, changes, said, language_texts, splits_folder, write_language, tmp_path
+):
+    published = write_language(tmp_path / "published", name, language_texts, num_hidden_layers=1, **changes)
+    checkpoint, graph = tmp_path / "checkpoint", tmp_path / "graph"
+    for folder in (checkpoint, graph):
+        folder.mkdir()
+    import_model(CausalLMModel(source=f"path:{published}"), checkpoint)
+    with pytest.raises(GateError, match=rf"cannot run(.*\n)+.*{said}(.*\n)+  next: +try export=torch"):
+        export(GenaiExport(), checkpoint, splits_folder, graph)
+
+
+@torch.no_grad()
+def test_text_that_grows_beyond_the_first_factors_of_longrope(
+    language_texts, splits_folder, write_language, tmp_path
+):
+    """Stock transformers computes the cache anew there."""
+    published = write_language(tmp_path / "published", "phi3", language_texts, **LONGROPE)
+    checkpoint, graph = tmp_path / "checkpoint", tmp_path / "graph"
+    for folder in (checkpoint, graph):
+        folder.mkdir()
+    import_model(CausalLMModel(source=f"path:{published}"), checkpoint)
+    export(GenaiExport(), checkpoint, splits_folder, graph)
+    ids = np.random.default_rng(0).integers(2, 300, 60).tolist()
+    stock = transformers.AutoModelForCausalLM.from_pretrained(published).eval()
+    decoder, seen = Decoder(graph / "model.onnx", capacity=128), []
+
+    def pick(logits):
+        seen.append(logits)
+        return int(logits.argmax())
+
+    found = list(continuation(decoder, ids, 12, pick, rotated_anew(checkpoint)))
+    for place, logits in enumerate(seen):
+        expected = stock(torch.tensor([ids + found[:place]])).logits[0, -1].numpy()
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("config", [GenaiExport(), TorchExport()])

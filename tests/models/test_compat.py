@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from compress import models, tasks
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.models.compat import write_for_both
+from compress.models.tokenizer import Tokenizer
 from compress.prune import prune
 from compress.tasks import import_model
 from tests.conftest import write_language, write_net, write_published
@@ -252,3 +254,16 @@ def test_settings_of_a_tokenizer_have_no_nulls_but_marks(tmp_path):
         "tokenizer_class": "GPT2Tokenizer",
         "additional_special_tokens": ["<|end|>"],
     }
+
+
+def test_spaces_in_front_of_a_stop_stay_in_both(language_published, copy_of):
+    """5 leaves them where BPE made the tokens; 4.57 does where the setting says no."""
+    folder = copy_of(language_published["llama"])
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "clean_up_tokenization_spaces": True}))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    text = tokenizer.decode(tokenizer("the river .", add_special_tokens=False)["input_ids"])
+    write_for_both(folder)
+    assert text == "the river ."
+    assert json.loads(path.read_text())["clean_up_tokenization_spaces"] is False
+    assert Tokenizer(folder).decode(Tokenizer(folder).plain("the river .")) == text

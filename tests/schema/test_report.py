@@ -72,7 +72,7 @@ def test_what_is_no_report(tmp_path, content):
 
 def test_a_report_of_version_1_is_read_and_redrawn(tmp_path: Path) -> None:
     """Its notes had no types."""
-    stored = Path(__file__).parents[2] / "experiments" / "minilm" / "report.json"
+    stored = Path(__file__).parents[1] / "fixtures" / "report_of_version_1.json"
     old = json.loads(stored.read_text())
     assert old["schema_version"] == 1
     report = Report.load(stored)
@@ -92,7 +92,7 @@ def test_a_report_of_version_1_is_read_and_redrawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("notes", [{}, {"recover": {}, "prune": {}}, {"recover": None}])
 def test_a_report_of_version_1_without_notes(tmp_path: Path, notes: dict[str, None]) -> None:
-    stored = Path(__file__).parents[2] / "experiments" / "minilm" / "report.json"
+    stored = Path(__file__).parents[1] / "fixtures" / "report_of_version_1.json"
     (tmp_path / "report.json").write_text(json.dumps(json.loads(stored.read_text()) | {"notes": notes}))
     report = Report.load(tmp_path / "report.json")
     assert (report.command, report.noise, report.recovery, report.pruning) == ("", (), None, None)
