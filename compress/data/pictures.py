@@ -41,13 +41,14 @@ def preparation(checkpoint: Path | None, resize: Resize) -> Prepare:
 
 def _geometry(checkpoint: Path | None, settings: Mapping[str, Any]) -> Callable[[Image.Image], Any]:
     """What resizes and crops as a checkpoint's preprocessor_config.json says."""
-    if not settings.get("do_resize") and not settings.get("do_center_crop"):
+    crops = settings.get("do_center_crop", "crop_size" in settings)
+    if checkpoint is None or not (settings.get("do_resize", True) or crops):
         return lambda image: image
     if "crop_pct" in settings and "image_processor_type" not in settings:
         method = Interpolation(Image.Resampling(settings["resample"]).name.lower())
         whole = Resize(size=settings["size"]["height"], crop=settings["crop_pct"], interpolation=method)
         return partial(resized, resize=whole)
-    processor = open_processor(checkpoint, settings)
+    processor = open_processor(checkpoint, {**settings, "do_center_crop": crops})
     bare = {step: False for step in ("do_rescale", "do_normalize", "include_top") if hasattr(processor, step)}
 
     def geometry(image: Image.Image) -> Any:

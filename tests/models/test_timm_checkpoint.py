@@ -16,7 +16,6 @@ from compress import tasks
 from compress.config.model import ImageClassifierModel
 from compress.errors import ModelError
 from compress.models import image_nets, timm_checkpoint
-from compress.tasks import reading
 from compress.tasks.image_classification.model import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,8 +85,6 @@ def timm(monkeypatch):
         create_transform=create_transform, resolve_model_data_config=lambda model: {}
     )
     monkeypatch.setitem(sys.modules, "timm", stand_in)
-    in_this_process = lambda stock, published, probes: stock.read(str(published), probes)  # noqa: E731
-    monkeypatch.setattr(reading, "stock_answers", in_this_process)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from compress.data import load_splits, open_splits
 from compress.errors import GateError, ModelError
 from compress.models import read_summary
 from compress.stages.result import read_result
-from compress.tasks import reading
 from tests.zoo.images import PUBLISHED, SLOW, publish
 
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PUBLISHED]
@@ -125,10 +124,3 @@ def test_pixels_that_differ_are_told_apart(tmp_path, monkeypatch):
         GateError, match=r"read the pixels of this model(.|\n)*found: +.*max abs difference 0\.01"
     ):
         imported(published, tmp_path / "out")
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    monkeypatch.setattr(
-        reading, "stock_answers", lambda stock, folder, probes: stock.read(str(folder), probes)
-    )

@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 
 from compress.config.model import ImageClassifierModel
 from compress.config.recover import Supervised
+from compress.data.class_names import output_numbers
 from compress.data.images import ImageSplits, load_images
+from compress.errors import DataError
 from compress.models.checkpoint import Facts
 from compress.tasks.image_classification.importing import import_image_classifier
 from compress.tasks.image_classification.model import ImageClassifier, build
@@ -43,6 +45,14 @@ def fit_baseline(
     if config.teacher:
         import_image_classifier(ImageClassifierModel(source=config.teacher), scratch)
         teacher = ImageClassifier.open(scratch)
+        numbers, _ = output_numbers(data.classes, teacher.classes)
+        if numbers != list(range(len(teacher.classes))):
+            raise DataError(
+                "the teacher has the classes of the data in another order, or more of them",
+                found=", ".join(teacher.classes[:12]),
+                allowed=", ".join(data.classes[:12]),
+                next="name them as the teacher does: data.classes=[...], for files without names",
+            )
     model = ImageClassifier(
         net,
         described,
