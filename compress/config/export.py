@@ -28,3 +28,11 @@ class GenaiExport(ExportConfig):
     """By onnxruntime-genai's model builder: language models."""
 
     max_abs_diff: float = 1e-3
+
+
+@option("export", "auto", "compress.export.auto:export", works_on=("language_modeling",))
+@dataclass(kw_only=True)
+class AutoExport(ExportConfig):
+    """As genai where that graph passes its gate, else as torch: language models."""
+
+    max_abs_diff: float = 1e-3
