@@ -82,7 +82,7 @@ def _profile_graph(
     target: Target, name: str, model: Path, inputs: Mapping[str, Mapping[str, np.ndarray]], out: Path
 ) -> dict[str, Profile]:
     with tempfile.TemporaryDirectory(dir=out) as folder:
-        path, workloads = str(model.resolve()), save_feeds(inputs, Path(folder) / "feeds")
+        path, workloads = str(model.absolute()), save_feeds(inputs, Path(folder) / "feeds")
         job = {
             "do": "profile",
             "name": name,

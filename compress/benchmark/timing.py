@@ -67,7 +67,7 @@ def timing_job(
     others = {
         model: save_feeds(of_model, folder / f"own{i}") for i, (model, of_model) in enumerate(own.items())
     }
-    files = {name: [str(path.resolve()) for path in onnx_files(model)] for name, model in models.items()}
+    files = {name: [str(path.absolute()) for path in onnx_files(model)] for name, model in models.items()}
     job = {
         "do": "time",
         "models": files,

@@ -17,7 +17,7 @@ from compress.errors import ConfigError
 from compress.prune.batch_norm import reestimate
 from compress.prune.channel_importance import importance, prepare
 from compress.prune.channel_sensitivity import measure
-from compress.prune.pruner import Pruner, check_traced, fresh_defaults, torch_pruning_errors
+from compress.prune.pruner import Pruner, check_runs, check_traced, fresh_defaults, torch_pruning_errors
 from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
 from compress.schema.report import PruningSensitivity
@@ -106,13 +106,13 @@ def cut_once(
         pruner = pruner_of(model, config, activations, share)
         check_traced(model, pruner)
         pruner.step()
-        with torch.no_grad():
-            model.module(model.example())  # what cannot be cut without breaking the net shows here
+        check_runs(model)
     history = pruner.pruning_history()
     if not history and share < 1 - 1e-3:
+        whole = ", ".join(list(model.layers())[:6])
         raise ConfigError(
             "pruning found nothing to cut",
-            found=f"prune.importance={config.importance.value} prune.round_to={config.round_to}",
+            found=f"prune.importance={config.importance.value} prune.round_to={config.round_to} in {whole}",
             next="another importance (bn_scale needs batch normalisation), or a smaller prune.round_to",
         )
     return [(name, bool(of_output), [int(i) for i in indices]) for name, of_output, indices in history]

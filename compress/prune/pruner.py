@@ -1,7 +1,7 @@
 """torch-pruning as it is called here: with a word on what it leaves undone in silence."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +45,26 @@ def check_traced(model: ImageClassifier, pruner: tp.pruner.BasePruner) -> None:
             found=f"{len(lost)} of {len(layers)} layers, e.g. {lost[0]}",
             next="look for detach(), numpy() or no_grad in its forward; prune=none works without",
         )
+
+
+def check_runs(model: ImageClassifier) -> None:
+    """Raise ModelError naming the layer at which the net breaks, now that channels are gone."""
+    entered: list[str] = []
+
+    def enter(name: str) -> Callable[..., None]:
+        return lambda *_: entered.append(name)
+
+    with hooked(layer.register_forward_pre_hook(enter(name)) for name, layer in model.layers().items()):
+        try:
+            with torch.no_grad():
+                model.module(model.example())
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+            raise ModelError(
+                f"the net breaks at or behind {''.join(entered[-1:])} when channels are cut",
+                found=" ".join(str(error).split())[:300] or type(error).__name__,
+                allowed="a forward that fixes no number of channels, nor takes halves of them",
+                next="prune=none quantize=int8_static works on any net that can be exported",
+            ) from error
 
 
 def fresh_defaults() -> dict[str, Any]:

@@ -41,3 +41,19 @@ class TwoHeads(HeadFirst):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.second(torch.relu(self.first(pixels)))).mean((2, 3))
         return (self.head(hidden) + self.other(hidden)) / 2
+
+
+class Halves(nn.Module):
+    """Its second layer is given half of what the first one makes, and the channels are shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        left, right = self.first(pixels).chunk(2, 1)
+        hidden = torch.cat([left, self.second(right)], 1)
+        count, channels, height, width = hidden.shape
+        hidden = hidden.view(count, 2, channels // 2, height, width).transpose(1, 2).flatten(1, 2)
+        return self.head(hidden.mean((2, 3)))

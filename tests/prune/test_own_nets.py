@@ -96,3 +96,10 @@ def test_normalisation_in_groups_keeps_channels(tmp_path):
         ConfigError, match=r"cannot be cut to prune\.macs\n  found: +100% stay.*first, second"
     ):
         cut(opened(own_nets.HeadFirst((4, 4))), macs=0.6, round_to=4)
+
+
+def test_where_a_net_breaks_is_named():
+    with pytest.raises(
+        ModelError, match=r"breaks at or behind second when channels are cut\n  found: .*8 channels"
+    ):
+        cut(opened(own_nets.Halves()), keep=0.5)
