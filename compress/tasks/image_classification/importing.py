@@ -13,11 +13,9 @@ from compress.models.kind import check_unquantized
 from compress.models.preprocessing import published_preprocessing, read_preprocessing
 from compress.stages.result import gate, write_result
 from compress.tasks.image_classification import stock
-from compress.tasks.image_classification.model import ImageClassifier
+from compress.tasks.image_classification.model import OUR_NETS, ImageClassifier
 from compress.tasks.image_classification.reading import ImageReading
 from compress.tasks.reading import check_reading
-
-OUR_NETS = "compress.models.image_nets:"
 
 
 def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:

@@ -42,6 +42,7 @@ from compress.tasks.image_classification.card import card_facts
 from compress.tasks.image_classification.processor import ImageProcessor, Images
 
 OUTPUT = "logits"
+OUR_NETS = "compress.models.image_nets:"  # by name: stages that open such a net have its code in their keys
 
 
 class Classifier(nn.Module):
