@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from compress.config.checks import allowed_of, number
 from compress.errors import ArtifactError, ConfigError
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
-
-PIECE = 512  # tokens of a prompt in one call: their logits are all given, 4 bytes times the vocabulary each
+from compress.tasks.language_modeling.generation import continuation, end_tokens, likeliest, rotated_anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,39 +119,6 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
     )
 
 
-def continuation(
-    decoder: Decoder, ids: list[int], count: int, pick: Callable[[np.ndarray], int], anew: int | None = None
-) -> Iterator[int]:
-    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits.
-
-    `anew`: tokens beyond which all are rotated otherwise, so that what is cached of them is of no use.
-    """
-    ids = list(ids)
-    logits = _read(decoder, ids, anew)
-    for left in reversed(range(count)):
-        ids.append(pick(logits))
-        yield ids[-1]
-        if left and decoder.past == anew:
-            decoder.reset()
-            logits = _read(decoder, ids, anew)
-        elif left:
-            logits = decoder.run(np.array(ids[-1:]))[-1]
-
-
-def _read(decoder: Decoder, ids: list[int], anew: int | None) -> np.ndarray:
-    """Logits (vocabulary,) after these tokens."""
-    first = PIECE if anew is None or len(ids) <= anew else max(PIECE, anew + 1)
-    pieces = np.split(np.array(ids), range(first, len(ids), PIECE))
-    logits: np.ndarray = [decoder.run(piece, last=True)[-1] for piece in pieces][-1]
-    return logits
-
-
-def rotated_anew(artifact: Path) -> int | None:
-    """Tokens beyond which LongRoPE rotates by its other factors; None for other rotations."""
-    rope = read_json(artifact / "config.json").get("rope_parameters") or {}
-    return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
-
-
 def choose(logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:
     """A token by its logits (vocabulary,): the first most likely one, or one of the nucleus.
 
@@ -160,7 +126,7 @@ def choose(logits: np.ndarray, temperature: float, top_p: float, random: np.rand
     neural text degeneration, ICLR 2020).
     """
     if temperature == 0.0:
-        return int(logits.argmax())
+        return likeliest(logits)
     scaled = logits.astype(np.float64) / temperature
     weights = np.exp(scaled - scaled.max())
     order = np.argsort(-weights, kind="stable")
@@ -222,15 +188,6 @@ def context_length(artifact: Path) -> int:
     if not isinstance(length, int) or length < 1:
         raise _no_language_model(artifact, f"a context of {length} tokens in config.json")
     return length
-
-
-def end_tokens(artifact: Path) -> set[int]:
-    """Tokens that end a text."""
-    for name in ("generation_config.json", "config.json"):
-        tokens = read_json(artifact / name).get("eos_token_id")
-        if tokens is not None:
-            return set(tokens) if isinstance(tokens, list) else {tokens}
-    return set()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,19 +19,18 @@ from scipy.special import logsumexp
 from tokenizers import Tokenizer
 
 from compress.artifact import check_files
-from compress.cli.generate import (
-    PIECE,
-    context_length,
-    continuation,
-    end_tokens,
-    load_tokenizer,
-    read_json,
-    rotated_anew,
-)
+from compress.cli.generate import context_length, load_tokenizer, read_json
 from compress.errors import ArtifactError, CompressError, ConfigError, DataError, did_you_mean
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
 from compress.graph.files import sha256_graphs
+from compress.tasks.language_modeling.generation import (
+    PIECE,
+    continuation,
+    end_tokens,
+    likeliest,
+    rotated_anew,
+)
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -150,7 +149,7 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]
         self.decoder.reset()
         tokens: list[int] = []
         text = ""
-        written = continuation(self.decoder, ids, count, lambda logits: int(logits.argmax()), self.anew)
+        written = continuation(self.decoder, ids, count, likeliest, self.anew)
         for token in written:
             if token in self.ends:
                 break

@@ -164,10 +164,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
+def _check_parts(folder: Path) -> None:
+    """Raise ModelError where an index of weights in several files names one that is not there."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() or (folder / "model.safetensors").is_file():  # the latter is read where both are
+        return
+    try:
+        named = {str(name) for name in read_json(index)["weight_map"].values()}
+    except (TypeError, KeyError, AttributeError):
+        named = {"what is in which file"}
+    missing = sorted(name for name in named if not (folder / name).is_file())
+    if missing:
+        raise ModelError(
+            f"weights are missing in {folder}",
+            found=f"{index.name} names {missing[0]}, as {len(missing)} of {len(named)} files not there",
+            next="fetch the model again, all files of one revision",
+        )
+
+
 def check_weights(folder: Path) -> None:
-    """Raise ModelError unless every safetensors file is whole and every number in it finite."""
+    """Raise ModelError unless all weights are there, every safetensors file is whole and every number in it
+    finite."""
     import torch  # takes seconds, and the rest of this file works without
 
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} holds an adapter, which changes the weights of a model",
+            found="adapter_config.json",
+            allowed="whole weights",
+            next="merge it into its model: merge_and_unload of peft, then save_pretrained(folder)",
+        )
+    _check_parts(folder)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern)]

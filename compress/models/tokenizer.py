@@ -70,10 +70,16 @@ class Tokenizer:
             )
         return int(number)
 
-    @property
-    def largest(self) -> int:
-        """Highest number of a token."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=0)
+    def check_known(self, vocabulary: int) -> None:
+        """Raise ModelError where it has tokens that a model of so many does not know."""
+        largest = max(self._backend.get_vocab(with_added_tokens=True).values(), default=0)
+        if largest >= vocabulary:
+            raise ModelError(
+                f"the tokenizer in {self.folder} has tokens that the model does not know",
+                found=f"token {largest}",
+                allowed=f"numbers below vocab_size, {vocabulary}",
+                next="fetch model and tokenizer of one revision",
+            )
 
     def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
         """Numbers of each text's tokens, at most `max_length` with the marks of its beginning and end."""

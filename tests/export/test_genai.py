@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers
 
-from compress.cli.generate import continuation, rotated_anew
 from compress.config.export import GenaiExport, TorchExport
 from compress.config.model import CausalLMModel
 from compress.errors import GateError, ModelError
@@ -20,6 +19,11 @@ from compress.models.architectures import LANGUAGE_MODELS
 from compress.prune.width import Channels, apply
 from compress.stages.result import read_result
 from compress.tasks import import_model
+from compress.tasks.language_modeling.generation import (
+    continuation,
+    continuations,
+    rotated_anew,
+)
 from compress.tasks.language_modeling.model import CausalLM
 from tests.conftest import LANGUAGE_SIZES
 
@@ -184,6 +188,7 @@ def test_text_that_grows_beyond_the_first_factors_of_longrope(
     for place, logits in enumerate(seen):
         expected = stock(torch.tensor([ids + found[:place]])).logits[0, -1].numpy()
         np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert continuations(graph / "model.onnx", checkpoint, [ids, ids[:20]], 12)[0] == found
 
 
 @pytest.mark.parametrize("config", [GenaiExport(), TorchExport()])

@@ -259,6 +259,19 @@ def _with_stored_positions(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def _more_tokens(folder: Path) -> None:
+    """Added to the tokenizer alone."""
+    backbone(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+
+
+def _with_an_adapter(folder: Path) -> None:
+    backbone(folder)
+    write(folder / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "bert"})
+
+
 def _longer(folder: Path) -> None:
     """As 08_encoder_512: no length but the tokenizer's and the positions'."""
     backbone(folder, tokenizer=with_tokenizer(model_max_length=300), max_position_embeddings=300)
@@ -400,5 +413,11 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {  # and what the messa
     ),
     "a plain language model": (of_config(architectures=["EuroBertForCausalLM"]), "EuroBertForCausalLM"),
     "no number of padding": (of_config("roberta", pad_token_id=None), "pad_token_id null"),
+    **{
+        f"max_seq_length of {length!r}": (of(transformer={"max_seq_length": length}), "max_seq_length")
+        for length in (0, -1, "64", 20.0)
+    },
+    "tokens beyond the embedding": (_more_tokens, "tokens that the model does not know"),
+    "an adapter": (_with_an_adapter, "adapter_config.json"),
     "unknown key": (of(transformer={"max_seq_length": 64, "do_upper_case": True}), "do_upper_case"),
 }

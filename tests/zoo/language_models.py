@@ -78,6 +78,19 @@ def _two_heads(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def _with_a_bias(folder: Path) -> None:
+    """Of the head, which Llama's has not."""
+    original(folder, tokenizer=of_bytes(_before()), tie_word_embeddings=False)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.bias"] = torch.ones(len(weights["lm_head.weight"]))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def _without_a_part(folder: Path) -> None:
+    _half(torch.float32, "100KB")(folder)
+    next(folder.glob("model-00002-of-*")).unlink()
+
+
 def _older_files(folder: Path) -> None:
     """vocab.json and merges.txt alone."""
     original(folder, "qwen2", of_bytes(_before()))
@@ -157,6 +170,11 @@ CASES: dict[str, Make] = {
     "a chat that has to begin otherwise": _refusing_template,
     "an embedding with more rows": _larger_embedding,
     "two heads for a tied model": _two_heads,
+    "a rotation that changes behind the last position": _published(kind="phi3"),
+    "a part of the rotation, and layers of its own head size": _published(
+        head_dim=32,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    ),
     "float16": _half(torch.float16),
     "bfloat16 in parts": _half(torch.bfloat16, "100KB"),
 }
@@ -169,6 +187,33 @@ REFUSED: dict[str, tuple[Make, str]] = {
         lambda folder: original(folder, tokenizer=of_bytes(_before()), vocab_size=400),
         "tokens that the model does not know",
     ),
+    "chats of several kinds": (
+        _published(settings={"chat_template": [{"name": "rag", "template": CHAT}]}),
+        "several templates of chats(.|\n)*rag",
+    ),
+    "an end that is no number": (
+        lambda folder: (
+            _published()(folder),
+            _edit(folder / "generation_config.json", lambda content: content.update(eos_token_id="</s>")),
+        ),
+        "which tokens end a text",
+    ),
+    "an adapter": (
+        lambda folder: (
+            _published()(folder),
+            _edit(folder / "adapter_config.json", lambda content: content.update(peft_type="LORA")),
+        ),
+        "holds an adapter",
+    ),
+    "a part that is not there": (_without_a_part, r"index\.json names model-00002-of-"),
+    "a head that is not there": (
+        lambda folder: (
+            _published()(folder),
+            _edit(folder / "config.json", lambda content: content.update(tie_word_embeddings=False)),
+        ),
+        r"weights are missing(.|\n)*lm_head\.weight",
+    ),
+    "a bias of the head": (_with_a_bias, r"unexpected weights(.|\n)*lm_head\.bias"),
     "weights quantized by others": (
         lambda folder: (
             _published()(folder),

@@ -112,6 +112,16 @@ def test_it_is_refused_by_name(name, changes, said, tmp_path):
         imported(published, tmp_path / "out")
 
 
+def test_names_that_are_numbers(tmp_path):
+    """Of outputs, in config.json: no strings, as JSON has them."""
+    published = publish("squashed", tmp_path / "published")
+    config = json.loads((published / "config.json").read_text())
+    (published / "config.json").write_text(json.dumps({**config, "id2label": {"0": 7, "1": 8, "2": 9}}))
+    stock = transformers.AutoModelForImageClassification.from_pretrained(published).config.id2label
+    model = tasks.load(imported(published, tmp_path / "out"))
+    assert list(model.classes) == [str(stock[number]) for number in range(3)]
+
+
 def test_pixels_that_differ_are_told_apart(tmp_path, monkeypatch):
     """A processor that normalises otherwise than its settings say."""
     published = publish("squashed", tmp_path / "published")

@@ -52,7 +52,7 @@ def _transformers(published: str, config: dict[str, Any]) -> tuple[str, list[str
         return processor(images=image.convert("L") if grey else image, return_tensors="pt").pixel_values
 
     names = model.config.id2label
-    return f"transformers {transformers.__version__}", [names[n] for n in sorted(names)], pixels, model
+    return f"transformers {transformers.__version__}", [str(names[n]) for n in sorted(names)], pixels, model
 
 
 def _timm(published: str, config: dict[str, Any]) -> tuple[str, list[str], Pixels, Any]:

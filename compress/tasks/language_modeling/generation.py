@@ -2,44 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from compress.errors import ModelError
 from compress.graph.decoder import Decoder
+from compress.models.checkpoint import read_json
 from compress.models.tokenizer import Tokenizer
 
 NGRAM = 4
+PIECE = 512  # tokens of a prompt in one call: their logits are all given, 4 bytes times the vocabulary each
 
 
-def greedy(decoder: Decoder, prompt: Sequence[int], new_tokens: int, stop: Collection[int]) -> list[int]:
-    """The likeliest continuation of `prompt`, token by token, until one of `stop` or `new_tokens`."""
-    decoder.reset()
-    logits = decoder.run(np.asarray(prompt), last=True)
-    found: list[int] = []
-    while True:
-        token = int(logits[-1].argmax())
-        if token in stop:
-            return found
-        found.append(token)
-        if len(found) == new_tokens:
-            return found
-        logits = decoder.run(np.array([token]))
+def continuation(
+    decoder: Decoder,
+    ids: Sequence[int],
+    count: int,
+    pick: Callable[[np.ndarray], int],
+    anew: int | None = None,
+) -> Iterator[int]:
+    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits.
+
+    `anew`: tokens beyond which all are rotated otherwise, so that what is cached of them is of no use.
+    """
+    ids = list(ids)
+    logits = _read(decoder, ids, anew)
+    for left in reversed(range(count)):
+        ids.append(pick(logits))
+        yield ids[-1]
+        if left and decoder.past == anew:
+            decoder.reset()
+            logits = _read(decoder, ids, anew)
+        elif left:
+            logits = decoder.run(np.array(ids[-1:]))[-1]
+
+
+def _read(decoder: Decoder, ids: list[int], anew: int | None) -> np.ndarray:
+    """Logits (vocabulary,) after these tokens."""
+    first = PIECE if anew is None or len(ids) <= anew else max(PIECE, anew + 1)
+    pieces = np.split(np.array(ids), range(first, len(ids), PIECE))
+    logits: np.ndarray = [decoder.run(piece, last=True)[-1] for piece in pieces][-1]
+    return logits
+
+
+def likeliest(logits: np.ndarray) -> int:
+    """The first token of the largest of these logits (vocabulary,)."""
+    return int(logits.argmax())
+
+
+def rotated_anew(folder: Path) -> int | None:
+    """Tokens beyond which LongRoPE rotates by its other factors; None for other rotations."""
+    rope = _settings(folder / "config.json").get("rope_parameters") or {}
+    return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+
+
+def end_tokens(folder: Path) -> frozenset[int]:
+    """Tokens that end a text: as in transformers, those of generation_config.json, or else of config.json.
+
+    Raises ModelError for a file that is not JSON, or names no tokens.
+    """
+    for name in ("generation_config.json", "config.json"):
+        found = _settings(folder / name).get("eos_token_id")
+        tokens = found if isinstance(found, list) else [found]
+        if not all(isinstance(each, int) for each in tokens) and found is not None:
+            raise ModelError(
+                f"{name} does not say which tokens end a text",
+                found=f"eos_token_id {found}",
+                allowed="a number of a token, or several in a list",
+                next=f"correct {name}, or fetch it again",
+            )
+        if found is not None:
+            return frozenset(tokens)
+    return frozenset()
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def continuations(
-    model: Path,
-    prompts: Sequence[Sequence[int]],
-    new_tokens: int,
-    stop: Collection[int],
-    prepack: bool = True,
+    model: Path, checkpoint: Path, prompts: Sequence[Sequence[int]], new_tokens: int, prepack: bool = True
 ) -> list[list[int]]:
-    """What the model in an ONNX file writes after each prompt."""
+    """What the model in an ONNX file, of this checkpoint, writes after each prompt by its likeliest tokens,
+    until it ends the text or has written `new_tokens`."""
     if not prompts:
         return []
     decoder = Decoder(model, capacity=max(map(len, prompts)) + new_tokens, prepack=prepack)
-    return [greedy(decoder, prompt, new_tokens, stop) for prompt in prompts]
+    ends, anew = end_tokens(checkpoint), rotated_anew(checkpoint)
+    written = []
+    for prompt in prompts:
+        decoder.reset()
+        tokens = continuation(decoder, prompt, new_tokens, likeliest, anew)
+        written.append(list(takewhile(lambda token: token not in ends, tokens)))
+    return written
 
 
 def shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ from compress.models.architectures import LANGUAGE_MODELS
 from compress.models.checkpoint import fetch_published
 from compress.models.gguf import convert, gguf_of
 from compress.tasks.language_modeling import stock, stock_gguf
+from compress.tasks.language_modeling.generation import end_tokens
 from compress.tasks.language_modeling.model import CausalLM, check_described
 from compress.tasks.language_modeling.reading import LanguageReading
 from compress.tasks.reading import check_reading
@@ -22,6 +23,7 @@ def import_causal_lm(config: CausalLMModel, out: Path) -> None:
         folder = Path(scratch) if packed else published
         if packed:
             convert(packed, folder, LANGUAGE_MODELS)
+        end_tokens(folder)  # what is wrong there would show where text is written, hours later
         CausalLM.load(folder, facts).save(out, facts)
     library = stock_gguf if packed else stock
     check_reading(LanguageReading(CausalLM.open(out)), library, published, out)

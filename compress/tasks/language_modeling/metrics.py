@@ -1,6 +1,5 @@
 """How well a language model does: likelihood of held-out documents, and how near it is to the dense model."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,9 +74,9 @@ def score(config: LanguageModeling, model: Scored, dense: Scored, held_out: Held
     del states, expected, answer  # before the model is opened to write
     continued = continuations(
         path,
+        model.checkpoint,
         [tokenizer.plain(prompt) for _, prompt in prompts],
         config.new_tokens,
-        _stop_tokens(model.checkpoint),
         prepack=model is not dense,
     )
     written = [
@@ -255,16 +254,6 @@ def first(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, name: str) ->
 
 def _longest(checkpoint: Path) -> int:
     return int(read_config(checkpoint).get("max_position_embeddings") or 2**31)
-
-
-def _stop_tokens(checkpoint: Path) -> frozenset[int]:
-    """Tokens that end a text, by generation_config.json and config.json."""
-    found: set[int] = set()
-    for name in ("generation_config.json", "config.json"):
-        path = checkpoint / name
-        named = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.is_file() else None
-        found |= {named} if isinstance(named, int) else set(named or ())
-    return frozenset(found)
 
 
 def _check(logits: NDArray[np.float32], vocabulary: int, name: str) -> None:

@@ -218,6 +218,13 @@ def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
                 allowed="false",
                 next="set it to false, where texts that hold marks are yours",
             )
+        if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+            raise ModelError(
+                f"the tokenizer in {folder} has several templates of chats, none of them for plain chats",
+                found=", ".join(tokenizer.chat_template),
+                allowed="one, or one that is called default",
+                next="take the others out of additional_chat_templates, or of tokenizer_config.json",
+            )
         largest = max(tokenizer.get_vocab().values(), default=0)
         if largest < vocabulary:
             given = tokenizer.init_kwargs

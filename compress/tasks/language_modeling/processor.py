@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import DataError, ModelError
+from compress.errors import DataError
 from compress.models.checkpoint import read_config
 from compress.models.tokenizer import Tokenizer
 from compress.schema.workload import Workload
@@ -91,11 +91,5 @@ def open_processor(checkpoint: Path) -> LanguageProcessor:
     """Raises ModelError where the tokenizer or config.json cannot be read, or one has tokens that the other
     does not know."""
     config, tokenizer = read_config(checkpoint), Tokenizer(checkpoint)
-    if tokenizer.largest >= config["vocab_size"]:
-        raise ModelError(
-            f"the tokenizer in {checkpoint} has tokens that the model does not know",
-            found=f"token {tokenizer.largest}",
-            allowed=f"numbers below vocab_size, {config['vocab_size']}",
-            next="fetch model and tokenizer of one revision",
-        )
+    tokenizer.check_known(config["vocab_size"])
     return LanguageProcessor(tokenizer, config)

@@ -33,7 +33,8 @@ class LanguageReading:
         for window in windows(config):
             if window <= _WINDOW:
                 spans[f"behind a window of {window}"] = (0, min(window + _BEHIND, last))
-        for context in contexts(config):  # the rotation goes by the position, however many tokens there are
+        # Of the rotation, which goes by the position; Phi-3 names one far behind its last.
+        for context in (each for each in contexts(config) if each <= last):
             spans[f"around position {context}"] = (max(0, context - _BEHIND), min(context + _BEHIND, last))
         return {
             "texts": {**TEXTS, "its own marks": "".join(f"a {mark} b{mark}" for mark in marks)},

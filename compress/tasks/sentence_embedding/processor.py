@@ -70,8 +70,10 @@ class TextProcessor:
 
 
 def open_processor(checkpoint: Path) -> TextProcessor:
-    """Raises ModelError where the tokenizer or config.json cannot be read."""
+    """Raises ModelError where the tokenizer or config.json cannot be read, or one has tokens that the other
+    does not know."""
     config, tokenizer = read_config(checkpoint), Tokenizer(checkpoint)
+    tokenizer.check_known(config["vocab_size"])
     typed = config.get("type_vocab_size") or 0
     names = ("input_ids", "attention_mask") + (("token_type_ids",) if typed > 1 else ())
     settings, positions = read_settings(checkpoint), table_of_positions(config)

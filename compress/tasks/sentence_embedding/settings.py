@@ -82,6 +82,11 @@ def read_settings(folder: Path) -> Settings:
         allowed = _TRANSFORMER_KEYS.get(key, ())
         if allowed is not None and value not in allowed:
             raise _refusal(f"{key} = {value} of the module Transformer", "keys without effect, or plain text")
+    max_tokens = transformer.get("max_seq_length")
+    if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
+        raise _refusal(
+            f"max_seq_length = {max_tokens!r} of the module Transformer", "a number from 1, or null"
+        )
     prompts = {name: text or "" for name, text in (described.get("prompts") or {}).items()}
     poolings, with_prompt = _poolings(_read(folder / paths["Pooling"] / "config.json"))
     if not with_prompt and any(prompts.values()):
@@ -92,7 +97,7 @@ def read_settings(folder: Path) -> Settings:
         poolings=poolings,
         normalize="Normalize" in paths,
         dimensions=described.get("truncate_dim"),
-        max_tokens=transformer.get("max_seq_length"),
+        max_tokens=max_tokens,
         lowercase=bool(transformer.get("do_lower_case")),
         prompt=_default_prompt(described.get("default_prompt_name"), prompts),
         prompts=prompts,
