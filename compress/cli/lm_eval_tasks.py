@@ -244,7 +244,7 @@ def _tasks(names: Sequence[str], include: Path | None) -> Any:
     return every
 
 
-def _prefix(artifact: Path, coder: Tokenizer, ends: set[int]) -> int:
+def _prefix(artifact: Path, coder: Tokenizer, ends: frozenset[int]) -> int:
     """What a text without a context is scored after: the tokenizer's beginning of text, or its end."""
     described = read_json(artifact / "tokenizer_config.json")
     for name in ("bos_token", "eos_token"):

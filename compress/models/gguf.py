@@ -73,7 +73,7 @@ def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keys, and tensors by name; raises ModelError unless the file is whole and of known block types."""
-    from gguf import GGUFReader
+    from gguf import GGUFEndian, GGUFReader
 
     with path.open("rb") as file:
         start = file.read(4)
@@ -91,6 +91,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             found=f"{' '.join(str(error).split())[:200]} in {path.stat().st_size} bytes",
             next="fetch another quantization of it, such as Q8_0" if unknown else "fetch it again",
         ) from None
+    if reader.endianess is GGUFEndian.BIG:  # its data comes as it is, and would be taken for other numbers
+        raise ModelError(
+            f"{path.name} is of big-endian numbers",
+            found="the last byte of its version first",
+            allowed="a little-endian GGUF file",
+            next="convert it: gguf-convert-endian of the package gguf",
+        )
     if not end or end > path.stat().st_size:
         raise ModelError(
             f"{path.name} is cut short",

@@ -110,9 +110,15 @@ def _of_bytes(keys: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
         raise ModelError(
             "a GGUF file says what we cannot apply: tokenizer.ggml.add_space_prefix", found="True"
         )
+    if not keys.get("merges"):
+        raise ModelError(
+            "a GGUF file has a tokenizer of merged bytes, and no merges",
+            found="no tokenizer.ggml.merges",
+            next="fetch it again, or take the safetensors of the model",
+        )
     cut = _CUTS[name]
     vocabulary = {token: number for number, token in enumerate(keys["tokens"])}
-    merges = [tuple(each.split(" ")) for each in keys.get("merges", ())]
+    merges = [tuple(each.split(" ")) for each in keys["merges"]]
     made = Tokenizer(BPE(vocabulary, merges, ignore_merges=cut.whole_words))
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if cut.digits else []
     if cut.pattern:

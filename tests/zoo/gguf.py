@@ -135,11 +135,12 @@ def write(
     tensors: Mapping[str, np.ndarray | None] | None = None,
     architecture: str | None = None,
     blocks: gguf.GGMLQuantizationType | None = None,
+    endianess: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE,
 ) -> None:
     """`more` may add keys; `tensors` are added, or left out where None; `blocks` to quantize matrices to."""
     config = model.config
     kind = architecture or ARCHITECTURES.get(config.model_type, config.model_type)
-    writer = gguf.GGUFWriter(path, kind)
+    writer = gguf.GGUFWriter(path, kind, endianess=endianess)
     writer.add_name("tiny")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -533,6 +534,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "layers unlike each other": (
         _refused(lambda writer: writer.add_array("llama.attention.sliding_window_pattern", [True, False])),
         r"cannot apply: llama.attention.sliding_window_pattern",
+    ),
+    "numbers of other machines": (_refused(endianess=gguf.GGUFEndian.BIG), r"big-endian"),
+    "no merges": (
+        _refused(lambda writer: writer.kv_data[0].pop("tokenizer.ggml.merges")),
+        r"no tokenizer.ggml.merges",
     ),
     "a key of the tokenizer": (
         _refused(lambda writer: writer.add_bool("tokenizer.ggml.escape_whitespaces", False)),
