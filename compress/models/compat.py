@@ -46,7 +46,11 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
         return config
     bases = _OTHER_BASES.get(config["model_type"], _BASES)
     full, sliding = rope.get("full_attention", rope), rope.get("sliding_attention") or {}
-    former = {name: part["rope_theta"] for name, part in zip(bases, (full, sliding), strict=True) if part}
+    former = {
+        name: part["rope_theta"]
+        for name, part in zip(bases, (full, sliding), strict=True)
+        if "rope_theta" in part
+    }
     scaling = {key: value for key, value in full.items() if key != "rope_theta"}
     if "partial_rotary_factor" in scaling:
         former["partial_rotary_factor"] = scaling.pop("partial_rotary_factor")

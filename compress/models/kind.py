@@ -21,13 +21,17 @@ _LAYERS = re.compile(r"layer_types|layers_block_type|block_types")
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 _SWITCHES = ("is_moe", "use_moe")  # of experts; some types write how many there would be though they are off
 _QUANTIZED = ("quantization_config", "compression_config")
+_SIZES = (
+    *("max_position_embeddings", "vocab_size", "hidden_size", "dim", "intermediate_size", "hidden_dim"),
+    *("num_hidden_layers", "n_layers", "num_attention_heads", "n_heads", "num_key_value_heads", "head_dim"),
+)
 _UNEVEN = re.compile(r"hidden_size_per_layer_input|num_kv_shared_layers|global_head_dim|per_layer_config")
 
 
 def check_kind(config: Mapping[str, Any], known: Collection[str], what: str) -> None:
     """Raise ModelError for a config.json of a model of several kinds of input, of experts, of layers without
     attention or unlike each other, of encoder and decoder, of attention or positions that stock layers of its
-    type do not have, of quantized weights, or of a type that is not in `known`.
+    type do not have, of quantized weights, or of a type that is not in `known`, and for sizes below 1.
 
     `what`: an indefinite article and what is looked for.
     """
@@ -57,6 +61,7 @@ def check_kind(config: Mapping[str, Any], known: Collection[str], what: str) -> 
             next=other_task(config, what) or f"take {what} of one of these types",
         )
     check_unquantized(config)
+    _check_sizes(config)
 
 
 def check_causal(config: Mapping[str, Any]) -> None:
@@ -80,6 +85,19 @@ def check_unquantized(config: Mapping[str, Any]) -> None:
                 found=f"{name} of {method or 'an unknown method'} in config.json",
                 allowed="weights in float32, float16 or bfloat16",
                 next="take the model that it was quantized from",
+            )
+
+
+def _check_sizes(config: Mapping[str, Any]) -> None:
+    """Raise ModelError for what is there none of; transformers computes with it until something fails."""
+    for name in _SIZES:
+        value = config.get(name)
+        if value is not None and not (type(value) is int and value > 0):
+            raise ModelError(
+                "config.json gives a size that no model has",
+                found=f"{name}: {value}",
+                allowed="a whole number above 0",
+                next="fetch config.json again, of the revision of the weights",
             )
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from compress.models.checkpoint import read_config
 from compress.models.padding import NOTES, grown
 
 _NEXT = "fetch the model again, config.json and all files of the weights of one revision"
+# Whatever config.json says: attention that is fused, as ours is, gives none of what it weighs by.
+_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 _OF_HEADS = re.compile(  # named by transformers 4; what group 1 names reads the heads, the others give them
     r"layer\.\d+\.attention\."
     r"(?:(?:self|attention)\.(?:query|key|value)|[qkv]_lin|(output\.dense|out_lin))\.(weight|bias)$"
@@ -38,6 +41,7 @@ def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
             attn_implementation=attention,
+            **_OUTPUTS,
         )
     wrong = {
         f"the weights in {folder} do not fit their config.json": [
@@ -61,6 +65,22 @@ def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "
             nn.init.zeros_(parameter)
     _fix_rotation(module)
     return module.eval()
+
+
+def check_builds(auto: Any, described: Mapping[str, Any]) -> None:
+    """Raise ModelError unless transformers makes a model of `auto`, one of its classes, of a config.json of
+    this content: what can be told before weights are fetched."""
+    try:
+        config = transformers.CONFIG_MAPPING[described["model_type"]].from_dict(dict(described))
+        with torch.device("meta"):
+            auto.from_config(config, attn_implementation="eager")
+    except Exception as error:  # transformers checks little of what the files say, and raises all there is
+        raise ModelError(
+            f"{auto.__name__} of transformers makes no model of config.json",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            allowed="values that it takes",
+            next="fetch config.json again, or change what is named there",
+        ) from error
 
 
 def from_folder(auto: Any, folder: Path, **options: Any) -> Any:
@@ -107,6 +127,8 @@ def _with_all_heads(folder: Path, scratch: Path) -> Path:
     if not cut:
         return folder
     config = from_folder(transformers.AutoConfig, folder)
+    if not hasattr(config, "num_attention_heads"):  # 4 never cut those of such a type
+        return folder
     gone = [len(cut.get(str(layer), ())) for layer in range(config.num_hidden_layers)]
     described[NOTES["heads"]] = [config.num_attention_heads - count for count in gone]
     (scratch / "config.json").write_text(json.dumps(described))

@@ -27,8 +27,7 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
     for name, data in probes["pictures"].items():
         values = pixels(base64.b64decode(data))
         with torch.no_grad():
-            told = model.eval()(values)
-        logits = told if timm else told.logits
+            logits = model.eval()(values) if timm else model.eval()(values, return_dict=True).logits
         found[f"pixels/{name}"], found[f"outputs/{name}"] = values[0].numpy(), logits[0].numpy()
     found["classes/names"] = np.array(classes or [str(number) for number in range(logits.shape[1])])
     return found

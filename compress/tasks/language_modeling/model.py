@@ -54,7 +54,6 @@ class CausalLM(Opened):
     def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
         described = read_config(folder)
         check_described(described)
-        check_heads(described)
         check_weights(folder)
         module = open_stock(transformers.AutoModelForCausalLM, folder, attention)
         cut_padding(Stack(module.model, LANGUAGE_MODELS[module.config.model_type]), vars(module.config))
@@ -180,6 +179,7 @@ def check_described(described: Mapping[str, Any]) -> None:
     """Raise ModelError for a config.json that is no language model's."""
     check_kind(described, LANGUAGE_MODELS, "a language model")
     check_causal(described)
+    check_heads(described)
 
 
 def check_heads(config: Mapping[str, Any]) -> None:

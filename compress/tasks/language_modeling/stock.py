@@ -33,7 +33,11 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
         positions = torch.tensor([probes["positions"][name]])
         with torch.no_grad():
             told = model.eval()(
-                input_ids=torch.tensor([ids]), position_ids=positions, use_cache=False, logits_to_keep=8
+                input_ids=torch.tensor([ids]),
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=8,
+                return_dict=True,
             )
         found[f"outputs/{name}"] = told.logits[0].numpy()
     return found

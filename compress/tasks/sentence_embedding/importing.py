@@ -1,9 +1,13 @@
 """A published sentence encoder to a checkpoint of ours."""
 
 from pathlib import Path
+from typing import Any
+
+import transformers
 
 from compress.config.model import EncoderModel
 from compress.models.checkpoint import fetch_published
+from compress.models.loading import check_builds
 from compress.sources import peek
 from compress.tasks.reading import check_reading
 from compress.tasks.sentence_embedding import stock
@@ -16,6 +20,11 @@ def import_encoder(config: EncoderModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused."""
     if (modules := peek(config.source, "modules.json", "*config*.json")) is not None:
         read_settings(modules.parent)  # what is refused there is not worth its weights
-    folder, facts = fetch_published(config, check_described)
+    folder, facts = fetch_published(config, _check)
     Encoder.load(folder, facts).save(out, facts)
     check_reading(EncoderReading(Encoder.open(out)), stock, folder, out)
+
+
+def _check(described: dict[str, Any]) -> None:
+    check_described(described)
+    check_builds(transformers.AutoModel, described)
