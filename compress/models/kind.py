@@ -92,7 +92,7 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
     """Raise ModelError for what is there none of; transformers computes with it until something fails."""
     for name in _SIZES:
         value = config.get(name)
-        if value is not None and not (type(value) is int and value > 0):
+        if type(value) is int and value < 1:
             raise ModelError(
                 "config.json gives a size that no model has",
                 found=f"{name}: {value}",

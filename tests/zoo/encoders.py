@@ -376,6 +376,8 @@ CASES: dict[str, Callable[[Path], None]] = {
         "eurobert", rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
     ),
     "other rotations, modernbert": of_config("modernbert", global_rope_theta=900.0, local_rope_theta=50.0),
+    "outputs without names, attention weights": of_config(return_dict=False, output_attentions=True),
+    "a rotation that BERT has not": of_config(rope_parameters={"rope_type": "linear", "factor": 2.0}),
     "no padding named, bert": of_config(pad_token_id=None),
     "float16": _of_type(torch.float16),
     "bfloat16": _of_type(torch.bfloat16),

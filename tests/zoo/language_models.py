@@ -49,6 +49,16 @@ def _published(
     return make
 
 
+def _written(**values: Any) -> Make:
+    """With other values in config.json, for which no model is made."""
+
+    def make(folder: Path) -> None:
+        _published()(folder)
+        _edit(folder / "config.json", lambda content: content.update(values))
+
+    return make
+
+
 def _pieces(prefix: bool = True) -> Tokenizer:
     return of_pieces(prefix)[0]
 
@@ -179,6 +189,8 @@ CASES: dict[str, Make] = {
     "bfloat16 in parts": _half(torch.bfloat16, "100KB"),
 }
 REFUSED: dict[str, tuple[Make, str]] = {
+    "no positions": (_written(max_position_embeddings=0), "max_position_embeddings: 0"),
+    "an unknown activation": (_written(hidden_act="none"), "makes no model of config.json"),
     "marks that are taken apart": (
         _published(settings={"split_special_tokens": True}),
         "split_special_tokens",
@@ -215,13 +227,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     ),
     "a bias of the head": (_with_a_bias, r"unexpected weights(.|\n)*lm_head\.bias"),
     "weights quantized by others": (
-        lambda folder: (
-            _published()(folder),
-            _edit(
-                folder / "config.json",
-                lambda content: content.update(quantization_config={"quant_method": "awq", "bits": 4}),
-            ),
-        ),
+        _written(quantization_config={"quant_method": "awq", "bits": 4}),
         "awq",
     ),
 }
