@@ -51,6 +51,8 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
         for name, part in zip(bases, (full, sliding), strict=True)
         if "rope_theta" in part
     }
+    if not former:  # a type without rotation: the key is somebody's slip
+        return config
     scaling = {key: value for key, value in full.items() if key != "rope_theta"}
     if "partial_rotary_factor" in scaling:
         former["partial_rotary_factor"] = scaling.pop("partial_rotary_factor")
