@@ -80,7 +80,10 @@ def _by_name(names: Sequence[str], outputs: Sequence[str]) -> list[int] | None:
 
 
 def _by_number(names: Sequence[str], outputs: Sequence[str]) -> list[int] | None:
-    """Where classes are called by the number of the output."""
+    """Where classes are called by the number of the output, and no output by the number of another."""
+    called = (_PLACEHOLDER.fullmatch(name) for name in outputs)
+    if any(found and int(found[1]) != number for number, found in enumerate(called)):
+        return None
     matched = [_PLACEHOLDER.fullmatch(name) for name in names]
     numbers = [int(found[1]) for found in matched if found]
     whole = len(numbers) == len(names) == len(set(numbers)) and max(numbers) < len(outputs)

@@ -21,21 +21,15 @@ _OF_THE_SESSION = ("backend", "is_local", "local_files_only")  # of the tokenize
 
 def write_for_both(folder: Path) -> None:
     """Complete config.json and tokenizer_config.json of the checkpoint that 5 wrote to `folder`."""
-    for name, completed in (("config.json", _config), ("tokenizer_config.json", _tokenizer)):
+    backend = folder / "tokenizer.json"
+    merges = backend.is_file() and read_json(backend)["model"].get("type") == "BPE"
+    for name, completed in (
+        ("config.json", _config),
+        ("tokenizer_config.json", lambda settings: _tokenizer(settings, merges)),
+    ):
         path = folder / name
         if path.is_file():
             content = json.dumps(completed(read_json(path)), indent=2, ensure_ascii=False)
-            path.write_text(content + "\n", "utf-8")
-    _keep_spaces(folder)
-
-
-def _keep_spaces(folder: Path) -> None:
-    """5 does not take back spaces of tokens that BPE made, whatever the setting says; 4.57 would."""
-    path, backend = folder / "tokenizer_config.json", folder / "tokenizer.json"
-    if path.is_file() and backend.is_file() and read_json(backend)["model"].get("type") == "BPE":
-        settings = read_json(path)
-        if settings.get(_CLEANING) and not settings.get(_CLEANING_OF_BPE):
-            content = json.dumps({**settings, _CLEANING: False}, indent=2, ensure_ascii=False)
             path.write_text(content + "\n", "utf-8")
 
 
@@ -65,8 +59,12 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     return config | former
 
 
-def _tokenizer(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what 4.57 does not know, and without nulls, which transformers 5 refuses; marks may be none."""
+def _tokenizer(settings: dict[str, Any], merges: bool) -> dict[str, Any]:
+    """Without what 4.57 does not know, and without nulls, which transformers 5 refuses; marks may be none.
+
+    `merges`: whether tokens are made by BPE. 5 does not take back spaces of those, whatever the setting says;
+    4.57 would.
+    """
     settings = {
         key: value
         for key, value in settings.items()
@@ -76,6 +74,8 @@ def _tokenizer(settings: dict[str, Any]) -> dict[str, Any]:
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         settings.setdefault("model_input_names", ["input_ids", "attention_mask"])
         settings = dict.fromkeys(_MARKS) | settings  # else those of the class that goes with the model type
+    if merges and settings.get(_CLEANING) and not settings.get(_CLEANING_OF_BPE):
+        settings[_CLEANING] = False
     if isinstance(settings.get("extra_special_tokens"), list):
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
     return settings

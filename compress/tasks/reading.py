@@ -11,6 +11,7 @@ the name of each array is its part, a slash and the probe's name.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from compress.stages.result import gate, write_result
 EXACT = ("classes", "tokens")
 MAX_ABS_DIFF = {"pixels": 1e-5, "outputs": 1e-4}  # times the largest value, where that is above 1
 Arrays = dict[str, np.ndarray]
+_MISSING = re.compile(r"(?:ModuleNotFound|Import)Error: .*(?:module named|from) '([A-Za-z_]+)")
 # What tokenizers are known to read differently.
 TEXTS = {
     "a sentence": "A cat sits on the mat, and the dog barks.",
@@ -75,9 +77,17 @@ def stock_answers(stock: ModuleType, published: Path, probes: Mapping[str, Any])
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )
         if done.returncode:
+            said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
+            if missing := _MISSING.match(said):
+                package = missing[1].replace("_", "-")
+                raise ModelError(
+                    f"{package} cannot be imported, by which {published.name} is read to compare",
+                    found=said,
+                    next=f"pip install --force-reinstall {package}",
+                )
             raise ModelError(
                 f"the library that {published.name} is published for does not open it",
-                found=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300],
+                found=said,
                 allowed="a folder that stock libraries read",
                 next="fetch the model again, all files of one revision",
             )

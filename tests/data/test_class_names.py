@@ -37,6 +37,8 @@ def test_folders_are_outputs_of_their_name(names, outputs, expected):
         (["crane"], ["crane", "crane"]),
         (["cat", "CAT"], ["cat", "dog"]),
         (["0", "00"], ["cat", "dog"]),
+        (["0", "1"], ["1990", "2000"]),
+        (["0", "2"], ["1", "2", "3"]),
     ],
 )
 def test_a_mismatch_shows_both_lists(names, outputs):

@@ -1,6 +1,7 @@
 """Models are held against stock libraries when they are read: by a script in a fresh process."""
 
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,3 +56,19 @@ def test_what_the_stock_library_does_not_open(tmp_path, fresh_process):
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(ModelError, match=f"{tmp_path.name} is .* does not open it\n  found:"):
         reading.stock_answers(stock, tmp_path, {"texts": {}, "ids": {}, "positions": {}})
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("ModuleNotFoundError: No module named 'sentence_transformers'", "sentence-transformers"),
+        ("ImportError: cannot import name 'x' from 'transformers.utils' (y.py)", "transformers"),
+    ],
+)
+def test_a_library_that_is_not_there_is_named(error, said, tmp_path, monkeypatch):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", f"Traceback\n{error}\n")
+
+    monkeypatch.setattr(reading, "subprocess", SimpleNamespace(run=run))
+    with pytest.raises(ModelError, match=rf"^{said} cannot be imported(.|\n)*next: +pip install"):
+        reading.stock_answers(stock, tmp_path, {})
