@@ -8,6 +8,7 @@ import os
 import random
 import runpy
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -102,6 +103,11 @@ def sentence(rng: random.Random) -> str:
     """Zipf-like words, so that some differ from others in how often they occur."""
     weights = [1 / (rank + 3) for rank in range(len(WORDS))]
     return " ".join(rng.choices(WORDS, weights, k=rng.randint(6, 24))).capitalize() + "."
+
+
+# A shell starts what it sends to the background with SIGINT ignored, children inherit that, and runs that
+# tests interrupt would go on for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
