@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,19 @@ def _fixed(rope_type: str) -> str:
 
 def _others(names: Any, pattern: str) -> list[str]:
     return [name for name in names if not (pattern and re.search(pattern, name))]
+
+
+@contextmanager
+def with_all_heads(folder: Path) -> Iterator[Path]:
+    """`folder`, or, where transformers 4 cut heads of its layers, which 5 does not open, a whole copy with
+    zeros in their place, as long as the context lasts."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (place := Path(scratch) / folder.name).mkdir()
+        whole = _with_all_heads(folder, place)
+        if whole == place:
+            written = {path.name for path in place.iterdir()}
+            shutil.copytree(folder, place, dirs_exist_ok=True, ignore=lambda *_: written)
+        yield whole
 
 
 def _with_all_heads(folder: Path, scratch: Path) -> Path:

@@ -33,8 +33,16 @@ def outputs(folder, auto, inputs):
         kept = ("bos_token_id", "eos_token_id", "pad_token_id")
         given["ends"] = np.array([str(getattr(model.generation_config, name)) for name in kept])
     if auto != "AutoModelForImageClassification":
-        given |= tokens(folder)
-    return given
+        return given | tokens(folder)
+    return given | {"pixels": pixels(folder, model.config.num_channels)}
+
+
+def pixels(folder, channels):
+    """Of a picture that has to be resized; of the processors that need no torchvision."""
+    slow = {"use_fast": False} if transformers.__version__.startswith("4") else {"backend": "pil"}
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, **slow)
+    picture = np.random.default_rng(0).integers(0, 256, (20, 12, channels)).astype(np.uint8)
+    return processor(images=picture, input_data_format="channels_last", return_tensors="np")["pixel_values"]
 
 
 def tokens(folder):

@@ -151,8 +151,9 @@ def main(root):
             folders.append(root / f"{kind}-pruned")
             model.prune_heads({0: [1, 2], 1: [0]})
             model.save_pretrained(folders[1])
+        crop = {"crop_size": prepared["size"]} if kind == "deit" else {}  # else 224 pixels of its class
         for folder in folders:
-            (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
+            (folder / "preprocessor_config.json").write_text(json.dumps({**prepared, **crop}))
 
 
 if __name__ == "__main__":

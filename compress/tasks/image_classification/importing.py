@@ -10,6 +10,7 @@ from compress.errors import ModelError
 from compress.models import timm_checkpoint
 from compress.models.checkpoint import fetch_published, read_config
 from compress.models.kind import check_unquantized
+from compress.models.loading import with_all_heads
 from compress.models.preprocessing import published_preprocessing, read_preprocessing
 from compress.stages.result import gate, write_result
 from compress.tasks.image_classification import stock
@@ -34,7 +35,8 @@ def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
         alone = "read by us alone: no library opens a net of one's own, or a pruned one"
         write_result(out, gates=[gate(alone)])
     else:
-        check_reading(ImageReading(out), stock, folder, out)
+        with with_all_heads(folder) as whole:
+            check_reading(ImageReading(out), stock, whole, out)
 
 
 def _check_runs(model: ImageClassifier) -> None:

@@ -7,7 +7,7 @@ import transformers
 
 from compress.config.model import EncoderModel
 from compress.models.checkpoint import fetch_published
-from compress.models.loading import check_builds
+from compress.models.loading import check_builds, with_all_heads
 from compress.sources import peek
 from compress.tasks.reading import check_reading
 from compress.tasks.sentence_embedding import stock
@@ -22,7 +22,8 @@ def import_encoder(config: EncoderModel, out: Path) -> None:
         read_settings(modules.parent)  # what is refused there is not worth its weights
     folder, facts = fetch_published(config, _check)
     Encoder.load(folder, facts).save(out, facts)
-    check_reading(EncoderReading(Encoder.open(out)), stock, folder, out)
+    with with_all_heads(folder) as whole:
+        check_reading(EncoderReading(Encoder.open(out)), stock, whole, out)
 
 
 def _check(described: dict[str, Any]) -> None:
