@@ -28,6 +28,8 @@ def published_preprocessing(folder: Path) -> dict[str, Any]:
             str(folder), local_files_only=True, backend="pil"
         )
         settings: dict[str, Any] = processor.to_dict()
+        for step in {"rescale_offset", "include_top"} - processor.valid_kwargs.__annotations__.keys():
+            settings.pop(step, None)  # kept of any file, and done by EfficientNet's alone
         for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
             settings.setdefault(step, False)  # a class that leaves it open does not do it
         channels = int(read_config(folder).get("num_channels", 3))

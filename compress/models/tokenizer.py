@@ -26,7 +26,10 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         try:
             self._backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing more specific
+            self._backend.encode("a \U0010fffd")  # what it lacks it tells then, some by no Exception
+        except BaseException as error:  # tokenizers raises nothing more specific
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise ModelError(
                 f"no usable tokenizer in {folder}",
                 found=str(error).splitlines()[0] if path.is_file() else "no tokenizer.json",

@@ -414,6 +414,21 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {  # and what the messa
         "tokenizer_args",
     ),
     "a plain language model": (of_config(architectures=["EuroBertForCausalLM"]), "EuroBertForCausalLM"),
+    "a mark that no token is": (
+        lambda folder: (
+            backbone(folder, tokenizer=words),
+            change(
+                folder / "tokenizer.json",
+                post_processor={
+                    "type": "TemplateProcessing",
+                    "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}],
+                    "pair": [],
+                    "special_tokens": {},
+                },
+            ),
+        ),
+        "no fast form",
+    ),
     "no number of padding": (of_config("roberta", pad_token_id=None), "pad_token_id null"),
     **{
         f"max_seq_length of {length!r}": (of(transformer={"max_seq_length": length}), "max_seq_length")

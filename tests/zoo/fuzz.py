@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from compress.models.architectures import IMAGE_TRANSFORMERS, LANGUAGE_MODELS, TEXT_ENCODERS
 from tests.zoo import encoders, images
@@ -143,6 +145,22 @@ LEGACY = {  # read by transformers 5, and in no class of its
         *("torch_dtype", "num_labels", "quantization_config", "model_type", "architectures", "id2label"),
         *("attn_implementation", "pruned_heads"),
     ),
+}
+
+
+# Keys that decide what a language model computes of the same weights.
+COMPUTED = {
+    *(
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+    ),
+    *("sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "sliding_window_pattern"),
+    *("no_rope_layers", "no_rope_layer_interval", "rms_norm_eps", "hidden_act", "hidden_activation"),
+    *("query_pre_attn_scalar", "final_logit_softcapping", "attn_logit_softcapping", "attention_multiplier"),
+    *("embedding_multiplier", "residual_multiplier", "logits_scaling", "max_position_embeddings"),
 }
 
 
@@ -314,15 +332,298 @@ def _nested(
     return (*keys, inside), another(inside, value[inside], rng)
 
 
+# -- files beside config.json
+
+
+_TOKEN = (
+    "[PAD]",
+    "the",
+    "<|im_start|>",
+    "<new>",
+    "",
+    None,
+    {"content": "<s>", "lstrip": True, "special": True},
+)
+_CLASSES = (
+    "PreTrainedTokenizerFast",
+    "BertTokenizer",
+    "RobertaTokenizer",
+    "LlamaTokenizer",
+    "Qwen2Tokenizer",
+)
+_CLASSES += ("GPT2Tokenizer", "TokenizersBackend", "NoSuchTokenizer", "XLMRobertaTokenizer", "T5Tokenizer")
+_NORMALIZERS = (
+    {"type": "Lowercase"},
+    {"type": "NFKC"},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+    {"type": "Prepend", "prepend": "a"},
+    {"type": "Replace", "pattern": {"String": "a"}, "content": "b"},
+    None,
+)
+_SPLITS = (
+    {"type": "Whitespace"},
+    {"type": "WhitespaceSplit"},
+    {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    {"type": "Digits", "individual_digits": True},
+    {"type": "Punctuation", "behavior": "Isolated"},
+    None,
+)
+_BOUNDS: dict[str, Any] = {"direction": "Left", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+_FILLED: dict[str, Any] = {"strategy": {"Fixed": 16}, "direction": "Left", "pad_to_multiple_of": None}
+_FILLED |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+_MARKS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "pad", "cls", "sep", "mask"))
+_SWITCHES = ("add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case", "strip_accents", "legacy")
+_SWITCHES += (
+    "tokenize_chinese_chars",
+    "split_special_tokens",
+    "clean_up_tokenization_spaces",
+    "trim_offsets",
+)
+_SWITCHES += ("do_basic_tokenize", "spaces_between_special_tokens", "use_fast", "from_slow")
+_SIDES = dict.fromkeys(("padding_side", "truncation_side"), ("left", "right", "middle", None))
+_TEXTUAL: dict[str, dict[str, Sequence[Any]]] = {
+    "tokenizer_config.json": {
+        **dict.fromkeys(_MARKS, _TOKEN),
+        **dict.fromkeys(_SWITCHES, (True, False, None)),
+        **_SIDES,
+        "tokenizer_class": _CLASSES,
+        "model_max_length": (5, 9, 64, 10**30, None, 0, "64"),
+        "additional_special_tokens": (["<new>", "the"], [], None),
+        "extra_special_tokens": (["<new>"], {"image_token": "<image>"}, {}),
+        "added_tokens_decoder": ({"0": {"content": "[PAD]", "rstrip": True, "special": True}}, {}),
+        "model_input_names": (["input_ids"], ["input_ids", "token_type_ids", "attention_mask"]),
+        "chat_template": ("{{ messages }}", "{% broken", [{"name": "default", "template": "x"}]),
+        "truncation": (True, _BOUNDS),
+        "pad_to_multiple_of": (8,),
+        "never_split": (["the"],),
+    },
+    "tokenizer.json": {
+        "normalizer": _NORMALIZERS,
+        "pre_tokenizer": _SPLITS,
+        "post_processor": (None, {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}),
+        "decoder": (
+            None,
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        ),
+        "truncation": (_BOUNDS, {**_BOUNDS, "direction": "Right"}),
+        "padding": (_FILLED, {**_FILLED, "strategy": "BatchLongest"}),
+        "version": ("2.0",),
+    },
+    "special_tokens_map.json": {
+        **dict.fromkeys(_MARKS, _TOKEN),
+        "additional_special_tokens": (["<new>", "the"], []),
+    },
+    "added_tokens.json": {"<new>": (300, 5), "the": (2,)},
+}
+_FILES: dict[str, dict[str, dict[str, Sequence[Any]]]] = {
+    "language_modeling": {
+        **_TEXTUAL,
+        "generation_config.json": {
+            "eos_token_id": (0, 5, [0, 5], [], None, -1),
+            "bos_token_id": (0, None),
+            "max_length": (5, None),
+            "do_sample": (True,),
+            "repetition_penalty": (1.5,),
+            "suppress_tokens": ([5],),
+            "forced_eos_token_id": (5,),
+        },
+    },
+    "sentence_embedding": {
+        **_TEXTUAL,
+        "modules.json": {
+            "0": ("type", "path", "kwargs"),
+            "1": ("type", "path", "kwargs", "removed"),
+            "2": ("type", "path", "kwargs", "removed"),
+        },
+        "1_Pooling/config.json": {
+            **dict.fromkeys(
+                (
+                    *("pooling_mode_cls_token", "pooling_mode_max_tokens", "pooling_mode_mean_tokens"),
+                    *("pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"),
+                    *("pooling_mode_lasttoken", "include_prompt"),
+                ),
+                (True, False),
+            ),
+            "pooling_mode": ("cls", "max", "mean", "lasttoken", ["cls", "mean"], "none", []),
+            "word_embedding_dimension": (8, 16, 32),
+            "embedding_dimension": (8, 16),
+            "unknown": (1,),
+        },
+        "2_Normalize/config.json": {"module_input_name": ("token_embeddings",), "other": (1,)},
+        "sentence_bert_config.json": {
+            "max_seq_length": (5, 40, 64, 66, 500, None, 0),
+            "do_lower_case": (True, False, None),
+            "tokenizer_args": ({"padding_side": "left"}, {}),
+            "model_args": ({"torch_dtype": "float16"}, {}),
+            "config_args": ({"hidden_act": "relu"}, {}),
+            "model_kwargs": ({"dtype": "float16"}, {}),
+            "config_kwargs": ({"hidden_act": "relu"}, {}),
+            "processor_kwargs": ({"padding_side": "left"}, {}),
+            "cache_dir": ("x",),
+            "unpad_inputs": (True, False),
+            "transformer_task": ("fill-mask", "feature-extraction"),
+            "unknown": (1,),
+        },
+        "config_sentence_transformers.json": {
+            "prompts": ({"query": "the : ", "document": "a "}, {}, None, {"other": "the "}),
+            "default_prompt_name": ("query", "other", None, ""),
+            "similarity_fn_name": ("dot", "cosine", "euclidean", "manhattan", "maxsim", None),
+            "truncate_dim": (5, 16, 100, 0, None),
+            "model_type": ("SentenceTransformer", "SparseEncoder", "CrossEncoder"),
+            "__version__": ({"sentence_transformers": "9.0.0"},),
+        },
+    },
+    "image_classification": {
+        "preprocessor_config.json": {
+            **dict.fromkeys(
+                (
+                    *(
+                        "do_resize",
+                        "do_rescale",
+                        "do_normalize",
+                        "do_center_crop",
+                        "do_convert_rgb",
+                        "do_pad",
+                    ),
+                    *("rescale_offset", "include_top", "do_flip_channel_order", "do_reduce_labels"),
+                    *(
+                        "default_to_square",
+                        "return_tensors",
+                        "antialias",
+                        "do_thumbnail",
+                        "do_align_long_axis",
+                    ),
+                ),
+                (True, False, None),
+            ),
+            "size": (
+                *(40, 32, {"height": 40, "width": 32}, {"height": 32, "width": 32}, {"shortest_edge": 32}),
+                *(
+                    {"shortest_edge": 40},
+                    {"longest_edge": 32},
+                    {"shortest_edge": 30, "longest_edge": 32},
+                    [32, 32],
+                ),
+                None,
+            ),
+            "crop_size": (
+                32,
+                {"height": 32, "width": 32},
+                {"height": 28, "width": 32},
+                {"shortest_edge": 32},
+                None,
+            ),
+            "resample": (0, 1, 2, 3, 4, 5, None, 9),
+            "image_mean": ([0.1, 0.2, 0.3], 0.5, [0.5], None, [0.1, 0.2]),
+            "image_std": ([0.1, 0.2, 0.3], 0.5, [0.5], None, [0.0, 1.0, 1.0]),
+            "rescale_factor": (1.0, 1 / 127.5, 0, None),
+            "crop_pct": (0.5, 0.9, 1.0, None),
+            "data_format": ("channels_last", "channels_first"),
+            "input_data_format": ("channels_last", "channels_first"),
+            "pad_size": ({"height": 40, "width": 40},),
+            "size_divisor": (16,),
+            "image_processor_type": (
+                *(
+                    "ViTImageProcessor",
+                    "ViTImageProcessorFast",
+                    "BitImageProcessor",
+                    "ConvNextImageProcessor",
+                ),
+                *("CLIPImageProcessor", "DeiTImageProcessor", "BeitImageProcessor", "SiglipImageProcessor"),
+                *("EfficientNetImageProcessor", "LevitImageProcessor", "PoolFormerImageProcessor", "None"),
+            ),
+            "feature_extractor_type": ("ViTFeatureExtractor", "ConvNextFeatureExtractor"),
+            "unknown": (1,),
+        },
+    },
+}
+TENSORS = (
+    "removed",
+    "added",
+    "renamed",
+    "float16",
+    "bfloat16",
+    "float64",
+    "int64",
+    "flat",
+    "NaN",
+    "no format",
+)
+
+
+def of_files(subject: str, folder: Path, rng: random.Random) -> Change:
+    """A key of a file beside config.json, or a tensor."""
+    files = _FILES[SUBJECTS[subject].task]
+    file = rng.choice([*files, "model.safetensors"])
+    if file == "model.safetensors":
+        return Change(subject, file, (rng.choice(sorted(load_file(folder / file))),), rng.choice(TENSORS))
+    if file == "modules.json":
+        place = rng.choice(sorted(files[file]))
+        return Change(subject, file, (int(place),), rng.choice(files[file][place]))
+    content = json.loads((folder / file).read_text("utf-8")) if (folder / file).is_file() else {}
+    if file == "tokenizer.json" and rng.random() < 0.6:
+        within = {key: each for key, each in content.items() if isinstance(each, dict | list) and each}
+        within["model"] = {k: v for k, v in content["model"].items() if k not in ("vocab", "merges")}
+        keys, value = _leaf((), within, rng)
+        return Change(subject, file, keys, another(str(keys[-1]), value, rng))
+    if content and rng.random() < 0.1:
+        return Change(subject, file, (rng.choice(sorted(content)),), REMOVED)
+    key = rng.choice(sorted(files[file]))
+    values = [each for each in files[file][key] if each != content.get(key, "nothing")]
+    return Change(subject, file, (key,), rng.choice(values))
+
+
+def _leaf(keys: tuple[str | int, ...], value: Any, rng: random.Random) -> tuple[tuple[str | int, ...], Any]:
+    if isinstance(value, dict | list) and value:
+        inside = rng.choice(sorted(value)) if isinstance(value, dict) else rng.randrange(len(value))
+        return _leaf((*keys, inside), value[inside], rng)
+    return keys, value
+
+
+def _change_tensor(path: Path, name: str, how: Any) -> None:
+    weights = load_file(path)
+    tensor = weights.pop(name)
+    if how == "added":
+        weights[f"{name}.more"] = tensor.clone()
+    if how == "renamed":
+        name = f"{name}_"
+    elif how in ("float16", "bfloat16", "float64", "int64"):
+        tensor = tensor.to(getattr(torch, how))
+    elif how == "flat":
+        tensor = tensor.flatten()[:-1].clone()
+    elif how == "NaN":
+        tensor = torch.full_like(tensor, float("nan"))
+    if how != "removed":
+        weights[name] = tensor
+    save_file(weights, path, None if how == "no format" else {"format": "pt"})
+
+
+def _change_module(listed: list[dict[str, Any]], place: int, what: str) -> None:
+    if what == "removed":
+        del listed[place]
+    elif what == "kwargs":
+        listed[place]["kwargs"] = ["task"]
+    elif what == "path":
+        listed[place]["path"] = f"{place}_Elsewhere"
+    else:
+        kinds = ("Transformer", "Pooling", "Normalize", "Dense", "CNN")
+        listed[place]["type"] = f"sentence_transformers.models.{kinds[(place + 1) % len(kinds)]}"
+
+
 def apply(change: Change, folder: Path) -> None:
     """Change a file of `folder` in place."""
     path = folder / change.file
+    if change.file == "model.safetensors":
+        return _change_tensor(path, str(change.keys[0]), change.value)
+    path.parent.mkdir(exist_ok=True)
     content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     *way, last = change.keys
     place = content
     for key in way:
         place = place[key]
-    if change.value == REMOVED:
+    if change.file == "modules.json":
+        _change_module(content, int(last), change.value)
+    elif change.value == REMOVED:
         del place[last]
     else:
         place[last] = change.value

@@ -36,6 +36,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "nearest": vit(resample=0, **NORMED),
     "lanczos": vit(resample=1, **NORMED),
     "cropped": vit(size={"height": 40, "width": 36}, do_center_crop=True, crop_size=SQUARE, **NORMED),
+    "settings of EfficientNet's alone": vit(rescale_offset=True, include_top=True, **NORMED),
     "grey": ("vit", {**VIT, "num_channels": 1}, vit(image_mean=[0.5], image_std=[0.2])[2]),
     "of an older transformers": (
         "vit",

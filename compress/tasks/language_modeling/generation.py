@@ -61,23 +61,23 @@ def rotated_anew(folder: Path) -> int | None:
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
-    """Tokens that end a text: as in transformers, those of generation_config.json, or else of config.json.
+    """Tokens that end a text: as in transformers, those of generation_config.json alone, where that is there,
+    or else of config.json.
 
     Raises ModelError for a file that is not JSON, or names no tokens.
     """
-    for name in ("generation_config.json", "config.json"):
-        found = _settings(folder / name).get("eos_token_id")
-        tokens = found if isinstance(found, list) else [found]
-        if not all(isinstance(each, int) for each in tokens) and found is not None:
-            raise ModelError(
-                f"{name} does not say which tokens end a text",
-                found=f"eos_token_id {found}",
-                allowed="a number of a token, or several in a list",
-                next=f"correct {name}, or fetch it again",
-            )
-        if found is not None:
-            return frozenset(tokens)
-    return frozenset()
+    names = ("generation_config.json", "config.json")
+    name = next((name for name in names if (folder / name).is_file()), names[-1])
+    found = _settings(folder / name).get("eos_token_id")
+    tokens = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(isinstance(each, int) for each in tokens):
+        raise ModelError(
+            f"{name} does not say which tokens end a text",
+            found=f"eos_token_id {found}",
+            allowed="a number of a token, or several in a list",
+            next=f"correct {name}, or fetch it again",
+        )
+    return frozenset(tokens)
 
 
 def _settings(path: Path) -> dict[str, Any]:
