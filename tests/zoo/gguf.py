@@ -401,21 +401,28 @@ MODELS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def quantized(folder: Path) -> Path:
-    """Blocks of 8 bits; the original has the weights that they stand for."""
-    kind, tokenizer = gguf.GGMLQuantizationType.Q8_0, of_bytes(_gpt2())
-    model = original(folder / "original", tokenizer=tokenizer)
-    write(folder / "model.gguf", model, tokenizer, blocks=kind)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                blocks = gguf.quantize(parameter.numpy(), kind)
-                parameter.copy_(torch.from_numpy(gguf.dequantize(blocks, kind).copy()))
-    model.save_pretrained(folder / "original")
-    return folder / "model.gguf"
+def quantized(kind: gguf.GGMLQuantizationType) -> Callable[[Path], Path]:
+    """Matrices in blocks of this kind; the original has the weights that they stand for."""
+
+    def make(folder: Path) -> Path:
+        tokenizer = of_bytes(_gpt2())
+        model = original(folder / "original", tokenizer=tokenizer)
+        write(folder / "model.gguf", model, tokenizer, blocks=kind)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 2:
+                    blocks = gguf.quantize(parameter.numpy(), kind)
+                    parameter.copy_(torch.from_numpy(gguf.dequantize(blocks, kind).copy()))
+        model.save_pretrained(folder / "original")
+        return folder / "model.gguf"
+
+    return make
 
 
-MODELS["blocks of 8 bits"] = quantized
+MODELS |= {
+    f"blocks of {kind}": quantized(gguf.GGMLQuantizationType[kind])
+    for kind in ("Q8_0", "Q4_0", "Q5_1", "F16", "BF16")
+}
 
 
 def talking(folder: Path) -> Path:
