@@ -8,7 +8,8 @@ from compress.registry import option
 
 @dataclass(kw_only=True)
 class ExportConfig(Checked):
-    # the parity gate: torch against ONNX on real inputs
+    # The parity gate: torch against ONNX on real inputs. Against float64, Gemma 3 270M with random weights
+    # and all 18 layers is off by 1.4e-6 of the largest output in torch, and by as much in either graph.
     max_abs_diff: float = positive(1e-4, 1.0)  # times the largest output, where that is above 1
     min_cosine: float = positive(0.99999, 1.0)
 

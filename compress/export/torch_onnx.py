@@ -16,6 +16,7 @@ from compress.export import simplify
 from compress.export.parity import check_parity, parity
 from compress.export.save import save
 from compress.graph import graph_path
+from compress.system.memory import give_back
 from compress.system.silence import printed_to
 from compress.tasks import load
 from compress.tasks.base import Traced
@@ -29,17 +30,17 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
     CompressError when the model has an operator that cannot be exported.
     """
-    model, path = load(checkpoint), graph_path(out)
-    examples = load_splits(splits).calibration.examples
-    traced = model.traced(examples)
-    write(traced, path, config)
+    path, examples = graph_path(out), load_splits(splits).calibration.examples
+    cached = write(load(checkpoint).traced(examples), path, config)
+    give_back()
     advice = "try export.fuse=false" if config.fuse else "try export.opset=18"
-    check_parity(parity(model, path, examples, advice, traced.cached), config, out, advice)
+    # Opened again: LongRoPE keeps what it first computes, and after a trace that is no number.
+    check_parity(parity(load(checkpoint), path, examples, advice, cached), config, out, advice)
 
 
-def write(traced: Traced, path: Path, config: TorchExport) -> None:
-    """Export to `path`: the same bytes every time, free of paths and times. Where there is a cache, the
-    weights lie in a file of their own.
+def write(traced: Traced, path: Path, config: TorchExport) -> bool:
+    """Export to `path`: the same bytes every time, free of paths and times. Where there is a cache, which is
+    told, the weights lie in a file of their own.
 
     Raises CompressError when the module has an operator that cannot be exported.
     """
@@ -48,6 +49,7 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
     try:  # of a failure torch prints all that it had traced
         with warnings.catch_warnings(), torch.no_grad(), printed_to(log):
             warnings.simplefilter("ignore")
+            traced.module(**traced.inputs)  # what LongRoPE computes once becomes a constant of torch's bits
             program: Any = torch.onnx.export(
                 traced.module,
                 kwargs=traced.inputs,
@@ -73,6 +75,7 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
         simplify.flatten_attention(graph)
         RemoveUnusedNodesPass()(graph)
     save(graph, path, beside=traced.cached)
+    return traced.cached
 
 
 def _reason(error: BaseException) -> str:
