@@ -404,7 +404,6 @@ LANGUAGE_SIZES = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": 256,
-    "original_max_position_embeddings": 256,  # Phi-3
     "tie_word_embeddings": True,
     "bos_token_id": 1,
     "eos_token_id": 0,
@@ -413,7 +412,7 @@ LANGUAGE_SIZES = {
 }
 _WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 5}
 LANGUAGE_CHANGES: dict[str, dict[str, object]] = {
-    "phi3": {"hidden_size": 64},  # its heads are of that by their number
+    "phi3": {"hidden_size": 64, "original_max_position_embeddings": 256},  # its heads are of that by number
     "smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]},
     "olmo3": {"num_hidden_layers": 4, **_WINDOWS},
     "exaone4": {"num_hidden_layers": 4, **_WINDOWS},  # its full layers have no rotation
