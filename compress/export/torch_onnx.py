@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from compress.export import simplify
 from compress.export.parity import check_parity, parity
 from compress.export.save import save
 from compress.graph import graph_path
-from compress.system.memory import give_back
 from compress.system.silence import printed_to
 from compress.tasks import load
 from compress.tasks.base import Traced
@@ -30,26 +31,25 @@ def export(config: TorchExport, checkpoint: Path, splits: Path, out: Path) -> No
     Raises GateError when ONNX and torch differ on real inputs by more than the config allows, and
     CompressError when the model has an operator that cannot be exported.
     """
-    path, examples = graph_path(out), load_splits(splits).calibration.examples
-    cached = write(load(checkpoint).traced(examples), path, config)
-    give_back()
+    model, path = load(checkpoint), graph_path(out)
+    examples = load_splits(splits).calibration.examples
+    traced = model.traced(examples)
+    write(traced, path, config)
     advice = "try export.fuse=false" if config.fuse else "try export.opset=18"
-    # Opened again: LongRoPE keeps what it first computes, and after a trace that is no number.
-    check_parity(parity(load(checkpoint), path, examples, advice, cached), config, out, advice)
+    check_parity(parity(model, path, examples, advice, traced.cached), config, out, advice)
 
 
-def write(traced: Traced, path: Path, config: TorchExport) -> bool:
-    """Export to `path`: the same bytes every time, free of paths and times. Where there is a cache, which is
-    told, the weights lie in a file of their own.
+def write(traced: Traced, path: Path, config: TorchExport) -> None:
+    """Export to `path`: the same bytes every time, free of paths and times. Where there is a cache, the
+    weights lie in a file of their own.
 
     Raises CompressError when the module has an operator that cannot be exported.
     """
     for chatty in ("torch.onnx", "torch._subclasses", "torch.fx"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     try:  # of a failure torch prints all that it had traced
-        with warnings.catch_warnings(), torch.no_grad(), printed_to(log):
+        with warnings.catch_warnings(), torch.no_grad(), printed_to(log), _as_computed(traced):
             warnings.simplefilter("ignore")
-            traced.module(**traced.inputs)  # what LongRoPE computes once becomes a constant of torch's bits
             program: Any = torch.onnx.export(
                 traced.module,
                 kwargs=traced.inputs,
@@ -75,7 +75,19 @@ def write(traced: Traced, path: Path, config: TorchExport) -> bool:
         simplify.flatten_attention(graph)
         RemoveUnusedNodesPass()(graph)
     save(graph, path, beside=traced.cached)
-    return traced.cached
+
+
+@contextmanager
+def _as_computed(traced: Traced) -> Iterator[None]:
+    """What a module computes once and keeps, as LongRoPE its frequencies, is computed before a trace, so that
+    the graph has torch's bits, and is kept after it: a trace puts tensors without numbers there."""
+    traced.module(**traced.inputs)
+    kept = [(each, dict(vars(each)), dict(each._buffers)) for each in traced.module.modules()]
+    yield
+    for each, attributes, buffers in kept:
+        vars(each).update(attributes)
+        each._buffers.clear()
+        each._buffers.update(buffers)
 
 
 def _reason(error: BaseException) -> str:

@@ -178,7 +178,7 @@ def test_a_file_onnxruntime_cannot_load(checkpoints, splits, tmp_path):
 
 def test_an_operator_that_cannot_be_exported(checkpoints, splits_folder, tmp_path, monkeypatch):
     forward = torch.nn.LayerNorm.forward
-    odd = lambda self, x: forward(self, x) + torch.linalg.eigvals(x.mT @ x).real[:, :1]  # noqa: E731
+    odd = lambda self, x: forward(self, x) + torch.linalg.eigvals(x.mT @ x).real[:, :1, None]  # noqa: E731
     monkeypatch.setattr(torch.nn.LayerNorm, "forward", odd)
     with pytest.raises(CompressError, match=r"cannot be exported to ONNX\n  found: .*eig.*\n  next"):
         export(TorchExport(), checkpoints["bert"], splits_folder, tmp_path)

@@ -1,5 +1,6 @@
 """A sentence encoder small enough to export in a test: token embeddings, mean pooling, normalisation."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ def checkpoint(tmp_path_factory) -> Path:
     BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
     modules(folder)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
-    config = '{"model_type": "bert", "max_position_embeddings": 200, "type_vocab_size": 2}'
+    sizes = {"vocab_size": len(words), "max_position_embeddings": 200, "type_vocab_size": 2}
+    config = json.dumps({"model_type": "bert", **sizes})
     (folder / "config.json").write_text(config)
     return folder
 
