@@ -42,7 +42,7 @@ def test_a_fused_graph_that_passes(language_published, splits_folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
-        ("olmo3", {}, "does not know the architecture (olmo3)"),
+        pytest.param("olmo3", {}, "does not know the architecture (olmo3)", marks=pytest.mark.slow),
         pytest.param(
             "qwen3",
             {"rope_parameters": YARN},

@@ -58,6 +58,7 @@ LAYER_TYPES = {  # of two kinds, each with its rotation
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYER_TYPES)
 def test_the_order_in_which_a_set_is_walked_over_is_not_in_the_graph(
     name, write_language, language_texts, monkeypatch, tmp_path

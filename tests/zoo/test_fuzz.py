@@ -83,7 +83,7 @@ def check(found: list[Outcome]) -> None:
     assert not [f"{each.kind}: {each.change}: {each.told}" for each in found if each.kind in FAILURES]
 
 
-@pytest.mark.parametrize(("draw", "count"), [(fuzz.of_config, 25), (fuzz.of_files, 15)])
+@pytest.mark.parametrize(("draw", "count"), [(fuzz.of_config, 16), (fuzz.of_files, 10)])
 def test_a_changed_value_is_read_as_stock_libraries_read_it(draw, count, tmp_path):
     check(tried(0, count, tmp_path, tuple(fuzz.SUBJECTS)[::6], draw))
 

@@ -12,8 +12,7 @@ from compress.tasks.language_modeling import stock_gguf
 from compress.tasks.language_modeling.model import CausalLM
 from compress.tasks.reading import TEXTS
 from tests.zoo.gguf import MARKS, MODELS, REFUSED, TOKENIZERS, TRAINED, talking
-
-SLOW = {"llama 3 with ends of its own", "linear of older files", "no scaling", "yarn with all its keys"}
+from tests.zoo.sample import every_second
 
 NOTHING: dict = {name: {} for name in ("texts", "with_marks", "chats", "ids", "positions")}
 
@@ -25,11 +24,7 @@ def imported(make, folder):
     return path, CausalLM.open(folder / "out")
 
 
-def names(cases):
-    return [pytest.param(each, marks=[pytest.mark.slow] if each in SLOW else []) for each in cases]
-
-
-@pytest.mark.parametrize("name", names(MODELS))
+@pytest.mark.parametrize("name", every_second(MODELS))
 def test_logits_are_the_originals(name, tmp_path):
     path, model = imported(MODELS[name], tmp_path)
     stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "original").eval()
@@ -49,7 +44,7 @@ def test_logits_are_the_originals(name, tmp_path):
         assert np.allclose(other, expected[0, -8:].numpy(), atol=2e-4)
 
 
-@pytest.mark.parametrize("name", names(TOKENIZERS))
+@pytest.mark.parametrize("name", every_second(TOKENIZERS))
 def test_tokens_are_the_originals(name, tmp_path):
     path, model = imported(TOKENIZERS[name], tmp_path)
     stock = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "original")

