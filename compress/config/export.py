@@ -28,7 +28,8 @@ class TorchExport(ExportConfig):
 class GenaiExport(ExportConfig):
     """By onnxruntime-genai's model builder: language models."""
 
-    max_abs_diff: float = 1e-3
+    # Largest seen of what is right: 1.1e-4, LongRoPE at position 131,072; SmolLM2 4e-6.
+    max_abs_diff: float = 2e-4
 
 
 @option("export", "auto", "compress.export.auto:export", works_on=("language_modeling",))
@@ -36,4 +37,4 @@ class GenaiExport(ExportConfig):
 class AutoExport(ExportConfig):
     """As genai where that graph passes its gate, else as torch: language models."""
 
-    max_abs_diff: float = 1e-3
+    max_abs_diff: float = 2e-4

@@ -48,8 +48,8 @@ def write(traced: Traced, path: Path, config: TorchExport) -> None:
     for chatty in ("torch.onnx", "torch._subclasses", "torch.fx"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     try:  # of a failure torch prints all that it had traced
-        with warnings.catch_warnings(), torch.no_grad(), printed_to(log), _as_computed(traced):
-            warnings.simplefilter("ignore")
+        ignored = warnings.catch_warnings(action="ignore")
+        with ignored, torch.no_grad(), printed_to(log), _as_computed(traced):
             program: Any = torch.onnx.export(
                 traced.module,
                 kwargs=traced.inputs,
