@@ -65,6 +65,7 @@ def test_a_run_leaves_report_artifact_and_config(finished):
         *("artifact", "config.yaml", "report.html", "report.json", "report.md", "run.log")
     }
     assert [gate.name for gate in report.gates if gate.passed] == [
+        "dense: read as sentence-transformers reads it",
         "pruned: stock transformers reloads the checkpoint",
         "dense: ONNX equals torch",
         "pruned: ONNX equals torch",

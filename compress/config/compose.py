@@ -27,6 +27,8 @@ from compress.config.run import RunConfig, conf_dir, register_schemas
 from compress.errors import ConfigError, did_you_mean
 from compress.registry import OPTIONS
 
+OF_THE_SOURCE = {"base_model", "license", "sha256"}  # what a model's file says of its own, not of another
+
 
 def load_config(overrides: Sequence[str]) -> RunConfig:
     """Compose `conf/` with `overrides`; raises ConfigError naming the allowed keys or values."""
@@ -40,7 +42,12 @@ def _composed(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+        composed = compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
+    given = {word.partition("=")[0] for word in overrides}
+    if "model.source" in given:
+        for fact in OF_THE_SOURCE - {key.removeprefix("model.") for key in given} & set(composed.model):
+            composed.model[fact] = None
+    return composed
 
 
 def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:

@@ -267,7 +267,8 @@ def _splits(opened: Any, cache: Path) -> dict[str, Split]:
 
 def _gates(built: Built) -> list[Gate]:
     """Every gate that the stages passed, with the numbers they stored; a failed one ended the run."""
-    stages = [("pruned", built.pruned), *((variant.name, variant.graph) for variant in built.variants)]
+    cut = [("pruned", built.pruned)] if built.pruned is not built.dense else []
+    stages = [("dense", built.dense), *cut, *((variant.name, variant.graph) for variant in built.variants)]
     return [
         replace(gate, name=f"{name}: {gate.name}")
         for name, entry in stages

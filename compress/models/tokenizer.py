@@ -155,16 +155,16 @@ def leave_length_alone(folder: Path) -> None:
     without transformers would cut and fill up texts by them. The sides, and the token that fills up, stay in
     tokenizer_config.json."""
     path = folder / "tokenizer.json"
-    content = read_json(path)
-    truncation, padding = content.get("truncation"), content.get("padding")
+    content, backend = read_json(path), tokenizers.Tokenizer.from_file(str(path))
+    truncation, padding = backend.truncation, backend.padding
     if not truncation and not padding:
         return
     path.write_text(json.dumps({**content, "truncation": None, "padding": None}, ensure_ascii=False), "utf-8")
     kept = {}
     if truncation:
-        kept["truncation_side"] = truncation["direction"].lower()
+        kept["truncation_side"] = truncation["direction"]
     if padding:
-        kept |= {"padding_side": padding["direction"].lower(), "pad_token": padding["pad_token"]}
+        kept |= {"padding_side": padding["direction"], "pad_token": padding["pad_token"]}
     config = folder / "tokenizer_config.json"
     settings = {**kept, **(read_json(config) if config.is_file() else {})}
     config.write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")

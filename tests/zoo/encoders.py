@@ -218,11 +218,12 @@ def _vocabulary_alone(folder: Path) -> None:
     )
 
 
-def _lengths_in_the_tokenizer(direction: str) -> Callable[[Path], None]:
+def _lengths_in_the_tokenizer(direction: str | None) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         backbone(folder, tokenizer=words)
-        truncation = {"direction": direction, "max_length": 7, "strategy": "LongestFirst", "stride": 0}
-        padding = {"strategy": {"Fixed": 32}, "direction": direction, "pad_to_multiple_of": None}
+        truncation = {"max_length": 7, "strategy": "LongestFirst", "stride": 0}
+        truncation |= {"direction": direction} if direction else {}  # older files have none
+        padding = {"strategy": {"Fixed": 32}, "direction": direction or "Right", "pad_to_multiple_of": None}
         padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
         change(folder / "tokenizer.json", truncation=truncation, padding=padding)
         path = folder / "tokenizer_config.json"
@@ -362,6 +363,7 @@ CASES: dict[str, Callable[[Path], None]] = {
     "MPNet's tokenizer": lambda folder: backbone(folder, "mpnet", of_mpnet, pad_token_id=1),
     "XLM-R's tokenizer": lambda folder: backbone(folder, "xlm-roberta", of_xlm_roberta, pad_token_id=1),
     "lengths in the tokenizer": _lengths_in_the_tokenizer("Right"),
+    "lengths in an older tokenizer": _lengths_in_the_tokenizer(None),
     "lengths in the tokenizer, left": _lengths_in_the_tokenizer("Left"),
     "cut left": of(tokenizer=with_tokenizer(truncation_side="left")),
     "padded left, roberta": of("roberta", tokenizer=with_tokenizer(padding_side="left")),
