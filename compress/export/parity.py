@@ -27,15 +27,15 @@ def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = 
     largest difference, the largest number, the smallest cosine, and how often both are largest at the same
     place, which is the answer of what gives logits.
 
-    `cached`: the graph takes keys and values of earlier tokens; the limits of its config that were crossed
-    are told, too. Raises GateError, with `advice`, where onnxruntime cannot run the graph, and without where
+    `cached`: the graph takes keys and values of earlier tokens. The limits of the model that were crossed are
+    told, too. Raises GateError, with `advice`, where onnxruntime cannot run the graph, and without where
     its inputs or outputs are not the model's, or what it gives is not finite or the same for all examples.
     """
     rows: list[tuple[float, float, float, float]] = []
     answers: list[Feeds] = []  # of each example: of a text, of its last token
     crossed: dict[int, bool] = {}
     try:
-        runs = _with_cache(model, path, examples, crossed) if cached else _in_batches(model, path, examples)
+        runs = (_with_cache if cached else _in_batches)(model, path, examples, crossed)
         with torch.no_grad():
             for wanted, given in runs:
                 rows += [_distance(wanted[name], array) for name, array in given.items()]
@@ -56,7 +56,7 @@ def parity(model: Model, path: Path, examples: Any, advice: str, cached: bool = 
     }
 
 
-def _in_batches(model: Model, path: Path, examples: Any) -> Runs:
+def _in_batches(model: Model, path: Path, examples: Any, crossed: dict[int, bool]) -> Runs:
     session = open_session(path)
     names = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
     wanted = list(model.input_names), list(model.output_names)
@@ -66,7 +66,10 @@ def _in_batches(model: Model, path: Path, examples: Any) -> Runs:
             found=" -> ".join(map(", ".join, names)),
             allowed=" -> ".join(map(", ".join, wanted)),
         )
-    for batch in chain(*(model.batches(examples[start:end], size) for start, end, size in _BATCHES)):
+    longest, reached = model.at_limits(examples)
+    crossed.update(reached)
+    of_examples = (model.batches(examples[start:end], size) for start, end, size in _BATCHES)
+    for batch in chain(*of_examples, longest):
         feeds = {name: tensor.numpy() for name, tensor in batch.items()}
         with running():
             given = session.run(names[1], feeds)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # torch takes seconds: not before a model has to be opened
     from compress.models.layers import Stack
 
 Feeds = dict[str, np.ndarray]  # name of a graph's input -> array, whose first axis is the batch
+# batches of inputs, and limit (tokens) -> whether they reach it
+AtLimits = tuple[list[dict[str, "Tensor"]], dict[int, bool]]
 
 
 class Processor(Protocol):
@@ -80,6 +82,9 @@ class Model(Protocol):
     def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
         """Inputs of at most `size` examples each; their order may be another."""
 
+    def at_limits(self, examples: Any) -> AtLimits:
+        """Inputs made of the examples on both sides of limits that the model has, and which these are."""
+
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the module gives first for these inputs: (batch, ...)."""
 
@@ -138,6 +143,11 @@ class Opened(ABC):
     def batches(self, examples: Any, size: int) -> Iterator[dict[str, Tensor]]:
         """Inputs of at most `size` examples each; their order may be another."""
         return map(tensors, self.processor.batches(examples, size))
+
+    def at_limits(self, examples: Any) -> AtLimits:
+        """Inputs made of the examples on both sides of limits that the model has, and which these are: of one
+        whose examples are all of one size, none."""
+        return [], {}
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from compress.config.export import GenaiExport, TorchExport
 from compress.config.prune import Keep, TransformerPrune
 from compress.errors import CompressError, GateError
 from compress.export import export, plain, torch_onnx
-from compress.export.parity import parity
+from compress.export.parity import check_parity, parity
 from compress.stages.result import read_result
 from tests.prune.cuts import cut_channels, cut_heads, drop, texts_of
 
@@ -152,10 +152,30 @@ def test_parity_is_of_the_worst_text(checkpoints, splits, graphs, tmp_path):
     encoder = tasks.load(checkpoints["bert"])
     texts = splits.calibration.texts[:20]
     told = parity(encoder, path, texts, "none")
-    found, expected = run(path, encoder, encoder.tokenize(texts))
+    longest, _ = encoder.at_limits(texts)
+    pairs = [run(path, encoder, each) for each in (encoder.tokenize(texts), *longest)]
+    found, expected = (np.concatenate(each) for each in zip(*pairs, strict=True))
     assert told["max_abs_diff"] == pytest.approx(np.abs(found - expected).max(), abs=1e-5)
     assert told["min_cosine"] == pytest.approx((found * expected).sum(1).min(), abs=1e-5)
     assert told["min_cosine"] < 0.999
+
+
+def test_positions_that_no_calibration_text_has_are_tried(checkpoints, splits, graphs, tmp_path):
+    encoder, texts = tasks.load(checkpoints["bert"]), splits.calibration.texts[:10]
+    last = encoder.processor.max_length
+    ours = max(int(each["attention_mask"].sum(1).max()) for each in encoder.batches(texts, 4))
+    model = onnx.load(graphs("bert", False) / "model.onnx")
+    told = parity(encoder, graphs("bert", False) / "model.onnx", texts, "none")
+    assert ours < last
+    assert told[f"crosses_{last}"] == 1
+    table = encoder.module.backbone.embeddings.position_embeddings.weight.detach().numpy()
+    [stored] = [t for t in model.graph.initializer if np.array_equal(onnx.numpy_helper.to_array(t), table)]
+    stored.CopyFrom(
+        onnx.numpy_helper.from_array(table * (np.arange(len(table)) < ours)[:, None], stored.name)
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(GateError, match="does not compute"):
+        check_parity(parity(encoder, tmp_path / "model.onnx", texts, "none"), TorchExport(), tmp_path, "none")
 
 
 def test_embeddings_that_are_not_finite_do_not_pass(checkpoints, splits_folder, tmp_path, instead):

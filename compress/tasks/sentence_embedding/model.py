@@ -25,18 +25,20 @@ from compress.models.checkpoint import (
 from compress.models.compat import write_for_both
 from compress.models.kind import check_kind
 from compress.models.layers import Stack
+from compress.models.limits import windows
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import complete, leave_length_alone, lower_first, pads_left
-from compress.tasks.base import Opened, tensors
+from compress.tasks.base import AtLimits, Opened, tensors
 from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
 from compress.tasks.sentence_embedding.pooling import pooled
-from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
+from compress.tasks.sentence_embedding.processor import TextProcessor, long_texts, open_processor
 from compress.tasks.sentence_embedding.settings import Settings, limit_tokens, read_settings
 
 OUTPUT = "sentence_embedding"
 REFERENCE_TOKENS = 128  # multiply-accumulates are counted for one text of this length
+_LONGEST = 2048  # tokens of a text that a graph is tried on: attention grows with their square
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
@@ -158,6 +160,14 @@ class Encoder(Opened):
     def tokenize(self, texts: Sequence[str], max_length: int | None = None) -> dict[str, Tensor]:
         """Padded to the longest text: name -> (batch, tokens) int64."""
         return tensors(self.processor.tokenize(texts, max_length))
+
+    def at_limits(self, examples: Sequence[str]) -> AtLimits:
+        """A text as long as the model takes, or `_LONGEST`, and a short one that is padded to its length."""
+        last = self.processor.max_length
+        tokens = min(last, _LONGEST)
+        texts = [*long_texts(examples, 1, tokens), min(examples, key=len)]
+        reached = {window: window < tokens for window in windows(self.module.config.to_dict())}
+        return [self.tokenize(texts, tokens)], {**reached, last: tokens == last}
 
     def example(self) -> dict[str, Tensor]:
         """Two texts, for tracing."""

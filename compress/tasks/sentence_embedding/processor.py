@@ -57,16 +57,20 @@ class TextProcessor:
         """Inputs of exactly (batch, tokens) made of real text, without padding."""
         self.check(workload)
         batch, tokens = workload.batch, workload.size
-        words = " ".join(examples).split()
-        need = 2 * tokens  # words are tokens at least, but for a few that a tokenizer knows nothing of
-        words *= -(-batch * need // len(words))
-        texts = [" ".join(words[row * need : (row + 1) * need]) for row in range(batch)]
-        ids = np.array(self._cut(texts, tokens), np.int64)
+        ids = np.array(self._cut(long_texts(examples, batch, tokens), tokens), np.int64)
         return self._feeds(ids, np.ones_like(ids))
 
     def _feeds(self, ids: np.ndarray, mask: np.ndarray) -> Feeds:
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         return {name: given[name] for name in self.input_names}
+
+
+def long_texts(examples: Sequence[str], count: int, tokens: int) -> list[str]:
+    """Texts of the words of the examples, in their order, of more tokens than `tokens` each."""
+    words = " ".join(examples).split()
+    need = 2 * tokens  # words are tokens at least, but for a few that a tokenizer knows nothing of
+    words *= -(-count * need // len(words))
+    return [" ".join(words[row * need : (row + 1) * need]) for row in range(count)]
 
 
 def open_processor(checkpoint: Path) -> TextProcessor:
