@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from compress.config.model import ImageClassifierModel
@@ -18,6 +19,8 @@ from compress.tasks.image_classification.model import OUR_NETS, ImageClassifier
 from compress.tasks.image_classification.reading import ImageReading
 from compress.tasks.reading import check_reading
 
+_BESIDE = 8  # images of the batch in which an image must get the answer that it gets alone
+
 
 def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     """Turn a published folder into a checkpoint of ours; pickled weights are refused.
@@ -29,6 +32,8 @@ def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     described, preprocessing = _published(folder, config)
     model = ImageClassifier.described(described, preprocessing, folder, facts)
     _check_runs(model)
+    if "builder" in described:
+        _check_alone(model)
     model.save(out, facts)
     ours = model.history or not (folder / "config.json").is_file() or "builder" in read_config(folder)
     if ours:
@@ -50,6 +55,35 @@ def _check_runs(model: ImageClassifier) -> None:
             allowed=f"{' x '.join(map(str, model.shape))}, as preprocessor_config.json says",
             next="fetch the model again, config.json and preprocessor_config.json of one revision",
         ) from None
+    except (TypeError, AttributeError) as error:  # of the code of a net of one's own
+        raise ModelError(
+            "the net cannot be called with pixels alone",
+            found=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            allowed="one input: pixels (batch, channels, height, width)",
+            next="name a function in model.builder whose net takes pixels alone",
+        ) from error
+
+
+def _check_alone(model: ImageClassifier) -> None:
+    """Raise ModelError for a net whose answer is another one each time, or goes by what else is in the batch:
+    it normalises over the batch, say."""
+    random = np.random.default_rng(0)
+    shape = (_BESIDE, *model.shape)
+    images = random.integers(0, 256, shape) * random.uniform(0, 1, (_BESIDE, 1, 1, 1))
+    pixels = model.inputs(images.astype(np.uint8))["pixel_values"]
+    with torch.no_grad():
+        first, again, beside = (
+            model.run({"pixel_values": pixels[:count].clone()})[:1] for count in (1, 1, _BESIDE)
+        )
+    allowed = 1e-4 * first.nan_to_num(0, 0, 0).abs().max().item()
+    for what, other in (("is another one each time", again), ("depends on the others of its batch", beside)):
+        if not torch.allclose(first, other, rtol=1e-4, atol=allowed, equal_nan=True):
+            raise ModelError(
+                f"the net's answer for an example {what}",
+                found=f"logits that differ by up to {(first - other).abs().max():.1g}",
+                allowed="for the same pixels the same logits, alone and beside others",
+                next="normalise by stored statistics (track_running_stats=True), and drop nothing, in eval()",
+            )
 
 
 def _published(folder: Path, config: ImageClassifierModel) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -46,7 +46,10 @@ OUR_NETS = "compress.models.image_nets:"  # by name: stages that open such a net
 
 
 class Classifier(nn.Module):
-    """pixel_values (batch, channels, height, width), normalised -> logits (batch, classes)."""
+    """pixel_values (batch, channels, height, width), normalised -> logits (batch, classes).
+
+    Raises ModelError where the net gives none.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -54,7 +57,15 @@ class Classifier(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         found = self.net(pixel_values)
-        return cast(Tensor, found if isinstance(found, Tensor) else found.logits)
+        logits = found if isinstance(found, Tensor) else getattr(found, "logits", None)
+        if isinstance(logits, Tensor):
+            return logits
+        raise ModelError(
+            "the net gives something else than logits",
+            found=f"a {type(found).__name__}",
+            allowed="one tensor (batch, classes)",
+            next="name a function in model.builder whose net gives the logits alone",
+        )
 
 
 class ImageClassifier(Opened):
