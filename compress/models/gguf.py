@@ -19,6 +19,7 @@ from compress.models.gguf_tokenizer import tokenizer_of
 MAGIC = b"GGUF"
 # Their converter turns rows of query and key from halves, as transformers rotates them, to pairs.
 _PAIRED = ("llama", "smollm3")
+_NO_TOKEN = (-1, 2**32 - 1)  # numbers that stand for none
 _NORMS_ABOVE_ONE = ("gemma3",)  # stored as what multiplies, where transformers adds one
 
 
@@ -51,6 +52,7 @@ def convert(path: Path, out: Path, architectures: Iterable[str]) -> None:
     from gguf import dequantize
 
     metadata, tensors = _read(path)
+    metadata = _with_known_marks(path, metadata)
     _check(path, metadata, architectures)
     rotation = {name: tensors.pop(name) for name in ROTATION if name in tensors}
     shapes = {name: tuple(int(size) for size in reversed(each.shape)) for name, each in tensors.items()}
@@ -105,7 +107,39 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             allowed=f"{end}",
             next="fetch it again",
         )
+    if odd := [each for each in tensors.values() if each.tensor_type not in _computable()]:
+        raise ModelError(
+            f"{path.name} has tensors of a type that is no weight's",
+            found=f"{odd[0].name} of {odd[0].tensor_type.name}, one of {len(odd)}",
+            allowed=", ".join(sorted(each.name for each in _computable())),
+            next="fetch another quantization of it, such as Q8_0",
+        )
     return metadata, tensors
+
+
+def _computable() -> set[Any]:
+    """Types of blocks that the library gguf can dequantize."""
+    from gguf import GGMLQuantizationType, quants
+
+    return {GGMLQuantizationType.F32, GGMLQuantizationType.F16, *quants._type_traits}
+
+
+def _with_known_marks(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys without the marks that the file says it has not; raises ModelError for those behind its tokens."""
+    tokens, found = len(metadata.get("tokenizer.ggml.tokens", ())), dict(metadata)
+    for name, number in metadata.items():
+        if not (name.startswith("tokenizer.ggml.") and name.endswith("_token_id")):
+            continue
+        if number in _NO_TOKEN:
+            del found[name]
+        elif tokens and number not in range(tokens):
+            raise ModelError(
+                f"{path.name} names a token that it has not",
+                found=f"{name}={number}",
+                allowed=f"0 to {tokens - 1}",
+                next="fetch it again, or take the safetensors of the model",
+            )
+    return found
 
 
 def _check(path: Path, metadata: Mapping[str, Any], architectures: Iterable[str]) -> None:

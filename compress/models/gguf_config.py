@@ -23,6 +23,24 @@ TYPES = {
 }
 ROTATION = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")  # no parameters
 _IDLE = ("vocab_size", "expert_count", "expert_used_count", "rope.scaling.finetuned", "tensor_data_layout")
+# Of the tokens that have one of these texts, all end what is generated: llama-vocab.cpp, `special_eog_ids`.
+_ENDS = (
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>"),
+    *("<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]"),
+    *("<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>"),
+    *("<｜end▁of▁sentence｜>", "[e~["),
+)
+# Where no key names them: what ends a piece of code that is filled in.
+_ENDS_OF_CODE = {
+    "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
+    "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
+    "fim_sep": ("<|file_sep|>",),
+}
+# Texts that end nothing beside others, one of each
+_NO_ENDS = {
+    "<|end|>": ({"<|call|>", "<|calls|>"}, {"<|return|>", "<|flush|>"}),
+    "</s>": ({"<|tool_response>"},),
+}
 Shapes = Mapping[str, tuple[int, ...]]
 Factors = Mapping[str, np.ndarray]
 
@@ -35,6 +53,10 @@ def described(metadata: Mapping[str, Any], shapes: Shapes, factors: Factors) -> 
     architecture = metadata["general.architecture"]
     keys = _Keys(architecture, metadata)
     hidden, heads = keys.take("embedding_length"), keys.take("attention.head_count")
+    shared = keys.take("attention.head_count_kv", heads)
+    for name, count in (("head_count", heads), ("head_count_kv", shared)):
+        if count < 1:
+            keys.refuse(f"attention.{name}", count, "1 or more")
     head_dim = keys.take("attention.key_length", hidden // heads)
     keys.must_be("attention.value_length", head_dim)
     values = {
@@ -43,7 +65,7 @@ def described(metadata: Mapping[str, Any], shapes: Shapes, factors: Factors) -> 
         "num_hidden_layers": keys.take("block_count"),
         "intermediate_size": keys.take("feed_forward_length"),
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.take("attention.head_count_kv", heads),
+        "num_key_value_heads": shared,
         "head_dim": head_dim,
         "max_position_embeddings": keys.take("context_length"),
         "rms_norm_eps": keys.take("attention.layer_norm_rms_epsilon"),
@@ -73,10 +95,24 @@ def described(metadata: Mapping[str, Any], shapes: Shapes, factors: Factors) -> 
 
 
 def _ends(metadata: Mapping[str, Any]) -> list[int] | int | None:
-    """Of a text, of a turn, and of a message to a tool."""
-    names = (f"tokenizer.ggml.{end}_token_id" for end in ("eos", "eot", "eom"))
-    found = list(dict.fromkeys(metadata[name] for name in names if name in metadata))
-    return found if len(found) > 1 else next(iter(found), None)
+    """Of a text, of a turn, of a message to a tool: those that keys name, then those known by their text."""
+    tokens = metadata.get("tokenizer.ggml.tokens", ())
+    named = (metadata.get(f"tokenizer.ggml.{end}_token_id") for end in ("eos", "eot", "eom", *_ENDS_OF_CODE))
+    found = dict.fromkeys([*(number for number in named if number is not None), *ends_by_text(metadata)])
+    present = {tokens[number] for number in found}
+    gone = {text for text, others in _NO_ENDS.items() if all(each & present for each in others)}
+    ends = [number for number in found if tokens[number] not in gone]
+    return ends if len(ends) > 1 else next(iter(ends), None)
+
+
+def ends_by_text(metadata: Mapping[str, Any]) -> list[int]:
+    """Tokens that llama.cpp takes for control tokens that end a text, whatever their type."""
+    numbers = {token: number for number, token in enumerate(metadata.get("tokenizer.ggml.tokens", ()))}
+    texts = list(_ENDS)
+    for end, some in _ENDS_OF_CODE.items():
+        if f"tokenizer.ggml.{end}_token_id" not in metadata:
+            texts += some
+    return [numbers[text] for text in texts if text in numbers]
 
 
 def _gemma3(keys: "_Keys", values: Mapping[str, Any], factors: Factors) -> dict[str, Any]:
@@ -85,7 +121,9 @@ def _gemma3(keys: "_Keys", values: Mapping[str, Any], factors: Factors) -> dict[
     layers, largest = values["num_hidden_layers"], 62  # of 27B, whose scale goes by the width
     scalar = values["hidden_size"] // values["num_attention_heads"]
     kinds = keys.take("attention.sliding_window_pattern", 6, whole=True)
-    windows = kinds if isinstance(kinds, list) else [bool((i + 1) % kinds) for i in range(layers)]
+    windows = (
+        kinds if isinstance(kinds, list) else [not kinds or bool((i + 1) % kinds) for i in range(layers)]
+    )
     local = {"rope_type": "default", "rope_theta": keys.take("rope.freq_base_swa", 10000.0)}
     context = values["max_position_embeddings"]
     return {
@@ -238,16 +276,16 @@ class _Keys:
 
     def must_be(self, name: str, expected: Any) -> None:
         if (found := self.take(name, expected)) != expected:
-            self._refuse(name, found, f"{expected}")
+            self.refuse(name, found, f"{expected}")
 
     def check_all_taken(self, context: int) -> None:
         """Raise ModelError for a key that nothing took and that may change what the model computes."""
         for name, value in self.left.items():
             window = name == "attention.sliding_window" and (not value or value >= context)
             if name not in _IDLE and not window:
-                self._refuse(name, value, "keys that can be applied to this architecture")
+                self.refuse(name, value, "keys that can be applied to this architecture")
 
-    def _refuse(self, name: str, value: Any, allowed: str) -> None:
+    def refuse(self, name: str, value: Any, allowed: str) -> None:
         raise ModelError(
             f"a GGUF file says what we cannot apply: {self.architecture}.{name}",
             found=str(value)[:80],

@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from compress.errors import ModelError, did_you_mean
+from compress.models.gguf_config import ends_by_text
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # token types
 _MARK = "▁"  # SentencePiece's space
@@ -82,7 +83,7 @@ def tokenizer_of(metadata: Mapping[str, Any], max_length: int) -> Any:
             next="take the safetensors of the model",
         )
     backend, begins = makers[kind](keys)
-    _add_marks(backend, keys, metadata["general.architecture"])
+    _add_marks(backend, keys, metadata["general.architecture"], {*ends_by_text(metadata)})
     marks = {
         f"{name}_token": keys["tokens"][keys[f"{key}_token_id"]]
         for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
@@ -164,14 +165,15 @@ def _of_pieces(keys: Mapping[str, Any]) -> tuple[Tokenizer, bool]:
     return made, True
 
 
-def _add_marks(backend: Tokenizer, keys: Mapping[str, Any], architecture: str) -> None:
+def _add_marks(backend: Tokenizer, keys: Mapping[str, Any], architecture: str, ends: set[int]) -> None:
     """Tokens that stay whole wherever they stand. Phi-3's marks of turns take the spaces behind them too;
     no key says so, llama.cpp knows it by the name."""
     plain = ("<unk>", "<s>", "<|endoftext|>")
     strips = architecture == "phi3" and keys["model"] == "llama"
     special, other = [], []
-    for token, kind in zip(keys["tokens"], keys.get("token_type", ()), strict=False):
-        if kind in (_UNKNOWN, _CONTROL):
+    types = keys.get("token_type") or [_NORMAL] * len(keys["tokens"])
+    for number, (token, kind) in enumerate(zip(keys["tokens"], types, strict=False)):
+        if kind in (_UNKNOWN, _CONTROL) or number in ends:
             right = strips and token not in plain
             special.append(AddedToken(token, special=True, normalized=False, rstrip=right))
         elif kind == _USER_DEFINED:

@@ -26,7 +26,7 @@ from compress.errors import GateError, ModelError
 from compress.stages.result import gate, write_result
 
 # Parts in the order of the reading: what comes first explains what differs behind it.
-EXACT = ("classes", "tokens")
+EXACT = ("classes", "tokens", "ends")
 MAX_ABS_DIFF = {"pixels": 1e-5, "outputs": 1e-4}  # times the largest value, where that is above 1
 Arrays = dict[str, np.ndarray]
 _MISSING = re.compile(r"(?:ModuleNotFound|Import)Error: .*(?:module named|from) '([A-Za-z_]+)")

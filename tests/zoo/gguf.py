@@ -385,6 +385,15 @@ MODELS: dict[str, Callable[[Path], Path]] = {
             "sliding_attention": _rope("default"),
         },
     ),
+    "gemma3 with every third layer": _model(
+        "gemma3_text",
+        lambda writer: (writer.add_sliding_window(8), writer.add_sliding_window_pattern(3)),
+        num_hidden_layers=3,
+        sliding_window=8,
+        query_pre_attn_scalar=16,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        rope_parameters={"full_attention": _rope("default"), "sliding_attention": _rope("default")},
+    ),
     "phi3": _model("phi3", lambda writer: writer.add_sliding_window(8), sliding_window=8),
     "phi3 with longrope": _model(
         "phi3",
@@ -508,6 +517,10 @@ def _first_half(folder: Path) -> Path:
     return folder / "model-00001-of-00002.gguf"
 
 
+def _zero(name: str) -> dict[str, gguf.gguf_writer.GGUFValue]:
+    return {name: gguf.gguf_writer.GGUFValue(0, gguf.GGUFValueType.UINT32)}
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "one part of several": (_first_half, r"one part of(.|\n)*1 of 2(.|\n)*--merge"),
     "experts": (_refused(lambda writer: writer.add_expert_count(8)), r"mixture of experts\n  found: +8"),
@@ -542,6 +555,24 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
         _refused(lambda writer: writer.add_array("llama.attention.sliding_window_pattern", [True, False])),
         r"cannot apply: llama.attention.sliding_window_pattern",
     ),
+    "a mark behind the tokens": (
+        _refused(lambda writer: writer.add_pad_token_id(99999)),
+        r"a token that it has not\n(.|\n)*padding_token_id=99999(.|\n)*0 to ",
+    ),
+    **{
+        f"numbers of {kind}": (
+            _refused(tensors={"output_norm.weight": np.ones(64, kind)}),
+            rf"no weight's\n  found: +output_norm.weight of {name}",
+        )
+        for kind, name in (("float64", "F64"), ("int32", "I32"), ("int8", "I8"))
+    },
+    **{
+        f"no heads by {name}": (
+            _refused(lambda writer, name=name: writer.kv_data[0].update(_zero(f"llama.attention.{name}"))),
+            rf"cannot apply: llama.attention.{name}\n  found: +0",
+        )
+        for name in ("head_count", "head_count_kv")
+    },
     "numbers of other machines": (_refused(endianess=gguf.GGUFEndian.BIG), r"big-endian"),
     "no merges": (
         _refused(lambda writer: writer.kv_data[0].pop("tokenizer.ggml.merges")),

@@ -30,7 +30,7 @@ def import_causal_lm(config: CausalLMModel, out: Path) -> None:
         end_tokens(folder)  # what is wrong there would show where text is written, hours later
         CausalLM.load(folder, facts).save(out, facts)
     library = stock_gguf if packed else stock
-    check_reading(LanguageReading(CausalLM.open(out)), library, published, out)
+    check_reading(LanguageReading(CausalLM.open(out), end_tokens(out)), library, published, out)
 
 
 def _check(described: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What a language model is asked before anything is done to it: see compress.tasks.reading."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jinja2
@@ -20,8 +20,8 @@ _BEHIND = 16  # tokens behind a limit, or on both sides of it
 class LanguageReading:
     """Texts for the tokenizer, and tokens at positions that cross every limit of config.json."""
 
-    def __init__(self, model: CausalLM) -> None:
-        self.model = model
+    def __init__(self, model: CausalLM, ends: Collection[int]) -> None:
+        self.model, self.ends = model, ends  # tokens that end what is generated
 
     def probes(self) -> dict[str, Any]:
         text = self.model.tokenize(" ".join(TEXTS.values()))
@@ -65,6 +65,7 @@ class LanguageReading:
                     logits_to_keep=8,
                 )
             found[f"outputs/{name}"] = told.logits[0].numpy()
+        found["ends/of what is generated"] = np.array(sorted(self.ends), np.int64)
         return found
 
     def _chat(self, text: str) -> str:

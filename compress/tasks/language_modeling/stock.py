@@ -12,7 +12,8 @@ import numpy as np
 
 def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
     """tokens/NAME: numbers (tokens) of a text without marks, and of others with those of texts and chats;
-    outputs/NAME: logits (8, vocabulary) of the last of `probes["ids"]`, at `probes["positions"]`."""
+    outputs/NAME: logits (8, vocabulary) of the last of `probes["ids"]`, at `probes["positions"]`;
+    ends/NAME: numbers, sorted."""
     import torch
     import transformers
 
@@ -40,6 +41,8 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
                 return_dict=True,
             )
         found[f"outputs/{name}"] = told.logits[0].numpy()
+    ends = model.generation_config.eos_token_id
+    found["ends/of what is generated"] = np.unique(np.array([] if ends is None else ends, np.int64))
     return found
 
 

@@ -6,7 +6,6 @@ Tensors are dequantized by the library `gguf`. The forward pass is numpy's, laye
 algorithms in plain Python. Slow, and it shares no line with what it is held against.
 """
 
-import datetime
 import heapq
 import itertools
 import json
@@ -18,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import jinja2.ext
-import jinja2.sandbox
+import jinja2
 import numpy as np
 import regex  # type: ignore[import-untyped]
+from transformers.utils.chat_template_utils import render_jinja_template
 
 Array = Any  # of numpy
 
 
 def read(published: str, probes: dict[str, Any]) -> dict[str, Array]:
     """tokens/NAME: numbers (tokens) of a text without marks, and of others with those of texts and chats;
-    outputs/NAME: logits (8, vocabulary) of the last of `probes["ids"]`, at `probes["positions"]`."""
+    outputs/NAME: logits (8, vocabulary) of the last of `probes["ids"]`, at `probes["positions"]`;
+    ends/NAME: numbers, sorted."""
     model = _File(published)
     tokenize = (
         _Bytes(model.metadata)
@@ -46,6 +46,7 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, Array]:
     positions = {name: np.array(each) for name, each in probes["positions"].items()}
     logits = _logits(model, {name: np.array(ids) for name, ids in probes["ids"].items()}, positions)
     found |= {f"outputs/{name}": each for name, each in logits.items()}
+    found["ends/of what is generated"] = np.array(sorted(_ends(model.metadata)), np.int64)
     return found
 
 
@@ -118,7 +119,7 @@ def _attention(model: _File, layer: int, x: Array, positions: Array) -> Array:
     q, k, v = (each.reshape(len(x), -1, size).swapaxes(0, 1) for each in (q, k, v))  # heads, tokens, size
     if f"{block}.attn_q_norm.weight" in model.tensors:
         q, k = _norm(model, q, f"{block}.attn_q_norm"), _norm(model, k, f"{block}.attn_k_norm")
-    sees_all = model.architecture != "gemma3" or (layer + 1) % 6 == 0
+    sees_all = model.architecture != "gemma3" or not _has_window(model, layer)
     if model.architecture != "smollm3" or (layer + 1) % 4:
         q, k = (_rotated(model, each, positions, size, sees_all) for each in (q, k))
     scale = 1 / math.sqrt(size)
@@ -136,6 +137,12 @@ def _attention(model: _File, layer: int, x: Array, positions: Array) -> Array:
         likely = np.exp(scores - scores.max(-1, keepdims=True))
         out[head] = likely / likely.sum(-1, keepdims=True) @ v[source]
     return model.times(out.swapaxes(0, 1).reshape(len(x), -1), f"{block}.attn_output")
+
+
+def _has_window(model: _File, layer: int) -> bool:
+    """Of Gemma 3: of so many layers all but the last, or, where the file has a list, those it names."""
+    told = model.metadata.get("gemma3.attention.sliding_window_pattern", 6)
+    return bool(told[layer] if isinstance(told, list) else not told or (layer + 1) % told)
 
 
 def _rotated(model: _File, x: Array, positions: Array, size: int, sees_all: bool) -> Array:
@@ -223,24 +230,53 @@ _WHOLE_WORDS = ["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2
 
 def _chat(metadata: dict[str, Any], text: str) -> str:
     """What a user says, up to where the answer begins; nothing where the template refuses that."""
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
+    marks = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    numbers = {name: _number(metadata, key) for name, key in marks.items()}
     tokens = metadata["tokenizer.ggml.tokens"]
-    named = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    sandbox.globals["raise_exception"] = refuse
-    sandbox.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    sandbox.add_extension("jinja2.ext.loopcontrols")
     try:
-        return sandbox.from_string(metadata["tokenizer.chat_template"]).render(
-            messages=[{"role": "user", "content": text}],
+        [told], _ = render_jinja_template(
+            [[{"role": "user", "content": text}]],
+            chat_template=metadata["tokenizer.chat_template"],
             add_generation_prompt=True,
-            **{f"{name}_token": tokens[number] for name, number in named.items() if number is not None},
+            **{f"{name}_token": tokens[each] for name, each in numbers.items() if each is not None},
         )
     except jinja2.TemplateError:
         return ""
+    return str(told)
+
+
+def _number(metadata: dict[str, Any], name: str) -> int | None:
+    """Of the token for `name`; that above all others stands for none."""
+    number = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    return None if number in (-1, 2**32 - 1) else number
+
+
+# llama-vocab.cpp ends what is generated at tokens with these texts, whatever their type
+_TURNS = "<|eot_id|> <|im_end|> <|end|> <end_of_turn> <EOT> _<EOT> [EOT] <end_of_utterance> <turn|> [e~["
+_TEXTS = "<|endoftext|> <|end_of_text|> </s> <eos> [EOS] <｜end▁of▁sentence｜>"
+_TOOLS = "<|eom_id|> <|return|> <|call|> <|calls|> <|flush|> <|tool_response>"
+_CODE = {
+    "fim_pad": "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]",
+    "fim_rep": "<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>",
+    "fim_sep": "<|file_sep|>",
+}
+
+
+def _ends(metadata: dict[str, Any]) -> set[int]:
+    """Numbers of tokens."""
+    tokens = metadata["tokenizer.ggml.tokens"]
+    found = {_number(metadata, name) for name in ("eos", "eot", "eom", *_CODE)}
+    texts = _texts_of_ends(metadata)
+    ends = {n for n, token in enumerate(tokens) if n in found or token in texts}
+    said = {tokens[n] for n in ends}
+    if said & {"<|call|>", "<|calls|>"} and said & {"<|return|>", "<|flush|>"}:
+        ends = {n for n in ends if tokens[n] != "<|end|>"}
+    return {n for n in ends if tokens[n] != "</s>"} if "<|tool_response>" in said else ends
+
+
+def _texts_of_ends(metadata: dict[str, Any]) -> set[str]:
+    code = (some for name, some in _CODE.items() if _number(metadata, name) is None)
+    return {*" ".join([_TURNS, _TEXTS, _TOOLS, *code]).split()}
 
 
 class _Tokens:
@@ -250,7 +286,8 @@ class _Tokens:
         self.metadata = metadata
         self.numbers = {token: number for number, token in enumerate(metadata["tokenizer.ggml.tokens"])}
         kinds = metadata.get("tokenizer.ggml.token_type", ())
-        marks = [token for token, kind in zip(self.numbers, kinds, strict=False) if kind in (2, 3, 4)]
+        marks = {token for token, kind in zip(self.numbers, kinds, strict=False) if kind in (2, 3, 4)}
+        marks |= _texts_of_ends(metadata) & {*self.numbers}
         self.marks = sorted(marks, key=len, reverse=True)
 
     def __call__(self, text: str) -> list[int]:
@@ -260,15 +297,13 @@ class _Tokens:
         return found
 
     def with_marks(self, text: str) -> list[int]:
-        keys = {
-            name: self.metadata.get(f"tokenizer.ggml.{name}") for name in ("bos_token_id", "eos_token_id")
-        }
+        begin, end = (_number(self.metadata, name) for name in ("bos", "eos"))
         pieces = self.metadata["tokenizer.ggml.model"] == "llama"
         begins = pieces or self.metadata.get("tokenizer.ggml.pre") in _WHOLE_WORDS
         begins = self.metadata.get("tokenizer.ggml.add_bos_token", begins)
         ends = self.metadata.get("tokenizer.ggml.add_eos_token", False)
-        first = [keys["bos_token_id"]] if begins and keys["bos_token_id"] is not None else []
-        last = [keys["eos_token_id"]] if ends and keys["eos_token_id"] is not None else []
+        first = [begin] if begins and begin is not None else []
+        last = [end] if ends and end is not None else []
         return [*first, *self(text), *last]
 
     def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
