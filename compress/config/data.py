@@ -160,7 +160,7 @@ class Documents(DataConfig):
 
 
 class ImageFormat(Enum):
-    folder = "folder"  # a folder a class, of PNG or JPEG files
+    folder = "folder"  # a folder a class, of pictures that Pillow reads
     idx = "idx"  # the two files of MNIST and its kin, plain or gzip
     parquet = "parquet"  # a column of encoded images and one of labels: data sets of the Hugging Face hub
 

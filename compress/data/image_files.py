@@ -2,7 +2,7 @@
 
 import gzip
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from compress.sources import fetch
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Read = tuple[Images, Labels, tuple[str, ...]]
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_USUAL = (".png", ".jpg", ".webp", ".bmp", ".gif", ".tif", ".ppm")
+_PROGRAM = "EPS"  # Pillow hands it to Ghostscript, which runs what is in the file
 _MAX_PIXELS = 50_000_000  # of one image: more is a decompression bomb or not for a classifier
 
 
@@ -81,14 +82,33 @@ def _folder(folder: Path, config: ImageSet, prepare: Prepare) -> Read:
     names = tuple(sorted(path.name for path in inside if path.is_dir() and not _hidden(path, folder)))
     if not names:
         raise DataError(f"{folder} holds no folder a class", allowed="CLASS/IMAGE.png, or another format")
-    files = [
-        (path, label)
-        for label, name in enumerate(names)
-        for path in sorted((folder / name).rglob(config.images))
-        if path.suffix.lower() in _SUFFIXES and not _hidden(path, folder)
-    ]
+    Image.init()
+    suffixes = Image.registered_extensions()
+    files = []
+    for label, name in enumerate(names):
+        fitting = {path for each in _with_linked(folder / name) for path in each.glob(config.images)}
+        pictures = [path for path in sorted(fitting) if path.suffix.lower() in suffixes]
+        files += (of_class := [(path, label) for path in pictures if not _hidden(path, folder)])
+        if not of_class:
+            raise DataError(
+                f"no picture in the folder of the class {name}",
+                found=f"nothing that fits {config.images!r} in {folder / name}",
+                allowed=f"files of Pillow's suffixes: {', '.join(_USUAL)} and others",
+                next=f"put its pictures there, or take the folder {name} away",
+            )
     images = _stack(((path.name, partial(_open, path)) for path, _ in files), prepare)
     return images, np.array([label for _, label in files], np.int64), names
+
+
+def _with_linked(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The folder and all within, linked ones too, as torchvision's ImageFolder walks them; one that is linked
+    within itself ends there."""
+    real = folder.resolve()
+    if real not in above:
+        yield folder
+        for each in folder.iterdir():
+            if each.is_dir():
+                yield from _with_linked(each, above | {real})
 
 
 def _parquet(folder: Path, config: ImageSet, prepare: Prepare) -> Read:
@@ -107,7 +127,8 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def _open(file: Path | io.BytesIO) -> Image.Image:
-    image = Image.open(file)
+    Image.init()
+    image = Image.open(file, formats=[name for name in Image.OPEN if name != _PROGRAM])
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"too large: {image.width} x {image.height}")
     return image

@@ -161,7 +161,7 @@ def split_images(
             order.append(int(index))
     left = np.array(order, np.int64)
     for name in ("select", "calibration"):
-        picked = _stratified(labels[left], getattr(config, name), name)
+        picked = _stratified(labels[left], getattr(config, name), name, len(order))
         rows = left[picked]
         chosen[name] = (images[rows], labels[rows])
         left = np.delete(left, picked)
@@ -175,13 +175,16 @@ def _first(count: int, images: Images, labels: Labels, name: str) -> tuple[Image
     return (images[:count], labels[:count]) if count else (images, labels)
 
 
-def _stratified(labels: Labels, count: int, name: str) -> NDArray[np.int64]:
-    """Positions of `count` examples, of every class its share (largest remainders)."""
+def _stratified(labels: Labels, count: int, name: str, given: int) -> NDArray[np.int64]:
+    """Positions of `count` examples, of every class its share (largest remainders). `given`: images that all
+    splits but test are cut from."""
     if count >= len(labels):
+        fewer = f"data.select={given // 3} data.calibration={given // 10 or 1}, or more images"
         raise DataError(
             f"too few images for {name}",
             found=f"{len(labels)} left",
             allowed=f"more than data.{name}={count}",
+            next=fewer if given > 2 else "take more images, unlike each other and those of the test set",
         )
     classes, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / len(labels)

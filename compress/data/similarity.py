@@ -1,6 +1,7 @@
 """Readers of human judgements of similarity: a square matrix beside its texts, or a table of pairs."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from compress.errors import DataError
 
 # texts, indices of the two texts of each pair [n, 2], human score of each pair [n]
 Judgements = tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.float64]]
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# Of a score: what stands for a number, or for one that is missing, is no title of a column.
+_LIKE_A_NUMBER = re.compile(r"[+-]?[.,]?\d|([+-]?(nan|inf|infinity)|na|n/a|none|null|[-?.]+)$", re.IGNORECASE)
 
 
 def read_matrix(matrix: Path, texts: Path, encoding: str = "utf-8") -> Judgements:
@@ -54,20 +59,22 @@ def read_matrix(matrix: Path, texts: Path, encoding: str = "utf-8") -> Judgement
 
 
 def read_table(path: Path, encoding: str = "utf-8") -> Judgements:
-    """Lines of text, text and score with tabs between; a header and leading # lines are skipped."""
+    """Lines of text, text and score with tabs between. Skipped are lines that begin with # before all others,
+    unless they are pairs, and then a header, whose third word is like no number."""
     rows: list[tuple[str, str, float]] = []
     header_allowed = True
     for number, line in enumerate(read_text(path, encoding).split("\n"), 1):
-        if not line.strip() or (not rows and line.startswith("#")):
-            continue
         cells = [" ".join(cell.split()) for cell in line.split("\t")]
+        of_words = len(cells) != 3 or not _LIKE_A_NUMBER.match(cells[2])
+        if not line.strip() or (not rows and line.startswith("#") and of_words):
+            continue
         if len(cells) != 3 or not all(cells):
             raise DataError(
                 f"{path.name}, line {number}: not a pair",
                 found=line[:80],
                 allowed="text, text and score with tabs between",
             )
-        header, header_allowed = header_allowed and not _is_number(cells[2]), False
+        header, header_allowed = header_allowed and of_words, False
         if not header:
             rows.append((cells[0], cells[1], _number(cells[2], path, number)))
     if not rows:
@@ -82,10 +89,7 @@ def _indexed(rows: Sequence[tuple[str, str, float]]) -> Judgements:
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
+    return bool(_NUMBER.fullmatch(cell)) and math.isfinite(float(cell))
 
 
 def _number(cell: str, path: Path, line: int) -> float:

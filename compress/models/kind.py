@@ -53,6 +53,14 @@ def check_kind(config: Mapping[str, Any], known: Collection[str], what: str) -> 
                 allowed=f"{what} of plain transformer layers: {', '.join(known)}",
                 next=_next(config, known) if kind == _MULTIMODAL else None,
             )
+    check_known(config, known, what)
+    check_unquantized(config)
+    _check_sizes(config)
+
+
+def check_known(config: Mapping[str, Any], known: Collection[str], what: str) -> None:
+    """Raise ModelError for a config.json of a type that is not in `known`; `what` as of `check_kind`."""
+    model_type = str(config.get("model_type", "none"))
     if model_type not in known:
         raise ModelError(
             f"unknown architecture of {what}",
@@ -60,8 +68,6 @@ def check_kind(config: Mapping[str, Any], known: Collection[str], what: str) -> 
             allowed=did_you_mean(model_type, known),
             next=other_task(config, what) or f"take {what} of one of these types",
         )
-    check_unquantized(config)
-    _check_sizes(config)
 
 
 def check_causal(config: Mapping[str, Any]) -> None:

@@ -100,6 +100,38 @@ def test_what_notebooks_and_archives_leave_is_no_class(folder):
     assert len(images) == 6
 
 
+@pytest.mark.parametrize("suffix", ["tif", "TIFF", "gif", "pgm", "jfif", "jp2"])
+def test_a_picture_of_any_suffix_that_pillow_reads(folder, suffix):
+    path = folder / "cat" / f"x.{suffix}"
+    image = Image.open(folder / "dog" / "0.png")
+    image.save(path, "JPEG" if suffix == "jfif" else None)
+    images, labels, _ = read(folder)
+    assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    with Image.open(path) as again:
+        assert np.array_equal(images[3, :, :, 0], np.asarray(again.convert("L")))
+
+
+def test_what_another_program_would_be_run_for_is_no_picture(folder):
+    Image.open(folder / "dog" / "0.png").save(folder / "cat" / "x.png", "EPS")
+    with pytest.raises(DataError, match="not an image that can be read"):
+        read(folder)
+
+
+def test_a_class_without_a_picture_is_named(folder):
+    for path in (folder / "dog").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    with pytest.raises(DataError, match="no picture in the folder of the class dog"):
+        read(folder)
+
+
+def test_linked_folders_are_walked_once(folder, tmp_path):
+    (folder / "dog").rename(tmp_path / "elsewhere")
+    (folder / "dog").symlink_to(tmp_path / "elsewhere")
+    (folder / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "cat" / "again").symlink_to(folder / "cat")
+    assert read(folder)[1].tolist() == [0] * 6 + [1] * 3
+
+
 def test_grey_of_16_bits_is_scaled(folder):
     """As Pillow scales RGB of 16 bits, by the high byte; its own conversion of grey makes all this white."""
     values = (np.arange(20, dtype=np.uint16) * 3449).reshape(4, 5)
@@ -258,7 +290,9 @@ def test_an_image_of_test_leaves_the_training_set():
 
 def test_too_few_images():
     images, labels = np.arange(16, dtype=np.uint8).reshape(4, 2, 2, 1), np.zeros(4, np.int64)
-    with pytest.raises(DataError, match="too few images for calibration"):
+    with pytest.raises(
+        DataError, match=r"for calibration(.|\n)*next: +data\.select=1 data\.calibration=1, or"
+    ):
         split_images(ImageData(calibration=3, select=1), images, labels, images[:1], labels[:1])
     with pytest.raises(DataError, match="too few images for test"):
         split_images(ImageData(calibration=1, select=1, test=9), images, labels, images, labels)

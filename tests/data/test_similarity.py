@@ -68,6 +68,12 @@ def test_table_with_and_without_header(tmp_path: Path, head: str) -> None:
         ("a\tb\t1\nc\td\tx\n", "line 2: not a number"),
         ("a\tb\tscore\nc\td\tscore\n", "line 2: not a number"),
         ("a,b,1\n", "line 1: not a pair"),
+        ("a\tb\tnan\nc\td\t2\n", "line 1: not a number"),
+        ("a\tb\tN/A\nc\td\t2\n", "line 1: not a number"),
+        ("a\tb\t4,5\nc\td\t3\n", "line 1: not a number"),
+        ("a\tb\t1_0\nc\td\t2\n", "line 1: not a number"),
+        ("#a\tb\t4,5\nc\td\t3\n", "line 1: not a number"),
+        ("a\tb\tscore\nc\td\t1_0\n", "line 2: not a number"),
     ],
 )
 def test_malformed_table(tmp_path: Path, content: str, message: str) -> None:
@@ -75,6 +81,14 @@ def test_malformed_table(tmp_path: Path, content: str, message: str) -> None:
     table.write_text(content)
     with pytest.raises(DataError, match=message):
         read_table(table)
+
+
+def test_texts_that_begin_with_a_hash(tmp_path: Path) -> None:
+    table = tmp_path / "t.tsv"
+    table.write_text("# Word 1\tWord 2\tmean\n#fun day\tb\t3\n#two\tc\t1\nc\td\t2\n")
+    texts, _, scores = read_table(table)
+    assert texts == ("#fun day", "b", "#two", "c", "d")
+    assert scores.tolist() == [3, 1, 2]
 
 
 WORD = st.text(alphabet="abcé", min_size=1, max_size=3)

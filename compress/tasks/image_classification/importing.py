@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
 from compress.config.model import ImageClassifierModel
 from compress.errors import ModelError
 from compress.models import timm_checkpoint
 from compress.models.checkpoint import fetch_published, read_config
-from compress.models.kind import check_unquantized
+from compress.models.kind import check_known, check_unquantized
 from compress.models.loading import with_all_heads
 from compress.models.preprocessing import published_preprocessing, read_preprocessing
 from compress.stages.result import gate, write_result
@@ -28,7 +29,7 @@ def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     What a function of the user's builds, or pruning of ours left, is read by us alone: there is no other
     reader to hold it against, and the gate says so.
     """
-    folder, facts = fetch_published(config, check_unquantized)
+    folder, facts = fetch_published(config, _check)
     described, preprocessing = _published(folder, config)
     model = ImageClassifier.described(described, preprocessing, folder, facts)
     _check_runs(model)
@@ -42,6 +43,14 @@ def import_image_classifier(config: ImageClassifierModel, out: Path) -> None:
     else:
         with with_all_heads(folder) as whole:
             check_reading(ImageReading(out), stock, whole, out)
+
+
+def _check(described: dict[str, Any]) -> None:
+    """Raise ModelError for a config.json of a model that is no classifier of transformers', of timm's or of
+    one's own."""
+    if "builder" not in described and not timm_checkpoint.is_timm(described):
+        check_known(described, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, "a classifier of images")
+    check_unquantized(described)
 
 
 def _check_runs(model: ImageClassifier) -> None:
@@ -92,7 +101,7 @@ def _published(folder: Path, config: ImageClassifierModel) -> tuple[dict[str, An
         described = {"builder": config.builder, "builder_kwargs": dict(config.builder_kwargs)}
         return described, read_preprocessing(folder)
     described = read_config(folder)
-    check_unquantized(described)
+    _check(described)
     if timm_checkpoint.is_timm(described):
         return timm_checkpoint.converted(described)
     builder = described.get("builder")

@@ -70,6 +70,14 @@ def test_a_net_that_stores_its_statistics(tmp_path):
     assert imported(Plain, tmp_path).classes == ["0", "1", "2"]
 
 
+def test_a_language_model_is_no_classifier_of_images(tmp_path):
+    described = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    said = r"of a classifier of images\n  found: +llama\n  allowed: .*vit(.|\n)*try model=causal_lm"
+    with pytest.raises(ModelError, match="unknown architecture " + said):
+        tasks.import_model(ImageClassifierModel(source=f"path:{tmp_path}"), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("net", "said"),
     [
