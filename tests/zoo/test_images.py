@@ -18,7 +18,10 @@ from compress.stages.result import read_result
 from tests.zoo.images import PUBLISHED, SLOW, publish
 from tests.zoo.sample import every_second
 
-NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PUBLISHED]
+NAMES = [
+    *every_second(name for name in PUBLISHED if name not in SLOW),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+]
 
 
 def imported(folder, out):
@@ -27,7 +30,7 @@ def imported(folder, out):
     return out
 
 
-@pytest.mark.parametrize("name", every_second(NAMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_it_is_read_as_transformers_reads_it(name, tmp_path):
     """Also what we write: stock transformers prepares images by it as by what was published."""
     published = publish(name, tmp_path / "published")
