@@ -1,5 +1,5 @@
-"""What a graph with a cache is tried on: windows of text, and tokens on both sides of every limit that the
-config names.
+"""What a graph with a cache is tried on: windows of text, tokens on both sides of every limit that the
+config names, and some between.
 
 In front of a limit lie keys and values as of real text, for torch and ONNX the same: a window of 4,096 tokens
 is crossed for the price of 24.
@@ -48,12 +48,21 @@ class WithCache:
                 yield self._whole(np.resize(self.texts, min(window + _AT_ONCE + STEPS, self.last)))
         yield from self._batch()
         past = self._past_of_text()
+        floats = sum(each[0, :, 0].size for each in past)  # of a token
         for limit in self.limits:
             start = min(limit - _AT_ONCE // 2, self._end() - _AT_ONCE - STEPS)
-            floats = sum(each[0, :, 0].size for each in past) * max(start, 0)
-            self.crossed[limit] = start >= 0 and 4 * floats <= _CACHE
+            self.crossed[limit] = start >= 0 and 4 * floats * start <= _CACHE
             if self.crossed[limit]:
-                yield self._across(start, past)
+                yield self._across(start, past, STEPS)
+        for position in self._between():
+            if 4 * floats * position <= _CACHE:
+                yield self._across(position, past, 0)
+
+    def _between(self) -> list[int]:
+        """Powers of two from 256 on, in front of the last position: a table may be wrong there alone."""
+        last = self._end() - _AT_ONCE
+        powers = {2**power for power in range(8, last.bit_length()) if 2**power <= last}
+        return sorted(powers.difference(self.limits))
 
     def _end(self) -> int:
         return int(self.model.config.max_position_embeddings)
@@ -119,11 +128,11 @@ class WithCache:
                 ids[None], torch.ones((1, start + len(ids)), dtype=torch.int64), positions, past
             )
 
-    def _across(self, start: int, of_text: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """`_AT_ONCE` tokens from position `start` on, and `STEPS` one by one after them."""
+    def _across(self, start: int, of_text: list[np.ndarray], steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """`_AT_ONCE` tokens from position `start` on, and `steps` one by one after them."""
         places = np.arange(start) % of_text[0].shape[2]
         past = [np.ascontiguousarray(each[:, :, places]) for each in of_text]
-        end = start + _AT_ONCE + STEPS
+        end = start + _AT_ONCE + steps
         decoder = Decoder(self.path, capacity=end, prepack=False)
         names = (name for name in self.traced.input_names if name.startswith("past_key_values."))
         decoder.fill(dict(zip(names, past, strict=True)))

@@ -69,6 +69,14 @@ def no_rotation_behind(position):
     return change
 
 
+def no_rotation_between(model):
+    for tensor in model.graph.initializer:
+        if tensor.name in ("cos_cache", "sin_cache"):
+            found = numpy_helper.to_array(tensor).copy()
+            found[200:400] = found[0]
+            tensor.CopyFrom(numpy_helper.from_array(found, tensor.name))
+
+
 def batch_of_one(model):
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -119,6 +127,22 @@ def test_a_fault_of_a_fused_graph_is_seen(damage, made, language_texts, tmp_path
             tmp_path,
             "none",
         )
+
+
+def test_a_fault_between_two_limits_is_seen(once, language_texts, splits_folder, write_language, tmp_path):
+    """Behind the text, and far from the last of 1,024 positions."""
+
+    def build(folder):
+        write_language(folder / "published", "llama", language_texts, max_position_embeddings=1024)
+        for name in ("checkpoint", "fused"):
+            (folder / name).mkdir()
+        import_model(CausalLMModel(source=f"path:{folder / 'published'}"), folder / "checkpoint")
+        export(GenaiExport(), folder / "checkpoint", splits_folder, folder / "fused")
+
+    longer = once("llama-1024", build)
+    damaged = numbers_of(longer, "fused", no_rotation_between, language_texts, tmp_path / "graph")
+    with pytest.raises(GateError, match="does not compute"):
+        check_parity(damaged, GenaiExport(), tmp_path, "none")
 
 
 def test_inputs_of_another_order_are_seen(made, language_texts, tmp_path):
