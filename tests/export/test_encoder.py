@@ -43,7 +43,7 @@ def test_batch_and_length_vary_and_padding_does_not_count(name, checkpoints, spl
     for texts in (splits.test.texts[:1], splits.test.texts[:9], ["river"], ["the river " * 100]):
         np.testing.assert_allclose(*run(graph / "model.onnx", encoder, encoder.tokenize(texts)), atol=1e-5)
     numbers = read_result(graph).gates[0].numbers
-    assert numbers["examples"] == 64
+    assert numbers["examples"] == 64 + 2  # and a text as long as the model takes beside a short one
     assert numbers["max_abs_diff"] < 1e-5
     assert sorted(path.name for path in graph.iterdir()) == ["model.onnx", "stage.json"]
 
