@@ -43,9 +43,8 @@ def test_a_changed_classifier_is_caught(image_checkpoints, copy_of):
         model.module.net.classifier.bias[0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.5\d*; .*\n  allowed: 0\.0001"):
         check_reload(model, folder)
-    assert [each.name.partition(" ")[0] for each in read_result(folder).gates] == [
-        "read"
-    ]  # no more than load had
+    [of_load] = read_result(folder).gates
+    assert of_load.name.startswith("read as")
 
 
 @pytest.mark.slow
@@ -55,9 +54,8 @@ def test_a_changed_checkpoint_is_caught(checkpoints, copy_of):
         encoder.stack.layers()[1].ffn_out.weight[0, 0] += 0.5
     with pytest.raises(GateError, match=r"max abs difference 0\.\d+.*\n  allowed: 0\.0001"):
         check_reload(encoder, folder)
-    assert [each.name.partition(" ")[0] for each in read_result(folder).gates] == [
-        "read"
-    ]  # no more than load had
+    [of_load] = read_result(folder).gates
+    assert of_load.name.startswith("read as")
 
 
 @pytest.mark.slow
