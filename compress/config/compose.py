@@ -43,10 +43,11 @@ def _composed(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         composed = compose("config", overrides=list(overrides), return_hydra_config=with_hydra)
-    given = {word.partition("=")[0] for word in overrides}
+    given = {word.lstrip("+").partition("=")[0] for word in overrides}
     if "model.source" in given:
-        for fact in OF_THE_SOURCE - {key.removeprefix("model.") for key in given} & set(composed.model):
-            composed.model[fact] = None
+        for fact in OF_THE_SOURCE:
+            if f"model.{fact}" not in given:
+                composed.model[fact] = None
     return composed
 
 

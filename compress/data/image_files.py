@@ -83,7 +83,7 @@ def _folder(folder: Path, config: ImageSet, prepare: Prepare) -> Read:
     if not names:
         raise DataError(f"{folder} holds no folder a class", allowed="CLASS/IMAGE.png, or another format")
     Image.init()
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     files = []
     for label, name in enumerate(names):
         fitting = {path for each in _with_linked(folder / name) for path in each.glob(config.images)}

@@ -253,5 +253,6 @@ def flat(settings, prefix=""):
 def test_what_a_file_says_of_its_source_is_not_said_of_another():
     mine = load_config(["experiment=smollm2", "model.source=path:x", "model.license=mit"]).model
     assert (mine.base_model, mine.license, mine.sha256) == (None, "mit", None)
+    assert load_config(["experiment=smollm2", "++model.source=path:x"]).model.base_model is None
     published = load_config(["experiment=smollm2"]).model
     assert None not in (published.base_model, published.license, published.sha256)

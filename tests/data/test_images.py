@@ -117,6 +117,11 @@ def test_what_another_program_would_be_run_for_is_no_picture(folder):
         read(folder)
 
 
+def test_what_pillow_only_writes_is_passed_over(folder):
+    Image.open(folder / "dog" / "0.png").save(folder / "cat" / "x.pdf")
+    assert len(read(folder)[0]) == 6
+
+
 def test_a_class_without_a_picture_is_named(folder):
     for path in (folder / "dog").iterdir():
         path.rename(path.with_suffix(".txt"))
