@@ -13,7 +13,6 @@ import onnx
 import onnx.parser
 from onnx import numpy_helper
 
-from compress.benchmark.timing import RUNNER
 from compress.errors import BenchmarkError
 from compress.schema.report import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
 from compress.stages.typed_json import read_typed, write_typed
@@ -59,7 +58,7 @@ def measured(target: Target, read_bytes: int) -> dict[str, Any]:
             "read_bytes": read_bytes,
         }
         files = [path for pair in models.values() for path in pair]
-        return target.run(RUNNER, job, files, folder / "scratch", PATIENCE_SECONDS)
+        return target.run(job, files, folder / "scratch", PATIENCE_SECONDS)
 
 
 def save_limits(limits: Limits, out: Path) -> None:

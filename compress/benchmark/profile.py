@@ -19,7 +19,7 @@ import onnx
 from onnx import helper
 
 from compress.benchmark.caches import capacities, shared_cache
-from compress.benchmark.timing import RUNNER, save_feeds
+from compress.benchmark.timing import save_feeds
 from compress.errors import BenchmarkError
 from compress.graph import onnx_files
 from compress.schema.report import (
@@ -95,7 +95,7 @@ def _profile_graph(
             "calls": [FEWEST_CALLS, MOST_CALLS],
         }
         files = [Path(path), *map(Path, workloads.values())]
-        result = target.run(RUNNER, job, files, Path(folder), PATIENCE_SECONDS)
+        result = target.run(job, files, Path(folder), PATIENCE_SECONDS)
     graph = onnx.load(model, load_external_data=False).graph
     by_call = operators(result["events"], result["runs"], kernels(graph), block_bytes(graph))
     types, fallback = weight_types(graph), fallback_nodes(result["events"], result["provider"])

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from compress.benchmark import stats
-from compress.benchmark.runner import NO_FLASH_UP_TO
 from compress.errors import BenchmarkError
+from compress.runner.with_onnxruntime import NO_FLASH_UP_TO
 from compress.schema.report import Estimate, Latency
 from compress.stages.typed_json import read_typed
 
 FILE = "speed.json"
-SESSION_FACTS = ("providers", "threads", "optimization_level", "arena", "memory_pattern", "affinity")
+OF_PROCESSES = ("load_ms", "first_run_ms", "warm_up", "packages")  # not of what they run with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,17 @@ def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Map
             **machine,
             **samples["packages"],
             "session": {
-                **{key: processes[baseline][0][key] for key in SESSION_FACTS},
+                **_session(processes[baseline][0]),
                 "ORT_GQA_DISABLE_FLASH_ATTENTION": f"1 up to {NO_FLASH_UP_TO} tokens",
             },
             "seconds": samples["wall_seconds"],
             "stopped": samples["stopped"],
         },
     )
+
+
+def _session(process: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker said of its session: threads, providers, and what else its runtime tells."""
+    return {
+        key: value for key, value in process.items() if key not in OF_PROCESSES and not key.endswith("_bytes")
+    }

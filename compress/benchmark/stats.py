@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy  # its parts load when they are used: scipy.stats takes a second
 
-from compress.benchmark.runner import QUANTILE, repeat_ratios
+from compress.runner.precision import QUANTILE, repeat_ratios
 from compress.schema.report import Estimate, Latency
 
 Blocks = Sequence[Mapping[str, Any]]  # {"repeat", "start" in seconds, "ms": [...]}, in order of time

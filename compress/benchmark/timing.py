@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.benchmark import caches, runner
+from compress.benchmark import caches
 from compress.benchmark.speed import FILE, Speed, summarize
 from compress.config.benchmark import BenchmarkConfig
 from compress.errors import BenchmarkError
@@ -17,7 +17,6 @@ from compress.graph import onnx_files
 from compress.stages.typed_json import write_typed
 from compress.targets.base import Target
 
-RUNNER = Path(runner.__file__)
 WARMUP_SECONDS = 2.0  # at most, of one model on one workload
 BLOCK_MS = 50.0
 ROUNDS = 5  # of a repeat: what differs between processes weighs more than what differs within one
@@ -46,7 +45,7 @@ def time_models(
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as folder:  # a kill leaves it where the store cleans up
         job, files = timing_job(config, models, inputs, Path(folder), own or {})
-        samples = target.run(RUNNER, job, files, Path(folder), config.max_seconds + GRACE_SECONDS)
+        samples = target.run(job, files, Path(folder), config.max_seconds + GRACE_SECONDS)
     (out / "samples.json").write_text(json.dumps(samples))
     done = {workload: caches.items(feeds) for workload, feeds in inputs.items()}
     speed = summarize(samples, done, machine=target.facts())

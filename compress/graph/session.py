@@ -1,6 +1,6 @@
 """The one place that opens an ONNX file with onnxruntime in this process.
 
-Two files that run without the package open theirs alone: benchmark/runner.py and graph/probe.py.
+Two files that run without the package open theirs alone: runner/with_onnxruntime.py and graph/probe.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -63,7 +63,7 @@ def running() -> Iterator[None]:
 def check_provider(provider: str, runtime: Mapping[str, Any] | None = None) -> None:
     """Raise ConfigError unless the runtime has this execution provider.
 
-    `runtime` is that of a target, as `targets/machine.py` describes it; by default the one of this process.
+    `runtime` is that of a target, as `runner/with_onnxruntime.py` tells it, by default this process's.
     """
     installed = runtime["providers"] if runtime else onnxruntime.get_available_providers()
     if provider in installed:

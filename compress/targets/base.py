@@ -1,8 +1,8 @@
 """What every target gives: facts, a lock, and the result of a job that runs there.
 
-A job is what `benchmark/runner.py` does: to time models against each other, to trace the operators of one, or
-to measure what the machine reaches at best. Job and result are JSON, as the runner describes them. A target
-that runs no Python brings a runner of its own that takes the same jobs.
+A job is what `compress/runner/` does: to time models against each other, to trace the operators of one, to
+measure what the machine reaches at best, or to tell what a model gives. Job and result are JSON, as it
+describes them. A runtime that is no Python's brings a worker of its own, which answers the same requests.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from compress.registry import implementation
 
 class Target(Protocol):
     def facts(self) -> Mapping[str, Any]:
-        """What `machine.py` says of the target: part of the key of every result that is measured there.
+        """What `runner/machine.py` says of the target: part of the key of every result measured there.
 
         Raises ConfigError where its runtime lacks what the configuration asks for.
         """
@@ -27,14 +27,17 @@ class Target(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """Held while something is timed: nothing else of ours computes there meanwhile."""
 
+    def runs_with(self) -> Mapping[str, Any]:
+        """What a job says of the runtime: threads, provider, settings (`compress/runner/__init__.py`)."""
+
     def run(
-        self, program: Path, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
+        self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
     ) -> dict[str, Any]:
-        """The result of `program`, the runner, for `job`, with the target's threads and provider.
+        """The result of `job`, with what the target runs with where the job does not say it.
 
         `job` names `files`, which may lie elsewhere on the target, by their absolute paths; what is written
-        meanwhile lies in the folder `scratch`. Raises BenchmarkError with what the runner said last, or after
-        `seconds`.
+        meanwhile lies in the folder `scratch`, what the job `outputs` writes in the end, too. Raises
+        BenchmarkError with what the runner said last, or after `seconds`.
         """
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from compress.config.target import FolderTarget
 from compress.graph import is_graph_file
 from compress.graph.files import with_weights
-from compress.targets import machine
+from compress.runner.jobs import OUTPUTS
+from compress.targets.bundle import pack
 from compress.targets.local import Local, run_alone
 
 FACTS_SECONDS = 60.0
@@ -27,19 +28,22 @@ class Folder(Local):
 
     def _facts(self) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as scratch:
-            there = shutil.copy(machine.__file__, scratch)
-            printed = run_alone([*self._python(), there], Path(scratch), FACTS_SECONDS)
+            command = [*self._python(), str(pack(Path(scratch))), "--facts", "onnxruntime"]
+            printed = run_alone(command, Path(scratch), FACTS_SECONDS)
         facts: dict[str, Any] = json.loads(printed)
         return facts
 
     def run(
-        self, program: Path, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
+        self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
     ) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             there = Path(folder)
             copies = {str(path): copied(path, there / str(number)) for number, path in enumerate(files)}
-            shutil.copy(program, there)
-            return self.start([*self._python(), program.name], moved(job, copies), there, seconds)
+            command = [*self._python(), pack(there).name]
+            result = self.start(command, moved(job, copies), there, seconds)
+            if (there / OUTPUTS).exists():
+                shutil.move(there / OUTPUTS, scratch / OUTPUTS)
+            return result
 
     def _python(self) -> list[str]:
         python = self.config.python or sys.executable

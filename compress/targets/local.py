@@ -14,8 +14,12 @@ from typing import Any
 from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
 from compress.graph.session import CPU, check_provider
+from compress.runner import jobs
+from compress.runner.machine import machine_facts
+from compress.runner.with_onnxruntime import runtime_facts
 from compress.system.memory import cores
-from compress.targets.machine import machine_facts
+
+RUNNER = Path(jobs.__file__).parent
 
 
 class Local:
@@ -33,7 +37,7 @@ class Local:
         return facts
 
     def _facts(self) -> dict[str, Any]:
-        return machine_facts()
+        return machine_facts(runtime_facts())
 
     def cpu_flags(self) -> tuple[str, ...]:
         flags = self.config.cpu_flags
@@ -42,17 +46,19 @@ class Local:
     def lock(self) -> AbstractContextManager[None]:
         return cores(alone=True)
 
+    def runs_with(self) -> Mapping[str, Any]:
+        return {"threads": self.config.threads or self.facts()["threads"], "provider": self.provider}
+
     def run(
-        self, program: Path, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
+        self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
     ) -> dict[str, Any]:
-        return self.start([sys.executable, "-P", str(program)], job, scratch, seconds)
+        return self.start([sys.executable, "-P", str(RUNNER)], job, scratch, seconds)
 
     def start(
         self, command: Sequence[str], job: Mapping[str, Any], folder: Path, seconds: float
     ) -> dict[str, Any]:
         """Run `command` with job and result in `folder`."""
-        runtime = {"threads": self.config.threads or self.facts()["threads"], "provider": self.provider}
-        (folder / "job.json").write_text(json.dumps({**job, **runtime}))
+        (folder / "job.json").write_text(json.dumps({**self.runs_with(), **job}))
         run_alone([*command, "job.json", "result.json"], folder, seconds)
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         return result

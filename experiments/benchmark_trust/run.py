@@ -21,8 +21,9 @@ from compress.benchmark.stats import drift, noise_facts, verdict
 from compress.benchmark.timing import time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
+from compress.runner.machine import machine_facts
+from compress.runner.with_onnxruntime import runtime_facts
 from compress.targets import open_target
-from compress.targets.machine import machine_facts
 
 WIDTH, ROWS, LAYERS = 768, 32, 40
 SLOW_DOWN = 0.05  # two layers more on forty: 5 % more work of the same kind
@@ -138,7 +139,7 @@ def main() -> None:
 
 def save(out: Path, runs: dict[str, list[dict[str, object]]]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    facts = {**machine_facts(), "cpus_allowed": len(os.sched_getaffinity(0))}
+    facts = {**machine_facts(runtime_facts()), "cpus_allowed": len(os.sched_getaffinity(0))}
     (out / "results.json").write_text(json.dumps({"machine": facts, "runs": runs}, indent=1) + "\n")
     (out / "table.md").write_text(summary(runs) + "\n")
 

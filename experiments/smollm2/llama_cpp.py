@@ -18,27 +18,17 @@ included, where blocks of 64 with 4-bit zero points and float32 scales have 4.6,
 """
 
 import argparse
-import importlib.util
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 PROMPT = 442
-RUNNER = Path(__file__).resolve().parents[2] / "compress" / "benchmark" / "runner.py"
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = "The history of the city begins with a market by the river, where merchants from the hills met. " * 40
-
-
-def load_runner() -> Any:
-    """The runner by its path: the environment of llama.cpp has nothing of ours."""
-    spec = importlib.util.spec_from_file_location("runner", RUNNER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def worker() -> None:
@@ -46,14 +36,16 @@ def worker() -> None:
     import llama_cpp
     import numpy
 
-    runner = load_runner()
+    sys.path.insert(0, str(ROOT))  # the environment of llama.cpp has nothing of ours
+    from compress.runner import counters
+    from compress.runner import worker as runner
 
-    class Model(runner.Model):  # type: ignore[misc, name-defined]
+    class Model(runner.Model):
         """Warm-up, blocks and memory are those of every model; a call is llama.cpp's."""
 
         def __init__(self, request: dict[str, Any]) -> None:
             self.workloads, self.tokens, threads = request["workloads"], {}, request["threads"]
-            before, start = runner.memory(), time.perf_counter()
+            before, start = counters.memory(), time.perf_counter()
             self.llama = llama_cpp.Llama(
                 request["path"],
                 n_ctx=512,
@@ -69,8 +61,10 @@ def worker() -> None:
                 "providers": [f"llama.cpp of llama-cpp-python {llama_cpp.__version__}"],
                 "threads": threads,
                 **dict.fromkeys(("optimization_level", "arena", "memory_pattern"), "its own"),
-                "affinity": runner.affinity(),
+                "affinity": counters.affinity(),
             }
+
+        inputs = prepare = compute = None  # type: ignore[assignment]  # a call is not made of an ONNX file
 
         def first_run(self, workload: str) -> dict[str, float]:
             with numpy.load(self.workloads[workload]) as arrays:
@@ -130,12 +124,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
 
-    from compress.benchmark import runner, timing
+    from compress.benchmark import timing
     from compress.benchmark.caches import items
     from compress.benchmark.speed import summarize
     from compress.config.benchmark import BenchmarkConfig
     from compress.report.format import speed_word
-    from compress.targets.machine import machine_facts
+    from compress.runner.collect import collect
+    from compress.runner.machine import machine_facts
+    from compress.runner.with_onnxruntime import runtime_facts
 
     models = {
         name: Path(folder) / "model.onnx" for name, _, folder in (word.partition("=") for word in args.onnx)
@@ -146,13 +142,15 @@ def main() -> None:
         spec, _ = timing.timing_job(config, models, inputs, Path(folder), {})
         spec["threads"] = args.threads
         spec["models"] = {"llama.cpp": str(args.gguf.resolve()), **spec["models"]}
-        spec["commands"] = {"llama.cpp": [os.path.abspath(args.llama_python), "-P", __file__, "--worker"]}
+        spec["with"] = {
+            "llama.cpp": {"command": [os.path.abspath(args.llama_python), "-P", __file__, "--worker"]}
+        }
         spec |= {"baseline": "llama.cpp"}
-        samples = runner.collect(spec)
+        samples = collect(spec)
     if args.out:
         args.out.write_text(json.dumps(samples))
     counts = {name: items(each) for name, each in inputs.items()}
-    speed = summarize(samples, counts, machine_facts())
+    speed = summarize(samples, counts, machine_facts(runtime_facts()))
     print("| model | workload | tokens/s | over llama.cpp [95 %] | |\n|---|---|---|---|---|")
     for model, rates in speed.throughput_per_second.items():
         for workload, rate in rates.items():
@@ -168,6 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     worker() if sys.argv[1:] == ["--worker"] else main()

@@ -24,7 +24,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from compress.targets.machine import machine_facts
+from compress.runner.machine import machine_facts
+from compress.runner.with_onnxruntime import runtime_facts
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS = ["river", "mountain", "city", "train", "music", "bread", "stone", "window", "garden", "letter"]
@@ -341,7 +342,7 @@ def study(kills: int, seed: int, folder: Path, out: Path) -> dict[str, Any]:
         for seal in alone.store.glob("entries/*/entry.json")
     }
     found: dict[str, Any] = {
-        "machine": {**machine_facts(), "cpus_allowed": len(os.sched_getaffinity(0))},
+        "machine": {**machine_facts(runtime_facts()), "cpus_allowed": len(os.sched_getaffinity(0))},
         "undisturbed": {"cpu_seconds": round(seconds, 1), "entries": len(alone.published)},
         "compared_files": len(expected),
         "compared_numbers": numbers(expected),

@@ -4,14 +4,14 @@ import os
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
-from compress.benchmark import caches, runner, timing
+from compress.benchmark import caches, timing
 from compress.benchmark.profile import block_bytes, load_profiles, profile_model
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
 from compress.graph.gates import check_operators
+from compress.runner.with_onnxruntime import OnnxruntimeModel
 from compress.targets import open_target
 
 SHARED = {f"past_key_values.0.{kind}": f"present.0.{kind}" for kind in ("key", "value")}
@@ -49,7 +49,7 @@ def test_every_call_writes_behind_the_same_old_tokens(model, tiny_lm, tmp_path):
     feeds |= {"past_key_values.0.key": key[None, None], "past_key_values.0.value": value[None, None]}
     np.savez(tmp_path / "step.npz", **feeds)
     request = {"path": str(model), "workloads": {"w": str(tmp_path / "step.npz")}, "threads": 1}
-    timed = runner.Model(onnxruntime, {**request, "caches": SHARED, "capacity": {"w": 64}})
+    timed = OnnxruntimeModel({**request, "caches": SHARED, "capacity": {"w": 64}})
     timed.first_run("w")
     assert os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] == "1"
     assert len(timed.calls("w", 3)) == 3

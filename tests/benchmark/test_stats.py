@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from compress.benchmark import runner, stats
+from compress.benchmark import stats
 from compress.report.format import speed_word
+from compress.runner import collect, precision
 from compress.schema.report import Estimate
 
 
@@ -36,7 +37,7 @@ def simulate(random, slow=1.0, most=20, rounds=8, process=0.01, noise=0.02, rho=
                 ms = 10 * math.exp(level + shift[model] + drift * moment / (2 * rounds * most))
                 block = {"repeat": repeat, "start": moment * 0.05, "ms": [ms]}
                 samples["workloads"]["w"]["ab"[model]].append(block)
-        if repeat + 1 >= runner.MIN_REPEATS and runner.widest(samples) <= 0.03:
+        if repeat + 1 >= collect.MIN_REPEATS and precision.widest(samples) <= 0.03:
             break
     return stats.speedup(samples["workloads"]["w"]["a"], samples["workloads"]["w"]["b"])
 
@@ -96,7 +97,7 @@ def test_speedup_needs_pairs_and_repeats():
 
 @pytest.mark.parametrize("df", [4, 7, 20, 200])
 def test_the_runners_quantile(df):
-    assert runner.student_t(df) == pytest.approx(scipy_stats.t.ppf(runner.QUANTILE, df), rel=0.01)
+    assert precision.student_t(df) == pytest.approx(scipy_stats.t.ppf(precision.QUANTILE, df), rel=0.01)
 
 
 def test_the_runner_stops_by_the_width_that_is_reported():
@@ -104,7 +105,7 @@ def test_the_runner_stops_by_the_width_that_is_reported():
     samples = {"spec": {"baseline": "a"}, "workloads": {"w": {"a": baseline, "b": blocks([[5]] * 5)}}}
     reported = stats.speedup(baseline, blocks([[5]] * 5))
     width = (reported.ci95[1] - reported.ci95[0]) / reported.value
-    assert runner.widest(samples) == pytest.approx(width, rel=0.02)
+    assert precision.widest(samples) == pytest.approx(width, rel=0.02)
 
 
 @pytest.mark.parametrize(

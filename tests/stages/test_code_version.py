@@ -83,7 +83,7 @@ def changed_by(source: Path, stages: dict[str, tuple[str, str]], task: str = "")
         ("graph/gates.py", LANGUAGE, {"export", "quantize", "evaluate"}),
         ("graph/gates.py", MINILM, {"export", "quantize", "evaluate"}),
         ("prune/least_squares.py", MINILM, {"prune"}),
-        ("benchmark/runner.py", MINILM, {"benchmark"}),
+        ("runner/collect.py", MINILM, {"benchmark"}),
         ("registry.py", MINILM, set(MINILM)),
         ("prune/__init__.py", MINILM, {"prune"}),  # the package around what is imported
         ("quantize/static.py", MINILM, set()),  # another option

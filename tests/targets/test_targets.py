@@ -107,7 +107,7 @@ def test_a_runner_that_hangs_is_ended(tmp_path, make_chain, feeds, target, monke
     monkeypatch.setattr(timing, "GRACE_SECONDS", -0.99)
     with pytest.raises(BenchmarkError, match="hung"):
         time_models(target, SHORT, {"a": make_chain(tmp_path / "a.onnx", 32, 1)}, {"w": feeds}, tmp_path)
-    assert [child for child in psutil.Process().children() if "runner.py" in " ".join(child.cmdline())] == []
+    assert [child for child in psutil.Process().children() if "runner" in " ".join(child.cmdline())] == []
 
 
 @pytest.mark.parametrize(("kind", "how"), [(LocalTarget, signal.SIGINT), (FolderTarget, signal.SIGTERM)])
@@ -181,7 +181,7 @@ def test_the_folder_holds_all_that_is_timed_and_its_python_runs_it(tmp_path, mak
     """Weights beside the model are copied too."""
     seen = tmp_path / "python"
     seen.write_text(f"""#!/bin/sh
-case "$2" in runner.py) ls -R > {tmp_path}/listed;; esac
+case "$2" in runner.pyz) ls -R > {tmp_path}/listed;; esac
 {sys.executable} "$@"
 """)  # no exec: the runner is no child of this process
     seen.chmod(0o755)
@@ -191,7 +191,7 @@ case "$2" in runner.py) ls -R > {tmp_path}/listed;; esac
     speed = time_models(target, SHORT, {"a": model, "b": model}, {"w": feeds}, tmp_path / "out")
     assert speed.machine["runtime"] == target.facts()["runtime"]
     listed = (tmp_path / "listed").read_text().split()
-    assert {"a[1].onnx", "weights.bin", "0.npz", "runner.py", "job.json"} <= set(listed)
+    assert {"a[1].onnx", "weights.bin", "0.npz", "runner.pyz", "job.json"} <= set(listed)
     with pytest.raises(BenchmarkError, match=r"Python cannot be started(.|\n)*target\.python="):
         open_target(FolderTarget(python=str(tmp_path / "none"))).facts()
 

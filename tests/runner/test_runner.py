@@ -1,19 +1,17 @@
 import ast
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from compress.benchmark import runner
-
-RUNNER = Path(runner.__file__)
+from compress.runner import collect, counters
+from compress.runner.workers import Worker
+from compress.targets.bundle import SOURCES, pack
 
 
 @pytest.fixture
@@ -21,6 +19,7 @@ def spec(tmp_path, make_chain, feeds):
     np.savez(tmp_path / "feeds.npz", **feeds)
     model = str(make_chain(tmp_path / "a.onnx", 32, 2))
     return {
+        "do": "time",
         "models": {"a": model, "b": model, "c": model},
         "workloads": {"w": str(tmp_path / "feeds.npz")},
         "baseline": "a",
@@ -37,30 +36,32 @@ def spec(tmp_path, make_chain, feeds):
 def start(spec, folder, through=()):
     """The runner alone: copied elsewhere, isolated from our package and from the environment."""
     (folder / "elsewhere").mkdir(exist_ok=True)
-    copy = shutil.copy(RUNNER, folder / "elsewhere" / "runner.py")
+    copy = pack(folder / "elsewhere")
     (folder / "spec.json").write_text(json.dumps(spec))
     command = [*through, sys.executable, "-I", copy, str(folder / "spec.json"), str(folder / "samples.json")]
     return subprocess.Popen(command, cwd=folder / "elsewhere", stderr=subprocess.PIPE, text=True)
 
 
 OTHER_RUNTIME = """
-import runpy, sys
-runner = runpy.run_path(sys.argv[1])
-class Model(runner["Model"]):
+import sys
+sys.path.insert(0, sys.argv[1])
+from compress.runner import worker
+class Model(worker.Model):
+    inputs = prepare = compute = None
     def __init__(self, request):
         self.facts = {"load_ms": 1.0, "rss_before_bytes": 1, "providers": [request["path"]]}
     def first_run(self, workload):
         return {workload: 7.0}
     def calls(self, workload, count):
         return [2.5] * count
-runner["work"](Model)
+worker.work(Model)
 """
 
 
 def test_models_of_another_runtime_are_timed_beside(spec, tmp_path):
     (tmp_path / "other.py").write_text(OTHER_RUNTIME)
     spec["models"]["b"] = "b.gguf"
-    spec["commands"] = {"b": [sys.executable, str(tmp_path / "other.py"), str(RUNNER)]}
+    spec["with"] = {"b": {"command": [sys.executable, str(tmp_path / "other.py"), str(SOURCES.parents[1])]}}
     process = start(spec, tmp_path)
     assert process.communicate(timeout=60)[1] == ""
     samples = json.loads((tmp_path / "samples.json").read_text())
@@ -81,13 +82,13 @@ def last_line(spec, folder):
 
 def test_it_imports_nothing_but_numpy_and_onnxruntime():
     imported = set()
-    for node in ast.walk(ast.parse(RUNNER.read_text())):
+    for node in (node for file in SOURCES.glob("*.py") for node in ast.walk(ast.parse(file.read_text()))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             imported.add(node.module.split(".")[0])
-    assert imported - sys.stdlib_module_names == {"numpy", "onnxruntime"}
+    assert imported - sys.stdlib_module_names == {"compress", "numpy", "onnxruntime"}
 
 
 def test_samples(spec, tmp_path):
@@ -99,7 +100,7 @@ def test_samples(spec, tmp_path):
     blocks = samples["workloads"]["w"]
     repeats = [block["repeat"] for block in blocks["a"]]
     assert repeats == sorted(repeats)
-    assert set(repeats) == set(range(runner.FEWEST_REPEATS))  # the time was up at once
+    assert set(repeats) == set(range(collect.FEWEST_REPEATS))  # the time was up at once
     assert samples["stopped"] == "time"
     assert all([block["repeat"] for block in blocks[model]] == repeats for model in "bc")
     assert all(block["ms"] and min(block["ms"]) > 0 for model in "abc" for block in blocks[model])
@@ -111,7 +112,7 @@ def test_samples(spec, tmp_path):
     assert flat == sorted(flat)  # no block reaches into the next round
 
     for processes in samples["processes"].values():
-        assert len(processes) == runner.FEWEST_REPEATS
+        assert len(processes) == collect.FEWEST_REPEATS
         for each in processes:
             assert each["providers"] == ["CPUExecutionProvider"]
             assert (each["threads"], each["optimization_level"], each["arena"]) == (1, "ORT_ENABLE_ALL", True)
@@ -131,7 +132,7 @@ def test_it_stops_when_the_interval_is_narrow(spec, tmp_path):
     process.communicate(timeout=60)
     samples = json.loads((tmp_path / "samples.json").read_text())
     assert samples["stopped"] == "precise"
-    assert len(samples["processes"]["a"]) == runner.MIN_REPEATS
+    assert len(samples["processes"]["a"]) == collect.MIN_REPEATS
 
 
 def test_a_missing_input_is_named(spec, tmp_path, make_chain):
@@ -190,14 +191,14 @@ def test_workers_end_with_their_runner(endless, tmp_path):
 
 
 def test_a_worker_is_stopped_while_it_has_nothing_to_do(spec):
-    worker = runner.Worker("a")
+    worker = Worker("a", {"threads": 2})
     try:
         worker.ask("ready")
         seen = psutil.Process(worker.process.pid)
         deadline = time.monotonic() + 5  # a signal takes its time
         while seen.status() != psutil.STATUS_STOPPED:
             assert time.monotonic() < deadline
-        worker.ask("load", path=spec["models"]["a"], workloads=spec["workloads"], threads=2)
+        worker.load(spec["models"]["a"], spec["workloads"])
         worker.ask("first_run", workload="w")
         worker.ask("block", workload="w", count=20)
         time.sleep(0.05)
@@ -230,13 +231,13 @@ def test_a_block_that_was_stolen_from_is_measured_again(stolen, kept, spec, monk
     """And after four attempts the one with the least stolen counts."""
     total = iter([number for each in stolen for number in (0.0, each)])
     counters = {"busy_seconds": 0.0, "throttled": 0}
-    monkeypatch.setattr(runner, "machine_counters", lambda: {**counters, "steal_seconds": next(total)})
+    monkeypatch.setattr(collect, "machine_counters", lambda: {**counters, "steal_seconds": next(total)})
     watch = type("Watch", (), {"add": lambda self, block: None})()
-    run, worker = runner.Run(spec, {}, np.random.default_rng(0)), Answering()
+    run, worker = collect.Run(spec, {}, np.random.default_rng(0)), Answering()
     run.calls["w", "a"] = 1
     block = run.block(worker, "w", watch)
     assert block["ms"] == [kept]
-    assert worker.asked == min(len(stolen), runner.ATTEMPTS)
+    assert worker.asked == min(len(stolen), collect.ATTEMPTS)
 
 
 def test_it_stops_when_its_parent_is_gone(endless, tmp_path):
@@ -254,17 +255,17 @@ def test_energy_of_packages_over_a_wrap(tmp_path):
     write("intel-rapl:0", 9_000_000, 9_999_999)
     write("intel-rapl:1", 1_000_000, 9_999_999)
     write("intel-rapl:0:0", 0, 9_999_999)  # a part of package 0
-    before = runner.energy_counters(str(tmp_path))
+    before = counters.energy_counters(str(tmp_path))
     write("intel-rapl:0", 500_000, 9_999_999)
     write("intel-rapl:1", 3_000_000, 9_999_999)
-    assert runner.energy_spent(before, runner.energy_counters(str(tmp_path))) == pytest.approx(1.5 + 2.0)
-    assert runner.energy_counters(str(tmp_path / "nothing")) == {}
+    assert counters.energy_spent(before, counters.energy_counters(str(tmp_path))) == pytest.approx(1.5 + 2.0)
+    assert counters.energy_counters(str(tmp_path / "nothing")) == {}
 
 
 def test_a_busy_process_is_seen():
     loud = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
     try:
-        watch = runner.Watch()
+        watch = counters.Watch()
         time.sleep(1.0)
         facts = watch.facts()
     finally:

@@ -1,23 +1,19 @@
-"""What a machine and the onnxruntime on it are: the facts that a time must be read beside.
-
-`python machine.py` prints them as JSON. Needs Python 3.11 and onnxruntime, nothing of ours: it is copied to
-the machine that is measured. Linux tells all of them, other systems fewer.
-"""
+"""What a machine is, which a time must be read beside. Linux tells all of it, other systems less."""
 
 import glob
-import json
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 CACHES = "/sys/devices/system/cpu/cpu0/cache/index*/size"
 SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-def machine_facts() -> dict[str, Any]:
+def machine_facts(runtime: Mapping[str, Any]) -> dict[str, Any]:
     """Of the CPU: model, flags, cores, bytes of memory and last cache, governor; None where unknown.
 
-    `threads` is how many a model may use; `runtime` is onnxruntime's distribution, version and providers.
+    `threads` is how many a model may use; `runtime` is what its module in this folder tells.
     """
     cpuinfo = _cpuinfo()
     return {
@@ -30,8 +26,9 @@ def machine_facts() -> dict[str, Any]:
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "python": platform.python_version(),
         "system": platform.system(),
+        "architecture": platform.machine(),
         "threads": threads_available(),
-        "runtime": _runtime(),
+        "runtime": dict(runtime),
     }
 
 
@@ -60,17 +57,6 @@ def cache_bytes() -> int | None:
     return max(sizes, default=None)
 
 
-def _runtime() -> dict[str, Any]:
-    import onnxruntime
-    from onnxruntime.capi.build_and_package_info import package_name
-
-    return {
-        "distribution": package_name,  # onnxruntime, onnxruntime-gpu, onnxruntime-openvino, ...
-        "version": onnxruntime.__version__,
-        "providers": onnxruntime.get_available_providers(),
-    }
-
-
 def _cpuinfo() -> dict[str, str]:
     lines = (_read("/proc/cpuinfo") or "").split("\n\n")[0].splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -82,7 +68,3 @@ def _read(path: str) -> str | None:
             return file.read().strip()
     except OSError:
         return None
-
-
-if __name__ == "__main__":
-    print(json.dumps(machine_facts()))

@@ -6,7 +6,9 @@ import sys
 import psutil
 import pytest
 
-from compress.targets import machine
+from compress.runner import machine
+from compress.runner.with_onnxruntime import runtime_facts
+from compress.targets.bundle import pack
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ def test_threads_are_within_the_affinity():
 
 
 def test_facts():
-    facts = machine.machine_facts()
+    facts = machine.machine_facts(runtime_facts())
     assert facts["model"]
     assert facts["memory_bytes"] > 2**28
     assert facts["logical_cores"] == os.cpu_count()
@@ -37,8 +39,12 @@ def test_facts():
     assert "CPUExecutionProvider" in facts["runtime"]["providers"]
 
 
-def test_it_needs_nothing_but_onnxruntime():
+def test_it_needs_nothing_but_onnxruntime(tmp_path):
     found = subprocess.run(
-        [sys.executable, "-I", machine.__file__], capture_output=True, text=True, check=True, cwd="/"
+        [sys.executable, "-I", pack(tmp_path), "--facts", "onnxruntime"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
     )
-    assert json.loads(found.stdout) == machine.machine_facts()
+    assert json.loads(found.stdout) == machine.machine_facts(runtime_facts())

@@ -1,0 +1,84 @@
+"""The runner's side of a worker: has one at a time work, and stops the others."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.runner.worker import Failure
+
+OF_RUNTIME = ("threads", "provider", "settings", "capacity")  # of a job: what every model is loaded with
+
+
+class Worker:
+    """The process of one model. `job` says with what it runs; what it holds in `with` under the model's name
+    comes first."""
+
+    def __init__(self, name: str, job: Mapping[str, Any]) -> None:
+        self.name = name
+        self.job = {**job, **job.get("with", {}).get(name, {})}
+        command = self.job.get("command") or [*program(), "--worker", self.job.get("runtime", "onnxruntime")]
+        self.process: Any = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,  # a browser is several processes, which are stopped and ended as one
+        )
+
+    def load(self, path: Any, workloads: Mapping[str, str], **more: Any) -> dict[str, Any]:
+        """Facts of the model; `more` is what only some runtimes know."""
+        runtime = with_keys(self.job, *OF_RUNTIME)
+        return self.ask("load", path=path, workloads=workloads, **runtime, **more)
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Have it do one thing; before and after it is stopped, so that its pool's threads cannot spin."""
+        self.signal(signal.SIGCONT)
+        try:
+            print(json.dumps({"do": do, "with": request}), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()  # blocks: the runner must not use the core
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise Failure(f"model {self.name!r}: {obituary(self.process.wait())}")
+        self.signal(signal.SIGSTOP)
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise Failure(f"model {self.name!r}: {reply['error']}")
+        return reply
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def close(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+
+def obituary(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "its process was killed (SIGKILL), most often because memory ran out"
+    if code < 0:
+        return f"its process crashed ({signal.Signals(-code).name})"
+    return f"its process ended with exit code {code}"
+
+
+def program() -> list[str]:
+    """What starts this runner once more: as it lies here, or packed in one file."""
+    root = Path(__file__).parents[2]
+    lies = root if root.is_file() else Path(__file__).parent
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", str(lies)]
+
+
+def with_keys(job: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """What of the job has these keys; others may be left out."""
+    return {key: job[key] for key in keys if key in job}
