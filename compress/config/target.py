@@ -14,20 +14,26 @@ class TargetConfig(Checked):
         return self
 
 
+@dataclass(kw_only=True)
+class MachineTarget(TargetConfig):
+    """What targets on one machine have in common."""
+
+    threads: int = number(0, 0, 1024)  # 0: every physical core this process may use
+    cpu_flags: list[str] | None = None  # null: the target's own; else those of the CPU to build for
+
+    def built_for(self, cpu_flags: Sequence[str]) -> "MachineTarget":
+        if self.cpu_flags is None and cpu_flags:
+            return replace(self, cpu_flags=list(cpu_flags))
+        return self
+
+
 @option("target", "local", "compress.targets.local:Local")
 @dataclass(kw_only=True)
-class LocalTarget(TargetConfig):
+class LocalTarget(MachineTarget):
     """This machine."""
 
     # an execution provider of onnxruntime, by its name there; null: the CPU's, which also runs what one lacks
     provider: str | None = None
-    threads: int = number(0, 0, 1024)  # 0: every physical core this process may use
-    cpu_flags: list[str] | None = None  # null: the target's own; else those of the CPU to build for
-
-    def built_for(self, cpu_flags: Sequence[str]) -> "LocalTarget":
-        if self.cpu_flags is None and cpu_flags:
-            return replace(self, cpu_flags=list(cpu_flags))
-        return self
 
 
 @option("target", "folder", "compress.targets.folder:Folder")
@@ -36,6 +42,14 @@ class FolderTarget(LocalTarget):
     """An empty folder of this machine, into which all that is timed is copied, and another Python."""
 
     python: str | None = None  # has numpy and onnxruntime; null: the one that runs this
+
+
+@option("target", "node", "compress.targets.node:Node")
+@dataclass(kw_only=True)
+class NodeTarget(MachineTarget):
+    """Node.js on this machine."""
+
+    node: str | None = None  # the program; null: the one that is found by its name
 
 
 @dataclass(kw_only=True)

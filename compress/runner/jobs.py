@@ -12,7 +12,7 @@ from typing import Any
 from compress.runner.collect import collect
 from compress.runner.counters import available_bytes
 from compress.runner.machine import machine_facts
-from compress.runner.worker import Failure, one_line, runtime, work
+from compress.runner.worker import Failure, become, one_line, runtime, work
 from compress.runner.workers import Worker
 
 OUTPUTS = "outputs.npz"  # in the folder in which the job runs
@@ -104,6 +104,8 @@ JOBS = {"time": collect, "profile": profile, "limits": limits, "outputs": output
 def main(words: Sequence[str]) -> None:
     if words[:1] == ["--worker"]:
         work(runtime(words[1]).opener())
+    elif words[:1] == ["--become"]:
+        become(list(words[1:]))
     elif words[:1] == ["--facts"]:
         print(json.dumps(machine_facts(runtime(words[1]).runtime_facts())))
     elif len(words) == 2:

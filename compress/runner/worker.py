@@ -50,6 +50,15 @@ def work(open_model: Callable[[dict[str, Any]], Any]) -> None:
         print(json.dumps(reply), file=replies, flush=True)
 
 
+def become(command: list[str]) -> None:
+    """Become a worker that runs no Python. It ends with the runner; its replies go to descriptor 3, and what
+    its runtime prints, to stderr."""
+    end_with_parent()
+    os.dup2(1, 3)
+    os.dup2(2, 1)
+    os.execvp(command[0], command)
+
+
 def runtime(name: str) -> Any:
     """The module of a runtime, whose library is loaded here, before any model is."""
     return import_module(f"compress.runner.with_{name}")

@@ -1,12 +1,13 @@
 """The version of a stage's code: a digest of all our sources that its functions can reach.
 
 Reached is what a module imports anywhere in it, also inside functions, and what it names in a string, as
-"compress.models.image_nets:resnet", "runner.py" beside it or "compress.tasks.*.model", where the star is the
-task of the run. Not followed are imports for type checkers, and
-the strings that declare options: what implements another option is no part of this one.
+"compress.models.image_nets:resnet", a file beside it, "runner.py" or "../runner/javascript/node.mjs", or
+"compress.tasks.*.model", where the star is the task of the run. Not followed are imports for type checkers,
+and the strings that declare options: what implements another option is no part of this one.
 """
 
 import ast
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -17,6 +18,7 @@ from compress.errors import StoreError
 from compress.system.disk import sha256_file, sha256_json
 
 PACKAGE = Path(__file__).parents[1]
+RUNS = {".py", ".mjs", ".html", ".json"}  # suffixes of sources
 # Libraries whose release changes what a stage computes; no stage uses one that is not installed.
 LIBRARIES = (
     *("torch", "torch-pruning", "transformers", "tokenizers", "gguf", "timm", "torchvision"),
@@ -61,7 +63,9 @@ def closure(roots: Iterable[str], task: str = "") -> set[Path]:
 
 @cache
 def _reached(path: Path, task: str) -> frozenset[Path]:
-    """What one source reaches directly."""
+    """What one source reaches directly; one that is no Python's is named by a Python's."""
+    if path.suffix != ".py":
+        return frozenset()
     found: set[Path] = set()
     for node in _executed(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -70,8 +74,9 @@ def _reached(path: Path, task: str) -> frozenset[Path]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names = [node.value.partition(":")[0].replace("*", task)]
-            if node.value.endswith(".py") and (path.parent / node.value).is_file():
-                found.add(path.parent / node.value)
+            if len(node.value) < 100 and Path(node.value).suffix in RUNS:
+                beside = Path(os.path.normpath(path.parent / node.value))
+                found |= {beside} if beside.is_file() else set()
         else:
             continue
         found.update(file for name in names for file in _files(name))
@@ -115,4 +120,4 @@ def _digest(path: Path) -> str:
     return sha256_file(path)
 
 
-_AT_START = {path: path.stat().st_mtime_ns for path in PACKAGE.rglob("*.py")}
+_AT_START = {path: path.stat().st_mtime_ns for path in PACKAGE.rglob("*") if path.suffix in RUNS}

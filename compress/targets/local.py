@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from compress.config.target import LocalTarget
+from compress.config.target import LocalTarget, MachineTarget
 from compress.errors import BenchmarkError
 from compress.graph.session import CPU, check_provider
 from compress.runner import jobs
@@ -22,32 +23,35 @@ from compress.system.memory import cores
 RUNNER = Path(jobs.__file__).parent
 
 
-class Local:
-    def __init__(self, config: LocalTarget) -> None:
+class ThisMachine(ABC):
+    """What targets on this machine have in common, whatever runtime they are of."""
+
+    def __init__(self, config: MachineTarget) -> None:
         self.config = config
-        self.provider = config.provider or CPU
 
     def facts(self) -> Mapping[str, Any]:
-        return self._checked_facts
+        return self._known_facts
 
     @cached_property
-    def _checked_facts(self) -> dict[str, Any]:
-        facts = self._facts()
-        check_provider(self.provider, facts["runtime"])
-        return facts
+    def _known_facts(self) -> Mapping[str, Any]:
+        return self.find_facts()
 
-    def _facts(self) -> dict[str, Any]:
-        return machine_facts(runtime_facts())
+    @abstractmethod
+    def find_facts(self) -> Mapping[str, Any]:
+        """Its facts, checked against what the configuration asks for."""
+
+    @abstractmethod
+    def runs_with(self) -> Mapping[str, Any]: ...
 
     def cpu_flags(self) -> tuple[str, ...]:
         flags = self.config.cpu_flags
         return tuple(self.facts()["flags"] if flags is None else flags)
 
+    def threads(self) -> int:
+        return int(self.config.threads or self.facts()["threads"])
+
     def lock(self) -> AbstractContextManager[None]:
         return cores(alone=True)
-
-    def runs_with(self) -> Mapping[str, Any]:
-        return {"threads": self.config.threads or self.facts()["threads"], "provider": self.provider}
 
     def run(
         self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
@@ -62,6 +66,23 @@ class Local:
         run_alone([*command, "job.json", "result.json"], folder, seconds)
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         return result
+
+
+class Local(ThisMachine):
+    def __init__(self, config: LocalTarget) -> None:
+        super().__init__(config)
+        self.provider = config.provider or CPU
+
+    def find_facts(self) -> Mapping[str, Any]:
+        facts = self._facts()
+        check_provider(self.provider, facts["runtime"])
+        return facts
+
+    def _facts(self) -> dict[str, Any]:
+        return machine_facts(runtime_facts())
+
+    def runs_with(self) -> Mapping[str, Any]:
+        return {"threads": self.threads(), "provider": self.provider}
 
 
 def run_alone(command: Sequence[str], folder: Path, seconds: float) -> str:

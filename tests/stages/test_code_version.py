@@ -30,6 +30,7 @@ MINILM = {
     "evaluate": ("compress.evaluate", "compress.tasks.sentence_embedding.metrics"),
     "benchmark": ("compress.benchmark", "compress.targets.local"),
 }
+NODE = {"benchmark": ("compress.benchmark", "compress.targets.node")}
 LANGUAGE = {
     "export": ("compress.export", "compress.export.genai"),
     "quantize": ("compress.quantize", "compress.quantize.weight_only"),
@@ -84,6 +85,8 @@ def changed_by(source: Path, stages: dict[str, tuple[str, str]], task: str = "")
         ("graph/gates.py", MINILM, {"export", "quantize", "evaluate"}),
         ("prune/least_squares.py", MINILM, {"prune"}),
         ("runner/collect.py", MINILM, {"benchmark"}),
+        ("runner/javascript/npz.mjs", NODE, {"benchmark"}),
+        ("runner/javascript/npz.mjs", MINILM, set()),
         ("registry.py", MINILM, set(MINILM)),
         ("prune/__init__.py", MINILM, {"prune"}),  # the package around what is imported
         ("quantize/static.py", MINILM, set()),  # another option

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from compress.config.target import FolderTarget, LocalTarget
+from compress.config.target import FolderTarget, LocalTarget, NodeTarget
 from compress.errors import BenchmarkError
 from compress.graph.session import open_session
 from compress.targets import open_target
@@ -9,7 +9,7 @@ from compress.targets import outputs as outputs_module
 from compress.targets.outputs import outputs
 
 
-@pytest.fixture(params=[LocalTarget, FolderTarget])
+@pytest.fixture(params=[LocalTarget, FolderTarget, NodeTarget])
 def target(request):
     return open_target(request.param(threads=1))
 

@@ -15,14 +15,15 @@ from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.speed import load_speed
 from compress.benchmark.timing import time_models
 from compress.config.benchmark import BenchmarkConfig
-from compress.config.target import FolderTarget, LocalTarget
+from compress.config.target import FolderTarget, LocalTarget, NodeTarget
 from compress.errors import BenchmarkError, ConfigError
 from compress.graph.session import CPU
 from compress.targets import open_target
 from compress.targets.folder import moved
 
 SHORT = BenchmarkConfig(max_seconds=1.0)
-KINDS = {"local": LocalTarget, "folder": FolderTarget}
+KINDS = {"local": LocalTarget, "folder": FolderTarget, "node": NodeTarget}
+OF_PYTHON = [LocalTarget, FolderTarget]
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -110,7 +111,10 @@ def test_a_runner_that_hangs_is_ended(tmp_path, make_chain, feeds, target, monke
     assert [child for child in psutil.Process().children() if "runner" in " ".join(child.cmdline())] == []
 
 
-@pytest.mark.parametrize(("kind", "how"), [(LocalTarget, signal.SIGINT), (FolderTarget, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [(LocalTarget, signal.SIGINT), (FolderTarget, signal.SIGTERM), (NodeTarget, signal.SIGINT)],
+)
 def test_an_interrupt_leaves_no_process(tmp_path, make_chain, how, kind):
     make_chain(tmp_path / "a.onnx", 32, 1)
     script = """
@@ -155,9 +159,13 @@ def test_the_profile_and_the_limits_of_a_target(tmp_path, make_chain, target, mo
     assert limits.calibrate(target).float32_gflops > 0
 
 
-def test_what_is_asked_of_a_runtime_is_checked(kind):
+def test_flags_are_those_asked_for_or_the_machines(kind):
     assert open_target(kind(cpu_flags=["avx2"])).cpu_flags() == ("avx2",)
     assert open_target(kind()).cpu_flags() == tuple(open_target(kind()).facts()["flags"])
+
+
+@pytest.mark.parametrize("kind", OF_PYTHON)
+def test_what_is_asked_of_a_runtime_is_checked(kind):
     with pytest.raises(ConfigError, match=r"knows no such execution provider\n  found:   Cpu"):
         open_target(kind(provider="Cpu")).facts()
     with pytest.raises(
@@ -166,6 +174,7 @@ def test_what_is_asked_of_a_runtime_is_checked(kind):
         open_target(kind(provider="CUDAExecutionProvider")).facts()
 
 
+@pytest.mark.parametrize("kind", OF_PYTHON)
 def test_a_provider_is_one_word_of_the_configuration(tmp_path, make_chain, feeds, kind):
     """One that comes with every onnxruntime and runs no operator of this graph."""
     target = open_target(kind(threads=1, provider="AzureExecutionProvider"))
