@@ -11,22 +11,8 @@ from compress.runner import jobs
 from compress.targets import open_target
 from compress.targets.outputs import outputs
 
-FLOATS, SIGNED, UNSIGNED = (16, 32, 64), (8, 16, 32, 64), (8, 16, 32, 64)
-TYPES = [f"{kind}{bits}" for kind, sizes in (("float", FLOATS), ("int", SIGNED), ("uint", UNSIGNED)) for bits in sizes]
-TYPES += ["bool"]
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "bool",
-]
+BITS = {"float": (16, 32, 64), "int": (8, 16, 32, 64), "uint": (8, 16, 32, 64)}
+TYPES = [f"{kind}{bits}" for kind, sizes in BITS.items() for bits in sizes] + ["bool"]
 
 
 @pytest.fixture(scope="module")
