@@ -13,6 +13,7 @@ artifact/
   SHA256SUMS              for `sha256sum -c`
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,7 @@ from compress.stages.result import read_result
 from compress.system.disk import sha256_file
 
 MANIFEST_VERSION = 1
+GENAI = "genai_config.json"
 _SUMS, _MANIFEST = "SHA256SUMS", "manifest.json"
 _MAX_MANIFEST = 50 * 10**6  # bytes
 _FEEDING = (".json", ".txt", ".model", ".jinja")  # endings of what feeds a graph: tokenizer, preprocessing
@@ -70,7 +72,10 @@ def write_artifact(
     manifest: Manifest,
     keep_checkpoint: bool,
 ) -> None:
-    """Assemble the artifact beside `folder` and rename it into place: there is never half of one."""
+    """Assemble the artifact beside `folder` and rename it into place: there is never half of one.
+
+    onnxruntime-genai gets the threads that the manifest says the times were taken with.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -82,6 +87,8 @@ def write_artifact(
         if keep_checkpoint:
             _copy(checkpoint, of_checkpoint, partial / "checkpoint")
         (partial / "README.md").write_text(card)
+        if (partial / GENAI).is_file():
+            _set_threads(partial / GENAI, manifest.environment.get("threads"))
         for name, path in named_graphs(partial).items():
             np.savez(partial / _check_file(name), **_stored_pair(path, inputs))  # type: ignore[arg-type]
         _seal(partial, manifest)
@@ -89,6 +96,15 @@ def write_artifact(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _set_threads(genai_config: Path, threads: int | None) -> None:
+    """Of every session; without, onnxruntime-genai takes as many as it likes."""
+    config = json.loads(genai_config.read_text())
+    for part in config.get("model", {}).values():
+        if threads and isinstance(part, dict) and "session_options" in part:
+            part["session_options"]["intra_op_num_threads"] = threads
+    genai_config.write_text(json.dumps(config, indent=4) + "\n")
 
 
 def _copy(source: Path, names: Iterable[str], target: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from compress import tasks
-from compress.benchmark import benchmark, check_workloads, measure_limits, profile_operators
+from compress.benchmark import benchmark, check_workloads, measure_limits, profile_operators, time_card
+from compress.benchmark.as_shipped import load_card_times
 from compress.benchmark.speed import load_speed
 from compress.config.data import Split
 from compress.config.prune import ChannelPrune
@@ -17,7 +18,7 @@ from compress.evaluate import evaluate, score
 from compress.export import export, plain
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
-from compress.judge.assemble import Built, BuiltVariant, assemble, ship
+from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship
 from compress.models import check_options
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
@@ -60,7 +61,13 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
         return None
 
     report = assemble(config, target, built, quality, profiles, speed, limits, runner, command)
-    ship(report, built, folder / "artifact")
+    artifact = ship(report, built, target, folder / "artifact")
+    if target.times_card:
+        card = runner.stage(
+            "time card", time_card, config.target, config=config.benchmark, artifact=artifact,
+            checkpoint=kept(report, built).checkpoint, splits=built.splits, **there,
+        )  # fmt: skip
+        report = replace(report, card_speed=load_card_times(card.path), stages=tuple(runner.stages))
     write_reports(report, folder)
     return report
 

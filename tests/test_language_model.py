@@ -1,5 +1,6 @@
 """A two-layer LLaMA, exported both ways: as fused by onnxruntime-genai's builder, and plain by torch."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,14 +16,18 @@ from compress.cli import bench
 from compress.cli.generate import Request, generate
 from compress.config.export import GenaiExport, TorchExport
 from compress.config.model import CausalLMModel
+from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
 from compress.export import export
 from compress.export.torch_onnx import write
+from compress.graph import shipped_files as graphs_of
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_operators
 from compress.graph.untrusted import inspect
-from compress.models import shipped_files
+from compress.models import read_summary, shipped_files
+from compress.runner.with_readme import ReadmeModel
 from compress.stages.result import write_result
+from compress.targets import open_target
 from compress.tasks import import_model
 from compress.tasks.language_modeling.model import CausalLM
 
@@ -76,11 +81,13 @@ def made(tmp_path_factory, splits_folder):
     export(GenaiExport(), checkpoint, splits_folder, fused)
     write(CausalLM.open(checkpoint).traced([]), plain / "model.onnx", TorchExport(fuse=False))
     write_result(checkpoint, ships=shipped_files(checkpoint))
+    write_result(plain, ships=graphs_of(plain))
     return SimpleNamespace(model=model, checkpoint=checkpoint, fused=fused, plain=plain)
 
 
 @pytest.fixture(scope="module")
-def shipped(made, tmp_path_factory):
+def both_shipped(made, tmp_path_factory):
+    """The artifacts of the fused and of the plain graph."""
     ids = np.array([[5, 9, 2, 6]])
     zeros = np.zeros((1, 2, 0, 16), np.float32)
     inputs = {
@@ -90,21 +97,35 @@ def shipped(made, tmp_path_factory):
         **{f"past_key_values.{i}.{kind}": zeros for i in range(2) for kind in ("key", "value")},
     }
     names = ("name", "base_model", "source", "license")
-    empty = ("config", "environment", "splits", "headline")
+    empty = ("config", "splits", "headline")
     manifest = artifact.Manifest(
-        **dict.fromkeys(names, "m"), lineage=(), **{key: {} for key in empty}, opset=14
+        **dict.fromkeys(names, "m"),
+        lineage=(),
+        **{key: {} for key in empty},
+        environment={"threads": 1},
+        opset=14,
     )
-    folder = tmp_path_factory.mktemp("shipped") / "artifact"
-    artifact.write_artifact(
-        folder,
-        graph=made.fused,
-        checkpoint=made.checkpoint,
-        inputs=inputs,
-        card="",
-        manifest=manifest,
-        keep_checkpoint=True,
-    )
-    return folder
+    card = read_summary(made.checkpoint).card
+    target = open_target(LocalTarget(threads=1))
+    folders = []
+    for graph, code in ((made.fused, "generating_code"), (made.plain, "example_code")):
+        folders.append(tmp_path_factory.mktemp("shipped") / "artifact")
+        opening = target.opening("model.onnx", code == "generating_code")
+        artifact.write_artifact(
+            folders[-1],
+            graph=graph,
+            checkpoint=made.checkpoint,
+            inputs=inputs,
+            card=f"```python\n{opening}{card[code]}```\n",
+            manifest=manifest,
+            keep_checkpoint=True,
+        )
+    return folders
+
+
+@pytest.fixture(scope="module")
+def shipped(both_shipped):
+    return both_shipped[0]
 
 
 @pytest.mark.parametrize("kind", ["fused", "plain"])
@@ -161,6 +182,39 @@ def test_the_artifact_opens_in_genai_and_in_transformers(made, shipped):
     again = transformers.AutoModelForCausalLM.from_pretrained(shipped / "checkpoint")
     with torch.no_grad():
         torch.testing.assert_close(*(each(torch.tensor([ids])).logits for each in (again, made.model)))
+
+
+def test_the_runtime_takes_the_threads_of_the_times(shipped):
+    config = json.loads((shipped / "genai_config.json").read_text())
+    assert config["model"]["decoder"]["session_options"]["intra_op_num_threads"] == 1
+
+
+def test_the_cards_of_both_graphs_write_what_torch_writes(made, both_shipped, monkeypatch, capsys):
+    """And what they left can be timed: a prompt, and a token behind others."""
+    fused, plain = both_shipped
+    ids = transformers.AutoTokenizer.from_pretrained(plain)("Once upon a time")["input_ids"]
+    cache = {
+        name: np.zeros((1, 2, 3, 16), np.float32) for name in CausalLM.open(made.checkpoint).input_names[2:]
+    }
+    feeds = {"prompt": {"input_ids": np.array([ids])}, "step": {"input_ids": np.array([[4]])}}
+    feeds["prompt"] |= {name: each[:, :, :0] for name, each in cache.items()}
+    feeds["step"] |= cache
+    for name, past in (("prompt", 0), ("step", 3)):
+        feeds[name]["attention_mask"] = np.ones((1, past + feeds[name]["input_ids"].shape[1]), np.int64)
+        feeds[name]["position_ids"] = np.arange(past, feeds[name]["attention_mask"].shape[1])[None]
+        np.savez(plain.parent / f"{name}.npz", **feeds[name])
+    files = {name: str(plain.parent / f"{name}.npz") for name in feeds}
+    for folder in (plain, fused):
+        capsys.readouterr()
+        monkeypatch.chdir(folder)
+        model = ReadmeModel({"path": str(folder / "README.md"), "workloads": files})
+        found = model.names["tokens"] if folder is plain else list(model.names["generator"].get_sequence(0))
+        assert found == [*ids, *greedy(made.model, ids, len(found) - len(ids))]
+        assert len(found) == (len(ids) + 16 if folder is plain else 64) or found[-1] == 1
+        assert capsys.readouterr().out.startswith("Once upon a time")
+        for name in feeds:
+            assert model.first_run(name)[name] > 0
+            assert len(model.calls(name, 3)) == 3
 
 
 def test_both_graphs_can_be_timed_on_the_same_arrays(made):

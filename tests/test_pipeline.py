@@ -45,6 +45,7 @@ STAGES = [
     "profile pruned",
     "profile int8",
     "limits",
+    "time card",
 ]
 
 
@@ -59,6 +60,7 @@ def test_a_run_leaves_report_artifact_and_config(finished):
     assert report.experiment == "tiny"
     assert [variant.name for variant in report.variants] == ["dense", "pruned", "int8"]
     assert [stage.name for stage in report.stages] == STAGES
+    assert list(report.card_speed) == list(report.variants[0].latency_ms)
     assert not any(stage.reused for stage in report.stages)
     assert report.config == yaml.safe_load((finished.folder / "config.yaml").read_text())
     assert {path.name for path in finished.folder.iterdir()} == {

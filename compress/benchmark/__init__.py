@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.benchmark import limits
+from compress.benchmark import as_shipped, limits
 from compress.benchmark.profile import profile_model
 from compress.benchmark.timing import Feeds, time_models
 from compress.config.benchmark import BenchmarkConfig
@@ -55,6 +55,13 @@ def profile_operators(
 ) -> None:
     """Where the time of a call of the graphs in a folder goes, by operator."""
     profile_model(open_target(target), name, graph, _inputs(config, checkpoint, splits), out)
+
+
+def time_card(
+    target: TargetConfig, config: BenchmarkConfig, artifact: Path, checkpoint: Path, splits: Path, out: Path
+) -> None:
+    """Hold the code of an artifact's model card against the benchmark of its graph."""
+    as_shipped.time_card(open_target(target), config, artifact, _inputs(config, checkpoint, splits), out)
 
 
 def measure_limits(target: TargetConfig, out: Path) -> None:

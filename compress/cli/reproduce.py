@@ -142,7 +142,8 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
                 found=", ".join(variant.name for variant in built.variants),
                 allowed=wanted,
             )
-        unmeasured = replace(manifest, environment=now, headline={"variant": wanted}, files={})
+        same_threads = {**now, "threads": manifest.environment.get("threads")}
+        unmeasured = replace(manifest, environment=same_threads, headline={"variant": wanted}, files={})
         pack(again, folder / "artifact", _CARD, unmeasured)
         comparison = Comparison(
             files=compare(manifest.files, sums(folder / "artifact")),

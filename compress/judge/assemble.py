@@ -11,14 +11,14 @@ from typing import Any
 import onnx
 
 from compress import models
-from compress.artifact import Manifest, write_artifact
+from compress.artifact import GENAI, Manifest, write_artifact
 from compress.benchmark.limits import floor, load_limits, memory_ms
 from compress.benchmark.profile import load_profiles
 from compress.benchmark.speed import Speed, load_speed
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import load_splits
-from compress.graph import graph_files, named_graphs
+from compress.graph import graph_files, graph_path, named_graphs
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
 from compress.judge.explain import explain
@@ -48,6 +48,7 @@ from compress.stages.code_version import library_versions
 from compress.stages.result import read_result
 from compress.stages.runner import StageRunner
 from compress.stages.store import Entry
+from compress.system.disk import sha256_json
 from compress.targets import Target
 
 
@@ -122,14 +123,21 @@ def assemble(
     )
 
 
-def ship(report: Report, built: Built, folder: Path) -> None:
-    """Write the variant that the verdict names, whether it meets the budget or not."""
+def kept(report: Report, built: Built) -> BuiltVariant:
+    """What the verdict names."""
+    return next(variant for variant in built.variants if variant.name == report.verdict.best)
+
+
+def ship(report: Report, built: Built, target: Target, folder: Path) -> Entry:
+    """Write the variant that the verdict names, whether it meets the budget or not; what ships, as an input
+    of a stage that runs it."""
     variant = next(variant for variant in report.variants if variant.name == report.verdict.best)
-    shipped = next(shipped for shipped in built.variants if shipped.name == variant.name)
+    shipped = kept(report, built)
     checkpoint = shipped.checkpoint.path
     facts, summary = models.read_facts(checkpoint), models.read_summary(checkpoint)
     of_source = {"base_model": facts.base_model, "license": facts.license, "source": facts.source}
-    card = model_card(report, {**of_source, **summary.card})
+    code = _code(shipped, target)
+    card = model_card(report, {**of_source, **summary.card, "example_code": code})
     manifest = Manifest(
         name=report.experiment,
         base_model=facts.base_model,
@@ -149,6 +157,15 @@ def ship(report: Report, built: Built, folder: Path) -> None:
         options=report.options,
     )
     pack(shipped, folder, card, manifest)
+    return Entry(folder, sha256_json([shipped.graph.digest, code]), reused=False, seconds=0.0)
+
+
+def _code(variant: BuiltVariant, target: Target) -> str:
+    """What of the card runs the variant as it was timed: the target's lines, then the task's."""
+    names, card = list(named_graphs(variant.graph.path)), models.read_summary(variant.checkpoint.path).card
+    generates = (variant.graph.path / GENAI).is_file()
+    code = card.get("generating_code" if generates else "example_code", "")
+    return target.opening(graph_path(Path()).name, generates) + code if code and len(names) == 1 else ""
 
 
 def pack(variant: BuiltVariant, folder: Path, card: str, manifest: Manifest) -> None:

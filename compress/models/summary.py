@@ -26,6 +26,7 @@ class Summary:
     # kind -> name of each layer, as the dense model has it; empty where only their order is known
     layer_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     card: dict[str, Any]  # facts for the model card: pipeline_tag, inputs, outputs, example_code, ...
+    # The code calls run(feeds), which the target's own lines before it define.
 
     @property
     def layers(self) -> str:

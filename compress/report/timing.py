@@ -1,6 +1,6 @@
 """What the reports say of time: its noise, where a call spends it, how far the machine's limits are."""
 
-from compress.report.format import MISSING, megabytes, number
+from compress.report.format import MISSING, interval, megabytes, number, speed_word
 from compress.report.section import Section, best_variant, names
 from compress.schema.report import KINDS, Report, Variant
 
@@ -10,6 +10,7 @@ _LEAST_SHARE = 0.01  # of the time, for an operator to be named
 def timing_sections(report: Report) -> list[Section]:
     return [
         Section("noise", "Noise of the timing", lines=noise_advice(report)),
+        _card(report),
         *_not_faster(report),
         _kinds(report),
         _operators(report),
@@ -27,6 +28,20 @@ def noise_advice(report: Report) -> tuple[str, ...]:
     seed = timing.get("seed", 0) if isinstance(timing, dict) else 0
     whose = "timed by an earlier run" if earlier else "later runs reuse this timing"
     return (*report.noise, f"{whose}; to time again, on a quieter machine: benchmark.seed={int(seed) + 1}")
+
+
+def _card(report: Report) -> Section:
+    """How the code of the model card does, by workload."""
+    rows = [
+        (workload, interval(ratio.value, ratio.ci95), speed_word(ratio))
+        for workload, ratio in report.card_speed.items()
+    ]
+    lines = (
+        "The code of README.md in `artifact/`, run in a process of its own, against what was timed: above 1 "
+        "it is faster.",
+    )
+    header = ("workload", "times as fast", "")
+    return Section("card", "As shipped", header, rows, lines * bool(rows))
 
 
 def _not_faster(report: Report) -> list[Section]:

@@ -470,6 +470,8 @@ class Report:
     command: str = ""  # that made the run
     lineage: tuple[str, ...] = ()  # what was done to the model, in words
     noise: tuple[str, ...] = ()  # why the timing may not be trusted
+    # workload -> how many times as fast as what was timed the code of the model card is, in its own process
+    card_speed: dict[str, Estimate] = field(default_factory=dict)
     pruning: Pruning | None = None
     recovery: Recovery | None = None
     schema_version: int = SCHEMA_VERSION

@@ -15,6 +15,8 @@ from compress.registry import implementation
 
 
 class Target(Protocol):
+    times_card: bool  # whether it runs the Python of a model card in the folder where that lies
+
     def facts(self) -> Mapping[str, Any]:
         """What `runner/machine.py` says of the target: part of the key of every result measured there.
 
@@ -29,6 +31,13 @@ class Target(Protocol):
 
     def runs_with(self) -> Mapping[str, Any]:
         """What a job says of the runtime: threads, provider, settings (`compress/runner/__init__.py`)."""
+
+    def opening(self, model: str, generates: bool) -> str:
+        """Python lines of a model card that open the graph `model` as it was timed here.
+
+        They define `input_names` and `run(feeds)`, which gives output name -> array; of a language model
+        that onnxruntime-genai generates with, only what has to come before that is imported.
+        """
 
     def run(
         self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float

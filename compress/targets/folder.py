@@ -25,6 +25,7 @@ FACTS_SECONDS = 60.0
 
 class Folder(Local):
     config: FolderTarget
+    times_card = False
 
     def _facts(self) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as scratch:

@@ -17,14 +17,36 @@ from compress.errors import BenchmarkError
 from compress.graph.session import CPU, check_provider
 from compress.runner import jobs
 from compress.runner.machine import machine_facts
-from compress.runner.with_onnxruntime import runtime_facts
+from compress.runner.with_onnxruntime import NO_FLASH_UP_TO, runtime_facts
 from compress.system.memory import cores
 
 RUNNER = Path(jobs.__file__).parent
+_OPENS = """
+import onnxruntime
+
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = {threads}  # with which the times were taken; 0: every core of your machine
+session = onnxruntime.InferenceSession("{model}", options, providers={providers})
+input_names = [each.name for each in session.get_inputs()]
+output_names = [each.name for each in session.get_outputs()]
+
+
+def run(feeds):
+    given = session.run(output_names, {{name: feeds[name] for name in input_names}})
+    return dict(zip(output_names, given))
+"""
+_GENERATES = """
+import os
+
+# As it was timed, which is faster up to {tokens} tokens, with {threads} threads (genai_config.json).
+os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] = "1"
+"""
 
 
 class ThisMachine(ABC):
     """What targets on this machine have in common, whatever runtime they are of."""
+
+    times_card = False
 
     def __init__(self, config: MachineTarget) -> None:
         self.config = config
@@ -53,6 +75,11 @@ class ThisMachine(ABC):
     def lock(self) -> AbstractContextManager[None]:
         return cores(alone=True)
 
+    def opening(self, model: str, generates: bool) -> str:
+        providers = list(dict.fromkeys([self.runs_with()["provider"], CPU]))
+        lines = _GENERATES if generates else _OPENS
+        return lines.format(model=model, threads=self.threads(), providers=providers, tokens=NO_FLASH_UP_TO)
+
     def run(
         self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
     ) -> dict[str, Any]:
@@ -69,6 +96,8 @@ class ThisMachine(ABC):
 
 
 class Local(ThisMachine):
+    times_card = True
+
     def __init__(self, config: LocalTarget) -> None:
         super().__init__(config)
         self.provider = config.provider or CPU

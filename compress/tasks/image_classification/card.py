@@ -1,10 +1,8 @@
 """What a model card says of a classifier of images."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from compress.graph import graph_path
 from compress.models.preprocessing import normalisation
 
 _PREPARED = """\
@@ -14,16 +12,14 @@ _PREPARED = """\
 """
 _EXAMPLE = """
 import numpy as np
-import onnxruntime
 
-session = onnxruntime.InferenceSession("{graph}")
 classes = {classes}
 mean, std = np.float32({mean}), np.float32({std})
 
 {prepared}# put yours here
 images = np.random.randint(0, 256, (4, {height}, {width}, {channels})).astype(np.float32)
 pixels = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
-logits = session.run(["logits"], {{"pixel_values": pixels}})[0]
+logits = run({{"pixel_values": pixels}})["logits"]
 print([classes[i] for i in logits.argmax(1)])
 """
 
@@ -39,7 +35,6 @@ def card_facts(
         "inputs": {"pixel_values": f"float32 (batch, {channels}, {height}, {width}), normalised"},
         "outputs": {"logits": f"float32 (batch, {len(classes)})"},
         "example_code": _EXAMPLE.format(
-            graph=graph_path(Path()),
             classes=list(classes),
             prepared=_PREPARED if "image_processor_type" in preprocessing else "",
             mean=mean,

@@ -1,22 +1,18 @@
 """What a model card says of a sentence encoder."""
 
-from pathlib import Path
 from typing import Any
 
-from compress.graph import graph_path
 from compress.tasks.sentence_embedding.processor import TextProcessor
 from compress.tasks.sentence_embedding.settings import Settings
 
 CHECK_TEXTS = ("A cat sits on the mat.", "The quick brown fox jumps over the lazy dog.")
 _EXAMPLE = """
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_padding({padding})
 tokenizer.enable_truncation({truncation})
-session = onnxruntime.InferenceSession("{graph}")
 
 texts = ["A cat sits on the mat.", "Someone walks a dog."]
 {prompts}encoded = tokenizer.encode_batch(texts)
@@ -25,8 +21,7 @@ feeds = {{
     "attention_mask": np.array([e.attention_mask for e in encoded]),
     "token_type_ids": np.array([e.type_ids for e in encoded]),
 }}
-names = [i.name for i in session.get_inputs()]
-embeddings = session.run(["sentence_embedding"], {{n: feeds[n] for n in names}})[0]
+embeddings = run(feeds)["sentence_embedding"]
 {similarity}
 """
 _BY_LENGTH = "embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)\n"
@@ -56,7 +51,6 @@ def card_facts(processor: TextProcessor, width: int) -> dict[str, Any]:
         },
         "max_length": processor.max_length,
         "example_code": _EXAMPLE.format(
-            graph=graph_path(Path()),
             padding=padding + left * tokenizer.pads_left,
             truncation=f"{processor.max_length}{left * tokenizer.cuts_left}",
             prompts=_prompts(settings),
