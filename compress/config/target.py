@@ -36,12 +36,15 @@ class LocalTarget(MachineTarget):
     provider: str | None = None
 
 
-@option("target", "folder", "compress.targets.folder:Folder")
+@option("target", "ssh", "compress.targets.ssh:Ssh")
 @dataclass(kw_only=True)
-class FolderTarget(LocalTarget):
-    """An empty folder of this machine, into which all that is timed is copied, and another Python."""
+class SshTarget(LocalTarget):
+    """A host that OpenSSH reaches by your own settings and keys, without a password."""
 
-    python: str | None = None  # has numpy and onnxruntime; null: the one that runs this
+    host: str = ""  # as in your ssh config, or user@address
+    python: str | None = None  # its name or path there, with numpy and onnxruntime; null: python3
+    venv: bool = False  # have that Python make an environment there with numpy and our onnxruntime
+    workdir: str = ".cache/compress-target"  # there, from home on; what was sent is kept a week
 
 
 @option("target", "node", "compress.targets.node:Node")

@@ -1,21 +1,64 @@
-"""The runner as one file that any Python starts: what is copied to a target."""
+"""What is copied to a target: the runner as one file that any Python starts, models and feeds."""
 
 import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import compress.runner
+from compress.graph import is_graph_file
+from compress.graph.files import with_weights
+from compress.system.disk import sha256_file
 
 SOURCES = Path(compress.runner.__file__).parent
+RUNNER = "runner.pyz"
 _START = "import sys\n\nfrom compress.runner.jobs import main\n\nmain(sys.argv[1:])\n"
 
 
 def pack(folder: Path) -> Path:
-    """`runner.pyz` in `folder`: `python -I runner.pyz job.json result.json`."""
-    packed = folder / "runner.pyz"
+    """`runner.pyz` in `folder`: `python -I runner.pyz job.json result.json`; the same bytes each time."""
+    contents = {
+        f"compress/runner/{source.name}": source.read_text()
+        for source in sorted(SOURCES.glob("*.py"))
+        if source.name != "__main__.py"
+    }
+    contents |= {"compress/__init__.py": "", "__main__.py": _START}
+    packed = folder / RUNNER
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-        for source in sorted(SOURCES.glob("*.py")):
-            if source.name != "__main__.py":
-                file.write(source, f"compress/runner/{source.name}")
-        file.writestr("compress/__init__.py", "")
-        file.writestr("__main__.py", _START)
+        for name, text in contents.items():
+            file.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
     return packed
+
+
+@dataclass(frozen=True)
+class Placed:
+    path: Path  # on this machine
+    sha256: str
+    place: str  # in the folder in which the job runs there
+
+
+Files = Sequence[Placed]
+
+
+def placed(files: Sequence[Path]) -> tuple[Files, dict[str, str]]:
+    """Where these files lie on a target, with the external weights that graphs name, each in a folder of its
+    own; and for each its path here -> its path there. The runner lies beside the folders."""
+    there, copies = [], {}
+    for number, file in enumerate(files):
+        for path in with_weights(file) if is_graph_file(file.name) else [file]:
+            name = path.relative_to(file.parent).as_posix()
+            place = name if name == RUNNER else f"{number}/{name}"
+            there.append(Placed(path, sha256_file(path), place))
+            if path == file:
+                copies[str(file)] = place
+    return there, copies
+
+
+def moved(job: Any, copies: Mapping[str, str]) -> Any:
+    """`job` with the paths of the copies in place of those of the files."""
+    if isinstance(job, Mapping):
+        return {key: moved(value, copies) for key, value in job.items()}
+    if isinstance(job, list | tuple):
+        return [moved(value, copies) for value in job]
+    return copies.get(job, job) if isinstance(job, str) else job

@@ -139,20 +139,29 @@ def run_alone(command: Sequence[str], folder: Path, seconds: float) -> str:
     try:
         stdout, stderr = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise BenchmarkError(
-            "the benchmark hung",
-            found=f"no result after {seconds:.0f} s",
-            next="time fewer or smaller models",
-        ) from None
+        raise hung(seconds) from None
     finally:  # also on Ctrl-C: nothing may go on measuring
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     if process.returncode != 0:
         said = stderr.strip().splitlines()
-        raise BenchmarkError(
-            "a model could not be timed",
-            found=said[-1] if said else f"the runner ended with exit code {process.returncode}",
-            next="look whether the file loads in onnxruntime and fits in memory",
-        )
+        raise failed(said[-1] if said else "", process.returncode)
     return stdout
+
+
+def hung(seconds: float) -> BenchmarkError:
+    return BenchmarkError(
+        "the benchmark hung",
+        found=f"no result after {seconds:.0f} s",
+        next="time fewer or smaller models",
+    )
+
+
+def failed(said: str, code: int) -> BenchmarkError:
+    """`said`: the last line of the runner, where it said one."""
+    return BenchmarkError(
+        "a model could not be timed",
+        found=said or f"the runner ended with exit code {code}",
+        next="look whether the file loads in onnxruntime and fits in memory",
+    )

@@ -14,11 +14,12 @@ from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.timing import time_models
 from compress.cli.bench import find_models
 from compress.config.benchmark import BenchmarkConfig
-from compress.config.target import FolderTarget, LocalTarget
+from compress.config.target import LocalTarget, SshTarget
 from compress.errors import ArtifactError, BenchmarkError
 from compress.graph.files import sha256_graphs, sha256_model
 from compress.stages.result import write_result
 from compress.targets import open_target
+from tests.ssh_server import with_host
 
 INPUTS = {
     "pixels": np.arange(8, dtype=np.float32).reshape(2, 4),
@@ -130,12 +131,12 @@ def test_one_wrong_output_of_one_graph_is_found(broken, artifact, monkeypatch):
         verify(artifact)
 
 
-@pytest.mark.parametrize("kind", [LocalTarget, FolderTarget])
-def test_a_call_is_one_of_each_graph(kind, artifact, tmp_path):
+@pytest.mark.parametrize("kind", [LocalTarget, SshTarget])
+def test_a_call_is_one_of_each_graph(kind, artifact, tmp_path, request):
     """In time and in the profile; the first model, which has one of the graphs, is faster."""
     (tmp_path / "half").mkdir()
     shutil.copy(artifact / "image.onnx", tmp_path / "half")
-    target, workloads = open_target(kind(threads=1)), {"w": INPUTS}
+    target, workloads = open_target(with_host(kind, request)(threads=1)), {"w": INPUTS}
     models = {"half": tmp_path / "half", "whole": artifact}
     speed = time_models(target, BenchmarkConfig(max_seconds=1.0), models, workloads, tmp_path / "out")
     assert speed.speedup["whole"]["w"].value < 1

@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
 
-from compress.config.target import FolderTarget, LocalTarget, NodeTarget
+from compress.config.target import LocalTarget, NodeTarget, SshTarget
 from compress.errors import BenchmarkError
 from compress.graph.session import open_session
 from compress.targets import open_target
 from compress.targets import outputs as outputs_module
 from compress.targets.outputs import outputs
+from tests.ssh_server import with_host
 
 
-@pytest.fixture(params=[LocalTarget, FolderTarget, NodeTarget])
+@pytest.fixture(params=[LocalTarget, NodeTarget, SshTarget])
 def target(request):
-    return open_target(request.param(threads=1))
+    return open_target(with_host(request.param, request)(threads=1))
 
 
 def test_a_model_gives_on_the_target_what_a_session_here_gives(tmp_path, make_chain, target, monkeypatch):

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import psutil
 import pytest
 
@@ -15,20 +14,21 @@ from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.speed import load_speed
 from compress.benchmark.timing import time_models
 from compress.config.benchmark import BenchmarkConfig
-from compress.config.target import FolderTarget, LocalTarget, NodeTarget
+from compress.config.target import LocalTarget, NodeTarget, SshTarget
 from compress.errors import BenchmarkError, ConfigError
 from compress.graph.session import CPU
 from compress.targets import open_target
-from compress.targets.folder import moved
+from compress.targets.bundle import moved
+from tests.ssh_server import with_host
 
 SHORT = BenchmarkConfig(max_seconds=1.0)
-KINDS = {"local": LocalTarget, "folder": FolderTarget, "node": NodeTarget}
-OF_PYTHON = [LocalTarget, FolderTarget]
+KINDS = {"local": LocalTarget, "node": NodeTarget, "ssh": SshTarget}
+OF_PYTHON = ["local", "ssh"]
 
 
 @pytest.fixture(params=sorted(KINDS))
 def kind(request):
-    return KINDS[request.param]
+    return with_host(KINDS[request.param], request)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_runner_that_hangs_is_ended(tmp_path, make_chain, feeds, target, monke
 
 @pytest.mark.parametrize(
     ("kind", "how"),
-    [(LocalTarget, signal.SIGINT), (FolderTarget, signal.SIGTERM), (NodeTarget, signal.SIGINT)],
+    [(LocalTarget, signal.SIGINT), (LocalTarget, signal.SIGTERM), (NodeTarget, signal.SIGINT)],
 )
 def test_an_interrupt_leaves_no_process(tmp_path, make_chain, how, kind):
     make_chain(tmp_path / "a.onnx", 32, 1)
@@ -164,7 +164,7 @@ def test_flags_are_those_asked_for_or_the_machines(kind):
     assert open_target(kind()).cpu_flags() == tuple(open_target(kind()).facts()["flags"])
 
 
-@pytest.mark.parametrize("kind", OF_PYTHON)
+@pytest.mark.parametrize("kind", OF_PYTHON, indirect=True)
 def test_what_is_asked_of_a_runtime_is_checked(kind):
     with pytest.raises(ConfigError, match=r"knows no such execution provider\n  found:   Cpu"):
         open_target(kind(provider="Cpu")).facts()
@@ -174,7 +174,7 @@ def test_what_is_asked_of_a_runtime_is_checked(kind):
         open_target(kind(provider="CUDAExecutionProvider")).facts()
 
 
-@pytest.mark.parametrize("kind", OF_PYTHON)
+@pytest.mark.parametrize("kind", OF_PYTHON, indirect=True)
 def test_a_provider_is_one_word_of_the_configuration(tmp_path, make_chain, feeds, kind):
     """One that comes with every onnxruntime and runs no operator of this graph."""
     target = open_target(kind(threads=1, provider="AzureExecutionProvider"))
@@ -184,32 +184,6 @@ def test_a_provider_is_one_word_of_the_configuration(tmp_path, make_chain, feeds
     profile_model(target, "a", model, {"w": feeds}, tmp_path)
     profile = load_profiles(tmp_path)["w"]
     assert profile.fallback_nodes == sum(operator.nodes for operator in profile.operators) > 0
-
-
-def test_the_folder_holds_all_that_is_timed_and_its_python_runs_it(tmp_path, make_chain, feeds):
-    """Weights beside the model are copied too."""
-    seen = tmp_path / "python"
-    seen.write_text(f"""#!/bin/sh
-case "$2" in runner.pyz) ls -R > {tmp_path}/listed;; esac
-{sys.executable} "$@"
-""")  # no exec: the runner is no child of this process
-    seen.chmod(0o755)
-    model = make_chain(tmp_path / "a[1].onnx", 32, 1)
-    onnx.save(onnx.load(model), model, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    target = open_target(FolderTarget(threads=1, python=str(seen)))
-    speed = time_models(target, SHORT, {"a": model, "b": model}, {"w": feeds}, tmp_path / "out")
-    assert speed.machine["runtime"] == target.facts()["runtime"]
-    listed = (tmp_path / "listed").read_text().split()
-    assert {"a[1].onnx", "weights.bin", "0.npz", "runner.pyz", "job.json"} <= set(listed)
-    with pytest.raises(BenchmarkError, match=r"Python cannot be started(.|\n)*target\.python="):
-        open_target(FolderTarget(python=str(tmp_path / "none"))).facts()
-
-
-def test_a_python_is_found_from_where_the_user_is(tmp_path, monkeypatch):
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-    assert open_target(FolderTarget(python="./python")).facts()["python"]
 
 
 def test_models_may_be_built_for_a_cpu_without_flags(kind):
