@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from compress.config.checks import Checked, number
 from compress.registry import option
@@ -53,6 +54,20 @@ class NodeTarget(MachineTarget):
     """Node.js on this machine."""
 
     node: str | None = None  # the program; null: the one that is found by its name
+
+
+class BrowserProvider(Enum):
+    wasm = "wasm"
+    webgpu = "webgpu"
+
+
+@option("target", "browser", "compress.targets.browser:Browser")
+@dataclass(kw_only=True)
+class BrowserTarget(MachineTarget):
+    """A page in headless Chromium on this machine."""
+
+    provider: BrowserProvider = BrowserProvider.wasm
+    browser: str | None = None  # the program; null: Chromium, Chrome or Edge, whatever is found by its name
 
 
 @dataclass(kw_only=True)

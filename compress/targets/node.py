@@ -26,7 +26,7 @@ SOURCES = (
     "../runner/javascript/package-lock.json",
 )
 FACTS_SECONDS = 60.0
-OLDEST = 18
+OLDEST = 20
 
 
 class Node(ThisMachine):

@@ -1,5 +1,7 @@
 """What a worker in JavaScript reads and gives, held against numpy and onnxruntime's Python."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -8,7 +10,8 @@ from onnx import helper
 from compress.config.target import NodeTarget
 from compress.errors import BenchmarkError
 from compress.runner import jobs
-from compress.targets import open_target
+from compress.targets import browser, node, open_target
+from compress.targets.node import JAVASCRIPT
 from compress.targets.outputs import outputs
 
 BITS = {"float": (16, 32, 64), "int": (8, 16, 32, 64), "uint": (8, 16, 32, 64)}
@@ -16,7 +19,7 @@ TYPES = [f"{kind}{bits}" for kind, sizes in BITS.items() for bits in sizes] + ["
 
 
 @pytest.fixture(scope="module")
-def node():
+def target():
     return open_target(NodeTarget(threads=1))
 
 
@@ -36,43 +39,54 @@ def copies(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 2, 4)])
-def test_arrays_of_every_type_and_order_come_back_as_they_were(node, copies, shape):
+def test_arrays_of_every_type_and_order_come_back_as_they_were(target, copies, shape):
     random = np.random.default_rng(0)
     arrays = {name: (random.standard_normal(shape) * 100).astype(name) for name in TYPES}
     columns = {name: np.asfortranarray(array) for name, array in arrays.items()}
-    for batch, given in zip([arrays, columns], outputs(node, copies, [arrays, columns]), strict=True):
+    for batch, given in zip([arrays, columns], outputs(target, copies, [arrays, columns]), strict=True):
         for name, array in batch.items():
             assert given["same_" + name].dtype == array.dtype
             np.testing.assert_array_equal(given["same_" + name], array)
 
 
-def test_weights_beside_the_graph_are_found(node, tmp_path, make_chain):
+@pytest.mark.parametrize(("target", "first"), [(node, "node.mjs"), (browser, "browser.mjs")])
+def test_all_that_runs_is_in_a_stages_version(target, first):
+    reached, waiting = set(), [first, "package-lock.json", *(["page.html"] if first == "browser.mjs" else [])]
+    while waiting:
+        reached.add(name := waiting.pop())
+        text = (JAVASCRIPT / name).read_text()
+        near = re.findall(r'from "\./([\w.]+)"|src="([\w.]+)"', text)
+        waiting += {imported or source for imported, source in near} - reached
+    assert {f"../runner/javascript/{name}" for name in reached} == set(target.SOURCES)
+
+
+def test_weights_beside_the_graph_are_found(target, tmp_path, make_chain):
     model = make_chain(tmp_path / "a.onnx", 16, 2)
     rows = {"x": np.eye(16, dtype=np.float32)}
-    [plain] = outputs(node, model, [rows])
+    [plain] = outputs(target, model, [rows])
     (tmp_path / "apart").mkdir()
     apart = tmp_path / "apart" / "b.onnx"
     onnx.save(onnx.load(model), apart, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    [given] = outputs(node, apart, [rows])
+    [given] = outputs(target, apart, [rows])
     np.testing.assert_array_equal(given["y1"], plain["y1"])
 
 
-def test_what_no_input_takes_is_said(node, tmp_path, make_chain):
+def test_what_no_input_takes_is_said(target, tmp_path, make_chain):
     model = make_chain(tmp_path / "a.onnx", 16, 1)
     with pytest.raises(
         BenchmarkError, match=r"model 'a': .*x\.npy holds <c8, which no input of a model takes"
     ):
-        list(outputs(node, model, [{"x": np.ones((1, 16), np.complex64)}], name="a"))
+        list(outputs(target, model, [{"x": np.ones((1, 16), np.complex64)}], name="a"))
     with pytest.raises(BenchmarkError, match=r"model 'a': .*(Expected|expected)"):
-        list(outputs(node, model, [{"x": np.ones((1, 16), np.int64)}], name="a"))
+        list(outputs(target, model, [{"x": np.ones((1, 16), np.int64)}], name="a"))
 
 
-def test_settings_of_a_session_arrive(node, tmp_path, make_chain):
+def test_settings_of_a_session_arrive(target, tmp_path, make_chain):
     """One that onnxruntime refuses is heard of."""
     model = make_chain(tmp_path / "a.onnx", 16, 1)
     np.savez(tmp_path / "x.npz", **{"0.x": np.ones((1, 16), np.float32)})
     job = {"do": "outputs", "name": "a", "path": str(model), "feeds": str(tmp_path / "x.npz"), "threads": 2}
-    node.run({**job, "settings": {"session.intra_op_thread_affinities": "1"}}, [model], tmp_path, 60.0)
+    target.run({**job, "settings": {"session.intra_op_thread_affinities": "1"}}, [model], tmp_path, 60.0)
     assert (tmp_path / jobs.OUTPUTS).exists()
     with pytest.raises(BenchmarkError, match="must consist of only digits"):
-        node.run({**job, "settings": {"session.intra_op_thread_affinities": "?"}}, [model], tmp_path, 60.0)
+        target.run({**job, "settings": {"session.intra_op_thread_affinities": "?"}}, [model], tmp_path, 60.0)

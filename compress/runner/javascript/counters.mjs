@@ -9,16 +9,20 @@ export function group() {
   return pids.filter((pid) => attempt(() => of(pid)) === own);
 }
 
-// Resident bytes now and at the peak, summed over the processes: what they share counts once for each.
+// Resident bytes now and at the peak; what several processes share counts once.
 export function memory() {
   const sum = { rss_bytes: 0, peak_rss_bytes: 0 };
   const pids = attempt(group);
   if (!pids) return { rss_bytes: null, peak_rss_bytes: process.resourceUsage().maxRSS * 1024 };
   for (const pid of pids) {
-    const status = attempt(() => fs.readFileSync(`/proc/${pid}/status`, "latin1")) ?? "";
-    const kilobytes = (key) => Number(new RegExp(`${key}:\\s+(\\d+)`).exec(status)?.[1] ?? 0);
-    sum.rss_bytes += kilobytes("VmRSS") * 1024;
-    sum.peak_rss_bytes += kilobytes("VmHWM") * 1024;
+    const bytes = (file, key) => {
+      const said = attempt(() => fs.readFileSync(`/proc/${pid}/${file}`, "latin1")) ?? "";
+      return Number(new RegExp(`^${key}:\\s+(\\d+)`, "m").exec(said)?.[1] ?? 0) * 1024;
+    };
+    const resident = bytes("status", "VmRSS");
+    const now = (pids.length > 1 && bytes("smaps_rollup", "Pss")) || resident;
+    sum.rss_bytes += now;
+    sum.peak_rss_bytes += now + Math.max(0, bytes("status", "VmHWM") - resident);
   }
   return sum;
 }
