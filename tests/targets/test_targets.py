@@ -117,8 +117,12 @@ def test_a_runner_that_hangs_is_ended(tmp_path, make_chain, feeds, target, monke
 
 @pytest.mark.parametrize(
     ("kind", "how"),
-KINDS = {"local": LocalTarget, "node": NodeTarget, "browser": BrowserTarget, "ssh": SshTarget}
-OF_PYTHON = ["local", "ssh"]
+    [
+        (LocalTarget, signal.SIGINT),
+        (LocalTarget, signal.SIGTERM),
+        (NodeTarget, signal.SIGINT),
+        pytest.param(BrowserTarget, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupt_leaves_no_process(tmp_path, make_chain, how, kind):
     make_chain(tmp_path / "a.onnx", 32, 1)
