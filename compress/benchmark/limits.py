@@ -49,7 +49,7 @@ def measured(target: Target, read_bytes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "scratch").mkdir()
-        models = _calibration_models(folder)
+        models = _calibration_models(folder, target.facts()["runtime"].get("integer_products"))
         job = {
             "do": "limits",
             "models": {name: [str(model), str(feeds)] for name, (model, feeds) in models.items()},
@@ -88,20 +88,41 @@ def memory_ms(profile: Profile, limits: Limits) -> float:
     return sum(each.weight_bytes for each in profile.operators) / limits.bandwidth_gb_per_s / 1e6
 
 
-def _calibration_models(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Products with constant weights of three types, and a chain of small nodes: name -> model, feeds."""
+def _calibration_models(folder: Path, formats: list[str] | None) -> dict[str, tuple[Path, Path]]:
+    """Products with constant weights of three types, and a chain of small nodes: name -> model, feeds.
+
+    Those of integers in one of the `formats` that the runtime multiplies in integers; None: in any.
+    """
     models = {name: (folder / f"{name}.onnx", folder / f"{name}.npz") for name in (*PRODUCTS, "chain")}
     values = np.random.default_rng(0).integers(0, 100, (WIDTH, WIDTH))
+    floats = f"float[{ROWS}, {WIDTH}]"
     for name, given in PRODUCTS.items():
-        operator, made = ("MatMul", "float") if given == "float32" else ("MatMulInteger", "int32")
-        size, kind = f"[{ROWS}, {WIDTH}]", given.replace("float32", "float")
-        node, weights = f"y = {operator} (x, w)", values.astype(name)
-        _save(models[name][0], f"{kind}{size} x", f"{made}{size} y", node, weights)
-        np.savez(models[name][1], x=np.ones((ROWS, WIDTH), given))
+        x, weights = np.ones((ROWS, WIDTH), given), values.astype(name)
+        if given == "float32":
+            _save(models[name][0], f"{floats} x", f"{floats} y", "y = MatMul (x, w)", weights)
+        elif formats is None or "MatMulInteger" in formats:
+            made = floats.replace("float", "int32")
+            _save(
+                models[name][0], f"uint8[{ROWS}, {WIDTH}] x", f"{made} y", "y = MatMulInteger (x, w)", weights
+            )
+        else:
+            x = x.astype(np.float32)
+            _save(models[name][0], f"{floats} x", f"{floats} y", _QDQ, weights)
+        np.savez(models[name][1], x=x)
     nodes = " ".join(f"n{i + 1} = Neg (n{i})" for i in range(NODES))
     _save(models["chain"][0], "float[1] n0", f"float[1] n{NODES}", nodes)
     np.savez(models["chain"][1], n0=np.ones(1, np.float32))
     return models
+
+
+_QDQ = """
+    step = Constant <value_float = 0.01> ()
+    zero = Constant <value = uint8 {0}> ()
+    codes = QuantizeLinear (x, step, zero)
+    rounded = DequantizeLinear (codes, step, zero)
+    weights = DequantizeLinear (w, step)
+    y = MatMul (rounded, weights)
+"""
 
 
 def _save(path: Path, given: str, made: str, nodes: str, weights: np.ndarray | None = None) -> None:

@@ -47,17 +47,20 @@ _OPERATORS = {
     INTEGER: "MatMulInteger MatMulIntegerToFloat DynamicQuantizeMatMul QLinearMatMul QGemm ConvInteger "
     "QLinearConv MatMulNBits",
     FLOAT: "MatMul FusedMatMul Gemm FusedGemm Conv FusedConv ConvTranspose MatMulFpQ4 FusedMatMulActivation",
-    ATTENTION: "Attention MultiHeadAttention GroupQueryAttention QAttention Softmax QLinearSoftmax",
-    ROUNDING: "QuantizeLinear DequantizeLinear DynamicQuantizeLinear Round",
+    ATTENTION: "Attention MultiHeadAttention GroupQueryAttention QAttention Softmax QLinearSoftmax "
+    "ScaledDotProductAttention SubgraphWithSoftmax",
+    ROUNDING: "QuantizeLinear DequantizeLinear DynamicQuantizeLinear Round FakeQuantize",
     NORMS: "LayerNormalization SkipLayerNormalization EmbedLayerNormalization RMSNormalization "
     "SimplifiedLayerNormalization SkipSimplifiedLayerNormalization BatchNormalization "
-    "InstanceNormalization GroupNormalization LpNormalization",
+    "InstanceNormalization GroupNormalization LpNormalization MVN RMS",
     ACTIVATIONS: "Gelu BiasGelu FastGelu QuickGelu Erf Relu LeakyRelu Tanh Sigmoid HardSigmoid HardSwish Elu "
     "Selu Softplus Swish Mish PRelu Clip",
     SUMS: "Add Sum Sub Mul Div Pow Sqrt Neg Exp Log Abs Max Min ReduceMean ReduceSum ReduceMax ReduceL2 "
-    "QLinearAdd QLinearMul AveragePool GlobalAveragePool MaxPool Where Equal Less Greater And Or Not CumSum",
+    "QLinearAdd QLinearMul AveragePool GlobalAveragePool MaxPool Where Equal Less Greater And Or Not CumSum "
+    "Eltwise Subgraph Reduce",
     MOVES: "Transpose Reshape Gather GatherElements GatherND Concat Slice Split Unsqueeze Squeeze Expand "
-    "Cast Shape ConstantOfShape Identity Flatten Tile Pad Range ReorderInput ReorderOutput Trilu",
+    "Cast Shape ConstantOfShape Identity Flatten Tile Pad Range ReorderInput ReorderOutput Trilu "
+    "Reorder Convert",
 }
 _KIND = {op_type: kind for kind, names in _OPERATORS.items() for op_type in names.split()}
 _CONTAINERS = {"If", "Loop", "Scan"}  # their time is that of the nodes inside
@@ -200,9 +203,17 @@ def _of_calls(
 
 def kind_of(op_type: str, given: Shapes) -> str:
     """The class of an operator; a product of two activations is part of attention."""
-    kind = _KIND.get(op_type, OTHER)
+    kind = _kind(op_type)
     both = sum(len(shape) >= 3 for shape in given) >= 2
     return ATTENTION if kind in (INTEGER, FLOAT) and both and "Conv" not in op_type else kind
+
+
+def _kind(op_type: str) -> str:
+    """The name alone may not say whether a product is one of integers: its type then stands behind it."""
+    name, _, computed = op_type.partition(" ")
+    if computed:
+        return INTEGER if computed in ("i8", "u8") else FLOAT
+    return _KIND.get(name, OTHER)
 
 
 def multiply_accumulates(op_type: str, given: Shapes, made: Shapes) -> int:
@@ -210,7 +221,7 @@ def multiply_accumulates(op_type: str, given: Shapes, made: Shapes) -> int:
 
     0 for what is no product, and for a convolution whose kernel is not among the shapes.
     """
-    if not given or not made or _KIND.get(op_type) not in (INTEGER, FLOAT, ATTENTION) or "Softmax" in op_type:
+    if not given or not made or _kind(op_type) not in (INTEGER, FLOAT, ATTENTION) or "Softmax" in op_type:
         return 0
     result = math.prod(made[0])
     if op_type == "GroupQueryAttention":
@@ -274,7 +285,8 @@ def _weight_bytes(op_type: str, kind: str, given: Shapes, made: Shapes) -> int:
         return 0
     kernel = [shape for shape in given[1:] if len(shape) >= 3] if "Conv" in op_type else []
     elements = math.prod(kernel[0]) if kernel else given[0][-1] * made[0][-1]
-    return elements * (1 if kind == INTEGER else 4)
+    half = op_type.endswith("16")
+    return elements * (1 if kind == INTEGER else 2 if half else 4)
 
 
 def _shapes(described: Sequence[Mapping[str, Sequence[int]]] | None) -> Shapes:

@@ -411,9 +411,11 @@ def _show(speed: "Speed", graphs: Mapping[str, Graph], workloads: Sequence[str],
 
 def _environment(speed: "Speed") -> str:
     machine, session = speed.machine, speed.machine["session"]
+    runtime = machine["runtime"]
+    chosen = [session[key] for key in ("optimization_level", "precision") if key in session]
     return (
-        f"{machine['model']}, {session['threads']} threads, onnxruntime {machine['onnxruntime']}, "
-        f"{session['optimization_level']}, {', '.join(session['providers'])}; "
+        f"{machine['model']}, {session['threads']} threads, {runtime['distribution']} {runtime['version']}, "
+        f"{', '.join([*chosen, *session['providers']])}; "
         f"{machine['seconds']:.0f} s, stopped by {'precision' if machine['stopped'] == 'precise' else 'time'}"
     )
 

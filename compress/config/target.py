@@ -70,6 +70,22 @@ class BrowserTarget(MachineTarget):
     browser: str | None = None  # the program; null: Chromium, Chrome or Edge, whatever is found by its name
 
 
+class Precision(Enum):
+    """What floats are multiplied in."""
+
+    f32 = "f32"
+    bf16 = "bf16"
+    f16 = "f16"
+
+
+@option("target", "openvino", "compress.targets.openvino:Openvino")
+@dataclass(kw_only=True)
+class OpenvinoTarget(MachineTarget):
+    """OpenVINO on this machine's CPU."""
+
+    precision: Precision = Precision.f32  # others are faster where the CPU has them, and change the answers
+
+
 @dataclass(kw_only=True)
 class BudgetConfig(Checked):
     """What the shipped model must meet; null means no limit."""

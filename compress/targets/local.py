@@ -47,6 +47,7 @@ class ThisMachine(ABC):
     """What targets on this machine have in common, whatever runtime they are of."""
 
     times_card = False
+    advice = "look whether the file loads in onnxruntime and fits in memory"  # where a model does not run
 
     def __init__(self, config: MachineTarget) -> None:
         self.config = config
@@ -90,7 +91,7 @@ class ThisMachine(ABC):
     ) -> dict[str, Any]:
         """Run `command` with job and result in `folder`."""
         (folder / "job.json").write_text(json.dumps({**self.runs_with(), **job}))
-        run_alone([*command, "job.json", "result.json"], folder, seconds)
+        run_alone([*command, "job.json", "result.json"], folder, seconds, self.advice)
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         return result
 
@@ -114,7 +115,7 @@ class Local(ThisMachine):
         return {"threads": self.threads(), "provider": self.provider}
 
 
-def run_alone(command: Sequence[str], folder: Path, seconds: float) -> str:
+def run_alone(command: Sequence[str], folder: Path, seconds: float, advice: str = ThisMachine.advice) -> str:
     """What `command` prints, run in `folder` in a session of its own, so that it and its children end as one.
 
     Raises BenchmarkError with its last line where it fails, or after `seconds`.
@@ -146,7 +147,7 @@ def run_alone(command: Sequence[str], folder: Path, seconds: float) -> str:
             process.communicate()
     if process.returncode != 0:
         said = stderr.strip().splitlines()
-        raise failed(said[-1] if said else "", process.returncode)
+        raise failed(said[-1] if said else "", process.returncode, advice)
     return stdout
 
 
@@ -158,10 +159,10 @@ def hung(seconds: float) -> BenchmarkError:
     )
 
 
-def failed(said: str, code: int) -> BenchmarkError:
+def failed(said: str, code: int, advice: str = ThisMachine.advice) -> BenchmarkError:
     """`said`: the last line of the runner, where it said one."""
     return BenchmarkError(
         "a model could not be timed",
         found=said or f"the runner ended with exit code {code}",
-        next="look whether the file loads in onnxruntime and fits in memory",
+        next=advice,
     )

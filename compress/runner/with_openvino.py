@@ -1,0 +1,186 @@
+"""Models of OpenVINO on the CPU, compiled from the same ONNX files.
+
+The settings of a job hold "precision", f32, bf16 or f16: what floats are multiplied in. Left to itself,
+OpenVINO takes bf16 wherever the CPU has it, and every answer changes.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import openvino
+from openvino import properties
+from openvino.properties import hint
+
+from compress.runner.counters import affinity, memory
+from compress.runner.worker import Failure, Model
+
+DEVICE = "CPU"
+PRECISIONS = {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16, "f16": openvino.Type.f16}
+PRODUCTS = ("FullyConnected", "MatMul", "Convolution")  # as OpenVINO calls its nodes
+NOT_RUN, CONSTANT = "not_executed", "Const"
+
+
+class OpenvinoModel(Model):
+    """A request may hold `profile` more than others do: where a trace goes."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        super().__init__(request)
+        precision = request.get("settings", {}).get("precision", "f32")
+        self.trace: str | None = request.get("profile")
+        self.settings = {
+            properties.inference_num_threads: request["threads"],
+            properties.num_streams: 1,
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.inference_precision: PRECISIONS[precision],
+            # Pinned to cores, a model waits wherever others work on one of them.
+            hint.enable_cpu_pinning: False,
+            properties.enable_profiling: self.trace is not None,
+        }
+        before, start = memory(), time.perf_counter()
+        self.core = openvino.Core()
+        self.models = [self.read(path) for path in self.paths]
+        self.compiled = [self.core.compile_model(model, DEVICE, self.settings) for model in self.models]
+        self.profiled: list[tuple[Any, int]] = []  # a request and its calls, one a workload
+        self.facts = {
+            "load_ms": (time.perf_counter() - start) * 1e3,
+            "rss_before_bytes": before["rss_bytes"],
+            "providers": self.compiled[0].get_property(properties.execution_devices),
+            "threads": self.compiled[0].get_property(properties.inference_num_threads),
+            "precision": self.compiled[0].get_property(hint.inference_precision).get_type_name(),
+            "computes_in": computes_in(self.compiled),
+            "affinity": affinity(),
+            "packages": {"openvino": openvino.__version__},
+        }
+
+    def read(self, path: str) -> Any:
+        try:
+            return self.core.read_model(path)
+        except RuntimeError as error:
+            raise Failure(cause(str(error))) from error
+
+    def inputs(self) -> list[list[str]]:
+        return [names(model.inputs) for model in self.models]
+
+    def prepare(self, workload: str, feeds: list[dict[str, Any]]) -> list[Callable[[], Any]]:
+        return [
+            partial(self.request(number, arrays).infer, arrays, share_inputs=True, share_outputs=True)
+            for number, arrays in enumerate([list(of_graph.values()) for of_graph in feeds])
+        ]
+
+    def request(self, number: int, arrays: list[Any]) -> Any:
+        """Of graph `number`. To be traced, it is compiled for these shapes: a graph whose shapes are open
+        tells none, and keeps one account of all its calls."""
+        compiled = self.compiled[number]
+        if self.trace is not None:
+            model = self.models[number].clone()
+            model.reshape({port: array.shape for port, array in zip(model.inputs, arrays, strict=True)})
+            compiled = self.core.compile_model(model, DEVICE, self.settings)
+            self.profiled.append((compiled, 0))
+        return compiled.create_infer_request()
+
+    def calls(self, workload: str, count: int) -> list[float]:
+        ms = super().calls(workload, count)
+        if self.profiled:
+            compiled, calls = self.profiled[-1]  # workloads are traced one after another
+            self.profiled[-1] = compiled, calls + count
+        return ms
+
+    def compute(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        [compiled] = self.compiled
+        given = compiled([feeds[name] for name in names(compiled.inputs)], share_inputs=True)
+        return dict(zip(names(compiled.outputs), given.to_tuple(), strict=True))
+
+    def end_profiling(self) -> dict[str, str]:
+        """Write what onnxruntime's trace would say: of each node its mean time, in every call made."""
+        path, events, clock = f"{self.trace}.json", [], 0.0
+        for compiled, calls in self.profiled:
+            nodes = traced(compiled)
+            for _ in range(calls):
+                events.append({"cat": "Session", "name": "model_run", "ts": clock})
+                events += [{**node, "ts": clock} for node in nodes]
+                clock += 1.0
+        with open(path, "w") as file:
+            json.dump(events, file)
+        return {"path": path}
+
+
+def names(ports: Iterable[Any]) -> list[str]:
+    """As the ONNX file calls its inputs or outputs; a port may have the names of other tensors, too."""
+    return [port.get_node().get_friendly_name().removesuffix("/sink_port_0") for port in ports]
+
+
+def traced(compiled: Any) -> list[dict[str, Any]]:
+    """The nodes of a graph that ran, as onnxruntime's trace names things; `dur` in microseconds."""
+    nodes = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = told(node)
+        given = [value.get_source_output() for value in node.inputs()]
+        # What is made of constants alone, such as weights in another order, is made at the first call only.
+        made_once = given and all(told(value.get_node())["layerType"] == CONSTANT for value in given)
+        if info.get("execTimeMcs", NOT_RUN) == NOT_RUN or made_once:
+            continue
+        facts = {
+            "op_name": kind(info),
+            "input_type_shape": shapes(given),
+            "output_type_shape": shapes(node.outputs()),
+        }
+        name, micros = f"{node.get_friendly_name()}_kernel_time", int(info["execTimeMcs"])
+        nodes.append({"cat": "Node", "name": name, "dur": micros, "args": facts})
+    return nodes
+
+
+def kind(info: Mapping[str, str]) -> str:
+    """OpenVINO's name of a node; of a product with the type that it is computed in: FullyConnected i8."""
+    name = info["layerType"]
+    if name in PRODUCTS:
+        return f"{name} {info['runtimePrecision']}"
+    # One kernel for whatever stands in a row may be all of attention, or an addition.
+    return f"{name}WithSoftmax" if name == "Subgraph" and "Softmax" in info["originalLayersNames"] else name
+
+
+def told(node: Any) -> dict[str, str]:
+    """What a compiled graph tells of a node: its type, the one it computes in, its time."""
+    return {key: value.value for key, value in node.get_rt_info().items()}
+
+
+def shapes(ports: Iterable[Any]) -> list[dict[str, list[int]]]:
+    return [{port.get_element_type().get_type_name(): list(port.get_shape())} for port in ports]
+
+
+def computes_in(compiled: Iterable[Any]) -> dict[str, int]:
+    """Type -> how many products of the compiled graphs are computed in it."""
+    nodes = [told(node) for each in compiled for node in each.get_runtime_model().get_ordered_ops()]
+    return dict(Counter(node["runtimePrecision"] for node in nodes if node.get("layerType") in PRODUCTS))
+
+
+def cause(text: str) -> str:
+    """What OpenVINO's error says of an operator, without where in its sources that was noticed."""
+    if missing := re.search(r"No conversion rule found for operations: (.*)", text):
+        return f"OpenVINO has no operator {missing[1]}"
+    if failed := re.search(r"Conversion is failed for: (.*)", text):
+        return f"OpenVINO cannot read its operators {failed[1]}: {' '.join(text.split())}"
+    if "Unable to read the model" in text:
+        return "OpenVINO cannot read the file; it is no ONNX model"
+    return text
+
+
+def opener() -> Callable[[Mapping[str, Any]], Model]:
+    return OpenvinoModel
+
+
+def runtime_facts() -> dict[str, Any]:
+    core = openvino.Core()
+    capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return {
+        "distribution": "openvino",
+        "version": version("openvino"),
+        "device": core.get_property(DEVICE, "FULL_DEVICE_NAME"),
+        "capabilities": sorted(capabilities),
+        "integer_products": ["QDQ"],  # the formats that it multiplies in integers; others become float
+    }

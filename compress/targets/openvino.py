@@ -1,0 +1,73 @@
+"""OpenVINO on this machine's CPU: the same ONNX files, compiled by it in place of onnxruntime."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from compress.config.target import OpenvinoTarget, Precision
+from compress.errors import ConfigError
+from compress.runner.machine import machine_facts
+from compress.targets.local import ThisMachine
+
+CAPABILITY = {Precision.f32: "FP32", Precision.bf16: "BF16", Precision.f16: "FP16"}  # OpenVINO's names
+_OPENS = """
+import openvino
+
+# As it was timed: OpenVINO itself takes bf16 wherever the CPU has it, and the answers change.
+settings = {{
+    "INFERENCE_PRECISION_HINT": "{precision}",
+    "INFERENCE_NUM_THREADS": {threads},
+    "NUM_STREAMS": 1,
+    "PERFORMANCE_HINT": "LATENCY",
+    "ENABLE_CPU_PINNING": False,
+}}
+model = openvino.Core().compile_model("{model}", "CPU", settings)
+input_names = [each.get_node().get_friendly_name() for each in model.inputs]
+output_names = [each.get_node().get_friendly_name().removesuffix("/sink_port_0") for each in model.outputs]
+
+
+def run(feeds):
+    given = model([feeds[name] for name in input_names], share_inputs=True)
+    return dict(zip(output_names, given.to_tuple()))
+"""
+
+
+class Openvino(ThisMachine):
+    times_card = True
+    advice = "a graph of standard operators (export=plain), or target=local; look whether it fits in memory"
+
+    def __init__(self, config: OpenvinoTarget) -> None:
+        super().__init__(config)
+        self.precision = config.precision
+
+    def find_facts(self) -> Mapping[str, Any]:
+        try:
+            from compress.runner.with_openvino import runtime_facts
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "target=openvino needs a package that is not installed",
+                found=f"no module {error.name}",
+                next="pip install 'compress-toolkit[openvino]'",
+            ) from None
+        runtime = runtime_facts()
+        check_precision(self.precision, runtime)
+        return machine_facts(runtime)
+
+    def runs_with(self) -> Mapping[str, Any]:
+        settings = {"precision": self.precision.value}
+        return {"runtime": "openvino", "threads": self.threads(), "settings": settings}
+
+    def opening(self, model: str, generates: bool) -> str:
+        if generates:
+            return "\n# onnxruntime-genai runs it in onnxruntime, not in OpenVINO, where it was timed.\n"
+        return _OPENS.format(model=model, threads=self.threads(), precision=self.precision.value)
+
+
+def check_precision(precision: Precision, runtime: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the CPU does not compute in it."""
+    able = [each.value for each, name in CAPABILITY.items() if name in runtime["capabilities"]]
+    if precision.value not in able:
+        raise ConfigError(
+            "this CPU does not compute in the precision asked for",
+            found=f"target.precision={precision.value} on {runtime['device']}",
+            allowed=", ".join(able),
+        )

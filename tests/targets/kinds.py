@@ -1,0 +1,18 @@
+"""The kinds of targets that are held against the same cases."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from compress.config.target import BrowserTarget, LocalTarget, NodeTarget, OpenvinoTarget, SshTarget
+
+KINDS = [
+    LocalTarget,
+    NodeTarget,
+    pytest.param(BrowserTarget, marks=pytest.mark.slow),
+    SshTarget,
+    pytest.param(
+        OpenvinoTarget,
+        marks=pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino"),
+    ),
+]
