@@ -81,13 +81,18 @@ async function start(flags) {
   });
   const said = [];
   process_.stderr.on("data", (data) => said.push(String(data)) > 50 && said.shift());
-  const ended = new Promise((_, reject) => {
-    process_.on("error", reject);
-    process_.on("exit", (code, signal) => reject(new Error(`Chromium ended (${signal ?? code}): ${said.join("")}`)));
+  const ended = new Promise((resolve) => {
+    process_.on("error", resolve);
+    process_.on("close", (code, signal) => resolve(new Error(`Chromium ended (${signal ?? code}): ${said.join("")}`)));
   });
-  ended.catch(() => {});
   const { chromium } = load("playwright-core");
-  browser = await Promise.race([chromium.connectOverCDP(pipe(process_), { timeout: 60_000 }), ended]);
+  try {
+    const connected = chromium.connectOverCDP(pipe(process_), { timeout: 60_000 });
+    browser = await Promise.race([connected, ended.then((reason) => Promise.reject(reason))]);
+  } catch {
+    process_.kill();
+    throw await ended;
+  }
   const ours = path.dirname(fileURLToPath(import.meta.url));
   const allowed = (name) => folders.has(path.dirname(path.resolve(name)));
   const { url, key } = await serve({ ours, modules, allowed });
@@ -104,6 +109,7 @@ async function start(flags) {
 // Messages of the browser's protocol, each ended by a zero: no port is open that others could use.
 function pipe(process_) {
   const [to, from] = process_.stdio.slice(3);
+  to.on("error", () => {}); // that it ended is heard of in another way
   const transport = {
     send: (message) => to.write(JSON.stringify(message) + "\0"),
     close: () => to.end(),
@@ -140,7 +146,7 @@ if (words[0] === "--facts") {
     const runtime = { distribution: "onnxruntime-web", version, browser: browser.version(), providers };
     console.log(JSON.stringify({ ...runtime, node: process.versions.node, ...facts }));
     process_.stdio[3].end();
-    await ended.catch(() => {});
+    await ended;
     process.exit();
   } catch (error) {
     console.error(oneLine(error));
