@@ -12,7 +12,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from compress import artifact
-from compress.cli import bench
+from compress.cli import bench_inputs
 from compress.cli.generate import Request, generate
 from compress.config.export import GenaiExport, TorchExport
 from compress.config.model import CausalLMModel
@@ -224,8 +224,8 @@ def test_both_graphs_can_be_timed_on_the_same_arrays(made):
         check_operators(onnx.load(path, load_external_data=False))
         graphs[kind] = inspect(path, BenchmarkError)
     assert graphs["fused"].size_bytes > 4 * 300 * 32  # with the weights beside it
-    inputs = bench.common_inputs(graphs)
+    inputs = bench_inputs.common_inputs(graphs)
     assert inputs["input_ids"].vocabulary == 300
-    [feeds] = bench.make_workloads(list(inputs.values()), ["1x1+30"], {}, {}).values()
+    [feeds] = bench_inputs.make_workloads(list(inputs.values()), ["1x1+30"], {}, {}).values()
     assert feeds["attention_mask"].shape == (1, 31)
     assert feeds["past_key_values.1.value"].shape == (1, 2, 30, 16)

@@ -273,3 +273,22 @@ def test_ctrl_c_in_the_middle_keeps_what_is_finished(finished, tmp_path):
     entries = finished.cache / "store" / "entries"
     stages = [json.loads((entry / "entry.json").read_text())["stage"] for entry in entries.iterdir()]
     assert stages.count("recover") >= 1
+
+
+@pytest.mark.slow
+def test_a_run_for_several_targets(finished, tmp_path):
+    """A run with a verdict and an artifact for each, one table, and what they ship timed on all."""
+    words = [*finished.overrides, "target=[local,node]"]
+    command = [sys.executable, "-m", "compress", "run", *words, "hydra.sweep.dir=both"]
+    given = environment(finished.cache)
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    both = tmp_path / "both"
+    reports = [Report.load(both / name / "report.json") for name in "01"]
+    assert [report.options["target"] for report in reports] == ["local", "node"]
+    assert [verify(both / name / "artifact").options["target"] for name in "01"] == ["local", "node"]
+    sweep = json.loads((both / "sweep.json").read_text())
+    assert {workload.rpartition(" on ")[2] for workload in sweep["workloads"]} == {"local", "node"}
+    across = json.loads((both / "across" / "bench.json").read_text())
+    assert list(across["models"]) == ["artifact"]  # the same file for both
+    assert list(across["speed"]["latency_ms"]) == ["artifact on local", "artifact on node"]

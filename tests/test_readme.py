@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from compress.cli import main as cli
+from compress.cli.run import swept_targets
 from compress.config.compose import expand, load_config, options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,8 +39,9 @@ def check_run(words):
     _, unknown = cli.parser("run").parse_known_args(["run", *flags])
     assert not unknown
     composed: set[str] = set()
+    swept, several = swept_targets(words)
     for overrides in expand(
-        [w for w in words if w not in flags], sweep=bool({"-m", "--multirun"} & {*flags})
+        [w for w in swept if w not in flags], sweep=bool(several) or bool({"-m", "--multirun"} & {*flags})
     ):
         if set(overrides) - composed:  # of a grid, points enough for each of its values
             load_config(overrides)

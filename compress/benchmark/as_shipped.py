@@ -46,7 +46,7 @@ def _samples(target: Target, config: BenchmarkConfig, artifact: Path, inputs: Fe
         job["models"][CARD] = str((artifact / CARD).absolute())
         job |= {
             "max_seconds": min(SECONDS, config.max_seconds),
-            "with": {CARD: {"runtime": "readme", "command": None}},
+            "with": {CARD: {"runtime": "readme"}},
         }
         job["caches"][CARD] = {}
         return target.run(job, files, Path(folder), job["max_seconds"] + GRACE_SECONDS)

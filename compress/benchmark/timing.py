@@ -31,6 +31,7 @@ def time_models(
     inputs: Feeds,
     out: Path,
     own: Mapping[str, Feeds] | None = None,
+    runs_with: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Speed:
     """Time `models` (the first is the baseline) on `inputs`, interleaved: ONNX files, or folders of variants.
 
@@ -38,6 +39,7 @@ def time_models(
     than a model declares; the first axis of its first array is the batch. A language model whose graph can
     extends its cache in place, at the same position in every call.
     `own`: model -> inputs in their place, of the same batches and lengths, where a model cannot take them.
+    `runs_with`: model -> what it runs with (`Target.runs_with`) in place of what the target's do.
     Takes about `config.max_seconds`, more where three loads of every model alone take longer.
     Raises BenchmarkError naming the model and why.
     """
@@ -45,6 +47,7 @@ def time_models(
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as folder:  # a kill leaves it where the store cleans up
         job, files = timing_job(config, models, inputs, Path(folder), own or {})
+        job["with"] = dict(runs_with or {})
         samples = target.run(job, files, Path(folder), config.max_seconds + GRACE_SECONDS)
     (out / "samples.json").write_text(json.dumps(samples))
     done = {workload: caches.items(feeds) for workload, feeds in inputs.items()}

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
     """Check the configuration of every job before the first one starts."""
-    sweep = args.multirun or bool(grid(rest))
+    rest, targets = swept_targets(rest)
+    sweep = args.multirun or bool(grid(rest)) or bool(targets)
     configs = configs_of(rest, sweep)
     check(configs)
     if args.dry_run:
@@ -39,9 +40,17 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
             run_pipeline(config, Path(), new_runner(config, dry_run=True))
         return 0
     if sweep:
-        return run_sweep(rest, configs[0].name, _hydra)
+        return run_sweep(rest, configs[0].name, _hydra, targets)
     _run_alone(rest)
     return 0
+
+
+def swept_targets(words: Sequence[str]) -> tuple[list[str], str]:
+    """`target=[a,b]` is a run for each, and what they ship is timed on all: the words of the sweep, and that
+    word; empty where the run has one target."""
+    several = next((word for word in words if word.startswith("target=[")), "")
+    swept = several.replace("[", "").replace("]", "")
+    return [swept if word == several else word for word in words], several
 
 
 def configs_of(overrides: Sequence[str], sweep: bool) -> list[RunConfig]:

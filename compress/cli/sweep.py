@@ -4,6 +4,8 @@ Points may run in other processes (hydra/launcher=joblib, ray, submitit_slurm), 
 read from their folders and never from memory.
 """
 
+import argparse
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +19,18 @@ from compress.cli.job import job
 from compress.cli.points import failed, record_vanished
 from compress.config.compose import expand
 from compress.errors import CompressError, ConfigError
+from compress.graph import graph_path
+from compress.graph.files import sha256_model
 from compress.sources import cache_dir
 
 Entry = Callable[[Callable[[DictConfig], None], Sequence[str]], Callable[[], None]]
 
 
-def run_sweep(overrides: Sequence[str], experiment: str, entry: Entry) -> int:
+def run_sweep(overrides: Sequence[str], experiment: str, entry: Entry, targets: str = "") -> int:
     """Run every point; a failed one is recorded in its folder and the others go on: the exit code is then 1.
 
-    `entry(job, words)` is the job as Hydra starts it.
+    `entry(job, words)` is the job as Hydra starts it. `targets`, as `target=[a,b]`, are those on all of which
+    is timed what the points ship.
     """
     words = list(overrides)
     folder = _sweep_folder(words, experiment)
@@ -39,7 +44,23 @@ def run_sweep(overrides: Sequence[str], experiment: str, entry: Entry) -> int:
     for number, point in enumerate(points):
         own = [word for word in point if any(word not in other for other in points)]
         console.print(f"[bold]#{number}[/] {escape(' '.join(own))}", highlight=False, soft_wrap=True)
-    return _run_points(start, folder, points)
+    code = _run_points(start, folder, points)
+    if targets:
+        across(folder, [targets, *(word for word in words if word.startswith(("benchmark.", "target.")))])
+    return code
+
+
+def across(folder: Path, words: Sequence[str]) -> None:
+    """Time every different artifact of the points on every target, into `folder/across`."""
+    from compress.cli import bench
+
+    shipped = sorted(folder.glob("[0-9]*/artifact"), key=lambda path: int(path.parent.name))
+    different = {sha256_model(graph_path(path)): path for path in reversed(shipped)}
+    if not different:
+        return
+    shutil.rmtree(folder / "across", ignore_errors=True)
+    models = map(str, reversed(different.values()))
+    bench.run(argparse.Namespace(words=[*models, *words], out=folder / "across", input=[], dim=[]), [])
 
 
 def _run_points(start: Callable[[], None], folder: Path, points: Sequence[Sequence[str]]) -> int:

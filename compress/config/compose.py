@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -60,6 +61,31 @@ def expand(overrides: Sequence[str], sweep: bool) -> list[list[str]]:
             "several values for one run", found=several, next="add -m to run each; a list is key=[a,b]"
         )
     return [list(job) for job in itertools.product(*[_values(override) for override in parsed])]
+
+
+def on_targets(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Name of a target -> the overrides for it.
+
+    `target=[a,b]` names several: each gets what it has of `target.key=value`; a key that none of them has
+    stays for all, as the error that it is.
+    """
+    several = [word for word in overrides if word.startswith("target=[")]
+    if not several:
+        named = [word.partition("=")[2] for word in overrides if word.startswith("target=")]
+        return {(named or ["local"])[-1]: list(overrides)}
+    names = [name.strip() for name in several[-1][len("target=[") :].rstrip("]").split(",")]
+    if len(set(names)) < len(names):
+        raise ConfigError("a target is named twice", found=several[-1])
+    options = {name: OPTIONS["target"][name] for name in names if name in OPTIONS["target"]}
+    keys = {name: {field.name for field in dataclasses.fields(each)} for name, each in options.items()}
+    rest = [word for word in overrides if word not in several]
+
+    def of(name: str) -> list[str]:
+        known = {word: re.sub(r"^[+~]*target\.(\w+).*", r"\1", word) for word in rest}
+        elsewhere = set().union(*keys.values()) - keys.get(name, set())
+        return [f"target={name}", *(word for word in rest if known[word] not in elsewhere)]
+
+    return {name: of(name) for name in names}
 
 
 def _parse(word: str) -> list[Override]:

@@ -7,9 +7,10 @@ and, where the point is done, the `report.json` of its run.
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -81,6 +82,7 @@ def _settings(overrides: Iterable[str]) -> dict[str, str]:
 
 def summarise(points: Sequence[Point], reports: dict[int, Report]) -> Sweep:
     """`reports`: of the points that are done, by number."""
+    reports = by_target(reports)
     runs = list(reports.values())
     metric = runs[0].primary_metric if runs else ""
     workloads = tuple(
@@ -112,6 +114,26 @@ def summarise(points: Sequence[Point], reports: dict[int, Report]) -> Sweep:
         same_settings=_same_settings(points),
         doubts=tuple(_doubts(runs, one_dense)),
     )
+
+
+def by_target(reports: dict[int, Report]) -> dict[int, Report]:
+    """Where the points were timed on several targets, each workload under the name of its target, so that the
+    baseline, the fronts and the fastest are those of one target; else as they are."""
+    targets = {report.options.get("target", "") for report in reports.values()}
+    return reports if len(targets) < 2 else {number: _on_its_target(r) for number, r in reports.items()}
+
+
+def _on_its_target(report: Report) -> Report:
+    target = report.options.get("target", "")
+
+    def named(of_workloads: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{workload} on {target}": value for workload, value in of_workloads.items()}
+
+    variants = (
+        replace(variant, latency_ms=named(variant.latency_ms), speedup=named(variant.speedup))
+        for variant in report.variants
+    )
+    return replace(report, variants=tuple(variants))
 
 
 def _same_dense(runs: Sequence[Report], metric: str) -> bool:
@@ -217,7 +239,7 @@ def _doubts(runs: Sequence[Report], one_dense: bool) -> Iterable[str]:
     if len(tests) > 1:
         yield "The points were not evaluated on the same test split."
     machines = {(str(e["cpu"]), str(e.get("threads"))) for run in runs if "cpu" in (e := run.environment)}
-    if len(machines) > 1:
+    if len(machines) > 1 and len({run.options.get("target", "") for run in runs}) == 1:
         yield "The points were not timed on the same processor with the same number of threads: " + "; ".join(
             f"{cpu}, {threads} threads" for cpu, threads in sorted(machines)
         )

@@ -12,17 +12,18 @@ from typing import Any
 
 from compress.runner.worker import Failure
 
-OF_RUNTIME = ("threads", "provider", "settings", "capacity")  # of a job: what every model is loaded with
+LOADED_WITH = ("threads", "provider", "settings")  # what a job says of a model's runtime,
+STARTED_WITH = ("runtime", "command")  # and of the process of its own
 
 
 class Worker:
-    """The process of one model. `job` says with what it runs; what it holds in `with` under the model's name
-    comes first."""
+    """The process of one model. With what it runs `job` says: under its name in `with`, else for all."""
 
     def __init__(self, name: str, job: Mapping[str, Any]) -> None:
         self.name = name
-        self.job = {**job, **job.get("with", {}).get(name, {})}
-        command = self.job.get("command") or [*program(), "--worker", self.job.get("runtime", "onnxruntime")]
+        own = job.get("with", {}).get(name) or with_keys(job, *LOADED_WITH, *STARTED_WITH)
+        self.loaded_with = with_keys(own, *LOADED_WITH) | with_keys(job, "capacity")
+        command = own.get("command") or [*program(), "--worker", own.get("runtime", "onnxruntime")]
         self.process: Any = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -33,8 +34,7 @@ class Worker:
 
     def load(self, path: Any, workloads: Mapping[str, str], **more: Any) -> dict[str, Any]:
         """Facts of the model; `more` is what only some runtimes know."""
-        runtime = with_keys(self.job, *OF_RUNTIME)
-        return self.ask("load", path=path, workloads=workloads, **runtime, **more)
+        return self.ask("load", path=path, workloads=workloads, **self.loaded_with, **more)
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """Have it do one thing; before and after it is stopped, so that its pool's threads cannot spin."""

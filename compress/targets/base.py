@@ -15,6 +15,7 @@ from compress.registry import implementation
 
 
 class Target(Protocol):
+    interleaves: bool  # whether models of it can be timed in one job with those of others on this machine
     times_card: bool  # whether it runs the Python of a model card in the folder where that lies
 
     def facts(self) -> Mapping[str, Any]:

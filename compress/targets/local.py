@@ -46,6 +46,7 @@ os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] = "1"
 class ThisMachine(ABC):
     """What targets on this machine have in common, whatever runtime they are of."""
 
+    interleaves = True
     times_card = False
     advice = "look whether the file loads in onnxruntime and fits in memory"  # where a model does not run
 

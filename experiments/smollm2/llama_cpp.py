@@ -142,9 +142,8 @@ def main() -> None:
         spec, _ = timing.timing_job(config, models, inputs, Path(folder), {})
         spec["threads"] = args.threads
         spec["models"] = {"llama.cpp": str(args.gguf.resolve()), **spec["models"]}
-        spec["with"] = {
-            "llama.cpp": {"command": [os.path.abspath(args.llama_python), "-P", __file__, "--worker"]}
-        }
+        command = [os.path.abspath(args.llama_python), "-P", __file__, "--worker"]
+        spec["with"] = {"llama.cpp": {"command": command, "threads": args.threads}}
         spec |= {"baseline": "llama.cpp"}
         samples = collect(spec)
     if args.out:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.benchmark.timing import timing_job
-from compress.cli import bench
+from compress.cli import bench, bench_inputs
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError, ConfigError
@@ -33,7 +33,7 @@ def graph(**inputs):
 
 
 def workloads(asked, dims=None, given=None, **inputs):
-    return bench.make_workloads(graph(**inputs).inputs, asked, dims or {}, given or {})
+    return bench_inputs.make_workloads(graph(**inputs).inputs, asked, dims or {}, given or {})
 
 
 def shapes(feeds):
@@ -130,7 +130,7 @@ def test_the_same_name_gets_the_same_values():
 
 def test_an_array_of_the_users(tmp_path):
     np.save(tmp_path / "ids.npy", np.full((3, 9), 7))
-    given = bench._arrays([f"input_ids={tmp_path / 'ids.npy'}"])
+    given = bench_inputs.arrays_of([f"input_ids={tmp_path / 'ids.npy'}"])
     made = workloads(["1x9"], given=given, input_ids=("int64", ("b", "s"), 100))
     assert list(made) == ["3x9"]
     assert (made["3x9"]["input_ids"] == 7).all()
@@ -149,7 +149,7 @@ def test_inputs_of_several_models_are_joined():
         "a": graph(ids=("int64", ("batch", "seq"), 100), mask=("int64", ("batch", "seq"))),
         "b": graph(ids=("int64", (1, "seq"), 80), other=("float32", ("batch", 4))),
     }
-    joined = bench.common_inputs(graphs)
+    joined = bench_inputs.common_inputs(graphs)
     assert list(joined) == ["ids", "mask", "other"]
     assert (joined["ids"].shape, joined["ids"].vocabulary) == ((1, "seq"), 80)
 
@@ -158,7 +158,7 @@ def test_inputs_of_several_models_are_joined():
 def test_one_name_for_different_inputs(other):
     graphs = {"a.onnx": graph(ids=("int64", (2, 16))), "b.onnx": graph(ids=other)}
     with pytest.raises(BenchmarkError, match=r"input ids is not the same in a\.onnx and b\.onnx"):
-        bench.common_inputs(graphs)
+        bench_inputs.common_inputs(graphs)
 
 
 def test_names_of_models(tmp_path):
@@ -166,17 +166,17 @@ def test_names_of_models(tmp_path):
     for name in ("a.onnx", "artifact/model.onnx", "artifact/a.onnx"):
         (tmp_path / name).write_bytes(b"")
     a, folder, other = (str(tmp_path / name) for name in ("a.onnx", "artifact", "artifact/a.onnx"))
-    found = bench.find_models([a, folder])
+    found = bench_inputs.find_models([a, folder])
     assert {name: str(path) for name, path in found.items()} == {
         "a.onnx": a,
         "artifact": f"{folder}/model.onnx",
     }
-    assert list(bench.find_models([a, other])) == [a, other]
-    assert list(bench.find_models([a, a])) == [a, f"{a} (2)"]
-    assert bench.find_models([str(tmp_path)]) == {tmp_path.name: Path(a)}  # the only graph there
+    assert list(bench_inputs.find_models([a, other])) == [f"{tmp_path.name}/a.onnx", "artifact/a.onnx"]
+    assert list(bench_inputs.find_models([a, a])) == ["a.onnx", "a.onnx (2)"]
+    assert bench_inputs.find_models([str(tmp_path)]) == {tmp_path.name: Path(a)}  # the only graph there
     (tmp_path / "empty").mkdir()
     with pytest.raises(BenchmarkError, match="no such ONNX file"):
-        bench.find_models([str(tmp_path / "empty")])
+        bench_inputs.find_models([str(tmp_path / "empty")])
 
 
 # ---- graphs in files ------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_sizes_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(
         BenchmarkError, match=r"does not run(.|\n)*next: +name the sizes.*--dim c=4 --dim h=32"
     ):
-        bench.bench(open_target(LocalTarget()), BenchmarkConfig(workloads=["1x32"]), request, None)
+        bench.bench({"local": open_target(LocalTarget())}, BenchmarkConfig(workloads=["1x32"]), request, None)
 
 
 def test_weights_in_the_cache_of_the_hub(tmp_path):
@@ -346,7 +346,9 @@ def test_a_request_that_names_no_model():
     from rich.console import Console
 
     with pytest.raises(ConfigError):
-        bench.bench(open_target(LocalTarget()), BenchmarkConfig(), bench.Request(models=()), Console())
+        bench.bench(
+            {"local": open_target(LocalTarget())}, BenchmarkConfig(), bench.Request(models=()), Console()
+        )
 
 
 def test_dimensions_of_a_real_input_are_those_of_the_others_too():
@@ -373,3 +375,26 @@ def test_a_real_input_of_another_rank_is_left_to_the_runtime():
     ids = np.zeros(8, np.int64)
     [feeds] = workloads(["1x16"], given={"input_ids": ids}, **TEXT).values()
     assert feeds["input_ids"] is ids
+
+
+@pytest.mark.slow
+def test_several_targets(compress, tmp_path, ssh_host):
+    """Those of one machine share a job and a table; another machine has a job and a table of its own."""
+    for name, seed in (("a", 0), ("b", 1)):
+        embedder(tmp_path / f"{name}.onnx", seed=seed)
+    words = ["target=[local,node,ssh]", *(f"target.{key}={value}" for key, value in ssh_host.items())]
+    done = compress("bench", "a.onnx", "b.onnx", *FAST, *words, "--out", "out", COLUMNS="120")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "out" / "bench.json").read_text())
+    here = [f"{model}.onnx on {target}" for target in ("local", "node") for model in "ab"]
+    assert list(told["speed"]["latency_ms"]) == here
+    assert list(told["verdict"]) == here[1:]
+    [elsewhere] = told["others"]
+    assert list(elsewhere["latency_ms"]) == ["a.onnx on ssh", "b.onnx on ssh"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("bench.json", "samples.json", "samples_ssh.json")
+    }
+    spec = json.loads((tmp_path / "out" / "samples.json").read_text())["spec"]
+    assert "command" in spec["with"]["a.onnx on node"]
+    assert "command" not in spec["with"]["a.onnx on local"]
+    assert all(name in done.stdout for name in (*here, "b.onnx on ssh"))

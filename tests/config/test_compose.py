@@ -9,7 +9,16 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from compress.config.compose import expand, from_plain, load_config, options, replaced, to_plain, to_yaml
+from compress.config.compose import (
+    expand,
+    from_plain,
+    load_config,
+    on_targets,
+    options,
+    replaced,
+    to_plain,
+    to_yaml,
+)
 from compress.config.data import TextData
 from compress.config.prune import NoPrune, Scope
 from compress.config.quantize import NoQuantize
@@ -194,6 +203,20 @@ def test_expand_leaves_a_single_run_as_it_is():
     overrides = ["+a={b: 1}", "~c", "hydra.run.dir=x", "d=${e}"]
     assert expand(overrides, sweep=False) == [overrides]
     assert expand([], sweep=False) == [[]]
+
+
+def test_a_word_for_each_target():
+    words = ["target=[local,ssh]", "target.threads=2", "+target.python=/py", "a.b=[1,2]"]
+    common = ["target.threads=2", "a.b=[1,2]"]
+    assert on_targets(words) == {
+        "local": ["target=local", *common],
+        "ssh": ["target=ssh", "target.threads=2", "+target.python=/py", "a.b=[1,2]"],
+    }
+    assert on_targets(common) == {"local": common}
+    assert on_targets(["target=ssh", *common]) == {"ssh": ["target=ssh", *common]}
+    assert on_targets(["target=[local]", "target.thread=2"]) == {"local": ["target=local", "target.thread=2"]}
+    with pytest.raises(ConfigError, match="twice"):
+        on_targets(["target=[local,local]"])
 
 
 def test_several_values_without_a_sweep():

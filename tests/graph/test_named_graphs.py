@@ -12,7 +12,7 @@ from compress.artifact import Manifest, verify, write_artifact
 from compress.benchmark import timing
 from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.timing import time_models
-from compress.cli.bench import find_models
+from compress.cli.bench_inputs import find_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget, SshTarget
 from compress.errors import ArtifactError, BenchmarkError

@@ -242,6 +242,27 @@ def test_the_fastest_of_those_that_meet_the_budget_comes_first(report: Report, t
     assert sweep.not_told_apart == (3,)
 
 
+def test_points_of_several_targets_are_compared_on_each(report: Report, tmp_path: Path) -> None:
+    """A front, a baseline and a column for each target; a browser's times beat no one else's."""
+    for number, (target, speedup, noise) in enumerate(
+        [("local", 2.0, 1.0), ("browser", 3.0, 8.0), ("local", 2.5, 1.0), ("browser", 1.5, 8.0)]
+    ):
+        one = made(report, drop=0.01, speedup=speedup, size=9, ships=True, noise=noise)
+        one = dataclasses.replace(one, options={"target": target})
+        put(tmp_path, number, [f"target={target}", f"a={number}"], one)
+    sweep = written(tmp_path)
+    of_each = report.variants[0].latency_ms
+    assert sweep.workloads == tuple(f"{w} on {target}" for target in ("local", "browser") for w in of_each)
+    assert sweep.baseline is not None
+    assert sweep.baseline.latency_ms["1x32 on browser"] == pytest.approx(
+        8 * sweep.baseline.latency_ms["1x32 on local"]
+    )
+    members = {front.workload: set(front.members) for front in sweep.fronts if front.kind == "latency"}
+    assert members["1x32 on local"] == {2}
+    assert members["1x32 on browser"] == {1}
+    assert not any("processor" in doubt for doubt in sweep.doubts)
+
+
 def test_page_is_well_formed_and_refers_only_to_itself_and_its_runs(drawn: dict[str, bytes]) -> None:
     html = drawn["report.html"].decode()
     root = parsed(html)
