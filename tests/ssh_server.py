@@ -19,6 +19,8 @@ import pytest
 from compress.config.target import SshTarget
 from compress.targets import ssh
 
+SSH = shutil.which("ssh")
+
 
 class SshServer:
     """`folder` holds keys, the server's settings, and a user's (`config`), which call it `name`."""
@@ -121,7 +123,7 @@ def with_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[
 
     def use(config: Path) -> None:
         (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
+        (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {SSH} -F {config} "$@"\n')
         (tmp_path / "bin" / "ssh").chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
 

@@ -320,8 +320,8 @@ def locked(file: IO[str], kind: int) -> bool:
 
 
 def lock_file() -> str:
-    """One for all users of this machine, who need not be able to write it."""
-    path = os.path.join(tempfile.gettempdir(), "compress-target.lock")
+    """One for all users of this machine, whatever their TMPDIR, who need not be able to write it."""
+    path = os.path.join("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir(), "compress-target.lock")
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
     return path
