@@ -5,6 +5,7 @@
     hf:datasets/org/name@revision           a data set there
     package:dist==version/path/inside       a file or folder inside a published wheel
     debian:package==version/path/inside     a file or folder inside a Debian package
+    npm:package@version/path/inside         a file or folder inside a package of npm
 
 A new scheme is one module with `fetch`, `identity` and `describe`, and one line in `_SCHEMES`.
 """
@@ -15,20 +16,20 @@ from pathlib import Path
 from types import ModuleType
 
 from compress.errors import SourceError, did_you_mean
-from compress.sources import debian, hub, package, path
+from compress.sources import debian, hub, npm, package, path
 from compress.sources.cache import cache_dir, digest
 
 __all__ = ["cache_dir", "describe", "digest", "fetch", "identity", "peek"]
 
-_SCHEMES: dict[str, ModuleType] = {"path": path, "hf": hub, "package": package, "debian": debian}
+_SCHEMES: dict[str, ModuleType] = {"path": path, "hf": hub, "package": package, "debian": debian, "npm": npm}
 
 
 def fetch(uri: str, sha256: str | None = None) -> Path:
     """The local file or folder behind `uri`, downloaded if need be.
 
-    `sha256` is of the wheel or the .deb for `package:` and `debian:`, of the content (`digest`) for the
-    others. Raises SourceError when it cannot be had or is not what was pinned, StoreError when the cache
-    cannot be written.
+    `sha256` is of the wheel, the .deb or the .tgz for `package:`, `debian:` and `npm:`, which also takes the
+    "sha512-..." that npm pins it by; for the others it is of the content (`digest`). Raises SourceError when
+    it cannot be had or is not what was pinned, StoreError when the cache cannot be written.
     """
     scheme, name = _split(uri)
     content: Path = scheme.fetch(name, _checked(uri, sha256))
@@ -82,11 +83,17 @@ def _split(uri: str) -> tuple[ModuleType, str]:
         what,
         found=uri or "an empty string",
         allowed=did_you_mean(scheme, _SCHEMES),
-        next="write path:FILE, hf:org/name@revision, package:dist==version/file or debian:name==version/file",
+        next="write path:FILE, hf:org/name@revision, package:dist==version/file, debian:name==version/file "
+        "or npm:name@version/file",
     )
 
 
 def _checked(uri: str, sha256: str | None) -> str | None:
-    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+    if sha256 is None or re.fullmatch(r"[0-9a-f]{64}", sha256):
+        return sha256
+    if not uri.startswith("npm:"):
         raise SourceError(f"the sha256 of {uri} is not one", found=sha256, allowed="64 digits 0-9a-f")
+    if not re.fullmatch(r"sha512-[A-Za-z0-9+/]{86}==", sha256):
+        allowed = "64 digits 0-9a-f, or sha512- and 88 characters, as npm writes it"
+        raise SourceError(f"the sha256 of {uri} is not one", found=sha256, allowed=allowed)
     return sha256

@@ -46,14 +46,14 @@ def digest(path: Path, patterns: Sequence[str] = ("*",)) -> str:
     return hashlib.sha256(sums.encode()).hexdigest()
 
 
-def expect(uri: str, sha256: str | None, found: str) -> None:
-    """Raise SourceError unless `found` is the pinned sha256."""
-    if sha256 is not None and found != sha256:
+def expect(uri: str, pinned: str | None, found: str, kind: str = "sha256") -> None:
+    """Raise SourceError unless `found` is what was pinned, if anything was."""
+    if pinned is not None and found != pinned:
         raise SourceError(
-            f"{uri} is not what was pinned: another sha256",
+            f"{uri} is not what was pinned: another {kind}",
             found=found,
-            allowed=sha256,
-            next="do not use it, or, if you trust it, put the found sha256 into the config",
+            allowed=pinned,
+            next=f"do not use it, or, if you trust it, put the found {kind} into the config",
         )
 
 

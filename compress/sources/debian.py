@@ -10,11 +10,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
-from typing import IO, cast
 
 from compress.errors import SourceError
 from compress.sources import unpacked
@@ -105,7 +101,7 @@ def _unpack(member: Member, deb: Path, target: Path) -> None:
     )
     try:
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            unpacked.extract(member, _files(archive), deb.stat().st_size, target)
+            unpacked.extract(member, unpacked.regular_files(archive), deb.stat().st_size, target)
     except (tarfile.TarError, EOFError) as error:
         raise SourceError(f"the package of {member} is damaged", found=error, next="fetch it again") from None
     finally:
@@ -113,17 +109,3 @@ def _unpack(member: Member, deb: Path, target: Path) -> None:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-
-
-def _files(
-    archive: tarfile.TarFile,
-) -> Iterator[tuple[str, int, Callable[[], AbstractContextManager[IO[bytes]]]]]:
-    """Regular files only: a link could lead anywhere."""
-    for entry in archive:
-        if entry.isfile():
-            opened = partial(archive.extractfile, entry)  # None for what is no regular file
-            yield (
-                entry.name.removeprefix("./"),
-                entry.size,
-                cast(Callable[[], AbstractContextManager[IO[bytes]]], opened),
-            )

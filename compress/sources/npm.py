@@ -1,19 +1,84 @@
-"""npm's packages, fetched by the npm command; none of their scripts runs."""
+"""`npm:name@version/path/inside`: a file or folder inside a package of npm, `@org/name` those of a scope.
 
+The npm command downloads it from the registry that it is configured with; none of its scripts runs. It is
+pinned by the sha256 of its archive, or by the sha512 that a package-lock.json has.
+"""
+
+import json
 import os
 import re
 import shutil
 import subprocess
+import tarfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from compress.errors import CompressError, SourceError, StoreError
-from compress.sources.cache import cache_dir, locked, scratch
+from compress.sources import unpacked
+from compress.sources.cache import cache_dir, digest, locked, scratch
+from compress.sources.unpacked import Member
 from compress.system.disk import disk_errors, sha256_file
 
-_NO_NETWORK = (
-    "ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET|network"
-)
+_NO_NETWORK = "ENOTFOUND|EAI_AGAIN|ECONN|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET|network"
+
+
+def parse(name: str) -> Member:
+    """Raises SourceError unless `name` is `name@version/path/inside` with a path that stays inside."""
+    words = r"(?:@[\w~][\w.~-]*/)?[\w~][\w.~-]*", r"\d[\w.+-]*", "name"
+    package, version, inside = unpacked.split("npm", name, *words, before_version="@")
+    archive = f"{package.replace('@', '').replace('/', '-')}-{version}.tgz"
+    return Member(
+        scheme="npm",
+        package=package,
+        version=version,
+        inside=inside,
+        archive_name=archive,
+        before_version="@",
+    )
+
+
+def fetch(name: str, pin: str | None) -> Path:
+    sha256, integrity = (None, pin) if pin and pin.startswith("sha512-") else (pin, None)
+    return unpacked.fetch(parse(name), sha256, _download, _unpack, integrity)
+
+
+def describe(name: str, pin: str | None) -> dict[str, str]:
+    """Name, version and license by the package's own package.json."""
+    member = parse(name)
+    archive = fetch(name, pin).parents[2] / member.archive_name
+    facts = {"name": member.package, "version": member.version, "sha256": archive.parent.name}
+    manifest = parse(f"{member.package}@{member.version}/package.json")
+    try:
+        said = json.loads(fetch(f"{manifest}".removeprefix("npm:"), pin).read_text("utf-8"))
+    except (SourceError, ValueError):
+        return facts  # provenance is stated where it is known, never invented
+    license = said.get("license") if isinstance(said, dict) else None
+    return facts | ({"license": license} if isinstance(license, str) else {})
+
+
+def identity(name: str) -> str:
+    return digest(fetch(name, None))
+
+
+def _download(member: Member, folder: Path) -> Path:
+    wanted = f"{member.package}@{member.version}"
+    npm(["pack", wanted, f"--pack-destination={folder}"], folder, wanted)
+    packed = sorted(folder.glob("*.tgz"))
+    if not packed:
+        raise SourceError(f"npm cannot download {wanted}", found="it wrote no archive")
+    return packed[0]
+
+
+def _unpack(member: Member, archive: Path, target: Path) -> None:
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            files = unpacked.regular_files(tar, strip=1)  # the folder "package"
+            unpacked.extract(member, files, archive.stat().st_size, target)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise SourceError(
+            f"the package of {member} is damaged", found=error, next="pin another one"
+        ) from None
 
 
 def installed(lock: Path) -> Path:
@@ -44,7 +109,7 @@ def npm(words: Sequence[str], folder: Path, what: str) -> str:
             f"{what} need npm, which this system lacks",
             next="install Node.js with npm, on Debian: apt-get install nodejs npm",
         )
-    limits = ["--fetch-retries=2", "--fetch-retry-maxtimeout=10000", "--fetch-timeout=60000"]
+    limits = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"]
     done = subprocess.run(
         [program, *words, "--ignore-scripts", "--no-update-notifier", *limits],
         cwd=folder,

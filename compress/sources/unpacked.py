@@ -4,18 +4,21 @@ sources/<sha256 of the archive>/<archive>
 sources/<sha256 of the archive>/<key of the path inside>/content/...  and manifest.json
 """
 
+import base64
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from compress.errors import SourceError, did_you_mean
 from compress.sources.cache import cache_dir, expect, locked, scratch
@@ -34,24 +37,27 @@ class Member:
     version: str
     inside: str
     archive_name: str  # of the archive in the cache: it tells the version
+    before_version: str = "=="
 
     def __str__(self) -> str:
-        return f"{self.scheme}:{self.package}=={self.version}/{self.inside}"
+        return f"{self.scheme}:{self.package}{self.before_version}{self.version}/{self.inside}"
 
 
-def split(scheme: str, name: str, package: str, version: str, word: str) -> tuple[str, str, str]:
+def split(
+    scheme: str, name: str, package: str, version: str, word: str, before_version: str = "=="
+) -> tuple[str, str, str]:
     """Package, version and path inside of `package==version/path/inside`, by patterns of the first two.
 
     `word` is what a message calls a package. Raises SourceError unless `name` has that form and the path
     stays inside.
     """
-    match = re.fullmatch(rf"({package})==({version})/(.+)", name)
+    match = re.fullmatch(rf"({package}){before_version}({version})/(.+)", name)
     inside = match[3].rstrip("/") if match else ""
     if match is None or not stays_inside(inside):
         raise SourceError(
             "not a file in a package",
             found=f"{scheme}:{name}",
-            allowed=f"{scheme}:{word}==version/path/inside",
+            allowed=f"{scheme}:{word}{before_version}version/path/inside",
         )
     return match[1], match[2], inside
 
@@ -65,27 +71,32 @@ def fetch(
     sha256: str | None,
     download: Callable[[Member, Path], Path],
     unpack: Callable[[Member, Path, Path], None],
+    integrity: str | None = None,
 ) -> Path:
     """What `member` names: as it was kept earlier, else unpacked from its archive.
 
-    `download(member, folder)` puts the archive into `folder`; it is checked against `sha256` before anything
-    opens it. `unpack(member, archive, folder)` puts what the member names into `folder`.
+    `download(member, folder)` puts the archive into `folder`; it is checked before anything opens it, against
+    `sha256` or `integrity`, "sha512-" and its base64. `unpack(member, archive, folder)` puts what the member
+    names into `folder`.
     """
     if sha256 is None:
         earlier = sorted(root().glob(f"*/{member.archive_name}"))
+        earlier = [archive for archive in earlier if integrity in (None, sha512(archive))]
         sha256 = earlier[0].parent.name if earlier else None
     name, key = PurePosixPath(member.inside).name, hashlib.sha256(str(member).encode()).hexdigest()[:16]
     if sha256 is not None and (content := find(root() / sha256 / key, name)):
         return content  # without a lock: a cache that cannot be written still serves
     with locked(root(), member.archive_name):
-        archive = _archive(member, sha256, download)
+        archive = _archive(member, sha256, download, integrity)
         folder = archive.parent / key
         return find(folder, name) or keep(
             folder, str(member), name, lambda target: unpack(member, archive, target)
         )
 
 
-def _archive(member: Member, sha256: str | None, download: Callable[[Member, Path], Path]) -> Path:
+def _archive(
+    member: Member, sha256: str | None, download: Callable[[Member, Path], Path], integrity: str | None
+) -> Path:
     if sha256 is not None:
         archive = root() / sha256 / member.archive_name
         if archive.is_file() and sha256_file(archive) == sha256:
@@ -94,13 +105,20 @@ def _archive(member: Member, sha256: str | None, download: Callable[[Member, Pat
         downloaded = download(member, temporary)
         content = sha256_file(downloaded)
         expect(str(member), sha256, content)
+        expect(str(member), integrity, sha512(downloaded), "sha512")
         archive = root() / content / member.archive_name
         with disk_errors(root()):
             archive.parent.mkdir(exist_ok=True)
             os.replace(downloaded, archive)
-    if sha256 is None:
+    if sha256 is None and integrity is None:
         _log.warning("%s is not pinned; add sha256: %s", member, content)
     return archive
+
+
+def sha512(archive: Path) -> str:
+    """As npm writes it."""
+    with archive.open("rb") as file:
+        return "sha512-" + base64.b64encode(hashlib.file_digest(file, "sha512").digest()).decode()
 
 
 def extract(
@@ -139,10 +157,21 @@ def extract(
         }
         near = get_close_matches(member.inside, paths, n=5) or [name for name in names if "/" not in name]
         raise SourceError(
-            f"no such file or folder in {member.package}=={member.version}",
+            f"no such file or folder in {member.package}{member.before_version}{member.version}",
             found=member.inside,
             allowed=did_you_mean(member.inside, near),
         )
+
+
+def regular_files(
+    archive: tarfile.TarFile, strip: int = 0
+) -> Iterator[tuple[str, int, Callable[[], AbstractContextManager[IO[bytes]]]]]:
+    """Name without its first `strip` folders, bytes, how to open; no links, which could lead anywhere."""
+    for entry in archive:
+        if entry.isfile():
+            opened = partial(archive.extractfile, entry)  # None for what is no regular file
+            name = "/".join(entry.name.removeprefix("./").split("/")[strip:])
+            yield name, entry.size, cast(Callable[[], AbstractContextManager[IO[bytes]]], opened)
 
 
 def stays_inside(name: str) -> bool:
