@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from compress.config.recover import Device
 from compress.config.run import RunConfig
 from compress.errors import SourceError
 from compress.models.checkpoint import read_config
@@ -32,6 +33,11 @@ def check(configs: Iterable[RunConfig]) -> None:
             for workload in config.benchmark.workloads:
                 refuse_cache(Workload.parse(workload))
         targets[repr(config.target)] = config.target
+        for trained in (config.recover, config.train):
+            if getattr(trained, "device", None) is Device.cuda:
+                from compress.training.device import chosen  # takes seconds, and nobody else waits for it
+
+                chosen(Device.cuda)
     for target in targets.values():
         open_target(target).facts()
 

@@ -20,9 +20,15 @@ class NoRecover(RecoverConfig):
 
 
 class Precision(Enum):
-    auto = "auto"  # bfloat16 where the CPU multiplies it in hardware, else float32
+    auto = "auto"  # bfloat16 where the processor multiplies it in hardware, else float32
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+class Device(Enum):
+    auto = "auto"  # the first GPU of CUDA where there is one, else the CPU
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 @option("recover", "distill", "compress.tasks.sentence_embedding.training:distill")
@@ -40,6 +46,7 @@ class Distill(RecoverConfig):
     hidden_weight: float = number(0.0, 0)
     max_length: int = number(128, 8, 8192)  # tokens
     precision: Precision = Precision.auto
+    device: Device = Device.auto
     evaluate_every: int = number(50, 1)  # steps between evaluations on the select split
     patience: int = number(4, 1)  # evaluations without improvement before it stops
     max_minutes: float | None = positive(None)
@@ -59,6 +66,7 @@ class DistillLogits(RecoverConfig):
     warmup: float = share(0.05)  # share of the steps
     weight_decay: float = number(0.0, 0, 1)
     precision: Precision = Precision.auto
+    device: Device = Device.auto
     select_windows: int = number(16, 1)  # of the select split, at most
     evaluate_every: int = number(25, 1)  # steps between evaluations on them
     patience: int = number(4, 1)  # evaluations without improvement before it stops
@@ -90,6 +98,7 @@ class Fit(Checked):
     temperature: float = positive(4.0, 100.0)
     ema: float = number(0.0, 0.0, 0.99999)  # of the weights, a step; 0: off
     precision: Precision = Precision.auto
+    device: Device = Device.auto
     patience: int = number(1000, 1)  # epochs without a better accuracy on select before it stops
     max_minutes: float | None = positive(None)
     seed: int = random_seed()

@@ -125,6 +125,7 @@ class Trainer(ABC):
                     losses.clear()
                     _write(self.state(), scratch / "training.pt")
         self.module.load_state_dict(_best(scratch))
+        self.module.to("cpu")  # where it came from
         return history
 
     def _batches(self) -> Iterator[list[int]]:
@@ -168,7 +169,7 @@ class Trainer(ABC):
         if not path.is_file():
             return
         try:
-            saved = torch.load(path, weights_only=True)
+            saved = torch.load(path, weights_only=True, map_location="cpu")
             _best(scratch)
         except Exception as error:  # a torn file ends in whatever the unpickler stumbles over
             log.info("training starts again, %s is damaged: %s", path.name, error)
@@ -203,7 +204,9 @@ def progress_bar() -> Progress:
 
 
 def _best(scratch: Path) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = torch.load(scratch / "best.pt", weights_only=True, mmap=True)
+    weights: dict[str, Tensor] = torch.load(
+        scratch / "best.pt", weights_only=True, mmap=True, map_location="cpu"
+    )
     return weights
 
 

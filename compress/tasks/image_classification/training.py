@@ -15,6 +15,7 @@ from compress.stages.result import write_result
 from compress.system.malloc import keep_freed_memory
 from compress.tasks.image_classification.augment import augment
 from compress.tasks.image_classification.model import ImageClassifier
+from compress.training.device import chosen
 from compress.training.distillation import distillation
 from compress.training.loop import History, Plan, Trainer
 from compress.training.precision import wants_bfloat16
@@ -48,8 +49,11 @@ class ClassifierTraining(Trainer):
         self.config, self.student, self.teacher, self.data = config, student, teacher, data
         self.keep_last = keep_last
         self.regularize: Callable[[], None] = lambda: None  # adds to the gradients, every step
-        self.net = student.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.bfloat16 = wants_bfloat16(config.precision)
+        self.device = chosen(config.device)
+        self.net = student.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if teacher is not None:
+            teacher.module.to(self.device)
+        self.bfloat16 = wants_bfloat16(config.precision, self.device)
         keep_freed_memory()
         epoch = len(self.epoch(0))
         plan = Plan(
@@ -81,15 +85,18 @@ class ClassifierTraining(Trainer):
         pixels = self.student.inputs(self.data.train.images[rows])["pixel_values"]
         if config.augment:
             pixels = augment(pixels, self.random, config.shift, config.flip, config.erase)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        labels = torch.from_numpy(self.data.train.labels[rows])
+        pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)
+        labels = torch.from_numpy(self.data.train.labels[rows]).to(self.device)
         # torch's own attention takes three times as long backwards as plain products, for short sequences
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16),
+        ):
             logits = self.net(pixels)
         loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         if self.teacher is not None:
-            fast = wants_bfloat16(Precision.auto)  # it takes no gradients, which alone may want float32
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            fast = wants_bfloat16(Precision.auto, self.device)  # no gradients, which alone may want float32
+            with torch.no_grad(), self._autocast(fast):
                 wanted = self.teacher.module(pixels)
             taught = distillation(logits.float(), wanted.float(), config.temperature)
             loss = (1 - config.distill) * loss + config.distill * taught
@@ -110,9 +117,12 @@ class ClassifierTraining(Trainer):
 
     def _answers(self) -> Iterator[Tensor]:
         for batch in self.student.batches(self.data.select.images, _SELECT_BATCH):
-            pixels = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-                yield self.net(pixels).argmax(1)
+            pixels = batch["pixel_values"].to(self.device).contiguous(memory_format=torch.channels_last)
+            with self._autocast(self.bfloat16):
+                yield self.net(pixels).argmax(1).cpu()
+
+    def _autocast(self, bfloat16: bool) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         """Norms and biases do not decay."""

@@ -21,6 +21,7 @@ from compress.data import load_texts
 from compress.errors import ConfigError, DataError
 from compress.system.malloc import keep_freed_memory
 from compress.tasks.language_modeling.model import CausalLM
+from compress.training.device import chosen
 from compress.training.distillation import Distillation
 from compress.training.precision import cast_weights, wants_bfloat16
 
@@ -81,7 +82,7 @@ class Lessons:
         self.known = _opened(folder / "known.npy", np.bool_, (len(windows),))
 
     def write(self, row: int, values: Tensor, tokens: Tensor) -> None:
-        self.values[row], self.tokens[row] = values.numpy(), tokens.numpy()
+        self.values[row], self.tokens[row] = values.cpu().numpy(), tokens.cpu().numpy()
         self.values.flush()
         self.tokens.flush()
         self.known[row] = True  # last: what a kill leaves half written does not count
@@ -129,7 +130,8 @@ class LogitsDistillation(Distillation):
                 allowed=f"at most {longest}",
             )
         self.config, self.student = config, student
-        self.bfloat16 = wants_bfloat16(config.precision)
+        self.device = chosen(config.device)
+        self.bfloat16 = wants_bfloat16(config.precision, self.device)
         keep_freed_memory()
         self.windows = student.windows(train, config.context)
         self.select = student.windows(select, config.context)[: config.select_windows]
@@ -137,6 +139,8 @@ class LogitsDistillation(Distillation):
         self.kept_tokens = None if kept is None else torch.tensor(kept)
         self.teacher: Any = teacher.module
         cast_weights(self.teacher, torch.bfloat16 if self.bfloat16 else torch.float32)
+        for module in (self.teacher, student.module):
+            module.to(self.device)
         top_k = min(config.top_k, int(student.config.vocab_size))
         self.lessons = Lessons(scratch / "train", self.windows, top_k)
         self.select_lessons = Lessons(scratch / "select", self.select, top_k)
@@ -164,13 +168,14 @@ class LogitsDistillation(Distillation):
     def _loss(self, ids: Tensor, row: int, lessons: Lessons) -> Tensor:
         if not lessons.known[row]:
             lessons.write(row, *self._teach(ids))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            logits = self.student.module(input_ids=ids[None], use_cache=False).logits[0]
-        return divergence(logits, *lessons.read(row))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.student.module(input_ids=ids[None].to(self.device), use_cache=False).logits[0]
+        return divergence(logits, *(each.to(self.device) for each in lessons.read(row)))
 
     @torch.no_grad()
     def _teach(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's log probabilities and numbers (tokens, k) for a window of the student's tokens."""
         kept, top_k = self.kept_tokens, self.lessons.values.shape[2]
-        logits = self.teacher(input_ids=(ids if kept is None else kept[ids])[None], use_cache=False).logits[0]
+        tokens = (ids if kept is None else kept[ids])[None].to(self.device)
+        logits = self.teacher(input_ids=tokens, use_cache=False).logits[0]
         return likeliest(logits if kept is None else logits[:, kept], top_k)

@@ -23,6 +23,7 @@ from compress.errors import DataError
 from compress.models.hooks import hooked
 from compress.tasks.base import tensors
 from compress.tasks.sentence_embedding.model import Encoder
+from compress.training.device import chosen, moved
 from compress.training.distillation import Distillation
 from compress.training.precision import cast_weights, wants_bfloat16
 
@@ -85,14 +86,17 @@ class EncoderDistillation(Distillation):
         select: Sequence[str],
     ) -> None:
         self.config, self.student, self.teacher = config, student, teacher
-        self.dtype = torch.bfloat16 if wants_bfloat16(config.precision) else torch.float32
+        self.device = chosen(config.device)
+        self.dtype = torch.bfloat16 if wants_bfloat16(config.precision, self.device) else torch.float32
         cast_weights(teacher.module, self.dtype)
+        for model in (student, teacher):
+            model.module.to(self.device)
         if not train:
             raise DataError("the train split is empty", next="set data.train=0 for all there is")
         self.ids = student.processor.encode(train, config.max_length)
         depth = len(teacher.stack.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
-        self.select = list(student.batches(select, 64))
+        self.select = [moved(batch, self.device) for batch in student.batches(select, 64)]
         self.select_targets = [self._teach(batch).embedding for batch in self.select]
         first = self._teach(self.select[0])
         self.scale = [float(states[first.real].float().var(0).sum()) for states in first.hidden]
@@ -111,7 +115,7 @@ class EncoderDistillation(Distillation):
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
         ids, mask = self.student.processor.tokenizer.padded([self.ids[i] for i in rows])
-        inputs = tensors({"input_ids": ids, "attention_mask": mask})
+        inputs = moved(tensors({"input_ids": ids, "attention_mask": mask}), self.device)
         seen = self._study(inputs)
         taught = self._teach(inputs) if self._unknown(rows) else None
         if taught is not None:
@@ -156,7 +160,7 @@ class EncoderDistillation(Distillation):
 
     def restore(self, saved: dict[str, Any]) -> None:
         super().restore(saved)
-        self.targets = dict(zip(saved["known"], saved["targets"], strict=True))
+        self.targets = dict(zip(saved["known"], saved["targets"].to(self.device), strict=True))
 
 
 def _read(encoder: Encoder, weights: dict[str, Tensor], inputs: dict[str, Tensor]) -> Outputs:
