@@ -33,7 +33,7 @@ class MachineTarget(TargetConfig):
 class LocalTarget(MachineTarget):
     """This machine."""
 
-    # an execution provider of onnxruntime, by its name there; null: the CPU's, which also runs what one lacks
+    # an execution provider of onnxruntime, as cuda; null: the CPU's, which also runs what one lacks
     provider: str | None = None
 
 

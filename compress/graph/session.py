@@ -60,6 +60,13 @@ def running() -> Iterator[None]:
         raise ModelError("onnxruntime cannot run the graph", found=" ".join(str(error).split())) from error
 
 
+def full_name(provider: str) -> str:
+    """`cuda` is CUDAExecutionProvider; what is no provider's name stays as it is."""
+    names = {name.lower(): name for name in onnxruntime.get_all_providers()}
+    given = provider.lower()
+    return names.get(given, names.get(f"{given}executionprovider", provider))
+
+
 def check_provider(provider: str, runtime: Mapping[str, Any] | None = None) -> None:
     """Raise ConfigError unless the runtime has this execution provider.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from compress.config.target import LocalTarget, MachineTarget
 from compress.errors import BenchmarkError
-from compress.graph.session import CPU, check_provider
+from compress.graph.session import CPU, check_provider, full_name
 from compress.runner import jobs
 from compress.runner.machine import machine_facts
 from compress.runner.with_onnxruntime import NO_FLASH_UP_TO, runtime_facts
@@ -102,7 +102,7 @@ class Local(ThisMachine):
 
     def __init__(self, config: LocalTarget) -> None:
         super().__init__(config)
-        self.provider = config.provider or CPU
+        self.provider = full_name(config.provider or CPU)
 
     def find_facts(self) -> Mapping[str, Any]:
         facts = self._facts()

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ConfigError, ModelError
 from compress.graph import graph_files, graph_path, named_graphs
-from compress.graph.session import CPU, Runtime, open_session
+from compress.graph.session import CPU, Runtime, full_name, open_session
 
 WEIGHTS = np.arange(2048, dtype=np.float32)
 
@@ -48,7 +48,13 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
         open_session(b"no model")
 
 
+@pytest.mark.parametrize("word", ["cuda", "CUDA", "CUDAExecutionProvider", "cudaexecutionprovider"])
+def test_a_provider_by_the_first_part_of_its_name(word):
+    assert full_name(word) == "CUDAExecutionProvider"
+
+
 def test_a_provider_that_nobody_knows(model):
+    assert full_name("gpu") == "gpu"
     with pytest.raises(
         ConfigError, match=r"knows no such.*\n  found: +CPUExecutionProvide\n(.|\n)*did you mean"
     ):
