@@ -62,7 +62,7 @@ def running() -> Iterator[None]:
 
 def full_name(provider: str) -> str:
     """`cuda` is CUDAExecutionProvider; what is no provider's name stays as it is."""
-    names = {name.lower(): name for name in onnxruntime.get_all_providers()}
+    names: dict[str, str] = {name.lower(): name for name in onnxruntime.get_all_providers()}
     given = provider.lower()
     return names.get(given, names.get(f"{given}executionprovider", provider))
 
