@@ -121,7 +121,9 @@ def bench(
         out = Path(scratch if folder is None else folder)
         quiet, console.quiet = console.quiet, True
         try:
-            run(argparse.Namespace(words=[*map(str, models), *overrides], out=out, input=[], dim=[]), [])
+            words = [*map(str, models), *overrides]
+            nothing: dict[str, Any] = {"input": [], "dim": [], "package": None, "back": None}
+            run(argparse.Namespace(words=words, out=out, **nothing), [])
         finally:
             console.quiet = quiet
         content: dict[str, Any] = json.loads((out / "bench.json").read_text())

@@ -25,7 +25,7 @@ def chain(path: Path, width: int, depth: int, inputs: tuple[str, ...] = ("x",)) 
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_chain() -> Callable[..., Path]:
     return chain
 

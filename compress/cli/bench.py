@@ -26,6 +26,7 @@ from compress.cli.bench_inputs import (
 )
 from compress.cli.bench_table import show
 from compress.cli.console import console
+from compress.cli.package import agreement, write_package
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.compose import expand, load_config, on_targets
 from compress.errors import BenchmarkError, ConfigError, did_you_mean
@@ -34,6 +35,7 @@ from compress.graph.untrusted import Graph, inspect
 from compress.judge.across import Entry, losers
 from compress.report.format import speed_word
 from compress.targets import Target, open_target
+from compress.targets.package import Asked, Brought
 
 if TYPE_CHECKING:
     from compress.benchmark.speed import Speed
@@ -49,6 +51,7 @@ class Request:
     out: Path | None = None
     inputs: tuple[str, ...] = ()  # name=file.npy
     dims: tuple[str, ...] = ()  # name=number
+    package: Path | None = None  # where to write one, in place of timing here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,17 +60,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Words that begin with target. or benchmark. are Hydra overrides: target.threads, target.provider, "
         "benchmark.workloads, .max_seconds, .ratio_ci; target=[local,node] times on both. Inputs are made up."
     )
-    parser.add_argument("words", nargs="+", metavar="MODEL", help="or group.key=value")
+    parser.add_argument("words", nargs="*", metavar="MODEL", help="or group.key=value")
     parser.add_argument("--out", type=Path, help="folder for bench.json and samples.json")
     parser.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy", help="a real input")
     parser.add_argument(
         "--dim", action="append", default=[], metavar="NAME=SIZE", help="of an open dimension; 1 without"
+    )
+    parser.add_argument(
+        "--package", type=Path, metavar="DIR", help="write what a machine needs that we cannot reach"
+    )
+    parser.add_argument(
+        "--import", type=Path, metavar="DIR", dest="back", help="read what such a machine brought back"
     )
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """Time ONNX files; words that begin with `target` or `benchmark` are Hydra's."""
     words = [*args.words, *rest]
+    if args.back:
+        if words or args.package or args.input or args.dim:
+            raise ConfigError("--import takes no models and no settings", next="compress bench --import DIR")
+        read_package(args.back, args.out, console)
+        return
     overrides = [word for word in words if re.match(r"[+~]*(target|benchmark)(\.\w+)*=", word)]
     configs = {}
     for target, of_target in on_targets(overrides).items():
@@ -75,7 +89,9 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
         # a configuration is whole or none, and a benchmark needs no checkpoint
         configs[target] = load_config([*job, "model.source=path:."])
     models = tuple(word for word in words if word not in overrides)
-    request = Request(models=models, out=args.out, inputs=tuple(args.input), dims=tuple(args.dim))
+    request = Request(
+        models=models, out=args.out, inputs=tuple(args.input), dims=tuple(args.dim), package=args.package
+    )
     targets = {name: open_target(config.target) for name, config in configs.items()}
     bench(targets, next(iter(configs.values())).benchmark, request, console)
 
@@ -87,10 +103,7 @@ def bench(targets: Mapping[str, Target], timing: BenchmarkConfig, request: Reque
     them, and on another machine the first model there.
     Raises BenchmarkError naming the model that cannot be timed, ConfigError for a wrong request.
     """
-    if request.out and (request.out / "bench.json").exists():
-        raise ConfigError(
-            "there is a benchmark already", found=request.out / "bench.json", next="name another folder"
-        )
+    _check_out(request.out)
     if not request.models:
         raise ConfigError("no model is named", next="compress bench a.onnx b.onnx")
     for target in targets.values():
@@ -116,27 +129,79 @@ def bench(targets: Mapping[str, Target], timing: BenchmarkConfig, request: Reque
             own = {tensor.name: lightest[tensor.name] for tensor in graphs[name].inputs}
             made_up = [each for each in graphs[name].inputs if each.name not in given]
             try_once(path, own, folder / "feeds.npz", made_up)
+        if request.package:
+            packed = Asked(models, workloads, {}, list(given))
+            write_package(request.package, targets, timing, packed, console)
+            return
         together = [name for name, target in targets.items() if target.interleaves]
         groups = [each for each in (together, *([n] for n in targets if n not in together)) if each]
-        records = []
-        for number, names in enumerate(groups):
-            part = folder / str(number)
-            timed = _timed(models, names, len(targets) > 1)
-            speed = _time(timed, targets, timing, workloads, part, console)
-            shown = {name: graphs[entry.model] for name, entry in timed.items()}
-            show(speed, shown, list(workloads), console)
-            for line in losers(speed, timed, _built_for(models)):
-                console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
-            records.append(_record(request, models, graphs, workloads, speed))
-        if request.out:
-            request.out.mkdir(parents=True, exist_ok=True)
-            for number in range(len(groups)):
-                name = "samples.json" if number == 0 else f"samples_{groups[number][0]}.json"
-                shutil.copyfile(folder / str(number) / "samples.json", request.out / name)
-            first, *others = records
-            record = first | ({"others": [each["speed"] for each in others]} if others else {})
-            (request.out / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
-            console.print(f"written: {request.out / 'bench.json'}", soft_wrap=True)
+        _measure(targets, groups, timing, request, models, graphs, workloads, folder, console)
+
+
+def read_package(folder: Path, out: Path | None, console: Console) -> None:
+    """Print and write what `bench` would have, had it reached the machine of a package."""
+    _check_out(out)
+    brought = Brought(folder)
+    asked = brought.asked()
+    graphs = {name: inspect(path, BenchmarkError) for name, path in asked.models.items()}
+    parity = agreement(brought, asked)
+    request = Request(models=(), out=out, inputs=tuple(f"{name}=" for name in asked.given))
+    with tempfile.TemporaryDirectory() as scratch:
+        _measure(
+            {"package": brought},
+            [["package"]],
+            BenchmarkConfig(**asked.benchmark),
+            request,
+            asked.models,
+            graphs,
+            {name: dict(feeds) for name, feeds in asked.workloads.items()},
+            Path(scratch),
+            console,
+            {"parity": parity},
+        )
+    least = min(of_model["min_cosine"] for of_model in parity.values())
+    console.print(f"what the models gave there: cosine {least:.6f} or more to what they give here")
+
+
+def _check_out(out: Path | None) -> None:
+    if out and (out / "bench.json").exists():
+        raise ConfigError(
+            "there is a benchmark already", found=out / "bench.json", next="name another folder"
+        )
+
+
+def _measure(
+    targets: Mapping[str, Target],
+    groups: Sequence[Sequence[str]],
+    timing: BenchmarkConfig,
+    request: Request,
+    models: Mapping[str, Path],
+    graphs: Mapping[str, Graph],
+    workloads: Mapping[str, Feeds],
+    folder: Path,
+    console: Console,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Time each group of targets, print, and write; `more` goes to bench.json."""
+    records = []
+    for number, names in enumerate(groups):
+        part = folder / str(number)
+        timed = _timed(models, names, len(targets) > 1)
+        speed = _time(timed, targets, timing, workloads, part, console)
+        shown = {name: graphs[entry.model] for name, entry in timed.items()}
+        show(speed, shown, list(workloads), console)
+        for line in losers(speed, timed, _built_for(models)):
+            console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
+        records.append(_record(request, models, graphs, workloads, speed))
+    if request.out:
+        request.out.mkdir(parents=True, exist_ok=True)
+        for number in range(len(groups)):
+            name = "samples.json" if number == 0 else f"samples_{groups[number][0]}.json"
+            shutil.copyfile(folder / str(number) / "samples.json", request.out / name)
+        first, *others = records
+        record = first | dict(more or {}) | ({"others": [each["speed"] for each in others]} if others else {})
+        (request.out / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
+        console.print(f"written: {request.out / 'bench.json'}", soft_wrap=True)
 
 
 def _timed(models: Mapping[str, Path], targets: Sequence[str], several: bool) -> dict[str, Entry]:

@@ -5,13 +5,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from compress.runner.collect import collect
 from compress.runner.counters import available_bytes
 from compress.runner.machine import machine_facts
+from compress.runner.package import do_package
 from compress.runner.worker import Failure, become, one_line, runtime, work
 from compress.runner.workers import Worker
 
@@ -106,23 +107,30 @@ def main(words: Sequence[str]) -> None:
         work(runtime(words[1]).opener())
     elif words[:1] == ["--become"]:
         become(list(words[1:]))
+    elif words[:1] == ["--package"]:
+        told(do_package, words[1], JOBS, OUTPUTS)
     elif words[:1] == ["--facts"]:
         print(json.dumps(machine_facts(runtime(words[1]).runtime_facts())))
     elif len(words) == 2:
-        do(*words)
+        told(do, *words)
     else:
-        sys.exit("usage: python runner.pyz job.json result.json | --facts RUNTIME")
+        sys.exit("usage: python runner.pyz job.json result.json | --package FOLDER | --facts RUNTIME")
 
 
 def do(job_path: str, result_path: str) -> None:
-    """Do one job; its result appears whole or not at all. Exits with one line where it fails."""
+    """Do one job; its result appears whole or not at all."""
+    with open(job_path) as file:
+        job = json.load(file)
+    result = JOBS[job["do"]](job)
+    with open(result_path + ".part", "w") as file:
+        json.dump(result, file)
+    os.replace(result_path + ".part", result_path)
+
+
+def told(act: Callable[..., None], *words: Any) -> None:
+    """Do it; exit with one line where it fails."""
     try:
-        with open(job_path) as file:
-            job = json.load(file)
-        result = JOBS[job["do"]](job)
-        with open(result_path + ".part", "w") as file:
-            json.dump(result, file)
-        os.replace(result_path + ".part", result_path)
+        act(*words)
     except Failure as failure:
         sys.exit(str(failure))
     except KeyboardInterrupt:
