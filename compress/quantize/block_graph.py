@@ -105,30 +105,71 @@ class BlockGraph:
                 node.CopyFrom(replacement)
 
     def put_tables(self, name: str, blocks: Blocks) -> None:
-        """GatherBlockQuantized in place of what reads the embedding, from the initializers of the layer
-        `name`; nothing where nothing reads it."""
+        """What reads the embedding reads the initializers of the layer `name` instead; nothing where nothing
+        reads it.
+
+        Bytes are looked up by standard operators, which give the same numbers as GatherBlockQuantized: that
+        one wants them in a shape of its own, and where a head shares them OpenVINO does not read its file.
+        """
         if not self.tables:
             return
-        shape = f"{name}_table_shape"
-        flat = f"{name}_table"
-        width = blocks.columns * blocks.bits // 8
-        codes, scales, zeros = self._put(name, blocks)
-        self.weights.add(shape, np.array([len(blocks.codes), width]))
+        packed = self._put(name, blocks)
+        nodes = []
         for node in self.graph.node:
             if node.op_type == "Gather" and node.name in self.tables:
-                replacement = helper.make_node(
-                    "GatherBlockQuantized",
-                    [flat, node.input[1], scales, zeros],
-                    list(node.output),
-                    node.name,
-                    domain=MICROSOFT,
-                    bits=blocks.bits,
-                    block_size=blocks.size,
-                    gather_axis=0,
-                    quantize_axis=1,
+                nodes += (
+                    self._bytes_of_rows(node, packed)
+                    if blocks.bits == 8
+                    else self._rows(node, packed, blocks)
                 )
-                node.CopyFrom(replacement)
-        self.graph.node.insert(0, helper.make_node("Reshape", [codes, shape], [flat], f"/{name}/table"))
+            else:
+                nodes.append(node)
+        replace_nodes(self.graph, nodes)
+
+    def _bytes_of_rows(self, gather: onnx.NodeProto, packed: Sequence[str]) -> list[onnx.NodeProto]:
+        """(codes - zeros) * scales of the rows of tokens (batch, length), from codes (rows, blocks, size)."""
+        last = self.weights.put(f"{gather.name}/last", np.array([-1]))
+        shape = self.weights.put(f"{gather.name}/shape", np.array([0, 0, -1]))
+
+        def made(op_type: str, given: Sequence[str], result: str, **attributes: int) -> onnx.NodeProto:
+            return helper.make_node(
+                op_type, given, [f"{gather.name}/{result}"], f"{gather.name}/{result}", **attributes
+            )
+
+        nodes = []
+        for part, source in zip(("codes", "scales", "zeros"), packed, strict=True):
+            nodes.append(made("Gather", [source, gather.input[1]], part))
+            if part != "codes":
+                nodes.append(made("Unsqueeze", [f"{gather.name}/{part}", last], f"{part}/of_blocks"))
+        floats = [(f"{gather.name}/codes", "codes/float"), (f"{gather.name}/zeros/of_blocks", "zeros/float")]
+        nodes += [made("Cast", [given], result, to=onnx.TensorProto.FLOAT) for given, result in floats]
+        nodes += [
+            made("Sub", [f"{gather.name}/codes/float", f"{gather.name}/zeros/float"], "steps"),
+            made("Mul", [f"{gather.name}/steps", f"{gather.name}/scales/of_blocks"], "blocks"),
+            helper.make_node("Reshape", [f"{gather.name}/blocks", shape], list(gather.output), gather.name),
+        ]
+        return nodes
+
+    def _rows(self, gather: onnx.NodeProto, packed: Sequence[str], blocks: Blocks) -> list[onnx.NodeProto]:
+        codes, scales, zeros = packed
+        flat = f"{gather.name}/table"
+        shape = self.weights.put(
+            f"{flat}/shape", np.array([len(blocks.codes), blocks.columns * blocks.bits // 8])
+        )
+        return [
+            helper.make_node("Reshape", [codes, shape], [flat], flat),
+            helper.make_node(
+                "GatherBlockQuantized",
+                [flat, gather.input[1], scales, zeros],
+                list(gather.output),
+                gather.name,
+                domain=MICROSOFT,
+                bits=blocks.bits,
+                block_size=blocks.size,
+                gather_axis=0,
+                quantize_axis=1,
+            ),
+        ]
 
     def divide_input(self, products: Sequence[Product], factors: np.ndarray) -> None:
         """Divide what these products read by `factors` (channels,), whose inverse is in their weights."""
