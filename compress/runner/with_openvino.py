@@ -93,8 +93,15 @@ class OpenvinoModel(Model):
 
     def compute(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         [compiled] = self.compiled
-        given = compiled([feeds[name] for name in names(compiled.inputs)], share_inputs=True)
-        return dict(zip(names(compiled.outputs), given.to_tuple(), strict=True))
+        try:
+            given = compiled([feeds[name] for name in names(compiled.inputs)], share_inputs=True)
+        except RuntimeError as error:
+            raise Failure(f"OpenVINO cannot run it on these inputs: {error}") from error
+        found = dict(zip(names(compiled.outputs), given.to_tuple(), strict=True))
+        empty = [name for name, array in found.items() if not array.size]
+        if empty:  # as of several texts side by side from its GroupQueryAttention, which takes one
+            raise Failure(f"OpenVINO gives nothing for the output {empty[0]!r} on these inputs")
+        return found
 
     def end_profiling(self) -> dict[str, str]:
         """Write what onnxruntime's trace would say: of each node its mean time, in every call made."""

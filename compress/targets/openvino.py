@@ -33,7 +33,10 @@ def run(feeds):
 
 class Openvino(ThisMachine):
     times_card = True
-    advice = "a graph of standard operators (export=plain), or target=local; look whether it fits in memory"
+    advice = (
+        "a graph of standard operators (export=torch; the fused one of a language model takes one text), "
+        "or target=local; look whether it fits in memory"
+    )
 
     def __init__(self, config: OpenvinoTarget) -> None:
         super().__init__(config)

@@ -103,7 +103,7 @@ def test_integers_reach_more_than_floats_where_they_are_timed_in_the_format_that
 def test_an_operator_that_it_lacks_is_named(tmp_path, target):
     text = "g (float[2] x) => (float[2] y) { z = com.microsoft.Bar (x) y = Neg (z) }"
     model = save(tmp_path / "m.onnx", text)
-    with pytest.raises(BenchmarkError, match=r"no operator com\.microsoft\.Bar(.|\n)*export=plain"):
+    with pytest.raises(BenchmarkError, match=r"no operator com\.microsoft\.Bar(.|\n)*export=torch"):
         list(outputs(target, model, [{"x": np.ones(2, np.float32)}]))
 
 
