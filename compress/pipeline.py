@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from compress import tasks
-from compress.benchmark import benchmark, check_workloads, measure_limits, profile_operators, time_card
+from compress.benchmark import (
+    benchmark,
+    check_on_target,
+    check_workloads,
+    measure_limits,
+    profile_operators,
+    time_card,
+)
 from compress.benchmark.as_shipped import load_card_times
 from compress.benchmark.speed import load_speed
 from compress.config.data import Split
@@ -178,8 +185,17 @@ def measure_quality(
 def measure_speed(
     config: RunConfig, built: Built, variants: Sequence[BuiltVariant], runner: StageRunner
 ) -> Entry:
-    """Time `variants`, the dense one first, while nothing else of ours computes on the target."""
+    """Time `variants`, the dense one first, while nothing else of ours computes on the target: once it has
+    been seen to compute what they are to."""
     target = open_target(config.target)
+    there: dict[str, Any] = {"identity": target.facts(), "lock": target.lock}
+    parity = {
+        variant.name: runner.stage("parity", check_on_target, config.target, name=variant.name,
+                                   workloads=config.benchmark.workloads, checkpoint=variant.checkpoint,
+                                   splits=built.splits, graph=variant.graph,
+                                   label=f"parity {variant.name}", **there)
+        for variant in variants
+    }  # fmt: skip
     return runner.stage(
         "benchmark",
         benchmark,
@@ -187,9 +203,9 @@ def measure_speed(
         config=config.benchmark,
         graphs={variant.name: variant.graph for variant in variants},
         checkpoints={variant.name: variant.checkpoint for variant in variants},
+        parity=parity,
         splits=built.splits,
-        identity=target.facts(),
-        lock=target.lock,
+        **there,
     )
 
 

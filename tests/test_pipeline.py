@@ -19,6 +19,7 @@ from rich.console import Console
 
 from compress import pipeline
 from compress.artifact import verify
+from compress.benchmark import parity
 from compress.config.compose import load_config
 from compress.errors import GateError
 from compress.judge import assemble
@@ -40,6 +41,9 @@ STAGES = [
     "evaluate dense",
     "evaluate pruned",
     "evaluate int8",
+    "parity dense",
+    "parity pruned",
+    "parity int8",
     "benchmark",
     "profile dense",
     "profile pruned",
@@ -73,6 +77,7 @@ def test_a_run_leaves_report_artifact_and_config(finished):
         "pruned: ONNX equals torch",
         "int8: integer coverage",
         "int8: every layer alone near its float twin",
+        *(f"{name}: {parity.GATE}" for name in ("dense", "pruned", "int8")),
     ]
 
 

@@ -1,17 +1,21 @@
 """Speed, memory and energy of ONNX models on a target: the stages, from folders to a folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from compress.benchmark import as_shipped, limits
+from compress.benchmark.parity import check, check_inputs
 from compress.benchmark.profile import profile_model
 from compress.benchmark.timing import Feeds, time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import TargetConfig
 from compress.data import load_splits
+from compress.graph import named_graphs
 from compress.schema.workload import Workload
+from compress.stages.result import read_result, write_result
 from compress.targets import open_target
 from compress.tasks import open_processor
 
@@ -21,20 +25,42 @@ def benchmark(
     config: BenchmarkConfig,
     graphs: Mapping[str, Path],
     checkpoints: Mapping[str, Path],
+    parity: Mapping[str, Path],
     splits: Path,
     out: Path,
 ) -> None:
     """Time the graphs in these folders, the first of them the baseline, fed as their checkpoints need it.
 
     Every workload is real examples of exactly its batch size and length; a model that reads others than the
-    baseline, as a language model of other tokens or heads does, gets the same examples as its own.
+    baseline, as a language model of other tokens or heads does, gets the same examples as its own. `parity`
+    is what `check_on_target` left of each; its gates are those of the result.
     """
+    gates = [(name, gate) for name, folder in parity.items() for gate in read_result(folder).gates]
+    write_result(out, gates=[replace(gate, name=f"{name}: {gate.name}") for name, gate in gates])
     baseline = next(iter(checkpoints.values()))
     inputs = _inputs(config, baseline, splits)
     others = {name: checkpoint for name, checkpoint in checkpoints.items() if checkpoint != baseline}
     own = {name: _inputs(config, checkpoint, splits) for name, checkpoint in others.items()}
     own = {name: feeds for name, feeds in own.items() if not _equal(feeds, inputs)}
     time_models(open_target(target), config, graphs, inputs, out, own)
+
+
+def check_on_target(
+    target: TargetConfig,
+    workloads: Sequence[str],
+    name: str,
+    checkpoint: Path,
+    splits: Path,
+    graph: Path,
+    out: Path,
+) -> None:
+    """Hold what the target computes with the graphs in a folder against what onnxruntime computes here.
+
+    They are tried on calibration examples. Raises GateError naming the first operator that differs.
+    """
+    examples = load_splits(splits).calibration.examples
+    feeds = check_inputs(open_processor(checkpoint), examples, workloads)
+    write_result(out, gates=check(open_target(target), named_graphs(graph), feeds, name))
 
 
 def check_workloads(config: BenchmarkConfig, checkpoint: Path) -> None:

@@ -135,7 +135,12 @@ def bench(targets: Mapping[str, Target], timing: BenchmarkConfig, request: Reque
             return
         together = [name for name, target in targets.items() if target.interleaves]
         groups = [each for each in (together, *([n] for n in targets if n not in together)) if each]
-        _measure(targets, groups, timing, request, models, graphs, workloads, folder, console)
+        gates = {
+            name: same_outputs(target, models, workloads, console, name if len(targets) > 1 else "")
+            for name, target in targets.items()
+        }
+        more = {"parity": gates}
+        _measure(targets, groups, timing, request, models, graphs, workloads, folder, console, more)
 
 
 def read_package(folder: Path, out: Path | None, console: Console) -> None:
@@ -202,6 +207,28 @@ def _measure(
         record = first | dict(more or {}) | ({"others": [each["speed"] for each in others]} if others else {})
         (request.out / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
         console.print(f"written: {request.out / 'bench.json'}", soft_wrap=True)
+
+
+def same_outputs(
+    target: Target, models: Mapping[str, Path], workloads: Mapping[str, Feeds], console: Console, where: str
+) -> dict[str, dict[str, float]]:
+    """Model -> the numbers of its gate: what it computes on the target, and in onnxruntime here.
+
+    Raises GateError where that is not the same.
+    """
+    from compress.benchmark.parity import check  # takes a second: no damaged file shall wait for it
+
+    feeds = list(workloads.values())
+    with target.lock():
+        gates = {name: check(target, {path.stem: path}, feeds, name)[0] for name, path in models.items()}
+    found = {name: gate.numbers for name, gate in gates.items()}
+    apart = max(numbers["largest_relative_difference"] for numbers in found.values())
+    console.print(
+        f"{f'{where}: ' if where else ''}outputs within {apart:.1e} of the largest number of onnxruntime's here",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return found
 
 
 def _timed(models: Mapping[str, Path], targets: Sequence[str], several: bool) -> dict[str, Entry]:

@@ -112,7 +112,7 @@ def assemble(
         variants=tuple(_with_pictures_of(verdict.best, variant) for variant in variants),
         verdict=verdict,
         stages=tuple(runner.stages),
-        gates=tuple(_gates(built)),
+        gates=(*_gates(built), *read_result(speed.path).gates),
         limits=machine,
         pruning_sensitivity=cut.fact("pruning_sensitivity", PruningSensitivity),
         command=command,

@@ -15,7 +15,7 @@ import json, sys
 from io import StringIO
 from pathlib import Path
 from rich.console import Console
-from compress.benchmark import benchmark, profile, profile_operators, timing
+from compress.benchmark import benchmark, check_on_target, profile, profile_operators, timing
 from compress.benchmark.profile import load_profiles
 from compress.benchmark.speed import load_speed
 from compress.config.benchmark import BenchmarkConfig
@@ -33,7 +33,9 @@ target, config = LocalTarget(threads=1), BenchmarkConfig(workloads=[workload], m
 given = {"config": config, "splits": splits}
 dense = {"checkpoint": checkpoint, "graph": graph}
 of_all = {f"{kind}s": {"dense": entry} for kind, entry in dense.items()}
-speed = runner.stage("benchmark", benchmark, target, **given, **of_all)
+tried = {"name": "dense", "workloads": [workload], "splits": splits}
+parity = {"dense": runner.stage("parity", check_on_target, target, **tried, **dense)}
+speed = runner.stage("benchmark", benchmark, target, **given, **of_all, parity=parity)
 traced = runner.stage("profile", profile_operators, target, **given, **dense, name="dense")
 assert load_speed(speed.path).latency_ms["dense"][workload].p50 > 0
 assert load_profiles(traced.path)[workload].operators
