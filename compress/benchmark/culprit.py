@@ -69,7 +69,7 @@ def _wrong(
         arrays = {name for name, each in known[0].items() if isinstance(each, np.ndarray)}
         parts = [part for part in parts if arrays.issuperset((*part.reads, *part.gives)) and part.gives]
         with tempfile.TemporaryDirectory() as folder:
-            alone = apart(model, parts, known[0], Path(folder), path)
+            alone = apart(model, parts, known, Path(folder), path)
             read = dict.fromkeys(name for part in parts for name in part.reads)
             feeds = [{name: each[name] for name in read} for each in known]
             given = there(alone, feeds)

@@ -89,12 +89,13 @@ def values(graph: onnx.GraphProto, parts: Iterable[Piece]) -> list[str]:
 def apart(
     model: onnx.ModelProto,
     parts: Sequence[Piece],
-    known: Mapping[str, np.ndarray],
+    known: Sequence[Mapping[str, np.ndarray]],
     folder: Path,
     weights: Path,
 ) -> Path:
     """An ONNX file in `folder` that computes every piece of `model` from what it reads: inputs have the names
-    of what is read, of the type and rank in `known`; outputs those of what is given, with `SUFFIX`.
+    of what is read, of the type and shape in `known`, open where it is not the same in all of them; outputs
+    have those of what is given, with `SUFFIX`.
 
     The external weights of the model lie beside the file `weights` and are linked, or copied.
     """
@@ -108,8 +109,11 @@ def apart(
         del field[:]
     graph.node.extend([*constant, *nodes])
     for name in dict.fromkeys(name for part in parts for name in part.reads):
-        kind = helper.np_dtype_to_tensor_dtype(known[name].dtype)
-        graph.input.append(helper.make_tensor_value_info(name, kind, [None] * known[name].ndim))
+        arrays = [each[name] for each in known]
+        sizes = [set(axis) for axis in zip(*(array.shape for array in arrays), strict=True)]
+        shape = [min(size) if len(size) == 1 else None for size in sizes]
+        kind = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
+        graph.input.append(helper.make_tensor_value_info(name, kind, shape))
     graph.output.extend(onnx.ValueInfoProto(name=name + SUFFIX) for part in parts for name in part.gives)
     path = folder / "pieces.onnx"
     onnx.save(small, path)
