@@ -224,7 +224,8 @@ def same_outputs(
     found = {name: gate.numbers for name, gate in gates.items()}
     apart = max(numbers["largest_relative_difference"] for numbers in found.values())
     console.print(
-        f"{f'{where}: ' if where else ''}outputs within {apart:.1e} of the largest number of onnxruntime's here",
+        f"{where + ': ' if where else ''}what models give is within {apart:.1e} of the largest number from "
+        "what onnxruntime gives here",
         highlight=False,
         soft_wrap=True,
     )
