@@ -25,6 +25,7 @@ SOURCES = (
     "../runner/javascript/npz.mjs",
     "../runner/javascript/page.html",
     "../runner/javascript/page.mjs",
+    "../runner/javascript/page_worker.mjs",
     "../runner/javascript/protocol.mjs",
     "../runner/javascript/server.mjs",
     "../runner/javascript/package-lock.json",

@@ -55,7 +55,7 @@ def test_all_that_runs_is_in_a_stages_version(target, first):
     while waiting:
         reached.add(name := waiting.pop())
         text = (JAVASCRIPT / name).read_text()
-        near = re.findall(r'from "\./([\w.]+)"|src="([\w.]+)"', text)
+        near = re.findall(r'(?:from |Worker\()"(?:\./)?(\w+\.mjs)"|src="([\w.]+)"', text)
         waiting += {imported or source for imported, source in near} - reached
     assert {f"../runner/javascript/{name}" for name in reached} == set(target.SOURCES)
 

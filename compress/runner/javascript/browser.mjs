@@ -102,7 +102,7 @@ async function start(flags) {
   page.setDefaultTimeout(0);
   page.on("crash", () => (complaint = "out of memory, or the page crashed"));
   await page.goto(`${url}/page.html`);
-  await page.waitForFunction(() => "requests" in window);
+  await page.waitForFunction(() => "ask" in window);
   return { process_, ended };
 }
 
@@ -131,7 +131,7 @@ function pipe(process_) {
 
 async function inPage(name, request) {
   try {
-    return await page.evaluate(([name, request]) => window.requests[name](request), [name, request]);
+    return await page.evaluate(([name, request]) => window.ask(name, request), [name, request]);
   } catch (error) {
     const text = String(error.message).replace(/^page\.evaluate: (Error: )?/, "");
     throw new Error(complaint ?? text.split("\n    at ")[0]);
