@@ -7,6 +7,7 @@ matrices, but do not change them. Weights are read one at a time from where the 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -131,7 +132,7 @@ class BlockGraph:
         last = self.weights.put(f"{gather.name}/last", np.array([-1]))
         shape = self.weights.put(f"{gather.name}/shape", np.array([0, 0, -1]))
 
-        def made(op_type: str, given: Sequence[str], result: str, **attributes: int) -> onnx.NodeProto:
+        def made(op_type: str, given: Sequence[str], result: str, **attributes: Any) -> onnx.NodeProto:
             return helper.make_node(
                 op_type, given, [f"{gather.name}/{result}"], f"{gather.name}/{result}", **attributes
             )

@@ -20,14 +20,29 @@ settings = {{
     "PERFORMANCE_HINT": "LATENCY",
     "ENABLE_CPU_PINNING": False,
 }}
-model = openvino.Core().compile_model("{model}", "CPU", settings)
+core = openvino.Core()
+model = core.read_model("{model}")
 input_names = [each.get_node().get_friendly_name() for each in model.inputs]
 output_names = [each.get_node().get_friendly_name().removesuffix("/sink_port_0") for each in model.outputs]
+{run}"""
+_RUNS = """compiled = core.compile_model(model, "CPU", settings)
 
 
 def run(feeds):
-    given = model([feeds[name] for name in input_names], share_inputs=True)
+    given = compiled([feeds[name] for name in input_names], share_inputs=True)
     return dict(zip(output_names, given.to_tuple()))
+"""
+_RUNS_FIXED = """compiled = {}
+
+
+def run(feeds):
+    arrays = [feeds[name] for name in input_names]
+    shapes = tuple(array.shape for array in arrays)
+    if shapes not in compiled:  # once for each shape of inputs, as it was timed
+        fixed = model.clone()
+        fixed.reshape(dict(zip(fixed.inputs, shapes)))
+        compiled[shapes] = core.compile_model(fixed, "CPU", settings)
+    return dict(zip(output_names, compiled[shapes](arrays, share_inputs=True).to_tuple()))
 """
 
 
@@ -40,7 +55,7 @@ class Openvino(ThisMachine):
 
     def __init__(self, config: OpenvinoTarget) -> None:
         super().__init__(config)
-        self.precision = config.precision
+        self.precision, self.fixed_shapes = config.precision, config.fixed_shapes
 
     def find_facts(self) -> Mapping[str, Any]:
         try:
@@ -56,13 +71,14 @@ class Openvino(ThisMachine):
         return machine_facts(runtime)
 
     def runs_with(self) -> Mapping[str, Any]:
-        settings = {"precision": self.precision.value}
+        settings = {"precision": self.precision.value, "fixed_shapes": self.fixed_shapes}
         return {"runtime": "openvino", "threads": self.threads(), "settings": settings}
 
     def opening(self, model: str, generates: bool) -> str:
         if generates:
             return "\n# onnxruntime-genai runs it in onnxruntime, not in OpenVINO, where it was timed.\n"
-        return _OPENS.format(model=model, threads=self.threads(), precision=self.precision.value)
+        run = _RUNS_FIXED if self.fixed_shapes else _RUNS
+        return _OPENS.format(model=model, threads=self.threads(), precision=self.precision.value, run=run)
 
 
 def check_precision(precision: Precision, runtime: Mapping[str, Any]) -> None:

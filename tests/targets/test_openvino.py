@@ -8,8 +8,10 @@ import onnx
 import onnx.parser
 import pytest
 
-from compress.benchmark import limits
+from compress.benchmark import limits, timing
 from compress.benchmark.profile import load_profiles, profile_model
+from compress.benchmark.timing import time_models
+from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import OpenvinoTarget, Precision
 from compress.errors import BenchmarkError, ConfigError
 from compress.graph.session import open_session
@@ -127,15 +129,30 @@ def test_what_floats_are_multiplied_in_is_what_was_asked_for(tmp_path, target):
     assert error.get("bf16", 1e-3) > 1e-4  # 8 bits of mantissa
 
 
-def test_the_code_of_a_card_computes_what_the_target_does(tmp_path, target, monkeypatch):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_code_of_a_card_computes_what_the_target_does(tmp_path, fixed, monkeypatch):
+    target = open_target(OpenvinoTarget(threads=1, fixed_shapes=fixed))
     model = product(tmp_path / "m.onnx", QDQ)
-    feeds = {"x": np.random.default_rng(3).uniform(-2, 2, (8, 512)).astype(np.float32)}
-    names: dict = {}
+    random, names = np.random.default_rng(3), {}
+    batches = [{"x": random.uniform(-2, 2, (size, 512)).astype(np.float32)} for size in (8, 3, 8)]
     monkeypatch.chdir(tmp_path)
     exec(target.opening(model.name, generates=False), names)
     assert names["input_names"] == ["x"]
-    [wanted] = outputs(target, model, [feeds])
-    np.testing.assert_array_equal(names["run"](feeds)["y"], wanted["y"])
+    for feeds, wanted in zip(batches, outputs(target, model, batches), strict=True):
+        np.testing.assert_array_equal(names["run"](feeds)["y"], wanted["y"])
+    assert not fixed or len(names["compiled"]) == 2
+
+
+def test_fixed_shapes_are_compiled_before_anything_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "WARMUP_SECONDS", 0.05)
+    model, target = product(tmp_path / "m.onnx", QDQ), OpenvinoTarget(threads=1, fixed_shapes=True)
+    workloads = {str(size): {"x": np.ones((size, 512), np.float32)} for size in (1, 8)}
+    short = BenchmarkConfig(max_seconds=1.0)
+    speed = time_models(open_target(target), short, {"m": model}, workloads, tmp_path / "out")
+    session = speed.machine["session"]
+    assert session["fixed_shapes"]
+    assert session["computes_in"] == {"u8": 2}  # a product for each shape
+    assert session["precision"] == "f32"
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
