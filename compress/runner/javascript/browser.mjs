@@ -25,11 +25,13 @@ const FLAGS = [
   "--disable-backgrounding-occluded-windows",
   "--disable-hang-monitor", // it is stopped between requests
   "--disable-breakpad",
+  "--disable-crashpad-for-testing", // its handler would leave our group of processes
   "--disable-extensions",
   "--disable-dev-shm-usage",
   "--password-store=basic",
   "--remote-debugging-pipe",
 ];
+const WAKING_MS = 150; // the browser was stopped: what waited in all of its processes runs before anything counts
 const folders = new Set(); // of the files that requests named
 let browser, page, complaint, trace;
 
@@ -49,7 +51,11 @@ const requests = {
   },
   first_run: (request) => inPage("first_run", request),
   warm_up: (request) => inPage("warm_up", request),
-  block: (request) => counted(() => inPage("block", request)),
+  block: async (request) => {
+    await new Promise((resolve) => setTimeout(resolve, WAKING_MS));
+    await inPage("block", { ...request, count: 1 });
+    return counted(() => inPage("block", request));
+  },
   memory,
   outputs: (request) => {
     allow(request.feeds);
