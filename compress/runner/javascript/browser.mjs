@@ -25,7 +25,6 @@ const FLAGS = [
   "--disable-backgrounding-occluded-windows",
   "--disable-hang-monitor", // it is stopped between requests
   "--disable-breakpad",
-  "--disable-crashpad-for-testing", // its handler would leave our group of processes
   "--disable-extensions",
   "--disable-dev-shm-usage",
   "--password-store=basic",
