@@ -104,7 +104,7 @@ async function start(flags) {
   const context = browser.contexts()[0] ?? (await browser.newContext());
   await context.addCookies([{ name: "key", value: key, url, httpOnly: true, sameSite: "Strict" }]);
   page = await context.newPage();
-  page.setDefaultTimeout(0);
+  page.setDefaultTimeout(60_000); // of its start: what a model computes has no limit here
   page.on("crash", () => (complaint = "out of memory, or the page crashed"));
   await page.goto(`${url}/page.html`);
   await page.waitForFunction(() => "ask" in window);
