@@ -2,7 +2,8 @@
 
 artifact/
   model.onnx              the whole model: tokens in, result out; large weights beside it in model.onnx_data;
-                          a model of several graphs has a file for each, by its name
+                          a model of several graphs has a file for each, by its name; in the layout of
+                          transformers.js it is onnx/model_quantized.onnx and the like (`schema/layout.py`)
   config.json, tokenizer* what is needed to feed it
   genai_config.json       what onnxruntime-genai needs to run a language model that was exported for it
   checkpoint/             the same model before quantization, for stock transformers
@@ -26,8 +27,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ArtifactError
 from compress.graph import MODEL, named_graphs
+from compress.graph.files import move_graph
 from compress.graph.session import open_session
 from compress.graph.untrusted import inspect_and_try
+from compress.schema.layout import PLAIN, TRANSFORMERS_JS, dtype, graph_name
 from compress.stages.result import read_result
 from compress.system.disk import sha256_file
 
@@ -71,6 +74,7 @@ def write_artifact(
     card: str,
     manifest: Manifest,
     keep_checkpoint: bool,
+    layout: str = PLAIN,
 ) -> None:
     """Assemble the artifact beside `folder` and rename it into place: there is never half of one.
 
@@ -89,6 +93,8 @@ def write_artifact(
         (partial / "README.md").write_text(card)
         if (partial / GENAI).is_file():
             _set_threads(partial / GENAI, manifest.environment.get("threads"))
+        if layout == TRANSFORMERS_JS:
+            _as_transformers_js(partial, str(manifest.headline.get("variant")))
         for name, path in named_graphs(partial).items():
             np.savez(partial / _check_file(name), **_stored_pair(path, inputs))  # type: ignore[arg-type]
         _seal(partial, manifest)
@@ -105,6 +111,33 @@ def _set_threads(genai_config: Path, threads: int | None) -> None:
         if threads and isinstance(part, dict) and "session_options" in part:
             part["session_options"]["intra_op_num_threads"] = threads
     genai_config.write_text(json.dumps(config, indent=4) + "\n")
+
+
+def _as_transformers_js(folder: Path, variant: str) -> None:
+    """Move the graph and its external weights to where transformers.js looks for them, and name its dtype.
+
+    Raises ArtifactError for a model of several graphs.
+    """
+    graphs = named_graphs(folder)
+    if list(graphs) != [MODEL]:
+        raise ArtifactError(
+            "a model of several graphs has no layout of transformers.js",
+            found=", ".join(graphs),
+            allowed="one graph; ship.layout=plain",
+        )
+    old, new = graphs[MODEL], folder / graph_name(variant)
+    new.parent.mkdir()
+    beside = move_graph(old, new)
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    config["transformers.js_config"] = {"dtype": dtype(variant)}
+    if beside:
+        config["transformers.js_config"]["use_external_data_format"] = True
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    if (folder / GENAI).is_file():
+        genai = json.loads((folder / GENAI).read_text())
+        genai["model"]["decoder"]["filename"] = new.relative_to(folder).as_posix()
+        (folder / GENAI).write_text(json.dumps(genai, indent=4) + "\n")
 
 
 def _copy(source: Path, names: Iterable[str], target: Path) -> None:

@@ -26,6 +26,7 @@ from compress.config.model import ModelConfig
 from compress.config.prune import PruneConfig
 from compress.config.quantize import QuantizeConfig
 from compress.config.recover import RecoverConfig, TrainConfig
+from compress.config.ship import ShipConfig
 from compress.config.space import Choice
 from compress.config.target import BudgetConfig, TargetConfig
 from compress.errors import ConfigError, did_you_mean
@@ -56,6 +57,7 @@ class RunConfig:
     target: TargetConfig = MISSING
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
+    ship: ShipConfig = field(default_factory=ShipConfig)
     train: TrainConfig = MISSING  # of a baseline, by `compress train` alone
 
     def __post_init__(self) -> None:

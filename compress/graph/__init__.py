@@ -7,8 +7,13 @@ SUFFIX = ".onnx"
 
 
 def graph_path(folder: Path, name: str = MODEL) -> Path:
-    """Where the graph of this name lies in a variant's folder; external weights lie beside it."""
-    return folder / f"{name}{SUFFIX}"
+    """Where the graph of this name lies in a variant's folder; external weights lie beside it.
+
+    The only graph of an artifact in the layout of transformers.js lies in its folder `onnx`.
+    """
+    path = folder / f"{name}{SUFFIX}"
+    below = sorted(folder.glob(f"onnx/{MODEL}*{SUFFIX}")) if name == MODEL and not path.exists() else []
+    return below[0] if len(below) == 1 else path
 
 
 def named_graphs(folder: Path) -> dict[str, Path]:
@@ -16,7 +21,10 @@ def named_graphs(folder: Path) -> dict[str, Path]:
 
     Most variants have one, `model`; an encoder and a decoder, or an image and a text tower, have their own.
     """
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    graphs = {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    if not graphs and (only := graph_path(folder)).is_file():
+        return {MODEL: only}
+    return graphs
 
 
 def onnx_files(model: Path) -> list[Path]:
@@ -26,7 +34,8 @@ def onnx_files(model: Path) -> list[Path]:
 
 def graph_files(folder: Path) -> list[Path]:
     """The ONNX files of a variant and the external weights beside them, sorted."""
-    return sorted(path for graph in named_graphs(folder).values() for path in folder.glob(f"{graph.name}*"))
+    graphs = named_graphs(folder).values()
+    return sorted(path for graph in graphs for path in graph.parent.glob(f"{graph.name}*"))
 
 
 def is_graph_file(name: str) -> bool:

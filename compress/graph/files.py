@@ -20,6 +20,25 @@ def with_weights(graph: Path) -> list[Path]:
     return [graph, *(graph.parent / name for name in sorted(names))]
 
 
+def move_graph(graph: Path, to: Path) -> list[Path]:
+    """Move an ONNX file, and its external weights beside it under its new name; where these lie then."""
+    beside = with_weights(graph)[1:]
+    if not beside:
+        graph.rename(to)
+        return []
+    if len(beside) > 1:
+        raise ValueError(f"{graph} has external weights in several files")
+    model, weights = onnx.load(graph, load_external_data=False), to.with_name(f"{to.name}_data")
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = weights.name
+    onnx.save(model, to)
+    beside[0].rename(weights)
+    graph.unlink()
+    return [weights]
+
+
 def sha256_model(graph: Path) -> str:
     """Of an ONNX file; of all its files where it names weights beside it, whose bytes it does not hold."""
     files = with_weights(graph)

@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from compress.benchmark.speed import Speed, load_speed
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import load_splits
-from compress.graph import graph_files, graph_path, named_graphs
+from compress.graph import MODEL, SUFFIX, graph_files, named_graphs
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
 from compress.judge.explain import explain
 from compress.judge.verdict import judge
 from compress.metrics.quality import Quality, load_quality
 from compress.report.card import model_card
+from compress.schema.layout import PLAIN, TRANSFORMERS_JS, graph_name
 from compress.schema.report import (
     Coverage,
     Estimate,
@@ -136,7 +137,7 @@ def ship(report: Report, built: Built, target: Target, folder: Path) -> Entry:
     checkpoint = shipped.checkpoint.path
     facts, summary = models.read_facts(checkpoint), models.read_summary(checkpoint)
     of_source = {"base_model": facts.base_model, "license": facts.license, "source": facts.source}
-    code = _code(shipped, target)
+    code = _code(shipped, target, _layout(report.config))
     card = model_card(report, {**of_source, **summary.card, "example_code": code})
     manifest = Manifest(
         name=report.experiment,
@@ -160,12 +161,18 @@ def ship(report: Report, built: Built, target: Target, folder: Path) -> Entry:
     return Entry(folder, sha256_json([shipped.graph.digest, code]), reused=False, seconds=0.0)
 
 
-def _code(variant: BuiltVariant, target: Target) -> str:
+def _layout(config: Mapping[str, Any]) -> str:
+    """Of a run's configuration; those of earlier releases name none."""
+    return str((config.get("ship") or {}).get("layout", PLAIN))
+
+
+def _code(variant: BuiltVariant, target: Target, layout: str) -> str:
     """What of the card runs the variant as it was timed: the target's lines, then the task's."""
     names, card = list(named_graphs(variant.graph.path)), models.read_summary(variant.checkpoint.path).card
     generates = (variant.graph.path / GENAI).is_file()
     code = card.get("generating_code" if generates else "example_code", "")
-    return target.opening(graph_path(Path()).name, generates) + code if code and len(names) == 1 else ""
+    graph = graph_name(variant.name) if layout == TRANSFORMERS_JS else f"{MODEL}{SUFFIX}"
+    return target.opening(graph, generates) + code if code and len(names) == 1 else ""
 
 
 def pack(variant: BuiltVariant, folder: Path, card: str, manifest: Manifest) -> None:
@@ -179,6 +186,7 @@ def pack(variant: BuiltVariant, folder: Path, card: str, manifest: Manifest) -> 
         card=card,
         manifest=manifest,
         keep_checkpoint=models.read_summary(checkpoint).keeps_checkpoint,
+        layout=_layout(manifest.config),
     )
 
 
