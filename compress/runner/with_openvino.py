@@ -48,9 +48,7 @@ class OpenvinoModel(Model):
         before, start = memory(), time.perf_counter()
         self.core = openvino.Core()
         self.models = [self.read(path) for path in self.paths]
-        self.compiled: dict[
-            tuple[int, Shapes | None], Any
-        ] = {}  # by graph and by fixed shapes
+        self.compiled: dict[tuple[int, Shapes | None], Any] = {}  # by graph and by fixed shapes
         for number in range(len(self.models)):
             for shapes in self.shapes_of_workloads(number) if self.fixed else [None]:
                 self.graph(number, shapes)
