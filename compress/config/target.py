@@ -84,9 +84,7 @@ class OpenvinoTarget(MachineTarget):
     """OpenVINO on this machine's CPU."""
 
     precision: Precision = Precision.f32  # others are faster where the CPU has them, and change the answers
-    fixed_shapes: bool = (
-        False  # compiled anew for each shape of inputs: for few of them, whose calls are faster
-    )
+    fixed_shapes: bool = False  # compiled for each shape of inputs, of which there are to be few: faster
 
 
 @dataclass(kw_only=True)
