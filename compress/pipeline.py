@@ -21,7 +21,7 @@ from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
 from compress.data import input_digests, load_splits, open_splits
-from compress.evaluate import evaluate, score
+from compress.evaluate import evaluate, on_target, score
 from compress.export import export, plain
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
@@ -150,9 +150,13 @@ def compare(
     samples: int | None = None,
 ) -> Entry:
     """The quality of `variant` beside the dense model, whose `scores` are stored."""
+    there: dict[str, Any] = {}
+    if config.evaluate.on_target:
+        target = open_target(config.target)
+        there = {"target": config.target, "identity": target.facts(), "lock": target.lock}
     return runner.stage(
         "evaluate",
-        evaluate,
+        on_target.evaluate if there else evaluate,
         config.evaluate,
         graph=variant.graph,
         student=variant.checkpoint,
@@ -163,6 +167,7 @@ def compare(
         split=split,
         samples=samples,
         label=f"evaluate {variant.name}",
+        **there,
     )
 
 

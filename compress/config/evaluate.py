@@ -12,6 +12,7 @@ from compress.registry import option
 class EvaluateConfig(Checked):
     resamples: int = number(2000, 100, 100_000)  # of the bootstrap
     seed: int = random_seed()
+    on_target: bool = False  # what the target computes is scored, in place of what onnxruntime computes here
 
     def metrics(self, data: DataConfig) -> Collection[str]:
         """Names of all that an evaluation on `data` reports."""

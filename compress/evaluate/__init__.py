@@ -10,7 +10,7 @@ from compress.config.data import Split
 from compress.config.evaluate import EvaluateConfig
 from compress.data import HeldOut, load_splits
 from compress.graph.files import sha256_graphs
-from compress.metrics.quality import Scored, save_quality
+from compress.metrics.quality import Outputs, Scored, save_quality
 from compress.registry import module_of
 
 
@@ -42,17 +42,18 @@ def evaluate(
     scores: Path,
     splits: Path,
     out: Path,
+    there: Outputs | None = None,
 ) -> None:
     """Score the graphs in `graph`, unless they are the dense ones in `baseline`, and compare both.
 
     `student` and `checkpoint` are the checkpoints that they were exported from, `scores` what `score` stored
     of the dense one. The folder `out` then holds `quality.json` (`load_quality`) and `scores.npz`, numbers by
-    example.
+    example. `there` runs the graphs, those of the dense model too, which is compared with itself here.
     """
     metrics, held_out = metrics_of(config), HeldOut(load_splits(splits), split, samples)
     model = dense = Scored(baseline, checkpoint, scores)
-    if sha256_graphs(graph) != sha256_graphs(baseline):
-        model = Scored(graph, student, out)
+    if there is not None or sha256_graphs(graph) != sha256_graphs(baseline):
+        model = Scored(graph, student, out, there)
         metrics.score(config, model, dense, held_out)
     quality, by_example = metrics.compare(config, model, dense, held_out)
     np.savez(out / "scores.npz", allow_pickle=False, **by_example)

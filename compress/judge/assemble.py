@@ -103,6 +103,7 @@ def assemble(
         options=options_of(config),
         environment={
             **environment(target),
+            "quality": _quality_of(config, target),
             "threads": timed.machine["session"]["threads"],
             "providers": timed.machine["session"]["providers"],
             "fallback_nodes": _fallback_nodes(variants),
@@ -204,6 +205,19 @@ def environment(target: Target) -> dict[str, Any]:
         "runtime": machine["runtime"],
         "git": _git(),
     }
+
+
+def _quality_of(config: RunConfig, target: Target) -> str:
+    """Of which computations the scores are."""
+    if config.evaluate.on_target:
+        return "of what the target computes"
+    precision = target.runs_with().get("settings", {}).get("precision", "f32")
+    more = (
+        ""
+        if precision == "f32"
+        else f"; the target computes in {precision}: evaluate.on_target=true scores that"
+    )
+    return f"of what onnxruntime computes here{more}"
 
 
 def _fallback_nodes(variants: Sequence[Variant]) -> dict[str, int]:

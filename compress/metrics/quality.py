@@ -1,11 +1,18 @@
 """What an evaluation of any task leaves for the report."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from compress.errors import StoreError
 from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score
 from compress.stages.typed_json import read_typed, write_typed
+
+Arrays = Mapping[str, np.ndarray]
+# What an ONNX file gives for each batch of its inputs, by name, in their order
+Outputs = Callable[[Path, Iterable[Arrays]], Iterator[Arrays]]
 
 
 @dataclass(frozen=True)
@@ -15,6 +22,7 @@ class Scored:
     graph: Path
     checkpoint: Path
     scores: Path
+    there: Outputs | None = None  # where its graphs run; by default in onnxruntime here
 
 
 @dataclass(frozen=True, kw_only=True)

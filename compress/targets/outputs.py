@@ -10,7 +10,8 @@ from compress.runner.jobs import OUTPUTS
 from compress.targets.base import Target
 
 Arrays = Mapping[str, np.ndarray]
-BATCHES = 64  # of one job: what they give lies in memory once
+BATCHES = 1024  # of one job at most, and bytes of their inputs: what they give lies in memory once
+BYTES = 2**28
 PATIENCE_SECONDS = 3600.0
 
 
@@ -20,11 +21,13 @@ def outputs(target: Target, graph: Path, batches: Iterable[Arrays], name: str = 
     Raises BenchmarkError where the target cannot run it.
     """
     waiting: list[Arrays] = []
+    size = 0
     for batch in batches:
         waiting.append(batch)
-        if len(waiting) == BATCHES:
+        size += sum(array.nbytes for array in batch.values())
+        if len(waiting) == BATCHES or size >= BYTES:
             yield from _job(target, graph, waiting, name)
-            waiting = []
+            waiting, size = [], 0
     if waiting:
         yield from _job(target, graph, waiting, name)
 

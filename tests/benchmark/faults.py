@@ -1,6 +1,6 @@
 """Kernels that are wrong: each changes one node of a graph, as a runtime's mistake would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,13 @@ def pairs_saturate(edit: Edit) -> None:
 
 def _width(edit: Edit, name: str) -> int:
     return next(tensor.dims[1] for tensor in edit.graph.initializer if tensor.name == name)
+
+
+def node_of(graphs: Mapping[str, Path], op_type: str, number: int) -> str:
+    """Name of the node of this type, by its number among them."""
+    [path] = graphs.values()
+    graph = onnx.load(path, load_external_data=False).graph
+    return [node.name for node in graph.node if node.op_type == op_type][number]
 
 
 class Planted(Local):

@@ -3,7 +3,6 @@
 import re
 from functools import partial
 
-import onnx
 import pytest
 
 from compress.benchmark import parity
@@ -24,6 +23,7 @@ from tests.benchmark.faults import (
     another,
     flipped_kernel,
     index_off_by_one,
+    node_of,
     pairs_saturate,
     rolled,
     swapped,
@@ -96,13 +96,6 @@ def made(request, once):
         return named_graphs(folder), check_inputs(open_processor(checkpoint), examples, workloads)
 
     return get
-
-
-def node_of(graphs, op_type, number):
-    """Name of the node of this type, by its number among them."""
-    [path] = graphs.values()
-    graph = onnx.load(path, load_external_data=False).graph
-    return [node.name for node in graph.node if node.op_type == op_type][number]
 
 
 slow = partial(pytest.param, marks=pytest.mark.slow)

@@ -319,7 +319,7 @@ def test_the_command(compress, tmp_path):
     [
         (["a.onnx", "target.thread=2"], "mean 'threads'"),
         (["a.onnx", "target.max_seconds=2"], "next:    benchmark.max_seconds="),
-        (["a.onnx", "target.provider=CPU"], "knows no such execution provider"),
+        (["a.onnx", "target.provider=CPUs"], "knows no such execution provider"),
         (["a.onnx", "benchmark.workloads=[1x8"], "cannot read the overrides"),
         (["a.onnx", "--nothing"], "unknown flag"),
         (["target.threads=1"], "no model is named"),

@@ -42,7 +42,11 @@ def score(config: ImageClassification, model: Scored, dense: Scored, held_out: H
             allowed="pixel_values -> logits",
         )
     batches = open_processor(dense.checkpoint).batches(images, 1 if _scales_by_batch(path) else BATCH)
-    logits = np.concatenate([session.run(["logits"], inputs)[0] for inputs in batches])
+    if model.there is None:
+        parts = [session.run(["logits"], inputs)[0] for inputs in batches]
+    else:
+        parts = [given["logits"] for given in model.there(path, batches)]
+    logits = np.concatenate(parts)
     check_logits(logits, len(held_out.splits.classes), path.name)
     np.save(model.scores / _SCORES, logits)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from compress.config.data import Split
@@ -15,7 +16,7 @@ from compress.errors import ConfigError, DataError, ModelError, did_you_mean
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
 from compress.graph.gates import check_answers
-from compress.metrics.quality import Quality, Scored
+from compress.metrics.quality import Outputs, Quality, Scored
 from compress.metrics.statistics import spread
 from compress.models.checkpoint import read_config, read_facts
 from compress.models.tokenizer import Tokenizer
@@ -44,6 +45,7 @@ from compress.tasks.language_modeling.windows import (
 )
 
 Array = NDArray[np.float32]
+LOGITS_BYTES = 2**28  # of windows that a target is asked for at once
 
 
 def score(config: LanguageModeling, model: Scored, dense: Scored, held_out: HeldOut) -> None:
@@ -51,7 +53,9 @@ def score(config: LanguageModeling, model: Scored, dense: Scored, held_out: Held
     dense model's, and on TEST how it continues beginnings of documents.
 
     It may have fewer tokens (`Facts.kept_tokens`); it then reads the same text window by window. Of the
-    dense model, for which `model` and `dense` are one, the last hidden states stay too (`DenseStates`).
+    dense model, for which `model` and `dense` are one, the last hidden states stay too (`DenseStates`). What
+    it writes by itself it writes here, wherever its likelihoods are computed: token by token a target would
+    load it anew.
 
     Raises DataError for too little text, ModelError for windows longer than the model's and for graphs of
     another kind, GateError for broken logits.
@@ -69,7 +73,12 @@ def score(config: LanguageModeling, model: Scored, dense: Scored, held_out: Held
         save_states(path, [ids for passage in passages for ids in passage.ids()], dense.scores)
     states = load_states(dense_path, dense.scores)
     expected = (states.logits(number) for number in range(len(states.states)))
-    answer = None if model is dense else _answers(path, passages, None if kept is None else len(kept))
+    wide = None if kept is None else len(kept)
+    answer = None
+    if model.there is not None:
+        answer = _answers_there(path, passages, wide, model.there)
+    elif model is not dense:
+        answer = _answers(path, passages, wide)
     domains = [_domain(passage, expected, answer, kept) for passage in passages]
     del states, expected, answer  # before the model is opened to write
     continued = continuations(
@@ -173,6 +182,52 @@ def _answers(path: Path, passages: Sequence[_Passage], tokens: int | None) -> Ca
         return logits
 
     return answer
+
+
+def _answers_there(
+    path: Path, passages: Sequence[_Passage], tokens: int | None, there: Outputs
+) -> Callable[[Ints, int], Array]:
+    """The same by what runs the graph elsewhere: it is asked for as many windows as `LOGITS_BYTES` allow."""
+    proto = onnx.load(path, load_external_data=False).graph
+    constants = {tensor.name for tensor in proto.initializer}
+    inputs = [value for value in proto.input if value.name not in constants]
+    windows = [ids for passage in passages for ids in passage.ids()]
+
+    def given(expected: int) -> Iterator[Array]:
+        at_once = max(1, LOGITS_BYTES // (4 * (tokens or expected) * max(map(len, windows))))
+        for start in range(0, len(windows), at_once):
+            feeds = [_window_feeds(inputs, ids) for ids in windows[start : start + at_once]]
+            yield from (each["logits"][0] for each in there(path, feeds))
+
+    logits: list[Iterator[Array]] = []
+
+    def answer(ids: Ints, expected: int) -> Array:
+        if not logits:
+            logits.append(given(expected))
+        found = next(logits[0])
+        _check(found, tokens or expected, path.name)
+        return found
+
+    return answer
+
+
+def _window_feeds(inputs: Sequence[onnx.ValueInfoProto], ids: Ints) -> dict[str, NDArray[Any]]:
+    """Of a window of tokens without a past."""
+    of_tokens = {
+        "input_ids": ids[None],
+        "attention_mask": np.ones((1, len(ids)), np.int64),
+        "position_ids": np.arange(len(ids), dtype=np.int64)[None],
+    }
+    feeds: dict[str, NDArray[Any]] = {}
+    for value in inputs:
+        tensor = value.type.tensor_type
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if value.name in of_tokens:
+            feeds[value.name] = of_tokens[value.name].astype(kind)
+        else:
+            _, heads, _, size = (dim.dim_value for dim in tensor.shape.dim)
+            feeds[value.name] = np.zeros((1, heads, 0, size), kind)
+    return feeds
 
 
 def _domain(

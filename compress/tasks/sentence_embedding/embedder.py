@@ -1,8 +1,9 @@
 """Embeddings of texts by an ONNX file, as onnxruntime computes them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from onnxruntime import InferenceSession
 from compress.errors import GateError, ModelError
 from compress.graph.gates import ADVICE, check_answers
 from compress.graph.session import Runtime, open_session
+from compress.metrics.quality import Outputs
 from compress.tasks.sentence_embedding.processor import TextProcessor
 
 OUTPUT = "sentence_embedding"
@@ -22,6 +24,7 @@ def embed(
     texts: Sequence[str],
     batch_size: int = 1,
     threads: int = 0,
+    there: Outputs | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings [len(texts), hidden] by the output `sentence_embedding` of an ONNX file on the CPU.
 
@@ -29,7 +32,8 @@ def embed(
     batch the embedding of a text depends on the texts beside it and on the padding: batches of 32 moved
     the cosine of two texts by up to 0.10 in int8 all-MiniLM-L6-v2 (7e-7 in float32) and its Lee Spearman
     from 0.507 to 0.511. One at a time takes about twice as long, and is what a user of the model sees for
-    a single text. `threads` 0 means one for each core this process may use.
+    a single text. `threads` 0 means one for each core this process may use. `there` runs the file, by default
+    a session of this process.
 
     Raises ModelError for a file onnxruntime cannot load or of other inputs and outputs, GateError for
     embeddings that are not finite, zero, or the same for all texts.
@@ -39,11 +43,19 @@ def embed(
     # Longest first: the memory arena is then sized once. Within a batch, like lengths need little padding.
     lengths = [len(ids) for ids in processor.encode(texts)]
     order = sorted(range(len(texts)), key=lambda i: -lengths[i])
+
+    def batches() -> Iterator[dict[str, NDArray[Any]]]:
+        for start in range(0, len(order), batch_size):
+            tokens = processor.tokenize([texts[i] for i in order[start : start + batch_size]])
+            yield {name: tokens[name] for name in names}
+
     rows: list[NDArray[np.float32]] = []
-    for start in range(0, len(order), batch_size):
-        batch = [texts[i] for i in order[start : start + batch_size]]
-        tokens = processor.tokenize(batch)
-        rows.extend(session.run([OUTPUT], {name: tokens[name] for name in names})[0])
+    if there is None:
+        for batch in batches():
+            rows.extend(session.run([OUTPUT], batch)[0])
+    else:
+        for given in there(model_path, batches()):
+            rows.extend(given[OUTPUT])
     embeddings = np.empty((len(texts), len(rows[0]) if rows else 0), dtype=np.float32)
     embeddings[order] = rows
     _check(embeddings, texts, model_path)

@@ -65,7 +65,7 @@ def score(config: SentenceSimilarity, model: Scored, dense: Scored, held_out: He
     """
     texts = asked(held_out).texts
     processor = open_processor(dense.checkpoint)
-    np.save(model.scores / _SCORES, embed(graph_path(model.graph), processor, texts))
+    np.save(model.scores / _SCORES, embed(graph_path(model.graph), processor, texts, there=model.there))
 
 
 def compare(
