@@ -1,5 +1,6 @@
 """How well a language model does: likelihood of held-out documents, and how near it is to the dense model."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from compress.config.evaluate import LanguageModeling, language_metrics
 from compress.data import HeldOut, TextSplit
 from compress.errors import ConfigError, DataError, ModelError, did_you_mean
 from compress.graph import graph_path
-from compress.graph.decoder import Decoder
+from compress.graph.decoder import KEEP, Decoder
 from compress.graph.gates import check_answers
+from compress.graph.pieces import link_weights
 from compress.metrics.quality import Outputs, Quality, Scored
 from compress.metrics.statistics import spread
 from compress.models.checkpoint import read_config, read_facts
@@ -194,6 +196,10 @@ def _answers_there(
     windows = [ids for passage in passages for ids in passage.ids()]
 
     def given(expected: int) -> Iterator[Array]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from asked(with_all_logits(path, Path(folder)), expected)
+
+    def asked(path: Path, expected: int) -> Iterator[Array]:
         at_once = max(1, LOGITS_BYTES // (4 * (tokens or expected) * max(map(len, windows))))
         for start in range(0, len(windows), at_once):
             feeds = [_window_feeds(inputs, ids) for ids in windows[start : start + at_once]]
@@ -209,6 +215,21 @@ def _answers_there(
         return found
 
     return answer
+
+
+def with_all_logits(path: Path, folder: Path) -> Path:
+    """The same graph, or a copy in `folder` that gives the logits of every token where it gives the last's
+    unless it is told otherwise, which not every runtime can be."""
+    model = onnx.load(path, load_external_data=False)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name == KEEP]
+    if not kept:
+        return path
+    for tensor in kept:
+        every = np.full(tuple(tensor.dims), 2**30, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(every, KEEP))
+    link_weights(path, folder)
+    onnx.save(model, folder / path.name)
+    return folder / path.name
 
 
 def _window_feeds(inputs: Sequence[onnx.ValueInfoProto], ids: Ints) -> dict[str, NDArray[Any]]:
