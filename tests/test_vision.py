@@ -355,3 +355,13 @@ def test_an_option_for_another_kind_of_net_is_refused_before_anything_is_compute
         pipeline.run(config, tmp_path / "run", stage_runner)
     assert [stage.name for stage in stage_runner.stages] == ["load"]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_quality_is_of_what_the_target_computes_where_that_is_asked_for(
+    image_checkpoints, image_data, store, tmp_path
+):
+    words = overrides(image_data, image_checkpoints["resnet"], "evaluate.on_target=true", "quantize=none")
+    report = pipeline.run(load_config(words), tmp_path / "run", runner(store))
+    assert report.environment["quality"] == "of what the target computes"
+    assert all(variant.quality["accuracy"].n == 60 for variant in report.variants)
