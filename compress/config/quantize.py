@@ -207,3 +207,14 @@ class Int8Smooth(QuantizeConfig):
     exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
     min_coverage: float = share(0.95)
     max_kl: float = positive(0.5, 100.0)
+
+
+@option("quantize", "fp16", "compress.quantize.float16:quantize", not_on=("language_modeling",))
+@dataclass(kw_only=True)
+class Float16(QuantizeConfig):
+    """No integers: weights and arithmetic in 16-bit floats, inputs and outputs in 32."""
+
+    variant: ClassVar[str] = "fp16"
+
+    # gate: of outputs to the float model's, the least of 64 examples of the calibration split
+    min_cosine: float = number(0.999, -1.0, 1.0)
