@@ -139,7 +139,9 @@ def ship(report: Report, built: Built, target: Target, folder: Path) -> Entry:
     facts, summary = models.read_facts(checkpoint), models.read_summary(checkpoint)
     of_source = {"base_model": facts.base_model, "license": facts.license, "source": facts.source}
     code = _code(shipped, target, _layout(report.config))
-    card = model_card(report, {**of_source, **summary.card, "example_code": code})
+    javascript = target.javascript(_graph_in(_layout(report.config), shipped)) if code else ""
+    of_card = {**summary.card, "example_code": code, "javascript": javascript}
+    card = model_card(report, {**of_source, **of_card})
     manifest = Manifest(
         name=report.experiment,
         base_model=facts.base_model,
@@ -167,13 +169,17 @@ def _layout(config: Mapping[str, Any]) -> str:
     return str((config.get("ship") or {}).get("layout", PLAIN))
 
 
+def _graph_in(layout: str, variant: BuiltVariant) -> str:
+    """Where the graph of a variant that has one lies in its artifact."""
+    return graph_name(variant.name) if layout == TRANSFORMERS_JS else f"{MODEL}{SUFFIX}"
+
+
 def _code(variant: BuiltVariant, target: Target, layout: str) -> str:
     """What of the card runs the variant as it was timed: the target's lines, then the task's."""
     names, card = list(named_graphs(variant.graph.path)), models.read_summary(variant.checkpoint.path).card
     generates = (variant.graph.path / GENAI).is_file()
     code = card.get("generating_code" if generates else "example_code", "")
-    graph = graph_name(variant.name) if layout == TRANSFORMERS_JS else f"{MODEL}{SUFFIX}"
-    return target.opening(graph, generates) + code if code and len(names) == 1 else ""
+    return target.opening(_graph_in(layout, variant), generates) + code if code and len(names) == 1 else ""
 
 
 def pack(variant: BuiltVariant, folder: Path, card: str, manifest: Manifest) -> None:

@@ -18,15 +18,16 @@ from compress.report.tasks import tasks
 from compress.schema.report import Report
 
 _FACTS = (
-    "base_model", "license", "source", "inputs", "outputs", "max_length", "pipeline_tag", "example_code"
+    "base_model", "license", "source", "inputs", "outputs", "max_length", "pipeline_tag", "example_code",
+    "javascript",
 )  # fmt: skip
 
 
 def model_card(report: Report, facts: Mapping[str, Any]) -> str:
     """The card of the variant the verdict names.
 
-    `facts`, all optional: base_model, license, source, pipeline_tag, example_code: text; inputs, outputs:
-    name -> description; max_length: tokens.
+    `facts`, all optional: base_model, license, source, pipeline_tag, example_code, javascript: text; inputs,
+    outputs: name -> description; max_length: tokens.
     """
     best, dense = best_variant(report), report.variants[0]
     drop = best.drop_from_dense.get(report.primary_metric)
@@ -49,7 +50,8 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         answers=[line for task in tasks() for line in task.summary(report)],
         noise=report.noise,
         interface=_interface(facts),
-        code=_fenced(str(facts.get("example_code") or "")),
+        code=_fenced(str(facts.get("example_code") or ""), "python"),
+        javascript=_fenced(str(facts.get("javascript") or ""), "js"),
     )
 
 
@@ -85,9 +87,9 @@ def _interface(facts: Mapping[str, Any]) -> str:
     return markdown_grid(("", "name", "what"), rows) if rows else ""
 
 
-def _fenced(code: str) -> str:
+def _fenced(code: str, language: str) -> str:
     """A fence longer than any inside the code, so that nothing in it closes the block."""
     fence = "```"
     while fence in code:
         fence += "`"
-    return f"{fence}python\n{code.strip()}\n{fence}" if code.strip() else ""
+    return f"{fence}{language}\n{code.strip()}\n{fence}" if code.strip() else ""

@@ -40,6 +40,9 @@ class Target(Protocol):
         that onnxruntime-genai generates with, only what has to come before that is imported.
         """
 
+    def javascript(self, model: str) -> str:
+        """The same lines in JavaScript, where the target's runtime is one of it, else none."""
+
     def run(
         self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
     ) -> dict[str, Any]:

@@ -38,6 +38,17 @@ FLAGS = {
 EMULATED = "swiftshader"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 FACTS_SECONDS = 120.0
+_OPENS = """
+// npm install onnxruntime-web@{version}. As it was timed: in a Web Worker, of a page that is served with
+//   Cross-Origin-Opener-Policy: same-origin
+//   Cross-Origin-Embedder-Policy: require-corp
+import * as ort from "onnxruntime-web";
+
+ort.env.wasm.numThreads = {threads};
+const session = await ort.InferenceSession.create("{model}", {{ executionProviders: ["{provider}"] }});
+// feeds: name of an input -> new ort.Tensor("int64", BigInt64Array.from([101n, 102n]), [1, 2])
+export const run = (feeds) => session.run(feeds);
+"""
 
 
 class Browser(ThisMachine):
@@ -59,6 +70,10 @@ class Browser(ThisMachine):
             "provider": PROVIDERS[self.provider],
             "command": [*become, *self._script(), *FLAGS[self.provider]],
         }
+
+    def javascript(self, model: str) -> str:
+        version = self.facts()["runtime"]["version"]
+        return _OPENS.format(version=version, model=model, threads=self.threads(), provider=self.provider)
 
     def _script(self) -> list[str]:
         node, browser = find_node("node"), find_browser(self.program)

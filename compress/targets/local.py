@@ -78,9 +78,14 @@ class ThisMachine(ABC):
         return cores(alone=True)
 
     def opening(self, model: str, generates: bool) -> str:
-        providers = list(dict.fromkeys([self.runs_with()["provider"], CPU]))
-        lines = _GENERATES if generates else _OPENS
+        lines, providers = _GENERATES if generates else _OPENS, self.python_providers()
         return lines.format(model=model, threads=self.threads(), providers=providers, tokens=NO_FLASH_UP_TO)
+
+    def python_providers(self) -> list[str]:
+        return [CPU]
+
+    def javascript(self, model: str) -> str:
+        return ""
 
     def run(
         self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
@@ -114,6 +119,9 @@ class Local(ThisMachine):
 
     def runs_with(self) -> Mapping[str, Any]:
         return {"threads": self.threads(), "provider": self.provider}
+
+    def python_providers(self) -> list[str]:
+        return list(dict.fromkeys([self.provider, CPU]))  # what one lacks the next runs
 
 
 def run_alone(command: Sequence[str], folder: Path, seconds: float, advice: str = ThisMachine.advice) -> str:

@@ -26,6 +26,15 @@ SOURCES = (
     "../runner/javascript/package-lock.json",
 )
 FACTS_SECONDS = 60.0
+_OPENS = """
+// npm install onnxruntime-node@{version}
+import * as ort from "onnxruntime-node";
+
+const options = {{ intraOpNumThreads: {threads}, interOpNumThreads: 1 }}; // as it was timed
+const session = await ort.InferenceSession.create("{model}", options);
+// feeds: name of an input -> new ort.Tensor("int64", BigInt64Array.from([101n, 102n]), [1, 2])
+export const run = (feeds) => session.run(feeds);
+"""
 OLDEST = 20
 
 
@@ -48,6 +57,10 @@ class Node(ThisMachine):
             "provider": CPU,  # as a trace names it
             "command": [*become, *self._script()],
         }
+
+    def javascript(self, model: str) -> str:
+        version = self.facts()["runtime"]["version"]
+        return _OPENS.format(version=version, model=model, threads=self.threads())
 
     def _script(self) -> list[str]:
         return [

@@ -174,6 +174,9 @@ class Brought:
     def opening(self, model: str, generates: bool) -> str:
         raise NotImplementedError("a package times files, it ships nothing")
 
+    def javascript(self, model: str) -> str:
+        raise NotImplementedError("a package times files, it ships nothing")
+
     def run(
         self, job: Mapping[str, Any], files: Sequence[Path], scratch: Path, seconds: float
     ) -> dict[str, Any]:
