@@ -225,6 +225,8 @@ def test_what_failed_before_it_shipped_leaves_no_artifact(finished, tmp_path, mo
             ["quantize=int8_static", "quantize.examples=8", "quantize.min_coverage=0.5"],
             ["dense", "fused", "int8"],
         ),
+        (["quantize=fp16"], ["dense", "fused", "fp16"]),
+        (["quantize=q4f16"], ["dense", "fused", "q4f16"]),
         (["recover=distill", "recover.steps=2", "quantize=none"], ["dense", "recovered"]),
         (
             ["prune=transformer", "prune.scope=global", "prune.keep.ffn=0.6", "prune.round_to=1"],

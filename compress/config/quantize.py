@@ -218,3 +218,23 @@ class Float16(QuantizeConfig):
 
     # gate: of outputs to the float model's, the least of 64 examples of the calibration split
     min_cosine: float = number(0.999, -1.0, 1.0)
+
+
+@option(
+    "quantize",
+    "q4f16",
+    "compress.quantize.float16_blocks:quantize",
+    not_on=("language_modeling",),
+    layers=("transformer",),
+)
+@dataclass(kw_only=True)
+class Float16Blocks(Float16):
+    """Float16, with the weights of products in 4-bit blocks."""
+
+    variant: ClassVar[str] = "q4f16"
+
+    block_size: int = one_of(32, 16, 32, 64, 128, 256)  # weights of a row that share a scale
+    # regular expressions over node names
+    exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
+    min_coverage: float = share(0.9)  # floor of the share of MACs with weights in 4 bits
+    min_cosine: float = 0.9

@@ -26,7 +26,7 @@ from compress.stages.result import gate, write_result
 
 LARGEST = 65504.0  # of 16-bit floats
 MASKED = 30_000.0  # in place of larger constants: two masks that are added stay in range
-_SEEN = 16  # examples whose activations are looked at
+SEEN = 16  # examples whose activations are looked at
 # A sum of squares, or of all tokens, leaves the range; Clip keeps the least divisor, 1e-12.
 _IN_32_BITS = ["ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceProd", "Pow", "Clip"]
 _DOWN = "_cast_to_fp16"  # after a tensor's name: what the converter rounds to get it
@@ -37,17 +37,19 @@ def quantize(
     config: Float16, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> None:
     """GateError where a number leaves the range of 16 bits, or an output is not that of the float graph."""
-    model = masks_in_range(onnx.load(graph_path(graph)))
+    model = prepared(onnx.load(graph_path(graph)))
     feeds = calibration_feeds(checkpoint, splits, EXAMPLES)
-    largest = check_range(model, spread(feeds, _SEEN))
+    largest = check_range(model, spread(feeds, SEEN))
     onnx.save(in_float16(model), graph_path(out))
     check(model, feeds, config.min_cosine, largest, out)
 
 
-def masks_in_range(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose single numbers beyond 16 bits, which masks add, are large ones within."""
+def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose single numbers beyond 16 bits, which masks add, are large ones within; all nodes named."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    for number, node in enumerate(copy.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
     for tensor in copy.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) == 1:
             value = numpy_helper.to_array(tensor)
@@ -57,11 +59,12 @@ def masks_in_range(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights and activations are 16-bit floats, its inputs and outputs as they were."""
+    """A copy whose weights and activations are 16-bit floats, its inputs and outputs as they were.
+
+    `model` is one that `prepared` gave.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for number, node in enumerate(copy.graph.node):
-        node.name = node.name or f"{node.op_type}_{number}"
     with quiet():
         converted = convert_float_to_float16(
             copy,

@@ -15,7 +15,7 @@ from compress.errors import GateError
 from compress.graph.session import open_session
 from compress.graph.surgery import attributes, producers
 from compress.quantize import quantize
-from compress.quantize.float16 import in_float16, masks_in_range
+from compress.quantize.float16 import in_float16, prepared
 from compress.schema.report import Coverage
 from compress.stages.result import read_result
 from tests.conftest import ARCHITECTURES
@@ -63,7 +63,7 @@ def test_a_classifier(name, image_graphs, image_checkpoints, image_splits_folder
 def test_half_the_size(graphs):
     """Of a graph that is more than its nodes."""
     model = onnx.load(graphs() / "model.onnx")
-    half = in_float16(model)
+    half = in_float16(prepared(model))
 
     def numbers(model):
         return sum(
@@ -80,7 +80,7 @@ def test_arithmetic_of_numpy():
     random = np.random.default_rng(0)
     w, b, x = (random.standard_normal(shape).astype(np.float32) for shape in ((16, 8), (8,), (5, 16)))
     model = product(w, b)
-    (found,) = open_session(in_float16(model).SerializeToString()).run(None, {"x": x})
+    (found,) = open_session(in_float16(prepared(model)).SerializeToString()).run(None, {"x": x})
     rounded = [each.astype(np.float16).astype(np.float32) for each in (x, w, b)]
     expected = np.maximum((rounded[0] @ rounded[1]).astype(np.float16) + rounded[2].astype(np.float16), 0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2 * np.spacing(np.abs(expected).max()))
@@ -106,7 +106,9 @@ def test_a_sum_of_squares_stays_in_32_bits():
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=9,
     )
-    (found,) = open_session(in_float16(model).SerializeToString()).run(None, {"x": np.ones((1, 8), "f4")})
+    (found,) = open_session(in_float16(prepared(model)).SerializeToString()).run(
+        None, {"x": np.ones((1, 8), "f4")}
+    )
     assert found[0, 0] == pytest.approx(300 * 8**0.5, rel=1e-3)
 
 
@@ -148,7 +150,7 @@ def test_numbers_out_of_range_are_refused(graphs, checkpoints, splits_folder, tm
 
 def test_positions_are_counted_in_32_bits(graphs):
     """MPNet sorts distances into buckets by their logarithm, and a bucket is a whole number."""
-    half = in_float16(masks_in_range(onnx.load(graphs("mpnet") / "model.onnx")))
+    half = in_float16(prepared(onnx.load(graphs("mpnet") / "model.onnx")))
     made_by = producers(half.graph.node)
     logarithm = next(node for node in half.graph.node if node.op_type == "Log")
     (whole,) = (
@@ -184,7 +186,7 @@ def test_a_mask_of_the_least_float_stays_finite():
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    half = in_float16(masks_in_range(model))
+    half = in_float16(prepared(model))
     (found,) = open_session(half.SerializeToString()).run(None, {"x": np.zeros((1, 4), "f4")})
     np.testing.assert_array_equal(found, 0.25)
 
