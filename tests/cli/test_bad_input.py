@@ -69,7 +69,7 @@ CONFIGS = {
         "only language models have cached tokens",
         r"found: +the workload 1x1\+442",
     ),
-    "unknown scheme": (["model.source=ftp:x"], "unknown kind of source 'ftp'", "hf, package, path"),
+    "unknown scheme": (["model.source=ftp:x"], "unknown kind of source 'ftp'", "hf, npm, package, path"),
 }
 
 

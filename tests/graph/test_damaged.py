@@ -333,7 +333,7 @@ class TimedError(Exception):
 def run(capsys, monkeypatch):
     """The command line in this process: exit code, what it said and seconds of wall and of CPU."""
 
-    def stop(*_):
+    def stop(*_, **__):
         raise TimedError
 
     monkeypatch.setattr(timing, "time_models", stop)
