@@ -321,6 +321,7 @@ def test_a_workload_that_cannot_be_is_told_before_anything_is_exported(
     assert [stage.name for stage in here.stages] == ["load"]
 
 
+@pytest.mark.slow
 def test_a_latency_is_asked_for(image_checkpoints, image_data, store, tmp_path):
     """A net this small is all overhead: whatever share is chosen, it was measured and lies in the report."""
     words = ("prune=channels", "prune.round_to=1", "prune.images=30", "benchmark.workloads=[1x8,4x8]")

@@ -131,7 +131,7 @@ def test_one_wrong_output_of_one_graph_is_found(broken, artifact, monkeypatch):
         verify(artifact)
 
 
-@pytest.mark.parametrize("kind", [LocalTarget, SshTarget])
+@pytest.mark.parametrize("kind", [LocalTarget, pytest.param(SshTarget, marks=pytest.mark.slow)])
 def test_a_call_is_one_of_each_graph(kind, artifact, tmp_path, request):
     """In time and in the profile; the first model, which has one of the graphs, is faster."""
     (tmp_path / "half").mkdir()

@@ -10,7 +10,7 @@ KINDS = [
     LocalTarget,
     NodeTarget,
     pytest.param(BrowserTarget, marks=pytest.mark.slow),
-    SshTarget,
+    pytest.param(SshTarget, marks=pytest.mark.slow),  # test_ssh.py has quick ones of its own
     pytest.param(
         OpenvinoTarget,
         marks=pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino"),
