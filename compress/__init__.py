@@ -110,20 +110,17 @@ def bench(
     `overrides` are those of `compress bench`. With `folder`, bench.json and samples.json stay there.
     Nothing is printed. Raises BenchmarkError naming the model that cannot be timed.
     """
-    import argparse
     import json
     from tempfile import TemporaryDirectory
 
-    from compress.cli.bench import run
+    from compress.cli.bench import time_words
     from compress.cli.console import console
 
     with TemporaryDirectory() as scratch:
         out = Path(scratch if folder is None else folder)
         quiet, console.quiet = console.quiet, True
         try:
-            words = [*map(str, models), *overrides]
-            nothing: dict[str, Any] = {"input": [], "dim": [], "package": None, "back": None}
-            run(argparse.Namespace(words=words, out=out, **nothing), [])
+            time_words([*map(str, models), *overrides], out=out)
         finally:
             console.quiet = quiet
         content: dict[str, Any] = json.loads((out / "bench.json").read_text())

@@ -82,6 +82,12 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
             raise ConfigError("--import takes no models and no settings", next="compress bench --import DIR")
         read_package(args.back, args.out, console)
         return
+    inputs, dims = tuple(args.input), tuple(args.dim)
+    time_words(words, out=args.out, inputs=inputs, dims=dims, package=args.package)
+
+
+def time_words(words: Sequence[str], **request: Any) -> None:
+    """`compress bench WORDS`; `request` is the rest of a `Request`."""
     overrides = [word for word in words if re.match(r"[+~]*(target|benchmark)(\.\w+)*=", word)]
     configs = {}
     for target, of_target in on_targets(overrides).items():
@@ -89,11 +95,8 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
         # a configuration is whole or none, and a benchmark needs no checkpoint
         configs[target] = load_config([*job, "model.source=path:."])
     models = tuple(word for word in words if word not in overrides)
-    request = Request(
-        models=models, out=args.out, inputs=tuple(args.input), dims=tuple(args.dim), package=args.package
-    )
     targets = {name: open_target(config.target) for name, config in configs.items()}
-    bench(targets, next(iter(configs.values())).benchmark, request, console)
+    bench(targets, next(iter(configs.values())).benchmark, Request(models=models, **request), console)
 
 
 def bench(targets: Mapping[str, Target], timing: BenchmarkConfig, request: Request, console: Console) -> None:
@@ -263,8 +266,8 @@ def _built_for(models: Mapping[str, Path]) -> dict[str, str]:
     """Model -> the target it was made for, of the artifacts among them."""
     made_for = {}
     for name, path in models.items():
-        manifest = path.parent / "manifest.json"
-        if manifest.is_file():
+        beside = (folder / "manifest.json" for folder in (path.parent, path.parent.parent))  # onnx/model.onnx
+        if manifest := next((each for each in beside if each.is_file()), None):
             made_for[name] = json.loads(manifest.read_text()).get("options", {}).get("target", "local")
     return made_for
 

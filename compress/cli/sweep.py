@@ -4,7 +4,6 @@ Points may run in other processes (hydra/launcher=joblib, ray, submitit_slurm), 
 read from their folders and never from memory.
 """
 
-import argparse
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -60,7 +59,7 @@ def across(folder: Path, words: Sequence[str]) -> None:
         return
     shutil.rmtree(folder / "across", ignore_errors=True)
     models = map(str, reversed(different.values()))
-    bench.run(argparse.Namespace(words=[*models, *words], out=folder / "across", input=[], dim=[]), [])
+    bench.time_words([*models, *words], out=folder / "across")
 
 
 def _run_points(start: Callable[[], None], folder: Path, points: Sequence[Sequence[str]]) -> int:
