@@ -27,7 +27,7 @@ def test_a_model_gives_on_the_target_what_a_session_here_gives(tmp_path, make_ch
     for batch, arrays in zip(batches, given, strict=True):
         assert list(arrays) == names
         for name, wanted in zip(names, session.run(names, batch), strict=True):
-            np.testing.assert_allclose(arrays[name], wanted, rtol=1e-5)
+            np.testing.assert_allclose(arrays[name], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_that_does_not_load_is_named(tmp_path, target):
