@@ -9,7 +9,8 @@ from compress.config.target import BrowserTarget, LocalTarget, NodeTarget, Openv
 KINDS = [
     LocalTarget,
     NodeTarget,
-    pytest.param(BrowserTarget, marks=pytest.mark.slow),
+    # test_browser.py has what CI runs; each of these cases starts several browsers.
+    pytest.param(BrowserTarget, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
     pytest.param(SshTarget, marks=pytest.mark.slow),  # test_ssh.py has quick ones of its own
     pytest.param(
         OpenvinoTarget,
