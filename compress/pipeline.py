@@ -43,7 +43,8 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
 
     `command` is what started it, for the report.
 
-    Every number in the report is measured on ONNX files by onnxruntime, not on their torch ancestors.
+    Every number in the report is measured on ONNX files, by onnxruntime or the target's runtime, not on their
+    torch ancestors.
     Raises CompressError; what earlier runs left stays as it was, and finished stages are kept.
     """
 

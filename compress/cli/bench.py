@@ -188,7 +188,7 @@ def _measure(
     workloads: Mapping[str, Feeds],
     folder: Path,
     console: Console,
-    more: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any],
 ) -> None:
     """Time each group of targets, print, and write; `more` goes to bench.json."""
     records = []
@@ -207,7 +207,7 @@ def _measure(
             name = "samples.json" if number == 0 else f"samples_{groups[number][0]}.json"
             shutil.copyfile(folder / str(number) / "samples.json", request.out / name)
         first, *others = records
-        record = first | dict(more or {}) | ({"others": [each["speed"] for each in others]} if others else {})
+        record = first | dict(more) | ({"others": [each["speed"] for each in others]} if others else {})
         (request.out / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
         console.print(f"written: {request.out / 'bench.json'}", soft_wrap=True)
 

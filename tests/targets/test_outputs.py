@@ -5,6 +5,7 @@ from compress.errors import BenchmarkError
 from compress.graph.session import open_session
 from compress.targets import open_target
 from compress.targets import outputs as outputs_module
+from compress.targets.browser import Browser
 from compress.targets.outputs import outputs
 from tests.ssh_server import with_host
 from tests.targets.kinds import KINDS
@@ -27,7 +28,8 @@ def test_a_model_gives_on_the_target_what_a_session_here_gives(tmp_path, make_ch
     for batch, arrays in zip(batches, given, strict=True):
         assert list(arrays) == names
         for name, wanted in zip(names, session.run(names, batch), strict=True):
-            np.testing.assert_allclose(arrays[name], wanted, rtol=1e-5, atol=1e-6)
+            near_zero = 1e-6 if isinstance(target, Browser) else 0  # wasm adds in another order
+            np.testing.assert_allclose(arrays[name], wanted, rtol=1e-5, atol=near_zero)
 
 
 def test_a_model_that_does_not_load_is_named(tmp_path, target):
