@@ -38,6 +38,7 @@ GATE = "the target computes what onnxruntime computes here"
 SMALL = 16  # tokens of a language model whose operators are looked at one by one
 JITTERED = 2**20  # numbers of the largest weights that are moved to see what rounding does
 DRAWS = 3
+FLOATS = {TensorProto.FLOAT: 0.0, TensorProto.FLOAT16: 2.0**-10, TensorProto.BFLOAT16: 2.0**-7}  # least steps
 SHORT = 4  # examples of one batch; of texts the first 4, 8, 12 and 16 words, so that there is padding
 
 
@@ -197,11 +198,11 @@ def _noise(
     for _ in range(DRAWS):
         model = onnx.load(path, load_external_data=False)
         for tensor in model.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) <= JITTERED:
+            if tensor.data_type in FLOATS and np.prod(tensor.dims) <= JITTERED:
                 array = numpy_helper.to_array(tensor, str(path.parent))
-                factors = 1 + rounding * random.choice((-1.0, 1.0), array.shape)
-                factors = np.where(np.abs(array) < HUGE, factors, 1.0)
-                tensor.CopyFrom(numpy_helper.from_array((array * factors).astype(array.dtype), tensor.name))
+                step = max(rounding, FLOATS[tensor.data_type])
+                rounded = _jittered(array, step, random)
+                tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
         session = open_session(model.SerializeToString(), Runtime(weights_folder=path.parent))
         with running():
             names = list(ours[0])
@@ -211,6 +212,15 @@ def _noise(
                 )
             )
     return {output: worst(each[output] for each in moved) for output in moved[0]}
+
+
+def _jittered(array: np.ndarray, step: float, random: np.random.Generator) -> np.ndarray:
+    """Every number larger or smaller by that part of it, but what masks add, and the largest there is."""
+    wide = array.astype(np.float64)
+    wide *= np.where(np.abs(wide) < HUGE, 1 + step * random.choice((-1.0, 1.0), array.shape), 1.0)
+    with np.errstate(over="ignore"):
+        moved = wide.astype(array.dtype)
+    return np.where(np.isfinite(moved), moved, array)
 
 
 def _refused(

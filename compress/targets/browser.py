@@ -55,6 +55,8 @@ class Browser(ThisMachine):
     def __init__(self, config: BrowserTarget) -> None:
         super().__init__(config)
         self.provider, self.program = config.provider.value, config.browser
+        if self.provider == "webgpu":
+            self.advice += "; a GPU without 16-bit floats (shader-f16) runs no fp16 or q4f16"
 
     def find_facts(self) -> Mapping[str, Any]:
         words = [*self._script(), "--facts", *FLAGS[self.provider]]

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.config.target import LocalTarget
 from compress.runner.jobs import OUTPUTS
 from compress.runner.with_onnxruntime import OnnxruntimeModel
+from compress.targets.base import Target
 from compress.targets.local import Local
 
 Change = Callable[["Edit"], None]
@@ -167,6 +168,42 @@ def node_of(graphs: Mapping[str, Path], op_type: str, number: int) -> str:
     return [node.name for node in graph.node if node.op_type == op_type][number]
 
 
+def planted(path: Path, name: str, change: Change) -> Path | None:
+    """Beside an ONNX file one whose nodes of this name are changed; None where it has no such node. They may
+    be called NAME@NUMBER, as in a graph in pieces."""
+    model = onnx.load(path, load_external_data=False)
+    places = [i for i, node in enumerate(model.graph.node) if node.name.partition("@")[0] == name]
+    for place in reversed(places):
+        edit = Edit(model.graph, place)
+        change(edit)
+        edit.done()
+    if not places:
+        return None
+    wrong = path.with_name("planted.onnx")
+    onnx.save(model, wrong)
+    return wrong
+
+
+class WrongOn:
+    """A target, whatever its runtime, with one wrong kernel."""
+
+    def __init__(self, target: Target, name: str, change: Change) -> None:
+        self.target, self.name, self.change = target, name, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
+
+    def run(self, job: Any, files: Any, scratch: Path, seconds: float) -> dict[str, Any]:
+        path = planted(Path(job["path"]), self.name, self.change)
+        if path is None:
+            return self.target.run(job, files, scratch, seconds)
+        try:
+            files = [path if str(file) == job["path"] else file for file in files]
+            return self.target.run({**job, "path": str(path)}, files, scratch, seconds)
+        finally:
+            path.unlink()
+
+
 class Planted(Local):
     """This machine with one wrong kernel: what the node of this name computes is changed, wherever it is.
     Jobs run in this process."""
@@ -179,24 +216,16 @@ class Planted(Local):
         facts = super()._facts()
         return facts | {"runtime": facts["runtime"] | {"version": "another"}}
 
-    def applies(self, model: onnx.ModelProto) -> bool:
+    def applies(self, path: Path) -> bool:
         return True
 
     def run(self, job: Any, files: Any, scratch: Path, seconds: float) -> dict[str, Any]:
         self.jobs += 1
-        model, path = onnx.load(job["path"], load_external_data=False), Path(job["path"])
-        nodes = list(model.graph.node)
-        places = [i for i, node in enumerate(nodes) if node.name.partition("@")[0] == self.name]
-        if places and self.applies(model):
-            for place in reversed(places):
-                edit = Edit(model.graph, place)
-                self.change(edit)
-                edit.done()
-            path = path.with_name("planted.onnx")
-            onnx.save(model, path)
+        path = Path(job["path"])
+        wrong = planted(path, self.name, self.change) if self.applies(path) else None
         try:
-            request = {"path": str(path), "workloads": {}, "threads": 1}
+            request = {"path": str(wrong or path), "workloads": {}, "threads": 1}
             return OnnxruntimeModel(request).outputs(job["feeds"], str(scratch / OUTPUTS))
         finally:
-            if path.name == "planted.onnx":
-                path.unlink()
+            if wrong:
+                wrong.unlink()
