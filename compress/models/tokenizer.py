@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,21 @@ from compress.errors import ModelError
 from compress.models.checkpoint import read_json
 
 Ints = NDArray[np.int64]
+Text = str | tuple[str, str]  # a text, or two that are read together
 _PROBES = ("A cat sits on the mat.", "  The QUICK brown\tfox, jumps: 'over' 3 dogs!", "Ünïcode — 日本語 …")
 # What transformers takes back of the spaces that a tokenizer of words puts before punctuation.
 _SPACES = (" .", " ?", " !", " ,", " n't", " 'm", " 's", " 've", " 're")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Of one text, or of two that are read together."""
+
+    ids: list[int]
+    types: list[int]  # 1 where a token is of the second text, of models that are told
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 class Tokenizer:
@@ -61,6 +74,11 @@ class Tokenizer:
         return bool(self.settings.get("truncation_side") == "left")
 
     @property
+    def tells_types(self) -> bool:
+        """Whether models are told which of two texts a token is of, where they can be."""
+        return "token_type_ids" in self.settings.get("model_input_names", ["token_type_ids"])
+
+    @property
     def pad_id(self) -> int:
         """Number of the token that fills up; raises ModelError where there is none."""
         name = self.pad_token
@@ -84,23 +102,36 @@ class Tokenizer:
                 next="fetch model and tokenizer of one revision",
             )
 
-    def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        """Numbers of each text's tokens, at most `max_length` with the marks of its beginning and end."""
-        self._backend.enable_truncation(max_length, direction="left" if self.cuts_left else "right")
+    def encodings(
+        self, texts: Sequence[Text], max_length: int, cut: str = "longest_first", stride: int = 0
+    ) -> list[Any]:
+        """What the library tokenizers says of each, at most `max_length` tokens with the marks around them.
+
+        `cut`: which of two texts loses tokens, longest_first or only_second; what was cut off is in
+        `overflowing`, piece by piece, each with the last `stride` tokens of the one before.
+        """
+        direction = "left" if self.cuts_left else "right"
+        self._backend.enable_truncation(max_length, stride=stride, strategy=cut, direction=direction)
         try:
-            return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
+            return list(self._backend.encode_batch(list(texts)))
         finally:
             self._backend.no_truncation()
 
+    def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Numbers of each text's tokens, at most `max_length` with the marks of its beginning and end."""
+        return [encoding.ids for encoding in self.encodings(texts, max_length)]
+
+    def filled(self, rows: Sequence[Sequence[float]], fill: float, kind: type = np.int64) -> NDArray[Any]:
+        """[rows, longest row], the shorter ones filled up on the side that the tokenizer names."""
+        width = max(map(len, rows))
+        array: NDArray[Any] = np.full((len(rows), width), fill, kind)
+        for number, row in enumerate(rows):
+            array[number, width - len(row) if self.pads_left else 0 :][: len(row)] = row
+        return array
+
     def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
         """Tokens and attention mask [rows, longest row]; the mask is 0 where a row was filled up."""
-        width, pad = max(map(len, rows)), self.pad_id
-        ids, mask = np.full((len(rows), width), pad, np.int64), np.zeros((len(rows), width), np.int64)
-        left = self.pads_left
-        for number, row in enumerate(rows):
-            place = slice(width - len(row), None) if left else slice(len(row))
-            ids[number, place], mask[number, place] = row, 1
-        return ids, mask
+        return self.filled(rows, self.pad_id), self.filled([[1] * len(row) for row in rows], 0)
 
     def plain(self, text: str) -> list[int]:
         """Numbers of a text's tokens without the marks of a beginning or an end."""

@@ -35,7 +35,14 @@ __all__ = [
     "task_of",
 ]
 
-TASKS = tuple(sorted(found.name for found in iter_modules(__path__) if found.ispkg))
+# A task reads what others publish, and has a script that says how those do; what tasks share has none.
+TASKS = tuple(
+    sorted(
+        found.name
+        for found in iter_modules(__path__)
+        if found.ispkg and (Path(__path__[0]) / found.name / "stock.py").is_file()
+    )
+)
 
 
 def task_of(checkpoint: Path) -> str:

@@ -1,19 +1,16 @@
 """Embeddings of texts by an ONNX file, as onnxruntime computes them."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
 
-from compress.errors import GateError, ModelError
+from compress.errors import GateError
 from compress.graph.gates import ADVICE, check_answers
-from compress.graph.session import Runtime, open_session
 from compress.metrics.quality import Outputs
 from compress.tasks.sentence_embedding.processor import TextProcessor
+from compress.tasks.text.answers import answers
 
 OUTPUT = "sentence_embedding"
 
@@ -28,57 +25,19 @@ def embed(
 ) -> NDArray[np.float32]:
     """Embeddings [len(texts), hidden] by the output `sentence_embedding` of an ONNX file on the CPU.
 
-    Texts go one at a time by default. Dynamic int8 quantizes activations with one scale a tensor, so in a
-    batch the embedding of a text depends on the texts beside it and on the padding: batches of 32 moved
-    the cosine of two texts by up to 0.10 in int8 all-MiniLM-L6-v2 (7e-7 in float32) and its Lee Spearman
-    from 0.507 to 0.511. One at a time takes about twice as long, and is what a user of the model sees for
-    a single text. `threads` 0 means one for each core this process may use. `there` runs the file, by default
-    a session of this process.
-
-    Raises ModelError for a file onnxruntime cannot load or of other inputs and outputs, GateError for
-    embeddings that are not finite, zero, or the same for all texts.
+    Texts go one at a time by default: `compress.tasks.text.answers` says why. Raises what that does, and
+    GateError for embeddings that are not finite, zero, or the same for all texts.
     """
-    session = _session(model_path, threads)
-    names = [node.name for node in session.get_inputs()]
-    # Longest first: the memory arena is then sized once. Within a batch, like lengths need little padding.
-    lengths = [len(ids) for ids in processor.encode(texts)]
-    order = sorted(range(len(texts)), key=lambda i: -lengths[i])
-
-    def batches() -> Iterator[dict[str, NDArray[Any]]]:
-        for start in range(0, len(order), batch_size):
-            tokens = processor.tokenize([texts[i] for i in order[start : start + batch_size]])
-            yield {name: tokens[name] for name in names}
-
-    rows: list[NDArray[np.float32]] = []
-    if there is None:
-        for batch in batches():
-            rows.extend(session.run([OUTPUT], batch)[0])
-    else:
-        for given in there(model_path, batches()):
-            rows.extend(given[OUTPUT])
-    embeddings = np.empty((len(texts), len(rows[0]) if rows else 0), dtype=np.float32)
-    embeddings[order] = rows
+    rows = processor.encode(texts)
+    order = sorted(range(len(texts)), key=lambda i: -len(rows[i]))  # like lengths need little padding
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = [[rows[i] for i in part] for part in parts]
+    found = answers(model_path, processor, batches, [OUTPUT], threads, there)
+    vectors = [vector for each in found for vector in each[OUTPUT]]
+    embeddings = np.empty((len(texts), len(vectors[0]) if vectors else 0), dtype=np.float32)
+    embeddings[order] = vectors
     _check(embeddings, texts, model_path)
     return embeddings
-
-
-def _usable_cores() -> int:
-    # onnxruntime counts the machine's cores; threads that share one spin against each other.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _session(model_path: Path, threads: int) -> InferenceSession:
-    session = open_session(model_path, Runtime(threads=threads or _usable_cores()))
-    known = ("input_ids", "attention_mask", "token_type_ids")
-    inputs = {node.name for node in session.get_inputs()}
-    outputs = [node.name for node in session.get_outputs()]
-    if OUTPUT not in outputs or not inputs <= set(known):
-        raise ModelError(
-            f"{model_path.name} is not a sentence encoder",
-            found=f"inputs {', '.join(sorted(inputs))}; outputs {', '.join(outputs)}",
-            allowed=f"inputs {', '.join(known)}; output {OUTPUT}",
-        )
-    return session
 
 
 def _check(embeddings: NDArray[np.float32], texts: Sequence[str], model_path: Path) -> None:

@@ -11,9 +11,9 @@ from compress.models.loading import check_builds, with_all_heads
 from compress.sources import peek
 from compress.tasks.reading import check_reading
 from compress.tasks.sentence_embedding import stock
-from compress.tasks.sentence_embedding.model import Encoder, check_described
-from compress.tasks.sentence_embedding.reading import EncoderReading
+from compress.tasks.sentence_embedding.model import Encoder
 from compress.tasks.sentence_embedding.settings import read_settings
+from compress.tasks.text.reading import TextReading
 
 
 def import_encoder(config: EncoderModel, out: Path) -> None:
@@ -23,9 +23,9 @@ def import_encoder(config: EncoderModel, out: Path) -> None:
     folder, facts = fetch_published(config, _check)
     Encoder.load(folder, facts).save(out, facts)
     with with_all_heads(folder) as whole:
-        check_reading(EncoderReading(Encoder.open(out)), stock, whole, out)
+        check_reading(TextReading(Encoder.open(out)), stock, whole, out)
 
 
 def _check(described: dict[str, Any]) -> None:
-    check_described(described)
+    Encoder.check_described(described)
     check_builds(transformers.AutoModel, described)

@@ -16,7 +16,7 @@ from compress.errors import DataError, GateError
 from compress.recover import recover
 from compress.stages.result import read_result
 from compress.tasks.sentence_embedding import training
-from compress.tasks.sentence_embedding.training import bucketed
+from compress.tasks.text.training import bucketed
 from compress.training.precision import wants_bfloat16
 from tests.prune.cuts import cut_channels, texts_of
 
@@ -191,7 +191,7 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
     )
     assert trainer.layers == (1,)
     rows = [0, 1, 2]
-    ids, mask = map(torch.from_numpy, student.processor.tokenizer.padded([trainer.ids[i] for i in rows]))
+    ids, mask = map(torch.from_numpy, student.processor.tokenizer.padded([trainer.rows[i].ids for i in rows]))
     inputs = {"input_ids": ids, "attention_mask": mask}
     with torch.no_grad():
         wanted = teacher.module.backbone(**inputs, output_hidden_states=True)
@@ -202,7 +202,8 @@ def test_layers_left_learn_from_the_layers_they_were(checkpoints, splits, splits
         trainer.student.module.pool(s.last_hidden_state, inputs["attention_mask"]) for s in (given, wanted)
     ]
     cosine = torch.nn.functional.cosine_similarity(*pooled)
-    select = teacher.tokenize(sorted(splits.select.texts, key=len)[:64])
+    texts = sorted(splits.select.texts, key=lambda text: len(teacher.processor.encode([text])[0]))
+    select = teacher.tokenize(texts[:64])
     with torch.no_grad():
         states = teacher.module.backbone(**select).last_hidden_state[select["attention_mask"].bool()]
     expected = 10 * (1 - cosine).mean() + error / states.var(0).sum()
@@ -318,7 +319,7 @@ def test_a_loss_that_is_not_finite(pruned, run, monkeypatch):
     def broken(self, inputs):
         seen = study(self, inputs)
         poison = float("nan") if torch.is_grad_enabled() else 1.0
-        return dataclasses.replace(seen, embedding=seen.embedding * poison)
+        return dataclasses.replace(seen, answers=seen.answers * poison)
 
     monkeypatch.setattr(training.EncoderDistillation, "_study", broken)
     with pytest.raises(
