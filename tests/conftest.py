@@ -42,7 +42,7 @@ from compress.tasks import import_model, reading
 from compress.tasks.image_classification.model import ImageClassifier
 from compress.tasks.image_classification.model import build as build_net
 from tests.once import Folders, Once, shared_folder
-from tests.zoo.encoders import modules
+from tests.zoo.encoders import modules, pools
 
 pytest_plugins = ["tests.runs", "tests.chains", "tests.ssh_server"]
 torch.set_num_threads(1)
@@ -65,14 +65,23 @@ SIZES = {
     "pad_token_id": 1,
     "initializer_range": 0.25,  # the usual 0.02 leaves a random model nearly linear
 }
-ARCHITECTURES = ("bert", "roberta", "distilbert", "mpnet", "modernbert", "eurobert", "nomic_bert")
+ARCHITECTURES = (
+    *("bert", "roberta", "distilbert", "mpnet", "modernbert", "eurobert", "nomic_bert"),
+    *("qwen3", "gemma3_text"),  # language models that embed
+)
 ENCODER_SIZES: dict[str, dict[str, object]] = {  # where two layers of the above are not all that is there
     "modernbert": {"num_hidden_layers": 4, "local_attention": 6},  # layers 1 and 2 see 3 tokens to each side
     "eurobert": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {
+        **{"num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 9},
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "use_bidirectional_attention": True,
+    },
 }
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, **settings: object) -> None:
     names = [*SPECIAL.values(), *WORDS, ".", ","]
     tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -80,7 +89,7 @@ def write_tokenizer(folder: Path) -> None:
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=64, **SPECIAL
+        tokenizer_object=tokenizer, model_max_length=64, **SPECIAL, **settings
     ).save_pretrained(folder)
 
 
@@ -95,8 +104,9 @@ def write_published(folder: Path, architecture: str, **changes: object) -> Path:
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter, std=0.1)
         model.save_pretrained(folder)
-    write_tokenizer(folder)
-    modules(folder)
+    last = architecture == "qwen3"  # pools as Qwen3-Embedding does
+    write_tokenizer(folder, padding_side="left" if last else "right")
+    modules(folder, **(pools("lasttoken") if last else {}))
     return folder
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from compress.config.checks import Checked
+from compress.config.checks import Checked, number
 from compress.registry import option
 
 
@@ -30,6 +30,10 @@ class EncoderModel(ModelConfig):
     """A BERT-like sentence encoder: a folder in Hugging Face or sentence-transformers layout."""
 
     task: ClassVar[str] = "sentence_embedding"
+
+    prompt: str | None = None  # name of the one in front of every text; null: what the model says
+    # numbers of an embedding that are given, its first: for models that were trained so (Matryoshka)
+    dimensions: int | None = number(None, 1)
 
 
 @option("model", "image_classifier", "compress.tasks.image_classification.importing:import_image_classifier")

@@ -135,6 +135,9 @@ TEXT_ENCODERS = {
     "modernbert": _MODERNBERT,
     "eurobert": _EUROBERT,
     "nomic_bert": replace(_EUROBERT, attention_norm=None, final_norm=None),
+    # language models that were trained on to embed; heads are cut as an encoder's, by groups that share keys
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _EUROBERT),
+    "gemma3_text": replace(_EUROBERT, ffn_norm="pre_feedforward_layernorm"),
 }
 IMAGE_TRANSFORMERS = dict.fromkeys(("vit", "deit"), _VIT)
 LANGUAGE_MODELS = {

@@ -127,7 +127,8 @@ def copy_companions(source: Path, checkpoint: Path) -> None:
 
 
 def _of_modules(source: Path) -> list[str]:
-    """Settings of sentence-transformers' modules; of no place outside the folder."""
+    """What sentence-transformers' modules consist of beside the first, the model; of no place outside the
+    folder."""
     if not (source / "modules.json").is_file():
         return []
     places = [PurePosixPath(str(module["path"])) for module in read_json(source / "modules.json")]
@@ -135,7 +136,8 @@ def _of_modules(source: Path) -> list[str]:
         place for place in places if place.parts and not place.is_absolute() and ".." not in place.parts
     ]
     former = [path.name for path in source.glob("sentence_*_config.json")]
-    return [*former, *((place / "config.json").as_posix() for place in inside)]
+    files = ("config.json", "model.safetensors")
+    return [*former, *((place / name).as_posix() for place in inside for name in files)]
 
 
 def read_json(path: Path) -> Any:

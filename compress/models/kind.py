@@ -25,6 +25,7 @@ _SIZES = (
     *("max_position_embeddings", "vocab_size", "hidden_size", "dim", "intermediate_size", "hidden_dim"),
     *("num_hidden_layers", "n_layers", "num_attention_heads", "n_heads", "num_key_value_heads", "head_dim"),
 )
+_EPSILON = re.compile(r"(rms_|layer_)?norm_eps")
 _UNEVEN = re.compile(r"hidden_size_per_layer_input|num_kv_shared_layers|global_head_dim|per_layer_config")
 
 
@@ -103,6 +104,14 @@ def _check_sizes(config: Mapping[str, Any]) -> None:
                 "config.json gives a size that no model has",
                 found=f"{name}: {value}",
                 allowed="a whole number above 0",
+                next="fetch config.json again, of the revision of the weights",
+            )
+    for name in filter(_EPSILON.fullmatch, config):  # padding would be 0 / 0
+        if type(config[name]) in (int, float) and config[name] <= 0:
+            raise ModelError(
+                "config.json gives a norm that divides by nothing",
+                found=f"{name}: {config[name]}",
+                allowed="a number above 0",
                 next="fetch config.json again, of the revision of the weights",
             )
 

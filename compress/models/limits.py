@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from compress.errors import ModelError
+from compress.models.architectures import LANGUAGE_MODELS
 
 _WINDOWS = ("sliding_window", "local_attention", "attention_chunk_size")
 _ORIGINAL = "original_max_position_embeddings"
 _COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")  # positions, from behind its number
-_ROTATED = ("modernbert", "eurobert", "nomic_bert")  # by positions that are in no table
+_ROTATED = ("modernbert", "eurobert", "nomic_bert", *LANGUAGE_MODELS)  # by positions that are in no table
 
 
 def windows(config: Mapping[str, Any]) -> tuple[int, ...]:

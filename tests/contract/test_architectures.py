@@ -61,7 +61,7 @@ def outputs(folder, feeds):
 
 
 ENCODERS = [
-    *("bert", "distilbert", "mpnet", "modernbert", "eurobert"),
+    *("bert", "distilbert", "mpnet", "modernbert", "eurobert", "qwen3", "gemma3_text"),
     *(
         pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "nomic_bert")
     ),  # nearly as the first

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from compress.tasks.reading import TEXTS
@@ -32,6 +33,14 @@ SIZES_OF: dict[str, dict[str, Any]] = {
     "distilbert": {"dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2},
     "modernbert": {"num_hidden_layers": 4, "local_attention": 6},
     "eurobert": {"num_key_value_heads": 2},
+    **{kind: {"num_key_value_heads": 1, "head_dim": 8} for kind in ("llama", "mistral", "qwen2", "qwen3")},
+    "gemma3_text": {
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "sliding_window": 9,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+    },
 }
 
 
@@ -192,6 +201,53 @@ def pools(*modes: str, **settings: Any) -> dict[str, Any]:
     }
 
 
+def denses(folder: Path, *layers: tuple[int, int, str | None], **settings: Any) -> None:
+    """Layers behind the pooling, each of so many inputs, so many outputs and a class of torch; a norm comes
+    after them."""
+    kinds = ("Transformer", "Pooling", *("Dense",) * len(layers), "Normalize")
+    paths = ["", *(f"{n}_{kind}" for n, kind in enumerate(kinds[1:], 1))]
+    modules(folder, kinds=kinds, paths=paths)
+    for number, (inputs, outputs, activation) in enumerate(layers, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            linear = torch.nn.Linear(inputs, outputs, bias=activation is not None)
+        described = {"in_features": inputs, "out_features": outputs, "bias": activation is not None}
+        described["activation_function"] = f"torch.nn.modules.{activation or 'linear.Identity'}"
+        write(folder / f"{number}_Dense" / "config.json", {**described, **settings})
+        weights = {f"linear.{name}": each for name, each in linear.state_dict().items()}
+        save_file(weights, folder / f"{number}_Dense" / "model.safetensors")
+
+
+def with_dense(
+    *layers: tuple[int, int, str | None], kind: str = "bert", **settings: Any
+) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        backbone(folder, kind)
+        denses(folder, *layers, **settings)
+
+    return make
+
+
+def _without_weights_of_dense(folder: Path) -> None:
+    with_dense((16, 8, None))(folder)
+    (folder / "2_Dense" / "model.safetensors").unlink()
+
+
+def _of_embedding_gemma(folder: Path) -> None:
+    """Its layers of both kinds, all of whose tokens see those after them, and two layers behind the mean."""
+    backbone(folder, "gemma3_text", words, use_bidirectional_attention=True)
+    denses(folder, (16, 48, None), (48, 16, None))
+    prompts = {"query": "the : ", "document": "cat : "}
+    write(folder / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": None})
+
+
+def _of_qwen3_embedding(folder: Path) -> None:
+    backbone(folder, "qwen3", with_tokenizer(words, padding_side="left"))
+    modules(folder, **pools("lasttoken", include_prompt=True))
+    prompts = {"query": "the : ", "document": ""}
+    write(folder / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": None})
+
+
 def of_config(kind: str = "bert", **values: Any) -> Callable[[Path], None]:
     """A plain model with other values in config.json."""
 
@@ -320,6 +376,14 @@ CASES: dict[str, Callable[[Path], None]] = {
         )
         for mode in POOLED
     },
+    **{
+        f"{kind}, last token": of(kind, words, **pools("lasttoken"))
+        for kind in ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
+    },
+    "as Qwen3-Embedding": _of_qwen3_embedding,
+    "as EmbeddingGemma": _of_embedding_gemma,
+    "a layer behind the pooling": with_dense((16, 24, "activation.Tanh")),
+    "layers behind the pooling": with_dense((16, 24, "activation.GELU"), (24, 8, None), kind="modernbert"),
     "pooling two ways": of(**pools("lasttoken", "mean")),
     "pooling three ways, before 5.4": of(
         pooling={**MEAN, "pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}
@@ -387,9 +451,17 @@ CASES: dict[str, Callable[[Path], None]] = {
     "the head of its training": _with_the_head_of_its_training,
     "stored positions": _with_stored_positions,
 }
-MORE = ("Transformer", "Pooling", "Dense", "Normalize")
+MORE = ("Transformer", "Pooling", "LayerNorm", "Normalize")
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {  # and what the message says
-    "Dense": (of(kinds=MORE, paths=("", "1_Pooling", "2_Dense", "3_Normalize")), "Dense"),
+    "Dense without weights": (_without_weights_of_dense, "model.safetensors"),
+    "Dense of other inputs": (with_dense((24, 8, None)), "linear.weight"),
+    "Dense of another activation": (with_dense((16, 8, "activation.PReLU")), "activation_function"),
+    "Dense with a residual": (with_dense((16, 16, None), use_residual=True), "use_residual"),
+    "Dense of tokens": (
+        with_dense((16, 8, None), module_input_name="token_embeddings"),
+        "token_embeddings",
+    ),
+    "a layer of norms": (of(kinds=MORE, paths=("", "1_Pooling", "2_LayerNorm", "3_Normalize")), "LayerNorm"),
     "pooling of layers": (
         of(kinds=("Transformer", "WeightedLayerPooling", "Pooling")),
         "WeightedLayerPooling",

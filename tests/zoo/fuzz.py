@@ -261,7 +261,10 @@ _ENCODERS: dict[str, Make] = {
 SUBJECTS: dict[str, Subject] = {
     **{kind: Subject("language_modeling", _language(kind)) for kind in LANGUAGE_MODELS},
     **{name: Subject("language_modeling", make) for name, make in _LANGUAGE.items()},
-    **{kind: Subject("sentence_embedding", encoders.of(kind)) for kind in TEXT_ENCODERS},
+    **{
+        kind + ", embedding" * (kind in LANGUAGE_MODELS): Subject("sentence_embedding", encoders.of(kind))
+        for kind in TEXT_ENCODERS
+    },
     **{name: Subject("sentence_embedding", make) for name, make in _ENCODERS.items()},
     **{
         kind: Subject("image_classification", functools.partial(images.publish, name))

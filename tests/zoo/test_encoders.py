@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -88,6 +89,30 @@ def test_what_is_not_read_is_refused_by_name(name, tmp_path):
         imported(make, tmp_path)
 
 
+def test_a_prompt_and_dimensions_that_are_asked_for(tmp_path):
+    CASES["as Qwen3-Embedding"](tmp_path / "published")
+    before = {path: path.read_bytes() for path in (tmp_path / "published").rglob("*") if path.is_file()}
+    source = f"path:{tmp_path / 'published'}"
+    tasks.import_model(EncoderModel(source=source, prompt="query", dimensions=6), tmp_path / "out")
+    encoder = tasks.load(tmp_path / "out")
+    with torch.no_grad():
+        found = encoder.run(encoder.tokenize(TEXTS)).numpy()
+    expected = stock(tmp_path / "published").encode(TEXTS, prompt_name="query")[:, :6]
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(stock(tmp_path / "out").encode(TEXTS), expected, atol=2e-5)
+    assert {path: path.read_bytes() for path in before} == before
+    for wrong, said in ({"prompt": "task"}, "query, document"), ({"dimensions": 17}, "at most 16"):
+        with pytest.raises(ModelError, match=said):
+            tasks.import_model(EncoderModel(source=source, **wrong), tmp_path / "refused")
+
+
+def test_a_plain_model_has_no_prompts(tmp_path):
+    CASES["plain bert"](tmp_path / "published")
+    config = EncoderModel(source=f"path:{tmp_path / 'published'}", prompt="query")
+    with pytest.raises(ModelError, match="no prompts"):
+        tasks.import_model(config, tmp_path / "out")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_graph_pools_in_every_way(side, splits_folder, tmp_path, monkeypatch):
@@ -102,8 +127,29 @@ def test_the_graph_pools_in_every_way(side, splits_folder, tmp_path, monkeypatch
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["layers behind the pooling", "as Qwen3-Embedding", "as EmbeddingGemma"])
+def test_the_graph_of_later_encoders(name, splits_folder, tmp_path, monkeypatch):
+    encoder = imported(CASES[name], tmp_path)
+    (tmp_path / "graph").mkdir()
+    export(TorchExport(), encoder.folder, splits_folder, tmp_path / "graph")
+    session = onnxruntime.InferenceSession(tmp_path / "graph" / "model.onnx")
+    names = [each.name for each in session.get_inputs()]
+
+    def run(feeds):
+        given = {name: feeds[name] for name in names}
+        return {"sentence_embedding": session.run(["sentence_embedding"], given)[0]}
+
+    found, _ = by_the_card(encoder.folder, run, monkeypatch)
+    np.testing.assert_allclose(found, stock(tmp_path / "published").encode(TEXTS), atol=1e-5)
+
+
 @pytest.mark.parametrize(
-    "name", ["plain roberta", "lower case", "default prompt", "lengths in the tokenizer, left"]
+    "name",
+    [
+        *("plain roberta", "lower case", "default prompt", "lengths in the tokenizer, left"),
+        "layers behind the pooling",
+    ],
 )
 def test_a_checkpoint_of_ours_is_read_alike_again(name, tmp_path):
     """By sentence-transformers, and by us: pruning saves what it has opened."""

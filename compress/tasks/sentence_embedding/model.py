@@ -13,10 +13,12 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from compress.errors import ModelError
 from compress.models.architectures import TEXT_ENCODERS
 from compress.models.kind import check_kind
 from compress.models.tokenizer import lower_first, pads_left
 from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
+from compress.tasks.sentence_embedding.dense import open_dense
 from compress.tasks.sentence_embedding.pooling import pooled
 from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
 from compress.tasks.sentence_embedding.settings import Settings, limit_tokens, read_settings
@@ -28,19 +30,25 @@ OUTPUT = "sentence_embedding"
 class SentenceEncoder(nn.Module):
     """input_ids, attention_mask[, token_type_ids] (batch, tokens) -> (batch, dimensions)."""
 
-    def __init__(self, backbone: nn.Module, settings: Settings, left: bool) -> None:
-        """`left`: texts are padded at their beginning."""
+    def __init__(self, backbone: nn.Module, settings: Settings, folder: Path) -> None:
+        """`folder`: of the tokenizer and of the layers behind the pooling; raises ModelError for damaged
+        ones."""
         super().__init__()
         self.backbone = backbone
         self.settings = settings
-        self.left = left
+        self.left = pads_left(folder)
         self.config = cast(Any, backbone.config)
-
-    @property
-    def width(self) -> int:
-        """Numbers of an embedding."""
-        joined = int(self.config.hidden_size) * len(self.settings.poolings)
-        return min(joined, self.settings.dimensions or joined)
+        self.dense = nn.Sequential()
+        self.width = int(self.config.hidden_size) * len(settings.poolings)  # numbers of an embedding
+        for place, activation in settings.dense:
+            layer = open_dense(folder / place, activation, self.width)
+            self.dense.append(layer)
+            self.width = len(layer.get_parameter("0.weight"))
+        if (first := settings.dimensions) and first > self.width:
+            raise ModelError(
+                "the encoder gives fewer dimensions", found=first, allowed=f"at most {self.width}"
+            )
+        self.width = settings.dimensions or self.width
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -53,7 +61,7 @@ class SentenceEncoder(nn.Module):
     def pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, tokens, hidden) -> (batch, dimensions); padding does not count."""
         ways = [pooled(way, tokens, attention_mask, self.left) for way in self.settings.poolings]
-        vector = ways[0] if len(ways) == 1 else torch.cat(ways, -1)
+        vector: Tensor = self.dense(ways[0] if len(ways) == 1 else torch.cat(ways, -1))
         if self.settings.normalize:
             vector = nn.functional.normalize(vector, dim=-1)
         return vector[:, : self.settings.dimensions] if self.settings.dimensions else vector
@@ -79,7 +87,7 @@ class Encoder(TextModel):
 
     @classmethod
     def wrap(cls, stock: Any, folder: Path) -> SentenceEncoder:
-        return SentenceEncoder(stock, read_settings(folder), pads_left(folder))
+        return SentenceEncoder(stock, read_settings(folder), folder)
 
     @property
     def weights(self) -> Any:
@@ -98,6 +106,9 @@ class Encoder(TextModel):
     def parameters(self) -> int:
         """What the graph holds: a pooler that BERT brings along is not part of it."""
         return sum(p.numel() for name, p in self.module.named_parameters() if "pooler." not in name)
+
+    def head_macs(self, tokens: int) -> int:
+        return sum(each.numel() for each in self.module.dense.parameters() if each.ndim == 2)
 
     @cached_property
     def processor(self) -> TextProcessor:

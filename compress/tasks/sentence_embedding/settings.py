@@ -6,6 +6,7 @@ in a way that is not done here are refused by name.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -47,6 +48,14 @@ _TRANSFORMER_KEYS: dict[str, tuple[Any, ...] | None] = {
     **dict.fromkeys(("model_args", "config_args", "tokenizer_args"), (None, {})),
     **dict.fromkeys(("model_kwargs", "config_kwargs", "processor_kwargs", "processing_kwargs"), (None, {})),
 }
+ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")  # of torch.nn, without arguments
+_DENSE_KEYS: dict[str, tuple[Any, ...] | None] = {
+    **dict.fromkeys(("in_features", "out_features", "bias", "activation_function")),
+    "module_input_name": ("sentence_embedding",),
+    "module_output_name": (None, "sentence_embedding"),
+    "use_residual": (False,),
+}
+_ORDER = re.compile(r"Transformer Pooling( Dense)*( Normalize)?")
 _POOLING_KEYS = {
     "embedding_dimension",
     "word_embedding_dimension",
@@ -61,6 +70,7 @@ class Settings:
     """How an encoder makes embeddings of its backbone's states, and what it is given."""
 
     poolings: tuple[str, ...] = ("mean",)  # joined, in this order
+    dense: tuple[tuple[str, str], ...] = ()  # of each layer behind them: its folder, and a class of torch.nn
     normalize: bool = False
     dimensions: int | None = None  # of an embedding's first numbers, which are all that is given; None: all
     max_tokens: int | None = None  # where texts are cut; None: as the tokenizer and config.json say
@@ -75,13 +85,11 @@ def read_settings(folder: Path) -> Settings:
     if not (folder / "modules.json").is_file():
         _check_plain(_read(folder / "config.json"))
         return Settings(prompts={})
-    paths = _module_paths(folder)
+    modules = _modules(folder)
+    paths = dict(modules)
     described = _read(folder / "config_sentence_transformers.json")
     transformer = next(filter(None, (_read(folder / name) for name in _TRANSFORMER_FILES)), {})
-    for key, value in transformer.items():
-        allowed = _TRANSFORMER_KEYS.get(key, ())
-        if allowed is not None and value not in allowed:
-            raise _refusal(f"{key} = {value} of the module Transformer", "keys without effect, or plain text")
+    _check_keys(transformer, _TRANSFORMER_KEYS, "Transformer", "keys without effect, or plain text")
     max_tokens = transformer.get("max_seq_length")
     if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 1):
         raise _refusal(
@@ -95,6 +103,7 @@ def read_settings(folder: Path) -> Settings:
         )
     return Settings(
         poolings=poolings,
+        dense=tuple((place, _activation(folder / place)) for kind, place in modules if kind == "Dense"),
         normalize="Normalize" in paths,
         dimensions=described.get("truncate_dim"),
         max_tokens=max_tokens,
@@ -120,8 +129,8 @@ def limit_tokens(folder: Path, tokens: int) -> None:
             path.write_text(json.dumps({**settings, "max_seq_length": tokens}, indent=2), "utf-8")
 
 
-def _module_paths(folder: Path) -> dict[str, str]:
-    """Kind of module -> its folder, for those that are exported."""
+def _modules(folder: Path) -> list[tuple[str, str]]:
+    """Kind and folder of each module, in their order."""
     listed = read_json(folder / "modules.json")
     kind = _read(folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
@@ -138,19 +147,41 @@ def _module_paths(folder: Path) -> dict[str, str]:
         ) from None
     kinds = [name.rpartition(".")[2] for name in types]
     own = all(name.startswith("sentence_transformers.") for name in types)
-    if not own or kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise _refusal(", ".join(types) or "no modules", "Transformer, Pooling, Normalize, in this order")
+    if not own or not _ORDER.fullmatch(" ".join(kinds)):
+        raise _refusal(
+            ", ".join(types) or "no modules", "Transformer, Pooling, Dense, Normalize in this order"
+        )
     for place in places:
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
             raise _refusal(f"a module outside the folder: {place}", "paths within the folder")
     if places[0] not in ("", "."):
         raise _refusal(f"the module Transformer in {places[0]}", "config.json beside modules.json")
-    paths = dict(zip(kinds, places, strict=True))
-    normalize = _read(folder / paths["Normalize"] / "config.json") if "Normalize" in paths else {}
-    for key in ("module_input_name", "module_output_name"):
-        if normalize.get(key) not in (None, "sentence_embedding"):
-            raise _refusal(f"{key} = {normalize[key]} of the module Normalize", "sentence_embedding")
-    return paths
+    modules = list(zip(kinds, places, strict=True))
+    normalize = dict(modules).get("Normalize")
+    for key, value in (_read(folder / normalize / "config.json") if normalize else {}).items():
+        if key in ("module_input_name", "module_output_name") and value not in (None, "sentence_embedding"):
+            raise _refusal(f"{key} = {value} of the module Normalize", "sentence_embedding")
+    return modules
+
+
+def _check_keys(
+    settings: Mapping[str, Any], known: Mapping[str, tuple[Any, ...] | None], module: str, allowed: str
+) -> None:
+    for key, value in settings.items():
+        values = known.get(key, ())
+        if values is not None and value not in values:
+            raise _refusal(f"{key} = {value} of the module {module}", allowed)
+
+
+def _activation(folder: Path) -> str:
+    """Name of a class of torch.nn; sentence-transformers takes Tanh where none is given."""
+    settings = _read(folder / "config.json")
+    _check_keys(settings, _DENSE_KEYS, "Dense", "an embedding in, an embedding out, no residual")
+    given = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    name = given.rpartition(".")[2]
+    if not given.startswith("torch.nn.") or name not in ACTIVATIONS:
+        raise _refusal(f"activation_function = {given} of the module Dense", did_you_mean(name, ACTIVATIONS))
+    return name
 
 
 def _poolings(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:

@@ -67,6 +67,7 @@ class TextModel(Opened):
         # What else it was trained for, a pooler nothing reads: no layers of the backbone.
         others = rf"^(?!.*\b{re.escape(architecture.layers)}\.)"
         stock = open_stock(cls.auto, folder, attention, cls.needless, others)
+        stock.config.use_cache = False  # a language model fills one, layer by layer, wherever it computes
         cut_padding(Stack(stock.base_model, architecture), vars(stock.config))
         return cls(cls.wrap(stock, folder).eval(), folder, facts)
 

@@ -274,10 +274,10 @@ def test_missing_tensors(published, copy_of, tmp_path):
     refused(folder, tmp_path / "out", "missing", "1 tensors", "layer.1.output.dense.weight")
 
 
-def test_dense_module_after_the_pooling(published, copy_of, tmp_path):
+def test_a_module_that_is_not_exported(published, copy_of, tmp_path):
     folder = copy_of(published["bert"])
-    write_pooling(folder, ["Transformer", "Pooling", "Dense"], mean_tokens=True)
-    refused(folder, tmp_path / "out", "Dense", "allowed", "Transformer, Pooling, Normalize")
+    write_pooling(folder, ["Transformer", "Pooling", "LayerNorm"], mean_tokens=True)
+    refused(folder, tmp_path / "out", "LayerNorm", "allowed", "Transformer, Pooling, Dense, Normalize")
 
 
 def test_malformed_pooling(published, copy_of, tmp_path):
