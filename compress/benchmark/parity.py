@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
-from compress.benchmark import caches
+from compress.benchmark import caches, rounding
 from compress.benchmark.agreement import (
-    HUGE,
     ROUNDING,
     WHOLE,
     Difference,
@@ -25,7 +24,7 @@ from compress.benchmark.agreement import (
 )
 from compress.benchmark.culprit import Culprit, Feeds, first_alone, first_together
 from compress.errors import GateError
-from compress.graph.session import CPU, Runtime, open_session, running
+from compress.graph.session import CPU, open_session, running
 from compress.runner.with_onnxruntime import runtime_facts
 from compress.schema.report import Gate
 from compress.schema.workload import Workload
@@ -36,9 +35,6 @@ from compress.tasks import Processor
 
 GATE = "the target computes what onnxruntime computes here"
 SMALL = 16  # tokens of a language model whose operators are looked at one by one
-JITTERED = 2**20  # numbers of the largest weights that are moved to see what rounding does
-DRAWS = 3
-FLOATS = {TensorProto.FLOAT: 0.0, TensorProto.FLOAT16: 2.0**-10, TensorProto.BFLOAT16: 2.0**-7}  # least steps
 SHORT = 4  # examples of one batch; of texts the first 4, 8, 12 and 16 words, so that there is padding
 
 
@@ -76,8 +72,8 @@ def _check(target: Target, path: Path, feeds: Sequence[Feeds], name: str, title:
     computes_in = precision(target, path)
     allowed = dict.fromkeys(found, WHOLE[computes_in])
     if not _hold(allowed, found):
-        noise = _noise(path, batches, ours, ROUNDING[computes_in])
-        allowed = {output: widened(computes_in, noise[output]) for output in found}
+        moved = rounding.noise(path, batches, ours, ROUNDING[computes_in])
+        allowed = {output: widened(computes_in, moved[output]) for output in found}
     wrong = None if _hold(allowed, found) else max(found, key=lambda output: found[output].relative)
     alone = 0
     if wrong or not is_here(target):
@@ -187,40 +183,6 @@ def _language(like: Feeds, ids: np.ndarray, past: Mapping[str, np.ndarray]) -> F
 
 def _hold(allowed: Mapping[str, Tolerance], found: Mapping[str, Difference]) -> bool:
     return all(allowed[output].holds(each) for output, each in found.items())
-
-
-def _noise(
-    path: Path, batches: Sequence[Feeds], ours: Sequence[Feeds], rounding: float
-) -> dict[str, Difference]:
-    """Output -> by how much it moves where every weight is rounded so otherwise: what a graph that rounds to
-    integers makes of the last digits, in which right kernels differ."""
-    random, moved = np.random.default_rng(0), []
-    for _ in range(DRAWS):
-        model = onnx.load(path, load_external_data=False)
-        for tensor in model.graph.initializer:
-            if tensor.data_type in FLOATS and np.prod(tensor.dims) <= JITTERED:
-                array = numpy_helper.to_array(tensor, str(path.parent))
-                step = max(rounding, FLOATS[tensor.data_type])
-                rounded = _jittered(array, step, random)
-                tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
-        session = open_session(model.SerializeToString(), Runtime(weights_folder=path.parent))
-        with running():
-            names = list(ours[0])
-            moved.append(
-                differences(
-                    ours, [dict(zip(names, session.run(names, each), strict=True)) for each in batches]
-                )
-            )
-    return {output: worst(each[output] for each in moved) for output in moved[0]}
-
-
-def _jittered(array: np.ndarray, step: float, random: np.random.Generator) -> np.ndarray:
-    """Every number larger or smaller by that part of it, but what masks add, and the largest there is."""
-    wide = array.astype(np.float64)
-    wide *= np.where(np.abs(wide) < HUGE, 1 + step * random.choice((-1.0, 1.0), array.shape), 1.0)
-    with np.errstate(over="ignore"):
-        moved = wide.astype(array.dtype)
-    return np.where(np.isfinite(moved), moved, array)
 
 
 def _refused(
