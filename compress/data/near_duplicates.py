@@ -8,6 +8,7 @@ looking up the rarest alone leaves hardly any pair to compare (prefix filter: Ch
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import scipy
@@ -19,6 +20,7 @@ from compress.schema.report import NearDuplicates
 SHINGLE = 5  # characters, so that languages without spaces count too
 LIMIT = 0.8  # Jaccard similarity from which on a text is a near-duplicate
 MIN_CHARACTERS = 20  # "He said." and "She said." are no copies of each other
+_CHARACTERS = 4_000_000  # whose shingles are in memory at a time
 _CODE = np.uint64(40)  # bits of a shingle's hash; the others number its text
 
 
@@ -68,6 +70,23 @@ def nearest(texts: Sequence[str], others: Sequence[str]) -> list[tuple[float, in
     (0.0, -1) where none reaches LIMIT, or the text is shorter than MIN_CHARACTERS. Case, punctuation and
     white space do not count.
     """
+    found = [(0.0, -1)] * len(texts)
+    for i in _blocks(texts):
+        for j in _blocks(others):
+            here = _nearest(texts[i], others[j])
+            near = ((score, at + j.start if at >= 0 else at) for score, at in here)
+            found[i] = map(max, found[i], near)
+    return found
+
+
+def _blocks(texts: Sequence[str]) -> list[slice]:
+    ends = np.cumsum([len(text) for text in texts])
+    which = np.flatnonzero(np.diff(ends // _CHARACTERS, prepend=0, append=-1))
+    edges = sorted({0, *which.tolist(), len(texts)})
+    return [slice(start, end) for start, end in pairwise(edges)]
+
+
+def _nearest(texts: Sequence[str], others: Sequence[str]) -> list[tuple[float, int]]:
     rows, codes = _shingles(texts)
     other_rows, other_codes = _shingles(others)
     found = [(0.0, -1)] * len(texts)

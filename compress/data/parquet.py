@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data.readers.hub import names_of
 from compress.errors import DataError, did_you_mean
 
 _ROWS = 1024  # that are in memory at a time, beside what was decoded
@@ -27,23 +28,23 @@ def read_parquet(
     """
     labels, names = [], set()
     for path in files:
-        schema = _opened(path).schema_arrow
+        schema = opened(path).schema_arrow
         _check_columns(path, schema, image_column, label_column)
-        names.add(_names(schema.metadata or {}, label_column))
+        names.add(names_in(schema.metadata or {}, label_column))
         labels.append(_labels(path, label_column))
     if len(names) > 1:
         raise DataError("the parquet files have different classes", found=" / ".join(map(", ".join, names)))
     return _encoded(files, image_column), np.concatenate(labels), names.pop()
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
     import pyarrow
     from pyarrow import parquet
 
     try:
         return parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _check_columns(path: Path, schema: Any, image_column: str, label_column: str) -> None:
@@ -81,11 +82,10 @@ def _bytes_of(struct: Any) -> Any:
     return struct.field(index).type if index >= 0 else None
 
 
-def _names(metadata: dict[bytes, bytes], label_column: str) -> tuple[str, ...]:
+def names_in(metadata: dict[bytes, bytes], label_column: str) -> tuple[str, ...]:
     """Names of the classes by label; none where the schema does not tell."""
     try:
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][label_column]
-        return tuple(map(str, feature["names"]))
+        return names_of(json.loads(metadata[b"huggingface"])["info"]["features"][label_column])
     except (KeyError, ValueError, TypeError):
         return ()
 
@@ -94,9 +94,9 @@ def _labels(path: Path, column: str) -> NDArray[np.int64]:
     import pyarrow
 
     try:
-        found = _opened(path).read([column])[column].combine_chunks()
+        found = opened(path).read([column])[column].combine_chunks()
     except (OSError, pyarrow.ArrowException) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if found.null_count:
         rows = np.flatnonzero(found.is_null().to_numpy(zero_copy_only=False))
         raise DataError(f"{path.name} has rows without a label", found=f"{len(rows)}, e.g. row {rows[0]}")
@@ -109,7 +109,7 @@ def _encoded(files: Sequence[Path], column: str) -> Encoded:
     for path in files:
         row = 0
         try:
-            for batch in _opened(path).iter_batches(_ROWS, columns=[column]):
+            for batch in opened(path).iter_batches(_ROWS, columns=[column]):
                 for image in batch[column].to_pylist():
                     data = image.get("bytes") if isinstance(image, dict) else image
                     if data is None:
@@ -117,8 +117,8 @@ def _encoded(files: Sequence[Path], column: str) -> Encoded:
                     yield f"row {row} of {path.name}", data
                     row += 1
         except (OSError, pyarrow.ArrowException) as error:
-            raise _damaged(path, error) from None
+            raise damaged(path, error) from None
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path.name} is damaged or no parquet file", found=error, next="fetch it again")

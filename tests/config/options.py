@@ -3,6 +3,7 @@
 from compress.config.data import Documents, TextData, TextFile
 from compress.config.model import CausalLMModel, EncoderModel, ImageClassifierModel
 from compress.config.quantize import MixedBlocks
+from compress.config.records import RecordData, TrainingSet
 from compress.config.search import SearchConfig
 
 CORPORA = {"mine": TextFile(source="path:x")}
@@ -13,6 +14,7 @@ NEEDS = {
         "corpora": CORPORA,
         **{split: {"mine": 2} for split in ("test", "select", "calibration")},
     },
+    RecordData: {"train_set": TrainingSet(source="path:x")},
     **{kind: {"source": "path:x"} for kind in (EncoderModel, ImageClassifierModel, CausalLMModel)},
     SearchConfig: {"objectives": ("size",), "study": "mine"},
 }

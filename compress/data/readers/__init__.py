@@ -1,0 +1,70 @@
+"""Tables of rows out of files: a reader a format, each a row at a time, so that a file may be of any size."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from compress.config.records import RecordFormat, RecordSet
+from compress.errors import DataError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A file: `rows` opens it anew and gives the number of its line and each row.
+
+    Where a file knows rows and no lines, rows are numbered, from 1 too.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Callable[[], Iterator[tuple[int, Row]]]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> names by number
+
+    def at(self, line: int) -> str:
+        return f"{self.name}:{line}"
+
+
+_READERS = {  # format -> module; each has `open_table(path, config)`
+    RecordFormat.jsonl: "compress.data.readers.jsonl",
+    RecordFormat.json: "compress.data.readers.whole_json",
+    RecordFormat.csv: "compress.data.readers.delimited",
+    RecordFormat.tsv: "compress.data.readers.delimited",
+    RecordFormat.parquet: "compress.data.readers.parquet_rows",
+    RecordFormat.arff: "compress.data.readers.arff",
+    RecordFormat.conll: "compress.data.readers.conll",
+}
+_SUFFIXES = {".ndjson": "jsonl", ".txt": "conll", ".bio": "conll", ".iob2": "conll", ".conllu": ""}
+_PACKED = (".gz", ".bz2", ".xz")
+
+
+def format_of(path: Path) -> RecordFormat | None:
+    """By its name, compression aside; None for other files."""
+    suffixes = [each.lower() for each in path.suffixes if each.lower() not in _PACKED]
+    name = _SUFFIXES.get(suffixes[-1], suffixes[-1].lstrip(".")) if suffixes else ""
+    known = {each.value for each in _READERS}
+    return RecordFormat(name) if name in known else None
+
+
+def open_table(path: Path, config: RecordSet) -> Table:
+    """Raises DataError for a file of no known format, and where its beginning is not of its format."""
+    kind = format_of(path) if config.format is RecordFormat.auto else config.format
+    if kind is None:
+        raise DataError(
+            f"the name of {path.name} does not tell its format",
+            allowed=", ".join(each.value for each in _READERS),
+            next="name it: data.train_set.format=jsonl, likewise for data.test_set",
+        )
+    opened: Table = import_module(_READERS[kind]).open_table(path, config, kind)
+    return opened
+
+
+def first_row(name: str, rows: Iterator[tuple[int, Row]]) -> Row:
+    """The first of `rows`; raises DataError where there is none."""
+    found = next(rows, None)
+    if found is None:
+        raise DataError(f"{name} has no row", next="check the file and its format")
+    return found[1]

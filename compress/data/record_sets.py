@@ -1,0 +1,332 @@
+"""From the files of a configuration to the records of each split: read by rows, shared out, numbered."""
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from compress.config.records import RecordData, RecordSet
+from compress.data.bm25 import best_passages
+from compress.data.cut import Codes, Rows, cut, shuffled
+from compress.data.label_numbers import ONE, SEVERAL, VALUE, Outputs, number_by_name, outputs_of, value_of
+from compress.data.layouts import Example, Layout, examples, find_layout
+from compress.data.near_duplicates import nearest
+from compress.data.readers import Table, open_table
+from compress.data.readers.hub import also_holds, class_names, files_of
+from compress.data.record import Record
+from compress.data.text import text_key
+from compress.errors import DataError
+from compress.sources import fetch
+
+_CUT = {"test": (0.2, 2000), "select": (0.1, 1000), "calibration": (0.1, 512)}  # share and most, by default
+_RANKED = 10_000  # queries among whose passages candidates are looked for
+
+
+@dataclass(frozen=True)
+class Opened:
+    chosen: dict[str, list[Record]]
+    names: tuple[str, ...]  # of labels or tags by number; none where labels are values, or there are none
+    requested: dict[str, int | None]
+    dropped: dict[str, dict[str, int]]  # set or split -> why -> rows
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A set, read once: eight bytes a row of its text, its group and its label."""
+
+    tables: list[tuple[Table, Layout]]
+    keys: Codes
+    groups: Codes
+    strata: Rows
+    seen: dict[str, str]  # name of a label -> where it first stands
+    several: bool  # whether a text has a list of labels
+    empty: int  # rows without text, which do not count
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def open_sets(config: RecordData, checkpoint: Path | None) -> Opened:
+    """Raises SourceError and DataError."""
+    files = _files(config)
+    outputs = outputs_of(checkpoint)
+    valued = outputs.kind == VALUE
+    scans = {name: scan(config, found, name, valued) for name, found in files.items()}
+    kinds = {layout.kind for each in scans.values() for _, layout in each.tables}
+    if len(kinds) > 1:
+        raise DataError("the sets have different kinds of examples", found=", ".join(sorted(kinds)))
+    labels = _numbering(config, scans, outputs, kinds.pop())
+    rows, dropped = share_out(config, scans)
+    chosen: dict[str, list[Record]] = {}
+    for name, of_set in rows.items():
+        chosen |= dict(zip(of_set, read(config, scans[name], list(of_set.values()), labels), strict=True))
+    cut_here = [name for name in ("test", "select", "calibration", "train") if name in rows["train"]]
+    for name, count in drop_nearly_repeated(chosen, cut_here).items():
+        dropped.setdefault(name, {})["nearly repeat another split"] = count
+    requested = {name: _requested(config, name) for name in chosen}
+    if config.train and len(chosen["train"]) < config.train:
+        requested["train"] = None
+    for name, records in chosen.items():
+        chosen[name] = with_candidates(records, config.candidates)
+    for name, each in scans.items():
+        if each.empty:
+            dropped.setdefault(name, {})["empty"] = each.empty
+    return Opened(chosen, labels.names, requested, dropped)
+
+
+def _requested(config: RecordData, name: str) -> int | None:
+    asked = config.train if name == "train" else getattr(config, name)
+    return int(asked) if asked and asked >= 1 else None
+
+
+@dataclass(frozen=True)
+class Files:
+    """Of a set; `class_names`: column -> names that lie beside the files."""
+
+    config: RecordSet
+    paths: list[Path]
+    class_names: dict[str, tuple[str, ...]]
+
+
+def _files(config: RecordData) -> dict[str, Files]:
+    """By the name of the set."""
+    root = fetch(config.train_set.source, config.train_set.sha256)
+    found = {"train": Files(config.train_set, files_of(root, config.train_set, "train"), class_names(root))}
+    for name, own in (("test", config.test_set), ("select", config.select_set)):
+        if own.source is not None:
+            folder = fetch(own.source, own.sha256)
+            found[name] = Files(own, files_of(folder, own, name), class_names(folder))
+        elif also_holds(root, config.train_set, name):
+            beside = files_of(root, config.train_set, name, beside=True)
+            if name == "select" and "test" in found and set(beside) & set(found["test"].paths):
+                continue  # whoever tests on the validation files selects on others
+            found[name] = Files(config.train_set, beside, class_names(root))
+    return found
+
+
+# ---------------------------------------------------------------- the first reading
+
+
+def scan(config: RecordData, found: "Files", split: str, valued: bool) -> Scan:
+    """Raises DataError, with the line, for a row that cannot be read. `valued`: whether labels are numbers,
+    which need no list of names."""
+    keys, groups, strata = array("Q"), array("Q"), array("q")
+    seen: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    several, empty = False, 0
+    tables = []
+    for path in found.paths:
+        table = open_table(path, found.config)
+        table = replace(table, class_names={**found.class_names, **table.class_names})
+        may_lack = split == "train" and config.test_set.source is not None
+        layout = find_layout(table, config.named(), config.group, config.label_separator, may_lack)
+        tables.append((table, layout))
+        for example in examples(table, layout):
+            if example is None:
+                empty += 1
+                continue
+            record, names = example.record, () if valued else example.names
+            keys.append(_code(record_key(record)))
+            groups.append(_code(text_key(group_of(record))))
+            for name in names:
+                seen.setdefault(name, table.at(record.line))
+            several |= example.several
+            strata.append(numbers.setdefault(names[0], len(numbers)) if len(names) == 1 else -1)
+    if not keys:
+        where = ", ".join(path.name for path in found.paths[:3])
+        raise DataError(f"every row of {where} is without text", found=f"{empty} rows")
+    return Scan(
+        tables=tables,
+        keys=np.frombuffer(keys, np.uint64),
+        groups=np.frombuffer(groups, np.uint64),
+        strata=np.frombuffer(strata, np.int64),
+        seen=seen,
+        several=several,
+        empty=empty,
+    )
+
+
+def group_of(record: Record) -> str:
+    """The user's, or what texts that are all but equal share: letters, without case, digits and signs."""
+    if record.group:
+        return record.group
+    text = record.pair if record.answers and record.pair else record.text or " ".join(record.words)
+    return text_key(" ".join(re.findall(r"[^\W\d_]+", text.lower())) or text)[:16]
+
+
+def record_key(record: Record) -> str:
+    """The hash by which two examples count as the same: of what is read, whatever the labels."""
+    return text_key("\0".join(texts_of(record)))
+
+
+def texts_of(record: Record) -> tuple[str, ...]:
+    """The texts of an example: what a model reads beside candidates."""
+    return tuple(each for each in (record.text, record.pair or "", " ".join(record.words)) if each)
+
+
+def _code(key: str) -> int:
+    return int(key[:16], 16)
+
+
+# ---------------------------------------------------------------- which rows
+
+
+def share_out(
+    config: RecordData, scans: Mapping[str, Scan]
+) -> tuple[dict[str, dict[str, Rows]], dict[str, dict[str, int]]]:
+    """Set -> split -> its rows there; and set -> why -> how many rows were left out.
+
+    Test takes first, then select; what they have, in text or group, no other split gets.
+    """
+    rows: dict[str, dict[str, Rows]] = {}
+    dropped: dict[str, dict[str, int]] = {}
+    keys, groups = np.empty(0, np.uint64), np.empty(0, np.uint64)
+    for name in ("test", "select"):
+        if name in scans:
+            each = scans[name]
+            free = np.flatnonzero(~(np.isin(each.keys, keys) | np.isin(each.groups, groups)))
+            if not len(free):
+                raise DataError(f"all examples of {name} are in another set too", found=len(each))
+            asked = getattr(config, name)
+            count = len(free) if asked is None else _number(asked, len(free))
+            picked = free[shuffled(each.keys[free], count, config.seed)]
+            if asked is not None and len(picked) < count:
+                raise DataError(
+                    f"too few examples for {name}", found=len(picked), allowed=f"data.{name}={asked:g}"
+                )
+            rows[name] = {name: picked}
+            dropped[name] = {"copies or of other sets": len(each) - len(picked)} if asked is None else {}
+            keys, groups = np.union1d(keys, each.keys[picked]), np.union1d(groups, each.groups[picked])
+    pool = scans["train"]
+    differing = len(np.unique(pool.keys))
+    asked_of = {name: _asked(config, name, differing) for name in _CUT if name not in scans}
+    exact = {name for name in asked_of if (getattr(config, name) or 0) >= 1}
+    found, left_out = cut(pool.keys, pool.groups, pool.strata, asked_of, config.seed, exact, (keys, groups))
+    if config.train:
+        found["train"] = found["train"][: config.train]
+    rows["train"] = found
+    dropped["train"] = dict(left_out)
+    return rows, {name: why for name, why in dropped.items() if any(why.values())}
+
+
+def _asked(config: RecordData, name: str, rows: int) -> int:
+    asked = getattr(config, name)
+    share, most = _CUT[name]
+    return _number(asked, rows) if asked is not None else min(most, max(1, round(share * rows)))
+
+
+def _number(asked: float, rows: int) -> int:
+    return max(1, round(asked * rows)) if asked < 1 else int(asked)
+
+
+# ---------------------------------------------------------------- the second reading
+
+
+@dataclass(frozen=True)
+class Labels:
+    kind: str  # of the texts' labels: one, several, value
+    numbers: Mapping[str, int] = field(default_factory=dict)  # by the data's name
+    names: tuple[str, ...] = ()
+
+    def of(self, example: Example, where: str) -> Record:
+        """The record with its labels or tags as numbers."""
+        record, names = example.record, example.names
+        if record.words:
+            return replace(record, tags=tuple(self.numbers[name] for name in names))
+        if self.kind == VALUE:
+            return replace(record, labels=tuple(value_of(name, where) for name in names))
+        if self.kind == SEVERAL and example.several:
+            having = {self.numbers[name] for name in names}
+            return replace(record, labels=tuple(float(k in having) for k in range(len(self.names))))
+        if len(names) > 1:
+            raise DataError(
+                f"{where}: the text has several labels, of which the model gives one",
+                found=", ".join(names),
+                next="one label a row; a model of several has problem_type multi_label_classification",
+            )
+        return replace(record, labels=tuple(float(self.numbers[name]) for name in names))
+
+
+def _numbering(config: RecordData, scans: Mapping[str, Scan], outputs: Outputs, kind: str) -> Labels:
+    seen: dict[str, str] = {}
+    for name in ("test", "select", "train"):
+        if name in scans:
+            seen = {**scans[name].seen, **seen}
+    if kind not in ("text", "tagging") or not seen or (kind == "text" and outputs.kind == VALUE):
+        return Labels(VALUE)
+    several = any(each.several for each in scans.values())
+    chosen = outputs.kind or (SEVERAL if several else ONE)
+    published = _published(scans)
+    numbers, names = number_by_name(seen, published, outputs.names, config.classes)
+    return Labels(chosen if kind == "text" else ONE, numbers, names)
+
+
+def _published(scans: Mapping[str, Scan]) -> tuple[str, ...]:
+    """Names of the classes as the data set itself lists them; none where it does not."""
+    for each in scans.values():
+        for table, layout in each.tables:
+            column = layout.columns.get("label" if layout.kind == "text" else "tags")
+            if column and (names := table.class_names.get(column)):
+                return names
+    return ()
+
+
+def read(config: RecordData, found: Scan, splits: Sequence[Rows], labels: Labels) -> list[list[Record]]:
+    """The records of these rows, in their order."""
+    wanted = set(np.concatenate(list(splits)).tolist())
+    records: dict[int, Record] = {}
+    for row, (table, example) in enumerate(_again(found)):
+        if row in wanted:
+            record = labels.of(example, table.at(example.record.line))
+            records[row] = replace(record, group=group_of(record))
+            if len(records) == len(wanted):
+                break
+    if len(records) < len(wanted):
+        raise DataError("the data changed while it was read", next="run again")
+    return [[records[row] for row in rows.tolist()] for rows in splits]
+
+
+def _again(found: Scan) -> Iterator[tuple[Table, Example]]:
+    for table, layout in found.tables:
+        for example in examples(table, layout):
+            if example is not None:
+                yield table, example
+
+
+def drop_nearly_repeated(chosen: dict[str, list[Record]], order: Sequence[str]) -> Counter[str]:
+    """Take out of each of these splits, which were cut from one set, what nearly repeats an earlier one."""
+    dropped: Counter[str] = Counter()
+    before: list[str] = []
+    for name in order:
+        texts = [" ".join(texts_of(record)) for record in chosen[name]]
+        if before:
+            similar = nearest(texts, before)
+            kept = [record for record, (most, _) in zip(chosen[name], similar, strict=True) if not most]
+            dropped[name] = len(texts) - len(kept)
+            chosen[name] = kept
+        before += texts
+    return +dropped
+
+
+def with_candidates(records: list[Record], count: int) -> list[Record]:
+    """The same, where no query has a passage that does not answer it: with those of the other queries that
+    BM25 finds, up to `count` passages a query."""
+    ranked = [record for record in records if record.candidates]
+    if not ranked or any(gain == 0 for record in ranked for gain in record.relevance):
+        return records
+    found: list[Record] = []
+    for start in range(0, len(records), _RANKED):
+        part = records[start : start + _RANKED]
+        passages = list(dict.fromkeys(text for record in part for text in record.candidates))
+        most = max(len(record.candidates) for record in part)
+        best = best_passages([record.text for record in part], passages, count + most)
+        for record, row in zip(part, best.tolist(), strict=True):
+            others = (passages[i] for i in row if passages[i] not in record.candidates)
+            negatives = [text for text, _ in zip(others, range(count - len(record.candidates)), strict=False)]
+            gains = record.relevance + (0.0,) * len(negatives)
+            found.append(replace(record, candidates=(*record.candidates, *negatives), relevance=gains))
+    return found
