@@ -21,11 +21,12 @@ from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
 from compress.data import input_digests, load_splits, open_splits
+from compress.errors import BenchmarkError
 from compress.evaluate import evaluate, on_target, score
 from compress.export import export, plain
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
-from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship
+from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship, with_failed_card
 from compress.models import check_options
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
@@ -70,12 +71,14 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
 
     report = assemble(config, target, built, quality, profiles, speed, limits, runner, command)
     artifact = ship(report, built, target, folder / "artifact")
-    if target.times_card:
+    try:
         card = runner.stage(
             "time card", time_card, config.target, config=config.benchmark, artifact=artifact,
             checkpoint=kept(report, built).checkpoint, splits=built.splits, **there,
         )  # fmt: skip
         report = replace(report, card_speed=load_card_times(card.path), stages=tuple(runner.stages))
+    except BenchmarkError as error:  # all else is measured, and the artifact written
+        report = with_failed_card(report, error)
     write_reports(report, folder)
     return report
 

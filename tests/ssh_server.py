@@ -1,5 +1,6 @@
 """A real ssh server of this machine on loopback, with keys and settings of its own in a temporary folder."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -87,8 +88,9 @@ Host {name}
     def drop(self) -> None:
         """Break all connections; what detached itself from them goes on."""
         for each in self.connections():
-            if each.name() == "sshd":
-                each.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ends by itself, too
+                if each.name() == "sshd":
+                    each.send_signal(signal.SIGKILL)
 
     def stop(self) -> None:
         if self.process:

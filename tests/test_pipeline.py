@@ -26,6 +26,7 @@ from compress.judge import assemble
 from compress.schema.report import Report
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store
+from compress.targets import local
 from tests.runs import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +80,21 @@ def test_a_run_leaves_report_artifact_and_config(finished):
         "int8: every layer alone near its float twin",
         *(f"{name}: {parity.GATE}" for name in ("dense", "pruned", "int8")),
     ]
+
+
+def test_a_card_whose_code_fails_is_told_in_the_report(finished, tmp_path, monkeypatch):
+    """Nothing is lost: all else was measured before."""
+    monkeypatch.setattr(local, "_OPENS", "raise ValueError('no such thing')")
+    run_pipeline(finished.overrides, tmp_path, finished.cache)
+    report = Report.load(tmp_path / "report.json")
+    assert report.card_speed == {}
+    assert "no such thing" in report.card_failure
+    assert "no such thing" in (tmp_path / "report.md").read_text()
+    assert [gate.name for gate in report.gates if not gate.passed] == [
+        "the code of the model card runs on the target"
+    ]
+    assert report.variants == Report.load(finished.folder / "report.json").variants
+    verify(tmp_path / "artifact")
 
 
 def test_the_command_in_the_report_repeats_the_run(finished):

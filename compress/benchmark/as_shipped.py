@@ -25,10 +25,11 @@ def time_card(target: Target, config: BenchmarkConfig, artifact: Path, inputs: F
     """Write how many times as fast the code of the card in `artifact` is as the benchmark of the same graph,
     by workload; nothing for a card without code.
 
-    Raises BenchmarkError where the code fails.
+    The code is what the card has in the language of the target's runtime. Raises BenchmarkError where that
+    fails.
     """
     ratios: dict[str, Estimate] = {}
-    if code_of(artifact / CARD) is not None:
+    if code_of(artifact / CARD, target.card_language) is not None:
         timed = _samples(target, config, artifact, inputs)["workloads"]
         ratios = {workload: speedup(of[MEASURED], of[CARD]) for workload, of in timed.items()}
     write_typed(out / FILE, ratios, dict[str, Estimate])
@@ -44,9 +45,10 @@ def _samples(target: Target, config: BenchmarkConfig, artifact: Path, inputs: Fe
     with tempfile.TemporaryDirectory() as folder:
         job, files = timing_job(config, {MEASURED: graph}, inputs, Path(folder), {})
         job["models"][CARD] = str((artifact / CARD).absolute())
-        job |= {
-            "max_seconds": min(SECONDS, config.max_seconds),
-            "with": {CARD: {"runtime": "readme"}},
-        }
+        job["max_seconds"] = min(SECONDS, config.max_seconds)
         job["caches"][CARD] = {}
-        return target.run(job, files, Path(folder), job["max_seconds"] + GRACE_SECONDS)
+        if target.card_language == "python":  # a worker in JavaScript runs cards, too
+            job["with"] = {CARD: {"runtime": "readme"}}
+        return target.run(
+            job, [*files, artifact.absolute()], Path(folder), job["max_seconds"] + GRACE_SECONDS
+        )

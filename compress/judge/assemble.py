@@ -1,6 +1,7 @@
 """From what the stages measured to one report and one artifact."""
 
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from compress.benchmark.speed import Speed, load_speed
 from compress.config.compose import options_of, to_plain
 from compress.config.run import RunConfig
 from compress.data import load_splits
+from compress.errors import BenchmarkError
 from compress.graph import MODEL, SUFFIX, graph_files, named_graphs
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
@@ -51,6 +53,8 @@ from compress.stages.runner import StageRunner
 from compress.stages.store import Entry
 from compress.system.disk import sha256_json
 from compress.targets import Target
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +129,13 @@ def assemble(
     )
 
 
+def with_failed_card(report: Report, error: BenchmarkError) -> Report:
+    """The report of a run whose model card's code failed on the target."""
+    log.warning("the code of README.md does not run on the target: %s", error)
+    failed = Gate(name="the code of the model card runs on the target", passed=False, numbers={})
+    return replace(report, card_failure=str(error), gates=(*report.gates, failed))
+
+
 def kept(report: Report, built: Built) -> BuiltVariant:
     """What the verdict names."""
     return next(variant for variant in built.variants if variant.name == report.verdict.best)
@@ -161,7 +172,7 @@ def ship(report: Report, built: Built, target: Target, folder: Path) -> Entry:
         options=report.options,
     )
     pack(shipped, folder, card, manifest)
-    return Entry(folder, sha256_json([shipped.graph.digest, code]), reused=False, seconds=0.0)
+    return Entry(folder, sha256_json([shipped.graph.digest, code, javascript]), reused=False, seconds=0.0)
 
 
 def _layout(config: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ def _card(report: Report) -> Section:
         "it is faster.",
     )
     header = ("workload", "times as fast", "")
-    return Section("card", "As shipped", header, rows, lines * bool(rows))
+    failed = ("The code of README.md in `artifact/` did not run on the target:", report.card_failure)
+    return Section("card", "As shipped", header, rows, failed if report.card_failure else lines * bool(rows))
 
 
 def _not_faster(report: Report) -> list[Section]:

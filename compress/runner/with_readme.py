@@ -15,12 +15,11 @@ from typing import Any
 from compress.runner.counters import affinity, memory
 from compress.runner.worker import Failure, Model
 
-_CODE = re.compile(r"^(`{3,})python\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 
-
-def code_of(readme: Path) -> str | None:
-    """The Python of a model card, None where it has none."""
-    found = _CODE.search(readme.read_text(encoding="utf-8"))
+def code_of(readme: Path, language: str = "python") -> str | None:
+    """The code of a model card, None where it has none."""
+    text = readme.read_text(encoding="utf-8")
+    found = re.search(rf"^(`{{3,}}){language}\n(.*?)^\1$", text, re.MULTILINE | re.DOTALL)
     return found[2] if found else None
 
 
@@ -31,6 +30,7 @@ class ReadmeModel(Model):
         code = code_of(readme)
         if code is None:
             raise Failure(f"{readme.name} has no Python")
+        self.workloads = {name: os.path.abspath(path) for name, path in self.workloads.items()}
         os.chdir(readme.parent)
         before, start = memory(), time.perf_counter()
         self.names: dict[str, Any] = {"__name__": "__main__"}

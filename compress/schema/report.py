@@ -472,6 +472,7 @@ class Report:
     noise: tuple[str, ...] = ()  # why the timing may not be trusted
     # workload -> how many times as fast as what was timed the code of the model card is, in its own process
     card_speed: dict[str, Estimate] = field(default_factory=dict)
+    card_failure: str = ""  # what that code said where it did not run
     pruning: Pruning | None = None
     recovery: Recovery | None = None
     schema_version: int = SCHEMA_VERSION

@@ -16,7 +16,7 @@ from compress.registry import implementation
 
 class Target(Protocol):
     interleaves: bool  # whether models of it can be timed in one job with those of others on this machine
-    times_card: bool  # whether it runs the Python of a model card in the folder where that lies
+    card_language: str  # of the code of a model card that it runs, as a fence of Markdown names it
 
     def facts(self) -> Mapping[str, Any]:
         """What `runner/machine.py` says of the target: part of the key of every result measured there.
@@ -48,7 +48,8 @@ class Target(Protocol):
     ) -> dict[str, Any]:
         """The result of `job`, with what the target runs with where the job does not say it.
 
-        `job` names `files`, which may lie elsewhere on the target, by their absolute paths; what is written
+        `job` names `files`, or what lies in those that are folders, which may lie elsewhere on the target, by
+        their absolute paths; what is written
         meanwhile lies in the folder `scratch`, what the job `outputs` writes in the end, too. Raises
         BenchmarkError with what the runner said last, or after `seconds`.
         """

@@ -19,6 +19,7 @@ from compress.targets.node import JAVASCRIPT, check_version, find_node
 # All that runs there beside Python's, for the version of a stage's code.
 SOURCES = (
     "../runner/javascript/browser.mjs",
+    "../runner/javascript/card.mjs",
     "../runner/javascript/counters.mjs",
     "../runner/javascript/external.mjs",
     "../runner/javascript/model.mjs",
@@ -42,16 +43,19 @@ _OPENS = """
 // npm install onnxruntime-web@{version}. As it was timed: in a Web Worker, of a page that is served with
 //   Cross-Origin-Opener-Policy: same-origin
 //   Cross-Origin-Embedder-Policy: require-corp
-import * as ort from "onnxruntime-web";
+import * as ort from "onnxruntime-web/{provider}";
 
 ort.env.wasm.numThreads = {threads};
 const session = await ort.InferenceSession.create("{model}", {{ executionProviders: ["{provider}"] }});
 // feeds: name of an input -> new ort.Tensor("int64", BigInt64Array.from([101n, 102n]), [1, 2])
+export const inputNames = session.inputNames;
 export const run = (feeds) => session.run(feeds);
 """
 
 
 class Browser(ThisMachine):
+    card_language = "js"
+
     def __init__(self, config: BrowserTarget) -> None:
         super().__init__(config)
         self.provider, self.program = config.provider.value, config.browser

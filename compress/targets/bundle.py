@@ -13,6 +13,7 @@ from compress.system.disk import sha256_file
 
 SOURCES = Path(compress.runner.__file__).parent
 RUNNER = "runner.pyz"
+CHECKPOINT = "checkpoint"  # in an artifact: for torch, which runs on no target
 _START = "import sys\n\nfrom compress.runner.jobs import main\n\nmain(sys.argv[1:])\n"
 
 
@@ -43,16 +44,24 @@ Files = Sequence[Placed]
 
 def placed(files: Sequence[Path]) -> tuple[Files, dict[str, str]]:
     """Where these files lie on a target, with the external weights that graphs name, each in a folder of its
-    own; and for each its path here -> its path there. The runner lies beside the folders."""
+    own; and for each its path here -> its path there. The runner lies beside the folders. Of a folder all
+    files are placed, but those of a checkpoint in it."""
     there, copies = [], {}
     for number, file in enumerate(files):
-        for path in with_weights(file) if is_graph_file(file.name) else [file]:
-            name = path.relative_to(file.parent).as_posix()
+        for path in _parts(file):
+            name = path.relative_to(file if file.is_dir() else file.parent).as_posix()
             place = name if name == RUNNER else f"{number}/{name}"
             there.append(Placed(path, sha256_file(path), place))
-            if path == file:
-                copies[str(file)] = place
+            if path == file or file.is_dir():
+                copies[str(path)] = place
     return there, copies
+
+
+def _parts(file: Path) -> list[Path]:
+    if file.is_dir():
+        inside = (path for path in sorted(file.rglob("*")) if path.is_file())
+        return [path for path in inside if CHECKPOINT not in path.relative_to(file).parts]
+    return with_weights(file) if is_graph_file(file.name) else [file]
 
 
 def moved(job: Any, copies: Mapping[str, str]) -> Any:

@@ -47,7 +47,7 @@ class ThisMachine(ABC):
     """What targets on this machine have in common, whatever runtime they are of."""
 
     interleaves = True
-    times_card = False
+    card_language = "python"
     advice = "look whether the file loads in onnxruntime and fits in memory"  # where a model does not run
 
     def __init__(self, config: MachineTarget) -> None:
@@ -103,8 +103,6 @@ class ThisMachine(ABC):
 
 
 class Local(ThisMachine):
-    times_card = True
-
     def __init__(self, config: LocalTarget) -> None:
         super().__init__(config)
         self.provider = full_name(config.provider or CPU)

@@ -19,6 +19,7 @@ JAVASCRIPT = RUNNER / "javascript"
 # All that runs there beside Python's, for the version of a stage's code.
 SOURCES = (
     "../runner/javascript/node.mjs",
+    "../runner/javascript/card.mjs",
     "../runner/javascript/model.mjs",
     "../runner/javascript/npz.mjs",
     "../runner/javascript/counters.mjs",
@@ -33,12 +34,15 @@ import * as ort from "onnxruntime-node";
 const options = {{ intraOpNumThreads: {threads}, interOpNumThreads: 1 }}; // as it was timed
 const session = await ort.InferenceSession.create("{model}", options);
 // feeds: name of an input -> new ort.Tensor("int64", BigInt64Array.from([101n, 102n]), [1, 2])
+export const inputNames = session.inputNames;
 export const run = (feeds) => session.run(feeds);
 """
 OLDEST = 20
 
 
 class Node(ThisMachine):
+    card_language = "js"
+
     def __init__(self, config: NodeTarget) -> None:
         super().__init__(config)
         self.program = config.node or "node"

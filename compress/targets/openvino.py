@@ -47,7 +47,6 @@ def run(feeds):
 
 
 class Openvino(ThisMachine):
-    times_card = True
     advice = (
         "a graph of standard operators (export=torch; the fused one of a language model takes one text), "
         "or target=local; look whether it fits in memory"

@@ -93,7 +93,7 @@ class Brought:
     """The target that a package was carried to: it answers what the package asked it."""
 
     interleaves = False
-    times_card = False
+    card_language = ""
 
     def __init__(self, folder: Path) -> None:
         """Raises BenchmarkError for what is not a package, or was not brought back whole, of these models."""

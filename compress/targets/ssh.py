@@ -25,7 +25,7 @@ ALONE = ("time", "profile", "limits")  # jobs that measure
 
 class Ssh(Local):
     config: SshTarget
-    interleaves = times_card = False
+    interleaves = False
 
     def __init__(self, config: SshTarget) -> None:
         super().__init__(config)

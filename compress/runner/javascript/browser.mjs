@@ -32,7 +32,7 @@ const FLAGS = [
 ];
 const WAKING_MS = 150; // the browser was stopped: what waited in all of its processes runs before anything counts
 const folders = new Set(); // of the files that requests named
-let browser, page, complaint, trace;
+let browser, page, complaint, trace, beside;
 
 const requests = {
   ready: async () => {
@@ -44,6 +44,7 @@ const requests = {
     for (const each of [request.path].flat()) allow(each);
     for (const each of Object.values(request.workloads)) allow(each);
     trace = `${request.profile}.json`;
+    if (String(request.path).endsWith(".md")) beside = path.dirname(path.resolve(request.path));
     const before = memory().rss_bytes;
     const facts = await inPage("load", request);
     return { ...facts, rss_before_bytes: before, packages: packages() };
@@ -100,7 +101,7 @@ async function start(flags) {
   }
   const ours = path.dirname(fileURLToPath(import.meta.url));
   const allowed = (name) => folders.has(path.dirname(path.resolve(name)));
-  const { url, key } = await serve({ ours, modules, allowed });
+  const { url, key } = await serve({ ours, modules, allowed, beside: () => beside });
   const context = browser.contexts()[0] ?? (await browser.newContext());
   await context.addCookies([{ name: "key", value: key, url, httpOnly: true, sameSite: "Strict" }]);
   page = await context.newPage();

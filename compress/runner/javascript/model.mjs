@@ -6,7 +6,7 @@ const MAX_CALLS = 1000; // of one block
 
 export class Model {
   // `place`: {ort, zip, settle_ms, read(path) -> Uint8Array, source(path) -> what a session is made of and its options,
-  // providers(request) -> execution providers}
+  // card(path) -> what the code of a model card exports, providers(request) -> execution providers}
   static async load(request, place) {
     const model = new Model();
     model.place = place;
@@ -23,9 +23,11 @@ export class Model {
       extra: nested(request.settings ?? {}),
     };
     if (request.profile) Object.assign(options, { enableProfiling: true, profileFilePrefix: request.profile });
-    const sources = await Promise.all(paths.map(place.source)); // from a network or disk: no part of the time
+    const isCard = paths[0].endsWith(".md");
+    // From a network or disk: no part of the time.
+    const sources = await Promise.all(isCard ? [] : paths.map(place.source));
     const start = performance.now();
-    model.sessions = [];
+    model.sessions = isCard ? [await place.card(paths[0])] : [];
     for (const [source, more] of sources) {
       model.sessions.push(await place.ort.InferenceSession.create(source, { ...options, ...more }));
     }

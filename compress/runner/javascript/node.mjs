@@ -4,6 +4,8 @@
 import fs from "node:fs";
 import path from "node:path";
 import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { codeOf } from "./card.mjs";
 import { counted, memory } from "./counters.mjs";
 import { Model } from "./model.mjs";
 import { answer } from "./protocol.mjs";
@@ -18,6 +20,14 @@ const place = {
   zip: load("fflate"),
   read: (file) => fs.readFileSync(file),
   source: async (file) => [file, {}],
+  card: async (file) => {
+    // In a folder of the job, with the packages that the card has its reader install; the model lies beside the card.
+    const own = fs.mkdtempSync(path.resolve("card-"));
+    fs.symlinkSync(path.join(folder, "node_modules"), path.join(own, "node_modules"));
+    fs.writeFileSync(path.join(own, "card.mjs"), codeOf(fs.readFileSync(file, "utf8")));
+    process.chdir(path.dirname(file));
+    return import(pathToFileURL(path.join(own, "card.mjs")));
+  },
   providers: () => ["cpu"],
 };
 

@@ -1,6 +1,7 @@
 // In a worker of the page: a model of onnxruntime-web, which answers what `page.mjs` hands on.
 
 import * as zip from "/modules/fflate/esm/browser.js";
+import { codeOf } from "./card.mjs";
 import { externalFiles } from "./external.mjs";
 import { Model } from "./model.mjs";
 
@@ -28,6 +29,18 @@ async function source(path) {
   return [graph, { externalData: await Promise.all(files) }];
 }
 
+// Of the card at this path, which names packages by their names: here, as a bundler does, by where their files are.
+async function card(path) {
+  const modules = `${location.origin}/modules`;
+  const { exports } = await (await fetch(`${modules}/onnxruntime-web/package.json`)).json();
+  const code = codeOf(new TextDecoder().decode(await read(path)));
+  const found = code.replace(/from "onnxruntime-web(\/\w+)?"/, (_, part) => {
+    const file = exports[`.${part ?? ""}`].import.default;
+    return `from "${modules}/onnxruntime-web/${file.replace("./", "")}"`;
+  });
+  return import(URL.createObjectURL(new Blob([found], { type: "text/javascript" })));
+}
+
 const place = {
   settle_ms: 1500, // until the browser has compiled what runs often for good: on its own threads, which take our cores
   get ort() {
@@ -36,6 +49,7 @@ const place = {
   zip,
   read,
   source,
+  card,
   providers: ({ provider }) => [provider === WEBGPU ? "webgpu" : "wasm"],
 };
 

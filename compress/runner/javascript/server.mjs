@@ -12,9 +12,10 @@ const HEADERS = {
   "Cross-Origin-Resource-Policy": "same-origin",
 };
 
-// `ours` and `modules` are folders; `allowed` says of a path outside of them whether it may be read or written. What
-// is served is for the browser alone: it brings a cookie that nobody else knows. Gives the page's address and the cookie.
-export async function serve({ ours, modules, allowed }) {
+// `ours` and `modules` are folders; `allowed` says of a path outside of them whether it may be read or written, `beside`
+// gives the folder, if any, of files that a model card names. What is served is for the browser alone: it brings a
+// cookie that nobody else knows. Gives the page's address and the cookie.
+export async function serve({ ours, modules, allowed, beside = () => null }) {
   const key = crypto.randomUUID();
   const server = http.createServer((request, response) => {
     const url = new URL(request.url, "http://localhost");
@@ -22,13 +23,17 @@ export async function serve({ ours, modules, allowed }) {
       if (request.headers.cookie !== `key=${key}`) throw Object.assign(new Error("not for you"), { status: 403 });
       if (url.pathname === "/file") file(request, response, url.searchParams.get("path"), allowed);
       else if (url.pathname.startsWith("/modules/")) send(response, path.join(modules, url.pathname.slice(9)));
-      else send(response, path.join(ours, url.pathname));
+      else send(response, path.join(lies(ours, url.pathname) ? ours : (beside() ?? ours), url.pathname));
     } catch (error) {
       response.writeHead(error.status ?? 404, HEADERS).end(error.message);
     }
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return { url: `http://127.0.0.1:${server.address().port}`, key };
+}
+
+function lies(folder, name) {
+  return fs.existsSync(path.join(folder, name));
 }
 
 function file(request, response, name, allowed) {
