@@ -1,6 +1,6 @@
 """The whole pipeline, on one screen: a model in, a measured and shippable ONNX file out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from compress.config.data import Split
 from compress.config.prune import ChannelPrune
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
+from compress.config.target import TargetConfig, rewrites_of
 from compress.data import input_digests, load_splits, open_splits
 from compress.errors import BenchmarkError
 from compress.evaluate import evaluate, on_target, score
@@ -33,10 +34,12 @@ from compress.prune.latency import Timed, at_latency
 from compress.quantize import also_measured, quantize
 from compress.recover import recover
 from compress.report import write_reports
+from compress.rewrite import Rewriting, rewrite
 from compress.schema.report import Report
 from compress.stages.runner import StageRunner
 from compress.stages.store import Entry
 from compress.targets import open_target
+from compress.tune import tune
 
 
 def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "") -> Report | None:
@@ -53,23 +56,23 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
         return time_pruned(config, options, workload, runner)
 
     config = replace(config, prune=at_latency(config.prune, None if runner.dry_run else time))
-    target = open_target(config.target)
-    built = build(config, runner)
+    tuned = tune(config, build(config, runner), build, on_select, runner)
+    config, built, target = tuned.config, tuned.built, open_target(tuned.config.target)
     scores = score_dense(config, built, runner)
     quality = [measure_quality(config, built, v, scores, runner, command) for v in built.variants]
-    speed = measure_speed(config, built, built.variants, runner)
+    speed = measure_speed(config, built, built.variants, runner, tuned.targets)
     there: dict[str, Any] = {"identity": target.facts(), "lock": target.lock}
     profiles = [
-        runner.stage("profile", profile_operators, config.target, config=config.benchmark, name=variant.name,
-                     checkpoint=variant.checkpoint, splits=built.splits, graph=variant.graph,
-                     label=f"profile {variant.name}", **there)
+        runner.stage("profile", profile_operators, tuned.targets.get(variant.name, config.target),
+                     config=config.benchmark, name=variant.name, checkpoint=variant.checkpoint,
+                     splits=built.splits, graph=variant.graph, label=f"profile {variant.name}", **there)
         for variant in built.variants
     ]  # fmt: skip
     limits = runner.stage("limits", measure_limits, config.target, **there)
     if runner.dry_run:
         return None
 
-    report = assemble(config, target, built, quality, profiles, speed, limits, runner, command)
+    report = assemble(config, target, built, quality, profiles, speed, limits, runner, command, tuned.tuning)
     artifact = ship(report, built, target, folder / "artifact")
     try:
         card = runner.stage(
@@ -100,7 +103,7 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
         "recover", recover, config.recover, student=pruned, teacher=dense, splits=splits, scratch=True
     )
     graph = stage("export", export, config.export, checkpoint=student, splits=splits)
-    flags = open_target(config.target).cpu_flags()
+    flags, of_target = open_target(config.target).cpu_flags(), rewrites_of(config.target)
     inputs: dict[str, Any] = {"graph": graph, "checkpoint": student, "splits": splits, "cpu_flags": flags}
     small = stage("quantize", quantize, config.quantize, **inputs)
 
@@ -111,11 +114,20 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
 
     if graph.digest != baseline.digest:
         add("fused" if student is dense else "recovered" if pruned is dense else "pruned", "export", graph)
+    last = stage("rewrite", rewrite, Rewriting(tuple(of_target)), graph=small) if of_target else small
     if small is not graph:
         for name, option in also_measured(config.quantize, small.path):
             add(name, "quantize", stage("quantize", quantize, option, label="quantize all", **inputs))
-        add(config.quantize.variant, "quantize", small)
+        add(config.quantize.variant, "rewrite" if of_target else "quantize", last)
+    elif of_target:
+        add("rewritten", "rewrite", last)
     return Built(dense=dense, splits=splits, pruned=pruned, variants=tuple(variants))
+
+
+def on_select(config: RunConfig, built: Built, runner: StageRunner, label: str) -> Entry:
+    """The quality on select of what was asked for."""
+    scores = score_dense(config, built, runner, Split.select)
+    return compare(config, built, built.variants[-1], scores, runner, Split.select, label=label)
 
 
 def load(config: RunConfig, runner: StageRunner) -> Entry:
@@ -152,6 +164,7 @@ def compare(
     runner: StageRunner,
     split: Split = Split.test,
     samples: int | None = None,
+    label: str = "",
 ) -> Entry:
     """The quality of `variant` beside the dense model, whose `scores` are stored."""
     there: dict[str, Any] = {}
@@ -170,7 +183,7 @@ def compare(
         splits=built.splits,
         split=split,
         samples=samples,
-        label=f"evaluate {variant.name}",
+        label=label or f"evaluate {variant.name}",
         **there,
     )
 
@@ -192,10 +205,14 @@ def measure_quality(
 
 
 def measure_speed(
-    config: RunConfig, built: Built, variants: Sequence[BuiltVariant], runner: StageRunner
+    config: RunConfig,
+    built: Built,
+    variants: Sequence[BuiltVariant],
+    runner: StageRunner,
+    targets: Mapping[str, TargetConfig] = {},
 ) -> Entry:
     """Time `variants`, the dense one first, while nothing else of ours computes on the target: once it has
-    been seen to compute what they are to."""
+    been seen to compute what they are to. `targets`: that of a variant which is timed with other settings."""
     target = open_target(config.target)
     there: dict[str, Any] = {"identity": target.facts(), "lock": target.lock}
     parity = {
@@ -214,6 +231,7 @@ def measure_speed(
         checkpoints={variant.name: variant.checkpoint for variant in variants},
         parity=parity,
         splits=built.splits,
+        targets=targets,
         **there,
     )
 

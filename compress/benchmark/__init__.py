@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from compress.benchmark import as_shipped, limits
-from compress.benchmark.parity import check, check_inputs
+from compress.benchmark.parity import check, check_inputs, check_same
 from compress.benchmark.profile import profile_model
-from compress.benchmark.timing import Feeds, time_models
+from compress.benchmark.timing import ROUNDS, Feeds, time_models
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import TargetConfig
 from compress.data import load_splits
-from compress.graph import named_graphs
+from compress.graph import graph_path, named_graphs
 from compress.schema.workload import Workload
 from compress.stages.result import read_result, write_result
 from compress.targets import open_target
@@ -28,8 +28,11 @@ def benchmark(
     parity: Mapping[str, Path],
     splits: Path,
     out: Path,
+    targets: Mapping[str, TargetConfig] = {},
+    rounds: int = ROUNDS,
 ) -> None:
     """Time the graphs in these folders, the first of them the baseline, fed as their checkpoints need it.
+    `targets` are those of single graphs: the same machine with other settings.
 
     Every workload is real examples of exactly its batch size and length; a model that reads others than the
     baseline, as a language model of other tokens or heads does, gets the same examples as its own. `parity`
@@ -42,7 +45,8 @@ def benchmark(
     others = {name: checkpoint for name, checkpoint in checkpoints.items() if checkpoint != baseline}
     own = {name: _inputs(config, checkpoint, splits) for name, checkpoint in others.items()}
     own = {name: feeds for name, feeds in own.items() if not _equal(feeds, inputs)}
-    time_models(open_target(target), config, graphs, inputs, out, own)
+    runs_with = {name: open_target(other).runs_with() for name, other in targets.items()}
+    time_models(open_target(target), config, graphs, inputs, out, own, runs_with, rounds)
 
 
 def check_on_target(
@@ -53,13 +57,18 @@ def check_on_target(
     splits: Path,
     graph: Path,
     out: Path,
+    like: Path | None = None,
 ) -> None:
     """Hold what the target computes with the graphs in a folder against what onnxruntime computes here.
 
-    They are tried on calibration examples. Raises GateError naming the first operator that differs.
+    They are tried on calibration examples. Raises GateError naming the first operator that differs, or saying
+    that a graph is not the same but for rounding as that in the folder `like`.
     """
     examples = load_splits(splits).calibration.examples
     feeds = check_inputs(open_processor(checkpoint), examples, workloads)
+    if like is not None:
+        same = check_same(graph_path(graph), graph_path(like), feeds, name)
+        write_result(out, gates=[same])
     write_result(out, gates=check(open_target(target), named_graphs(graph), feeds, name))
 
 

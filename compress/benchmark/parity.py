@@ -70,10 +70,7 @@ def _check(target: Target, path: Path, feeds: Sequence[Feeds], name: str, title:
     ours = [session.run(batch) for batch in batches]
     found = differences(ours, there(path, batches))
     computes_in = precision(target, path)
-    allowed = dict.fromkeys(found, WHOLE[computes_in])
-    if not _hold(allowed, found):
-        moved = rounding.noise(path, batches, ours, ROUNDING[computes_in])
-        allowed = {output: widened(computes_in, moved[output]) for output in found}
+    allowed = _allowed(path, batches, ours, found, computes_in)
     wrong = None if _hold(allowed, found) else max(found, key=lambda output: found[output].relative)
     alone = 0
     if wrong or not is_here(target):
@@ -96,6 +93,48 @@ def _check(target: Target, path: Path, feeds: Sequence[Feeds], name: str, title:
     )
 
 
+def check_same(path: Path, like: Path, feeds: Sequence[Feeds], name: str) -> Gate:
+    """The gate that the graph `path` gives here what the graph `like` gives, but for rounding.
+
+    Raises GateError where it gives something else.
+    """
+    session, other = Here(like), Here(path)
+    batches = session.batches(feeds)
+    ours = [session.run(batch) for batch in batches]
+    found = differences(ours, [other.run(batch) for batch in batches])
+    allowed = _allowed(like, batches, ours, found, own_precision(like))
+    if not _hold(allowed, found):
+        wrong = max(found, key=lambda output: found[output].relative)
+        raise GateError(
+            f"{name} does not compute what the graph that it was made of computes",
+            found=f"output {wrong}: {found[wrong]}",
+            allowed=allowed[wrong],
+        )
+    numbers = worst(found.values())
+    return gate(
+        "it computes what the graph that it was made of computes",
+        min_cosine=numbers.cosine,
+        largest_relative_difference=numbers.relative,
+        allowed_cosine=min(each.cosine for each in allowed.values()),
+        allowed_difference=max(each.relative for each in allowed.values()),
+    )
+
+
+def _allowed(
+    path: Path,
+    batches: Sequence[Feeds],
+    ours: Sequence[Feeds],
+    found: Mapping[str, Difference],
+    computes_in: str,
+) -> dict[str, Tolerance]:
+    """Output -> what it may differ by: more where the graph itself magnifies rounding."""
+    allowed = dict.fromkeys(found, WHOLE[computes_in])
+    if not _hold(allowed, found):
+        moved = rounding.noise(path, batches, ours, ROUNDING[computes_in])
+        allowed = {output: widened(computes_in, moved[output]) for output in found}
+    return allowed
+
+
 def is_here(target: Target) -> bool:
     """Whether a target runs models with the onnxruntime of this process, on the CPU."""
     with_what = target.runs_with()
@@ -109,9 +148,13 @@ def precision(target: Target, path: Path) -> str:
     told = str(with_what.get("settings", {}).get("precision", "f32"))
     if with_what.get("provider") == "CUDAExecutionProvider":
         told = "tf32"  # what its products are rounded to unless it is told otherwise
+    return max(told, own_precision(path), key=list(WHOLE).index)
+
+
+def own_precision(path: Path) -> str:
+    """The shortest floats of a graph's weights."""
     kinds = {tensor.data_type for tensor in onnx.load(path, load_external_data=False).graph.initializer}
-    own = "bf16" if TensorProto.BFLOAT16 in kinds else "f16" if TensorProto.FLOAT16 in kinds else "f32"
-    return max(told, own, key=list(WHOLE).index)
+    return "bf16" if TensorProto.BFLOAT16 in kinds else "f16" if TensorProto.FLOAT16 in kinds else "f32"
 
 
 class Here:

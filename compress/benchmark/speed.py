@@ -1,6 +1,7 @@
 """What was timed, with intervals: the contents of speed.json, made from the samples of the runner."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from compress.runner.with_onnxruntime import NO_FLASH_UP_TO
 from compress.schema.report import Estimate, Latency
 from compress.stages.typed_json import read_typed
 
-FILE = "speed.json"
+FILE, SAMPLES = "speed.json", "samples.json"
 OF_PROCESSES = ("load_ms", "first_run_ms", "warm_up", "packages")  # not of what they run with
 
 
@@ -43,6 +44,32 @@ class Speed:
 def load_speed(folder: Path) -> Speed:
     """What was timed into `folder`. Raises BenchmarkError when it cannot be read."""
     return read_typed(folder / FILE, Speed, BenchmarkError, "benchmark again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How many times as fast one model is as another of the same job."""
+
+    speedup: dict[str, Estimate]  # by workload
+    overall: Estimate  # their geometric mean
+
+
+def load_comparisons(folder: Path, pairs: Iterable[tuple[str, str]]) -> list[Comparison]:
+    """Of each pair how fast the second model is beside the first, by the samples of a benchmark in `folder`.
+
+    Raises BenchmarkError when they cannot be read.
+    """
+    try:
+        workloads = json.loads((folder / SAMPLES).read_bytes())["workloads"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BenchmarkError(f"cannot read {folder / SAMPLES}", found=error, next="benchmark again") from None
+    return [
+        Comparison(
+            speedup={name: stats.speedup(of[before], of[after]) for name, of in workloads.items()},
+            overall=stats.overall_speedup((of[before], of[after]) for of in workloads.values()),
+        )
+        for before, after in pairs
+    ]
 
 
 def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Mapping[str, Any]) -> Speed:

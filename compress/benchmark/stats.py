@@ -6,7 +6,7 @@ repeats are (fresh processes, random order). So an interval is made over repeats
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -57,7 +57,17 @@ def speedup(baseline: Blocks, variant: Blocks) -> Estimate:
     """
     if [block["repeat"] for block in baseline] != [block["repeat"] for block in variant]:
         raise ValueError("the blocks of baseline and variant do not pair")
-    logs = np.asarray(repeat_ratios(baseline, variant))
+    return _mean_ratio(np.asarray(repeat_ratios(baseline, variant)))
+
+
+def overall_speedup(workloads: Iterable[tuple[Blocks, Blocks]]) -> Estimate:
+    """The same of several workloads, each its baseline and its variant: their geometric mean in each repeat,
+    since those of one repeat come from the same processes."""
+    return _mean_ratio(np.mean([repeat_ratios(*blocks) for blocks in workloads], axis=0))
+
+
+def _mean_ratio(logs: np.ndarray) -> Estimate:
+    """Of independent log ratios."""
     if len(logs) < 2:
         raise ValueError("an interval needs at least two repeats")
     half = scipy.stats.t.ppf(QUANTILE, len(logs) - 1) * scipy.stats.sem(logs)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from compress.benchmark import caches
-from compress.benchmark.speed import FILE, Speed, summarize
+from compress.benchmark.speed import FILE, SAMPLES, Speed, summarize
 from compress.config.benchmark import BenchmarkConfig
 from compress.errors import BenchmarkError
 from compress.graph import onnx_files
@@ -32,6 +32,7 @@ def time_models(
     out: Path,
     own: Mapping[str, Feeds] | None = None,
     runs_with: Mapping[str, Mapping[str, Any]] | None = None,
+    rounds: int = ROUNDS,
 ) -> Speed:
     """Time `models` (the first is the baseline) on `inputs`, interleaved: ONNX files, or folders of variants.
 
@@ -40,6 +41,7 @@ def time_models(
     extends its cache in place, at the same position in every call.
     `own`: model -> inputs in their place, of the same batches and lengths, where a model cannot take them.
     `runs_with`: model -> what it runs with (`Target.runs_with`) in place of what the target's do.
+    `rounds`: blocks of each model in a repeat; with fewer there is time for more fresh processes.
     Takes about `config.max_seconds`, more where three loads of every model alone take longer.
     Raises BenchmarkError naming the model and why.
     """
@@ -47,9 +49,9 @@ def time_models(
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as folder:  # a kill leaves it where the store cleans up
         job, files = timing_job(config, models, inputs, Path(folder), own or {})
-        job["with"] = dict(runs_with or {})
+        job |= {"with": dict(runs_with or {}), "min_blocks": rounds}
         samples = target.run(job, files, Path(folder), config.max_seconds + GRACE_SECONDS)
-    (out / "samples.json").write_text(json.dumps(samples))
+    (out / SAMPLES).write_text(json.dumps(samples))
     done = {workload: caches.items(feeds) for workload, feeds in inputs.items()}
     speed = summarize(samples, done, machine=target.facts())
     tokens = {workload: done[workload] for workload in inputs if caches.is_language_model(inputs[workload])}

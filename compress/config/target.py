@@ -1,7 +1,7 @@
 """Where it is to run and with what runtime, and what it must meet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from compress.config.checks import Checked, number
@@ -15,17 +15,34 @@ class TargetConfig(Checked):
         return self
 
 
+class Rewrite(Enum):
+    """Operators in place of others (`compress/rewrite`), of which each runtime has its fast ones."""
+
+    gelu_tanh = "gelu_tanh"  # changes activations by up to 5e-4; the others change them by rounding only
+    plain_norms = "plain_norms"
+    plain_attention = "plain_attention"
+    unsigned_weights = "unsigned_weights"
+    signed_weights = "signed_weights"
+
+
 @dataclass(kw_only=True)
 class MachineTarget(TargetConfig):
     """What targets on one machine have in common."""
 
     threads: int = number(0, 0, 1024)  # 0: every physical core this process may use
+    # try formats, settings, operators and numbers of threads on the target, and keep what is faster there
+    tune: bool = False
+    rewrites: list[Rewrite] = field(default_factory=list)  # of the graph that ships; `tune` finds them
     cpu_flags: list[str] | None = None  # null: the target's own; else those of the CPU to build for
 
     def built_for(self, cpu_flags: Sequence[str]) -> "MachineTarget":
         if self.cpu_flags is None and cpu_flags:
             return replace(self, cpu_flags=list(cpu_flags))
         return self
+
+
+def rewrites_of(config: TargetConfig) -> list[Rewrite]:
+    return config.rewrites if isinstance(config, MachineTarget) else []
 
 
 @option("target", "local", "compress.targets.local:Local")

@@ -23,7 +23,7 @@ from compress.errors import BenchmarkError
 from compress.graph import MODEL, SUFFIX, graph_files, named_graphs
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
-from compress.judge.explain import explain
+from compress.judge.explain import advise, explain
 from compress.judge.verdict import judge
 from compress.metrics.quality import Quality, load_quality
 from compress.report.card import model_card
@@ -43,6 +43,7 @@ from compress.schema.report import (
     Sensitivity,
     SmoothedLayers,
     Split,
+    Tuning,
     Variant,
     WeightBlocks,
 )
@@ -87,6 +88,7 @@ def assemble(
     limits: Entry,
     runner: StageRunner,
     command: str,
+    tuning: Tuning | None = None,
 ) -> Report:
     """One report out of the folders that the stages of `runner` left.
 
@@ -108,7 +110,8 @@ def assemble(
         environment={
             **environment(target),
             "quality": _quality_of(config, target),
-            "threads": timed.machine["session"]["threads"],
+            "threads": target.runs_with()["threads"],
+            **_settings(target),
             "providers": timed.machine["session"]["providers"],
             "fallback_nodes": _fallback_nodes(variants),
             "torch_threads": _read_json(student / "entry.json").get("torch_threads"),
@@ -126,6 +129,7 @@ def assemble(
         noise=tuple(timed.noise),
         pruning=cut.fact("pruning", Pruning),
         recovery=read_result(student).fact("recovery", Recovery),
+        tuning=tuning,
     )
 
 
@@ -224,6 +228,12 @@ def environment(target: Target) -> dict[str, Any]:
     }
 
 
+def _settings(target: Target) -> dict[str, Any]:
+    """What else the runtime was told, as precision; nothing where it was not."""
+    told = target.runs_with().get("settings")
+    return {"settings": dict(told)} if told else {}
+
+
 def _quality_of(config: RunConfig, target: Target) -> str:
     """Of which computations the scores are."""
     if config.evaluate.on_target:
@@ -304,13 +314,15 @@ def _with_pictures_of(kept: str, variant: Variant) -> Variant:
 def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tuple[Variant, ...]:
     dense, *others = variants
     explained = [dense]
+    flags, formats = speed.machine.get("flags", ()), speed.machine.get("runtime", {}).get("integer_products")
     for variant in others:
         sentences = {
-            workload: explain(dense, variant, workload, machine, speed.machine.get("flags", ()), speed.noise)
+            workload: explain(dense, variant, workload, machine, flags, speed.noise, formats)
             for workload in variant.speedup
         }
         said = {workload: lines for workload, lines in sentences.items() if lines}
-        explained.append(replace(variant, not_faster=said))
+        advice = advise(variant, list(variant.profile.values()), formats)
+        explained.append(replace(variant, not_faster=said, advice=advice))
     return tuple(explained)
 
 

@@ -58,6 +58,7 @@ class Case:
     memory_ms: float  # that reading the weights takes at least; 0 where they may stay in a cache
     limits: Limits | None
     flags: Collection[str]
+    integer_formats: Collection[str] | None
 
 
 def explain(
@@ -67,11 +68,13 @@ def explain(
     limits: Limits | None = None,
     flags: Collection[str] = (),
     noise: Sequence[str] = (),
+    integer_formats: Collection[str] | None = None,
 ) -> tuple[str, ...]:
     """Why `variant` is not faster than `dense` at `workload`; empty where it is, or where nobody timed it.
 
     The first sentence says how it stands, the others why. `flags` are the CPU's (empty: unknown), `noise`
-    the benchmark's reasons to doubt its own numbers.
+    the benchmark's reasons to doubt its own numbers. `integer_formats` are those that the target's runtime
+    multiplies in integers, where that is not all.
     """
     speedup = variant.speedup.get(workload)
     if speedup is None or speedup.ci95[0] > 1:
@@ -89,6 +92,7 @@ def explain(
         memory_ms=variant.floor[workload].memory_ms if workload in variant.floor else 0.0,
         limits=limits,
         flags=flags,
+        integer_formats=integer_formats,
     )
     causes = [
         cause for causes_of in _CAUSES for cause in causes_of(case) if cause[0] >= LEAST_SHARE * case.p50
@@ -96,6 +100,23 @@ def explain(
     if not causes:
         return (opening, "no class of operators takes longer than in dense, and nothing else stands out")
     return (opening, *(sentence for _, sentence in sorted(causes, key=lambda cause: -cause[0])))
+
+
+def advise(
+    variant: Variant, profiles: Collection[Profile], integer_formats: Collection[str] | None
+) -> tuple[str, ...]:
+    """What would make a quantized variant faster whose integers the target's runtime multiplies as floats,
+    as its profiles tell; also where it is faster than dense, since fewer products are. Else empty."""
+    quantized = variant.quantization
+    if quantized is None or quantized.coverage_macs < LEAST_SHARE or integer_formats is None:
+        return ()
+    if not profiles or any(_macs(profile, INTEGER) for profile in profiles):
+        return ()
+    formats = " or ".join(integer_formats)
+    text = (
+        f"{variant.name} is multiplied in floats: this runtime multiplies in integers what is in the format "
+    )
+    return (f"{text}{formats}, which quantize=int8_static writes",)
 
 
 def _standing(speedup: Estimate, noise: Sequence[str]) -> str:
@@ -137,6 +158,12 @@ def _coverage(case: Case) -> list[Cause]:
     share = real / max(1, real + _macs(case.after, INTEGER))
     gain = max(0.0, 1 - case.limits.float32_gflops / max(case.limits.integer_gops.values()))
     return [(ms * gain, f"{share:.0%} of the products with weights still run in float: {ms:.2f} ms a call")]
+
+
+def _format(case: Case) -> list[Cause]:
+    """Integers in a format that the target's runtime turns to floats before it multiplies."""
+    said = advise(case.variant, [case.after], case.integer_formats)
+    return [(_ms(case.after, FLOAT), line) for line in said]
 
 
 def _types(case: Case) -> list[Cause]:
@@ -239,6 +266,7 @@ _CAUSES: tuple[Callable[[Case], list[Cause]], ...] = (
     _slower,
     _rounding,
     _coverage,
+    _format,
     _types,
     _instructions,
     _memory,

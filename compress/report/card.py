@@ -15,6 +15,7 @@ from compress.report.section import best_variant, reasons
 from compress.report.sections import settings
 from compress.report.table import markdown_table
 from compress.report.tasks import tasks
+from compress.report.tuning import tuning_line
 from compress.schema.report import Report
 
 _FACTS = (
@@ -49,6 +50,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         table=markdown_table(report),
         answers=[line for task in tasks() for line in task.summary(report)],
         noise=report.noise,
+        tuning=tuning_line(report),
         interface=_interface(facts),
         code=_fenced(str(facts.get("example_code") or ""), "python"),
         javascript=_fenced(str(facts.get("javascript") or ""), "js"),

@@ -19,6 +19,7 @@ from compress.report.quantization import quantization_sections
 from compress.report.section import Section
 from compress.report.tasks import tasks
 from compress.report.timing import timing_sections
+from compress.report.tuning import tuning_section
 from compress.schema.report import Report, Split
 
 _ONE_SIDED = 0.025  # the level that belongs to one end of a 95 % interval
@@ -30,6 +31,7 @@ def sections(report: Report) -> list[Section]:
         _noninferiority(report),
         *(section for task in tasks() for section in task.sections(report)),
         _gates(report),
+        tuning_section(report),
         *timing_sections(report),
         *quantization_sections(report),
         *pruning_sections(report),

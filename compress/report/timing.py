@@ -12,6 +12,7 @@ def timing_sections(report: Report) -> list[Section]:
         Section("noise", "Noise of the timing", lines=noise_advice(report)),
         _card(report),
         *_not_faster(report),
+        _advice(report),
         _kinds(report),
         _operators(report),
         _limits(report),
@@ -51,6 +52,11 @@ def _not_faster(report: Report) -> list[Section]:
         for i, variant in enumerate(report.variants)
         for j, (workload, sentences) in enumerate(variant.not_faster.items())
     ]
+
+
+def _advice(report: Report) -> Section:
+    lines = tuple(line for variant in report.variants for line in variant.advice)
+    return Section("advice", "What would be faster on this target", lines=lines)
 
 
 def _kinds(report: Report) -> Section:

@@ -376,6 +376,7 @@ class Variant:
     floor: dict[str, Floor] = field(default_factory=dict)
     # By workload, only where the interval of the speed-up does not lie above 1.
     not_faster: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    advice: tuple[str, ...] = ()  # what would be faster on this target
     seconds: float = 0.0  # it took to make
 
     def score(self, metric: str) -> Score | None:
@@ -454,6 +455,30 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One candidate of `target.tune`, timed in one job with what had been kept until then."""
+
+    kind: str  # format, settings, operators, threads
+    name: str  # int8_static, precision=bf16, gelu_tanh, 2 threads, ...
+    beside: str  # what it was timed beside, by its name; of threads those it had to beat
+    # by workload, over `beside`; empty where it was not timed
+    speedup: dict[str, Estimate] = field(default_factory=dict)
+    overall: Estimate | None = None  # geometric mean of the speed-ups
+    drop: Estimate | None = None  # of the primary metric on select, where it changes the numbers
+    kept: bool = False
+    reason: str = ""  # why it was or was not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What was tried on the target, and what of it is in all that was measured."""
+
+    tried: tuple[Tried, ...]
+    chosen: dict[str, Any]  # settings of the run, by their dotted names, as they were chosen
+    dense_threads: int  # with which the dense model is fastest, and was timed
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     experiment: str
     config: dict[str, Any]
@@ -475,6 +500,7 @@ class Report:
     card_failure: str = ""  # what that code said where it did not run
     pruning: Pruning | None = None
     recovery: Recovery | None = None
+    tuning: Tuning | None = None
     schema_version: int = SCHEMA_VERSION
 
     def save(self, path: Path) -> None:

@@ -1,0 +1,1 @@
+from tests.quantize.conftest import quantized  # noqa: F401
