@@ -31,7 +31,7 @@ from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship, w
 from compress.models import check_options
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
-from compress.quantize import also_measured, quantize
+from compress.quantize import also_measured, quantize, watches_metric
 from compress.recover import recover
 from compress.report import write_reports
 from compress.rewrite import Rewriting, rewrite
@@ -105,7 +105,8 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     graph = stage("export", export, config.export, checkpoint=student, splits=splits)
     flags, of_target = open_target(config.target).cpu_flags(), rewrites_of(config.target)
     inputs: dict[str, Any] = {"graph": graph, "checkpoint": student, "splits": splits, "cpu_flags": flags}
-    small = stage("quantize", quantize, config.quantize, **inputs)
+    judged: dict[str, Any] = {"evaluate": config.evaluate} if watches_metric(config.quantize) else {}
+    small = stage("quantize", quantize, config.quantize, **inputs, **judged)
 
     variants = [BuiltVariant(name="dense", stage="export", graph=baseline, checkpoint=dense)]
 

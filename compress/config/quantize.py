@@ -61,8 +61,18 @@ class Int8(QuantizeConfig):
     # Of the output to the float model's, mean over select texts: below it the layers that cost the most
     # for their size stay in float, as long as min_coverage allows. null: off
     min_cosine: float | None = number(None, -1.0, 1.0)
+    # Of the task's primary metric on select, relative to the float graph's: above it the cheapest layers stay
+    # in float that help, as long as min_coverage allows. null: off
+    max_drop: float | None = number(None, 0.0, 1.0)
     # gate: signal over noise of each layer alone; a sound layer has 20 to 45
     min_sqnr_db: float = number(5.0, -100.0, 150.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_drop is not None and self.min_cosine is not None:
+            raise ConfigError(
+                "one goal at a time", found="max_drop and min_cosine", allowed="the one that counts for you"
+            )
 
 
 @option("quantize", "int8_dynamic", "compress.quantize.dynamic:quantize")
@@ -237,4 +247,5 @@ class Float16Blocks(Float16):
     # regular expressions over node names
     exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
     min_coverage: float = share(0.9)  # floor of the share of MACs with weights in 4 bits
+    max_drop: float | None = number(None, 0.0, 1.0)  # as of int8_dynamic: layers in 16 bits in place of 4
     min_cosine: float = 0.9

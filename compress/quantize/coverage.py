@@ -47,7 +47,7 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
             chosen = any(re.search(pattern, node.name) for pattern in excluded)
             reason = "excluded by quantize.exclude" if chosen else f"the quantizer left {node.op_type} alone"
             if node.name in left_out:
-                reason = "left in float for quantize.min_cosine"
+                reason = "left in float for quality"
             skipped.append(SkippedNode(node=node.name, reason=reason))
     sizes = {name: _bytes(tensor) for name, tensor in initializers.items()}
     small = sum(size for name, size in sizes.items() if initializers[name].data_type in _INTEGERS)

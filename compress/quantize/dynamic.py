@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
 
+from compress.config.evaluate import EvaluateConfig
 from compress.config.quantize import Int8Dynamic
 from compress.graph import graph_path
 from compress.quantize import coverage
@@ -17,7 +18,13 @@ from compress.quantize.smoothing import smooth
 
 
 def quantize(
-    config: Int8Dynamic, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+    config: Int8Dynamic,
+    cpu_flags: Sequence[str],
+    graph: Path,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+    evaluate: EvaluateConfig | None = None,
 ) -> None:
     kernel = resolve(cpu_flags, config.weight_type, config.reduce_range)
     model, target = onnx.load(graph_path(graph)), graph_path(out)
@@ -36,4 +43,4 @@ def quantize(
             # Operators that shape inference does not know would otherwise hide their tensors' type.
             extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
-    finish(config, onnx.load(target), model, checkpoint, splits, out)
+    finish(config, onnx.load(target), model, checkpoint, splits, out, evaluate)

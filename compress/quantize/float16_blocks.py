@@ -11,6 +11,7 @@ import onnx
 import torch
 from onnx import helper
 
+from compress.config.evaluate import EvaluateConfig
 from compress.config.quantize import Float16Blocks
 from compress.graph import graph_path
 from compress.graph.surgery import drop_dead
@@ -20,14 +21,22 @@ from compress.quantize.activations import EXAMPLES, Feeds, calibration_feeds, co
 from compress.quantize.block_graph import MICROSOFT
 from compress.quantize.blocks import Blocks, pack
 from compress.quantize.float16 import SEEN, check, check_range, in_float16, prepared
+from compress.quantize.goals import keep_goal, select_feeds
 from compress.quantize.gptq import gptq
-from compress.quantize.sensitivity import spread
+from compress.quantize.layers import Layer, total_macs
+from compress.quantize.sensitivity import RANK_TEXTS, Rounded, mean_cosine, run, spread
 
 BITS = 4
 
 
 def quantize(
-    config: Float16Blocks, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+    config: Float16Blocks,
+    cpu_flags: Sequence[str],
+    graph: Path,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+    evaluate: EvaluateConfig | None = None,
 ) -> None:
     """GateError where too few products got 4 bits, and as `compress.quantize.float16` raises it."""
     model = prepared(onnx.load(graph_path(graph)))
@@ -36,9 +45,14 @@ def quantize(
     largest = check_range(model, spread(feeds, SEEN))
     products = [node for node in products_of(Weights(model.graph, "")) if node.name not in excluded]
     half = in_float16(model)
-    put(half, dict(in_blocks_of(model, products, feeds, config.block_size)))
-    onnx.save(half, graph_path(out))
-    found = coverage.measure(graph_path(out), config.exclude)
+    blocks = dict(in_blocks_of(model, products, feeds, config.block_size))
+    small, left_out = with_blocks(half, blocks), list[str]()
+    if config.max_drop is not None:
+        select = select_feeds(checkpoint, splits)
+        rounded = in_blocks(half, products, blocks, select, total_macs(model))
+        small, left_out = keep_goal(config, rounded, half, select, checkpoint, splits, out, evaluate)
+    onnx.save(small, graph_path(out))
+    found = coverage.measure(graph_path(out), config.exclude, left_out)
     coverage.check(found, config.min_coverage, out)
     check(model, feeds, config.min_cosine, largest, out)
 
@@ -73,6 +87,45 @@ def second_moments(model: onnx.ModelProto, tensors: Sequence[str], feeds: Feeds)
             sums[name] = sums[name] + flat.T @ flat if name in sums else flat.T @ flat
             rows[name] += len(flat)
     return {name: total / rows[name] for name, total in sums.items()}
+
+
+def in_blocks(
+    half: onnx.ModelProto,
+    products: Sequence[onnx.NodeProto],
+    blocks: Mapping[str, Blocks],
+    feeds: Feeds,
+    macs: int,
+) -> Rounded:
+    """The model with products in blocks, each of which may stay in 16-bit floats; `macs`: of all products."""
+    few = spread(feeds, RANK_TEXTS)
+    names = {node.output[0]: node.name for node in products}
+    sizes = {name: blocks[name].columns * len(blocks[name].codes) for name in names.values()}
+
+    def damages() -> dict[str, float]:
+        expected = run(half, few)
+        alone = {output: with_blocks(half, {name: blocks[name]}) for output, name in names.items()}
+        return {output: 1 - mean_cosine(run(graph, few), expected) for output, graph in alone.items()}
+
+    return Rounded(
+        layers=[
+            Layer(node=name, output=output, macs=sizes[name], weights=sizes[name])
+            for output, name in names.items()
+        ],
+        total_macs=max(1, macs),
+        bytes_added=1.5,  # 2 in 16-bit floats
+        without=lambda left: with_blocks(
+            half, {name: blocks[name] for output, name in names.items() if output not in left}
+        ),
+        damages=damages,
+    )
+
+
+def with_blocks(half: onnx.ModelProto, blocks: Mapping[str, Blocks]) -> onnx.ModelProto:
+    """A copy with these products in blocks."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(half)
+    put(copy, blocks)
+    return copy
 
 
 def put(half: onnx.ModelProto, blocks: Mapping[str, Blocks]) -> None:

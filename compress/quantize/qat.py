@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from compress.config.evaluate import EvaluateConfig
 from compress.config.quantize import Int8Qat
 from compress.data.images import ImageSplits, load_images
 from compress.errors import GateError, ModelError
@@ -39,7 +40,13 @@ MAX_STEPS = 8.0  # between their logits, in steps of the logits' grid
 
 
 def quantize(
-    config: Int8Qat, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+    config: Int8Qat,
+    cpu_flags: Sequence[str],
+    graph: Path,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+    evaluate: EvaluateConfig | None = None,
 ) -> None:
     """Also notes how training went. Raises ModelError for a net that is not convolutional."""
     quantized, reference = calibrated(config, cpu_flags, graph, checkpoint, splits, out)
@@ -70,7 +77,7 @@ def quantize(
     twins = gate("torch equals onnxruntime", **numbers)
     write_result(out, gates=[twins], facts={"qat": trained})
     check_twins(agreement, steps_apart)
-    finish(config, quantized, reference, checkpoint, splits, out)
+    finish(config, quantized, reference, checkpoint, splits, out, evaluate)
 
 
 class RoundedTraining(Trainer):

@@ -1,13 +1,15 @@
-"""Which layers int8 hurts, and the cheapest ones to leave in float until the model is near enough again.
+"""Which layers rounding hurts, and the cheapest ones to leave in float until the model is good enough again.
 
-Damage of a layer: 1 - cosine between the model's output with this layer alone in integers and the float
-model's, mean over `select` texts. On MiniLM the damages add up to that of all layers within 10 %, so
+Damage of a layer: 1 - cosine between the model's output with this layer alone rounded and the float
+model's, mean over `select` examples. On MiniLM the damages add up to that of all layers within 10 %, so
 leaving out the layers with the most damage for their price is near the cheapest set; how many it takes is
 found by bisection on the graphs themselves.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,67 +23,123 @@ TEXTS = 128  # for the cosine held against the floor
 # Where not even all the layers that may be left out are enough: the share of their gain that is kept. The
 # last of it is the dearest, such as a table of words that makes up half of the file.
 NEARLY = 0.75
-_BYTES = 3  # a weight in float32 takes more than one in int8
 Outputs = list[dict[str, np.ndarray]]  # of each feed, by name
 
 
-def leave_out(
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """`score` of a graph is to be `floor` at least; `metric` is the task's, or None for the cosine."""
+
+    floor: float
+    score: Callable[[onnx.ModelProto], float]
+    metric: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """A rounded model whose layers can be left in float."""
+
+    layers: Sequence[Layer]
+    total_macs: int  # of all products with weights
+    bytes_added: float  # to the file for each weight in float
+    without: Callable[[Collection[str]], onnx.ModelProto]  # outputs of layers -> the graph, these in float
+    damages: Callable[[], Mapping[str, float]]  # output of each layer -> its damage alone
+
+
+def int8(
     quantized: onnx.ModelProto,
     reference: onnx.ModelProto,
     feeds: Feeds,
-    min_cosine: float,
-    min_coverage: float,
     finish: Callable[[onnx.ModelProto], onnx.ModelProto],
-) -> tuple[onnx.ModelProto, Sensitivity]:
-    """The int8 graph with as few layers back in float as `min_cosine` needs, and what that took.
-
-    `finish` is applied before a graph is measured and returned (bias correction). No more than
-    1 - `min_coverage` of the multiply-accumulates go back to float; where that is not enough the graph
-    returned has three quarters of what was to be gained, and `met` is False.
-    """
-    expected = run(reference, feeds)
+) -> Rounded:
+    """What a quantizer gave; `finish` is applied before a graph is measured and returned: bias correction."""
     layers = quantized_layers(reference, quantized)
-    macs = max(1, total_macs(reference))
-    tried: dict[int, tuple[float, onnx.ModelProto]] = {}
+    return Rounded(
+        layers=layers,
+        total_macs=max(1, total_macs(reference)),
+        bytes_added=3,  # 4 in float32
+        without=lambda names: finish(restored(quantized, reference, names) if names else quantized),
+        damages=lambda: rank(reference, quantized, layers, spread(feeds, RANK_TEXTS)),
+    )
+
+
+def leave_out(
+    rounded: Rounded, goal: Goal, min_coverage: float, examples: int
+) -> tuple[onnx.ModelProto, Sensitivity]:
+    """The graph with as few layers in float as the goal needs, and what that took.
+
+    For a metric of the task the last and the first product, which are heads and what reads the inputs, are
+    tried first, and go back to integers where the others do without them. No more than 1 - `min_coverage` of
+    the multiply-accumulates stay in float; where that is not enough the graph returned has three quarters of
+    what was to be gained, and `met` is False.
+    """
+    tried: dict[frozenset[str], tuple[float, onnx.ModelProto]] = {}
+
+    def score(chosen: Sequence[Layer]) -> float:
+        names = frozenset(layer.output for layer in chosen)
+        if names not in tried:
+            graph = rounded.without(names)
+            tried[names] = goal.score(graph), graph
+        return tried[names][0]
+
+    def enough(chosen: Sequence[Layer]) -> bool:
+        return score(chosen) >= goal.floor
+
     order: list[Layer] = []
+    damages: Mapping[str, float] = dict.fromkeys((layer.output for layer in rounded.layers), 0.0)
+    ends: list[Layer] = []
+    if not enough([]):
+        damages = rounded.damages()
+        spare = sum(layer.macs for layer in rounded.layers) - math.ceil(min_coverage * rounded.total_macs)
+        products = [layer for layer in rounded.layers if layer.macs]
+        ends = [] if goal.metric is None else list(dict.fromkeys([*products[-1:], *products[:1]]))
+        priced = by_price(rounded.layers, damages)
+        order = affordable([*ends, *(layer for layer in priced if layer not in ends)], spare)
+    count = fewest(len(order), lambda count: enough(order[:count]))
+    if count is None:
+        gained = score([]) + NEARLY * (score(order) - score([]))
+        count = fewest(len(order), lambda count: score(order[:count]) >= gained) or 0
+    chosen = order[:count]
+    for end in ends if enough(chosen) else []:
+        others = [layer for layer in chosen if layer is not end]
+        chosen = others if enough(others) else chosen
+    left = frozenset(layer.output for layer in chosen)
+    return tried[left][1], _told(rounded, goal, damages if order else {}, left, tried, examples)
 
-    def cosine(count: int) -> float:
-        if count not in tried:
-            names = [layer.output for layer in order[:count]]
-            graph = finish(restored(quantized, reference, names) if names else quantized)
-            tried[count] = mean_cosine(run(graph, feeds), expected), graph
-        return tried[count][0]
 
-    damages = {layer.output: 0.0 for layer in layers}
-    if not cosine(0) >= min_cosine:
-        few = spread(feeds, RANK_TEXTS)
-        damages = rank(reference, quantized, layers, few)
-        spare = sum(layer.macs for layer in layers) - math.ceil(min_coverage * macs)
-        order = affordable(by_price(layers, damages), spare)
-    chosen = fewest(len(order), lambda count: cosine(count) >= min_cosine)
-    if chosen is None:
-        gained = cosine(0) + NEARLY * (cosine(len(order)) - cosine(0))
-        chosen = fewest(len(order), lambda count: cosine(count) >= gained) or 0
-    left = {layer.output for layer in order[:chosen]}
-    return tried[chosen][1], Sensitivity(
-        min_cosine=min_cosine,
-        cosine_all=tried[0][0],
-        cosine=tried[chosen][0],
-        met=bool(tried[chosen][0] >= min_cosine),
-        texts=len(feeds),
-        bytes_added=sum(_BYTES * layer.weights for layer in order[:chosen]),
-        macs_left_out=sum(layer.macs for layer in order[:chosen]) / macs,
-        tried=tuple((count, tried[count][0]) for count in sorted(tried)),
+def _told(
+    rounded: Rounded,
+    goal: Goal,
+    damages: Mapping[str, float],
+    left: Collection[str],
+    tried: Mapping[frozenset[str], tuple[float, onnx.ModelProto]],
+    examples: int,
+) -> Sensitivity:
+    floats = [layer for layer in rounded.layers if layer.output in left]
+    macs, added = rounded.total_macs, rounded.bytes_added
+    scores = {"all": tried[frozenset()][0], "kept": tried[frozenset(left)][0]}
+    told: dict[str, Any] = {"min_cosine": goal.floor, "cosine_all": scores["all"], "cosine": scores["kept"]}
+    if goal.metric is not None:
+        told = {"metric": goal.metric, "max_drop": -goal.floor}
+        told |= {"drop_all": -scores["all"], "drop": -scores["kept"]}
+    sign = 1 if goal.metric is None else -1
+    return Sensitivity(
+        **told,
+        met=bool(scores["kept"] >= goal.floor),
+        texts=examples,
+        bytes_added=round(sum(added * layer.weights for layer in floats)),
+        macs_left_out=sum(layer.macs for layer in floats) / macs,
+        tried=tuple(sorted((len(names), sign * value) for names, (value, _) in tried.items())),
         layers=tuple(
             LayerDamage(
                 node=layer.node,
                 damage=damages[layer.output],
                 macs=layer.macs / macs,
-                bytes_added=_BYTES * layer.weights,
+                bytes_added=round(added * layer.weights),
                 left_out=layer.output in left,
             )
-            for layer in sorted(layers, key=lambda layer: -damages[layer.output])
-            if order
+            for layer in sorted(rounded.layers, key=lambda layer: -damages.get(layer.output, 0.0))
+            if damages
         ),
     )
 
@@ -140,13 +198,23 @@ def run(model: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarray]]) -> Ou
 
 
 def mean_cosine(outputs: Outputs, expected: Outputs) -> float:
-    """Over feeds, of the arrays as one vector each, 0 for one without length; that of the worst output."""
-    cosines: dict[str, list[float]] = {name: [] for name in expected[0]}
-    for tensors, wanted in zip(outputs, expected, strict=True):
-        for name, of_output in cosines.items():
-            x, y = (one[name].ravel().astype(np.float64) for one in (tensors, wanted))
-            of_output.append(float(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30)))
-    return float(np.min([np.mean(of_output) for of_output in cosines.values()]))
+    """Over feeds, of the arrays as one vector each, 0 for one without length; that of the worst output.
+
+    Of an output of one number, such as the logit of a reranker, the cosine is over all feeds at once."""
+    return float(
+        np.min([_cosine([f[name] for f in outputs], [f[name] for f in expected]) for name in expected[0]])
+    )
+
+
+def _cosine(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    pairs = [
+        (x.ravel().astype(np.float64), y.ravel().astype(np.float64))
+        for x, y in zip(outputs, expected, strict=True)
+    ]
+    if all(y.size == 1 for _, y in pairs):
+        pairs = [(np.concatenate([x for x, _ in pairs]), np.concatenate([y for _, y in pairs]))]
+    lengths = (max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-30) for x, y in pairs)
+    return float(np.mean([x @ y / length for (x, y), length in zip(pairs, lengths, strict=True)]))
 
 
 def spread(feeds: Feeds, count: int) -> Feeds:

@@ -23,6 +23,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from compress.config.evaluate import EvaluateConfig
 from compress.config.quantize import Calibrator, Int8Static
 from compress.data import load_splits
 from compress.graph import graph_path
@@ -67,10 +68,16 @@ class FeedReader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantize(
-    config: Int8Static, cpu_flags: Sequence[str], graph: Path, checkpoint: Path, splits: Path, out: Path
+    config: Int8Static,
+    cpu_flags: Sequence[str],
+    graph: Path,
+    checkpoint: Path,
+    splits: Path,
+    out: Path,
+    evaluate: EvaluateConfig | None = None,
 ) -> None:
     quantized, original = calibrated(config, cpu_flags, graph, checkpoint, splits, out)
-    finish(config, quantized, original, checkpoint, splits, out)
+    finish(config, quantized, original, checkpoint, splits, out, evaluate)
 
 
 def calibrated(

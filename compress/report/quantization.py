@@ -99,24 +99,43 @@ def shown_damage(sensitivity: Sensitivity) -> list[LayerDamage]:
 
 
 def damage_lines(name: str, sensitivity: Sensitivity) -> list[str]:
-    asked = f"asked {precise(sensitivity.min_cosine)} on {sensitivity.texts} select examples"
+    everywhere, shipped, asked, nothing = _goal(sensitivity)
     left = sum(layer.left_out for layer in sensitivity.layers)
+    asked = f"asked {asked} on {sensitivity.texts} select examples"
     if not left and sensitivity.met:
-        return [
-            f"{name}: every layer in int8 has cosine {precise(sensitivity.cosine_all)} to float ({asked})"
-        ]
+        return [f"{name}: with every layer rounded, {everywhere} ({asked})"]
     lines = [
-        f"{name}: cosine to float {precise(sensitivity.cosine_all)} with every layer in int8, "
-        f"{precise(sensitivity.cosine)} with {left} left in float ({asked})",
+        f"{name}: {everywhere} with every layer rounded, {shipped} with {left} left in float ({asked})",
         f"{name}: that costs {megabytes(sensitivity.bytes_added)} MB and takes "
-        f"{percent(sensitivity.macs_left_out)} of the multiply-accumulates from the integers; "
-        "what it costs in time is the difference to int8_all",
-        "layers left out and cosine, as tried: "
-        + ", ".join(f"{count}: {precise(cosine)}" for count, cosine in sensitivity.tried),
+        f"{percent(sensitivity.macs_left_out)} of the multiply-accumulates from the rounded ones; "
+        f"what it costs in time is the difference to {name}_all",
+        f"layers left out and {'drop' if sensitivity.metric else 'cosine'}, as tried: "
+        + ", ".join(f"{count}: {precise(value)}" for count, value in sensitivity.tried),
     ]
     if not sensitivity.met:
-        lines.insert(0, f"{name}: NOT MET: no set of layers within quantize.min_coverage reaches the cosine")
+        lines.insert(0, f"{name}: NOT MET: no set of layers within quantize.min_coverage {nothing}")
     return lines
+
+
+def _exact(value: float | None) -> str:
+    return "?" if value is None else precise(value)
+
+
+def _goal(sensitivity: Sensitivity) -> tuple[str, str, str, str]:
+    """With every layer rounded, of what ships, what was asked for, and what no set did."""
+    if sensitivity.metric is None:
+        return (
+            f"cosine to float {_exact(sensitivity.cosine_all)}",
+            _exact(sensitivity.cosine),
+            _exact(sensitivity.min_cosine),
+            "reaches the cosine",
+        )
+    return (
+        f"drop of {sensitivity.metric} from float {_exact(sensitivity.drop_all)}",
+        _exact(sensitivity.drop),
+        f"at most {_exact(sensitivity.max_drop)}, relative,",
+        f"keeps {sensitivity.metric}",
+    )
 
 
 # ---------------------------------------------------------------- of language models

@@ -91,16 +91,21 @@ class LayerDamage:
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """Layers left in float to keep the output near the float model's, on `texts` of select."""
+    """Layers left in float to keep the output near the float model's, or the task's metric, on `texts` of
+    select."""
 
-    min_cosine: float
-    cosine_all: float  # every layer in int8
-    cosine: float  # what ships
+    min_cosine: float | None = None  # null: the goal was the metric
+    cosine_all: float | None = None  # every layer rounded
+    cosine: float | None = None  # what ships
+    metric: str | None = None  # null: the goal was the cosine
+    max_drop: float | None = None  # relative to the float graph's, as the next
+    drop_all: float | None = None  # every layer rounded; positive: worse
+    drop: float | None = None  # what ships
     met: bool
     texts: int
     bytes_added: int
     macs_left_out: float  # share, 0 to 1
-    tried: tuple[tuple[int, float], ...] = ()  # layers left out, cosine
+    tried: tuple[tuple[int, float], ...] = ()  # layers left out, cosine or drop
     layers: tuple[LayerDamage, ...] = ()  # the most damage first; none where nothing had to be left out
 
 

@@ -1,5 +1,8 @@
 """Which layers stay in float: the arithmetic by hand, and the whole on a model with one bad layer."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,13 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from compress.config.quantize import Int8Dynamic, Int8Static
-from compress.quantize import also_measured, quantize
+from compress.config.evaluate import SentenceSimilarity
+from compress.config.quantize import Float16Blocks, Int8Dynamic, Int8Static
+from compress.data import load_splits
+from compress.errors import ConfigError
+from compress.quantize import also_measured, goals, quantize, sensitivity
 from compress.quantize.layers import Layer, quantized_layers, restored
 from compress.quantize.sensitivity import affordable, by_price, fewest, leave_out, mean_cosine, rank, run
 from compress.schema.report import Coverage, Sensitivity
 from compress.stages.result import read_result
 from compress.tasks import open_processor
+from compress.tasks.sentence_embedding.embedder import embed
 
 
 def layer(name, macs, weights):
@@ -47,6 +54,33 @@ def test_cosine_by_hand():
     expected = [np.array([[2.0, 0.0]]), np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])]
     found, expected = ([{"y": array} for array in arrays] for arrays in (found, expected))
     assert mean_cosine(found, expected) == pytest.approx((1 + 0.5**0.5 + 0) / 3)
+
+
+def test_of_single_numbers_the_cosine_is_over_all_examples():
+    """The logit of a reranker: alone its cosine is 1 or -1."""
+    found, expected = ([{"logits": np.array([[x]])} for x in values] for values in ([3.0, 0.0], [3.0, 4.0]))
+    assert mean_cosine(found, expected) == pytest.approx(9 / (3 * 5))
+
+
+@given(st.sets(st.sampled_from("abcdef")), st.floats(0, 1))
+def test_the_cheapest_set_that_keeps_a_metric(harmful, floor):
+    """Each layer of some costs 0.1 while it is rounded; the ends that do not help go back."""
+    layers = [layer(name, 1, 1) for name in "abcdef"]
+    rounded = sensitivity.Rounded(
+        layers=layers,
+        total_macs=6,
+        bytes_added=3,
+        without=lambda names: frozenset(names),
+        damages=lambda: {name: 0.1 if name in harmful else -0.01 for name in "abcdef"},
+    )
+    goal = sensitivity.Goal(floor=-floor, score=lambda left: -0.1 * len(harmful - left), metric="accuracy")
+    graph, found = leave_out(rounded, goal, 0.0, 10)
+    needed = max(0, math.ceil((0.1 * len(harmful) - floor) / 0.1 - 1e-9))
+    assert found.met
+    assert len(graph) == needed
+    assert graph <= harmful
+    assert (found.metric, found.max_drop) == ("accuracy", floor)
+    assert found.bytes_added == 3 * needed
 
 
 @pytest.fixture
@@ -101,6 +135,11 @@ def spoil(int8, name):
     weight.CopyFrom(numpy_helper.from_array(coarse, weight.name))
 
 
+def left_out(quantized, reference, feeds, min_cosine, min_coverage):
+    rounded = sensitivity.int8(quantized, reference, feeds, lambda model: model)
+    return leave_out(rounded, goals.near(reference, feeds, min_cosine), min_coverage, len(feeds))
+
+
 def test_the_worst_output_counts():
     """Of several outputs, the first of which is as it should be."""
     good, bad = np.array([1.0, 0.0]), np.array([0.0, 1.0])
@@ -114,7 +153,7 @@ def test_one_bad_layer_is_found_and_alone_left_out(pair):
     reference, int8, feeds = pair(Int8Dynamic())
     good = mean_cosine(run(int8, feeds), run(reference, feeds))
     spoil(int8, "layer.1/attention/self/key")
-    graph, found = leave_out(int8, reference, feeds, good - 1e-4, 0.9, lambda model: model)
+    graph, found = left_out(int8, reference, feeds, good - 1e-4, 0.9)
     assert [each.node for each in found.layers if each.left_out] == [found.layers[0].node]
     assert "layer.1/attention/self/key" in found.layers[0].node
     assert found.met
@@ -125,7 +164,7 @@ def test_one_bad_layer_is_found_and_alone_left_out(pair):
 
 def test_what_coverage_forbids_stays_integer_and_the_best_is_kept(pair):
     reference, int8, feeds = pair(Int8Dynamic())
-    _, found = leave_out(int8, reference, feeds, 1.0, 0.9, lambda model: model)
+    _, found = left_out(int8, reference, feeds, 1.0, 0.9)
     assert not found.met
     assert found.cosine_all < found.cosine < 1
     assert 0 < found.macs_left_out <= 0.1
@@ -135,7 +174,7 @@ def test_what_coverage_forbids_stays_integer_and_the_best_is_kept(pair):
 
 def test_near_enough_leaves_the_graph_alone(pair):
     reference, int8, feeds = pair(Int8Dynamic())
-    graph, found = leave_out(int8, reference, feeds, 0.9, 0.95, lambda model: model)
+    graph, found = left_out(int8, reference, feeds, 0.9, 0.95)
     assert graph is int8
     assert (found.met, found.layers, found.bytes_added, len(found.tried)) == (True, (), 0, 1)
 
@@ -157,7 +196,7 @@ def test_the_stage_leaves_out_tells_and_stays_above_its_floor(config, quantized)
     assert [name for name, _ in options] == ["int8_all"]
     assert 0.75 <= coverage.coverage_macs == pytest.approx(1 - found.macs_left_out)
     products = {each.node for each in found.layers if each.left_out and each.macs}
-    told = {each.node for each in coverage.skipped if each.reason == "left in float for quantize.min_cosine"}
+    told = {each.node for each in coverage.skipped if each.reason == "left in float for quality"}
     assert products == told
     plain = quantized(options[0][1], out="plain")
     assert also_measured(config(**more), plain) == []
@@ -176,3 +215,39 @@ def test_a_model_that_is_bad_whole_is_no_error(graphs, checkpoints, splits_folde
     found = read_result(tmp_path).fact("sensitivity", Sensitivity)
     assert not found.met
     assert not [each for each in found.layers if each.macs and each.left_out]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Int8Dynamic(max_drop=2e-4, min_coverage=0.5),
+        pytest.param(Int8Static(examples=9, max_drop=2e-4, min_coverage=0.5), marks=pytest.mark.slow),
+        Float16Blocks(max_drop=2e-3, min_coverage=0.5),
+    ],
+)
+def test_the_metric_of_the_task_is_kept(config, graphs, checkpoints, splits_folder, tmp_path):
+    """That of sentence encoders on select, where no pairs are, is the cosine; onnxruntime says what it is."""
+    judged = SentenceSimilarity(primary="cosine")
+    small, rounded = tmp_path / "small", tmp_path / "rounded"
+    for folder, option in ((small, config), (rounded, replace(config, max_drop=None))):
+        folder.mkdir()
+        more = {"evaluate": judged} if option is config else {}
+        quantize(option, [], graphs(), checkpoints["bert"], splits_folder, folder, **more)
+    found = read_result(small).fact("sensitivity", Sensitivity)
+    assert found.metric == "cosine"
+    assert found.met
+    assert found.drop <= config.max_drop < found.drop_all
+    assert any(each.left_out for each in found.layers)
+    select = load_splits(splits_folder).select.texts
+    processor = open_processor(checkpoints["bert"])
+    reference = embed(graphs() / "model.onnx", processor, select)
+    for folder, drop in ((small, found.drop), (rounded, found.drop_all)):
+        embeddings = embed(folder / "model.onnx", processor, select)
+        assert 1 - (embeddings * reference).sum(1).mean() == pytest.approx(drop, abs=5e-4)
+    [(name, option)] = also_measured(config, small)
+    assert (name, option) == (f"{config.variant}_all", replace(config, max_drop=None))
+
+
+def test_two_goals_are_one_too_many():
+    with pytest.raises(ConfigError, match="one goal"):
+        Int8Dynamic(max_drop=0.01, min_cosine=0.99)
