@@ -35,7 +35,7 @@ def check(configs: Iterable[RunConfig]) -> None:
         targets[repr(config.target)] = config.target
         for trained in (config.recover, config.train):
             if getattr(trained, "device", None) is Device.cuda:
-                from compress.training.device import chosen  # takes seconds, and nobody else waits for it
+                from compress.models.device import chosen  # takes seconds, and nobody else waits for it
 
                 chosen(Device.cuda)
     for target in targets.values():

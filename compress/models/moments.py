@@ -29,11 +29,11 @@ class Moments:
         """`x`: (tokens, width)."""
         if self.shifted:
             if self.count == 0:
-                self.shift = x.mean(0)
-            x = x - self.shift
+                self.shift = x.mean(0).cpu()
+            x = x - self.shift.to(x.device)
         self.count += len(x)
-        self.total += x.sum(0, dtype=torch.float64)
-        self.product += x.T @ x
+        self.total += x.sum(0, dtype=torch.float64).cpu()
+        self.product += (x.T @ x).cpu()
 
     def mean(self) -> Tensor:
         return self.shift + self.total / self.count

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from compress.models.device import computing, everywhere
 from compress.models.hooks import hooked
 from compress.models.layers import Stack
 
@@ -63,8 +64,9 @@ class Walk:
     def run(self, index: int, states: Tensor) -> Tensor:
         """What layer `index` gives for (windows, tokens, hidden)."""
         block = self.blocks[index]
-        given = block(states, **self._arguments[block])
-        return cast(Tensor, given[0] if isinstance(given, tuple) else given)
+        with computing(block) as device:
+            given = block(*everywhere(device, [states]), **everywhere(device, self._arguments[block]))
+        return cast(Tensor, given[0] if isinstance(given, tuple) else given).to(states.device)
 
     def advance(self, index: int) -> None:
         """Replace the states in front of layer `index` by those behind it."""
@@ -126,11 +128,12 @@ class Walk:
         def add(shared: SharedInput, x: Tensor) -> None:
             flat = x.reshape(-1, x.shape[-1]).float()
             if shared.names not in inputs:
-                inputs[shared.names] = replace(shared, moment=torch.zeros(flat.shape[1], flat.shape[1]))
+                moment = flat.new_zeros(flat.shape[1], flat.shape[1])
+                inputs[shared.names] = replace(shared, moment=moment)
             inputs[shared.names].moment.addmm_(flat.T, flat, alpha=1 / count)
 
         self.visit(index, add)
-        return list(inputs.values())
+        return [replace(each, moment=each.moment.cpu()) for each in inputs.values()]
 
     def outputs(self, index: int, windows: int | None = None) -> dict[str, tuple[Tensor, Tensor]]:
         """Name -> input and output of each linear layer, for the first `windows`."""
@@ -138,7 +141,7 @@ class Walk:
 
         def note(linear: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             # Without a norm in front of it a layer reads the states themselves, which `advance` changes.
-            values[self.names[cast(nn.Linear, linear)]] = args[0].clone(), output
+            values[self.names[cast(nn.Linear, linear)]] = args[0].clone().cpu(), output.cpu()
 
         with hooked(linear.register_forward_hook(note) for linear in self._linears(index)):
             self.run(index, self.states[:windows])

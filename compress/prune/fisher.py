@@ -30,7 +30,7 @@ def information(readers: Sequence[nn.Linear], losses: Iterable[Tensor]) -> dict[
             slopes = torch.autograd.grad(loss, [x for _, x in read])
             for (reader, x), slope in zip(read, slopes, strict=True):
                 gate = x.detach().double() * slope.double()
-                information[reader] += gate.square().flatten(0, -2).sum(0)
+                information[reader] += gate.square().flatten(0, -2).sum(0).cpu()
             tokens += sum(x.shape[:-1].numel() for reader, x in read if reader is readers[0])
             read.clear()
     return {reader: total / tokens for reader, total in information.items()}

@@ -150,7 +150,7 @@ def search(model: CausalLM, windows: Tensor, names: Collection[str], largest: in
         linears = {shared.names: shared.linears for shared in walk.inputs(index)}
 
         def observe(shared: SharedInput, x: Tensor, inputs: dict[tuple[str, ...], Sample] = inputs) -> None:
-            _observe(inputs.setdefault(shared.names, Sample(largest=torch.zeros(x.shape[-1]))), x)
+            _observe(inputs.setdefault(shared.names, Sample(largest=torch.zeros(x.shape[-1]))), x.cpu())
 
         walk.visit(index, observe)
         for group, sample in inputs.items():

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from compress.models.device import computing, moved
 from compress.models.moments import Moments, observing, unseen
 from compress.tasks.base import Model
 
@@ -53,8 +54,9 @@ class Batches(ABC):
         """Padding does not count."""
         moments = unseen(linear for linears in readers for linear in linears)
         mask: list[Tensor | None] = [None]
-        with observing(moments, mask):
+        with observing(moments, mask), computing(self.model.module) as device:
             for batch in self.batches():
+                batch = moved(batch, device)
                 mask[0] = batch["attention_mask"].bool() if "attention_mask" in batch else None
                 self.model.run(batch)
         return iter([moments] * len(readers))
@@ -62,14 +64,20 @@ class Batches(ABC):
     @torch.no_grad()
     def distances(self) -> Distances:
         """By the mean `distance` of each output from the dense model's, which is `model` as it is now."""
-        dense = [self.model.run(batch) for batch in self.batches()]
+
+        def outputs() -> Iterator[Tensor]:
+            with computing(self.model.module) as device:
+                for batch in self.batches():
+                    yield self.model.run(moved(batch, device)).cpu()
+
+        dense = list(outputs())
 
         @torch.no_grad()
         def distances(candidates: Sequence[int]) -> dict[int, float]:
             far = {}
             for index in candidates:
                 with self.model.stack.without_layer(index):
-                    pairs = zip(map(self.model.run, self.batches()), dense, strict=True)
+                    pairs = zip(outputs(), dense, strict=True)
                     far[index] = float(torch.cat([self.distance(*pair) for pair in pairs]).mean())
             return far
 

@@ -12,7 +12,7 @@ from compress.tasks.language_modeling.model import CausalLM
 
 @pytest.fixture
 def exact(monkeypatch):
-    monkeypatch.setattr(calibration, "wants_bfloat16", lambda _: False)
+    monkeypatch.setattr(calibration, "wants_bfloat16", lambda *_: False)
 
 
 def tokens(model, windows=3, size=12):

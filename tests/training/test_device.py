@@ -5,7 +5,7 @@ from compress.cli.preflight import check
 from compress.config.compose import load_config
 from compress.config.recover import Device
 from compress.errors import ConfigError
-from compress.training.device import chosen
+from compress.models.device import chosen
 
 CASES = [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu"), ("cuda", True, "cuda")]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compress.config.prune import TransformerPrune
 from compress.data.images import load_images
+from compress.models.device import computing, moved
 from compress.tasks.base import Model
 from compress.tasks.calibration import Batches
 
@@ -35,8 +36,10 @@ class LabelledImages(Batches):
 
     def losses(self) -> Iterator[Tensor]:
         """Cross-entropy of the labels."""
-        for inputs, labels in self.labelled(self.batch_size):
-            yield nn.functional.cross_entropy(self.model.run(inputs), labels, reduction="sum")
+        with computing(self.model.module) as device:
+            for inputs, labels in self.labelled(self.batch_size):
+                logits = self.model.run(moved(inputs, device))
+                yield nn.functional.cross_entropy(logits, labels.to(device), reduction="sum")
 
     @staticmethod
     def distance(outputs: Tensor, dense: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.config.recover import Finetune, Fit, Optimizer, Precision
 from compress.data.images import ImageSplits, load_images
+from compress.models.device import chosen
 from compress.stages.result import write_result
 from compress.system.malloc import keep_freed_memory
 from compress.tasks.image_classification.augment import augment
 from compress.tasks.image_classification.model import ImageClassifier
-from compress.training.device import chosen
 from compress.training.distillation import distillation
 from compress.training.loop import History, Plan, Trainer
 from compress.training.precision import wants_bfloat16

@@ -11,6 +11,7 @@ from compress.config.prune import TransformerPrune
 from compress.config.recover import Precision
 from compress.data import load_texts
 from compress.errors import DataError
+from compress.models.device import computing
 from compress.models.moments import Moments, observing, unseen
 from compress.models.walk import Layered, Walk
 from compress.tasks.calibration import Distances, Readers
@@ -37,11 +38,14 @@ class Windows:
         """-log p of tokens drawn from what the model itself expects at each place, so that no labels are
         needed."""
         random = torch.Generator().manual_seed(0)
-        for window in self.windows:
-            with torch.autocast("cpu", torch.bfloat16, enabled=wants_bfloat16(Precision.auto)):
-                logits = self.model.run({"input_ids": window[None]})[0].float()
-            drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=random)[:, 0]
-            yield nn.functional.cross_entropy(logits, drawn, reduction="sum")
+        with computing(self.model.module) as device:
+            for window in self.windows:
+                short = wants_bfloat16(Precision.auto, device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=short):
+                    logits = self.model.run({"input_ids": window[None].to(device)})[0].float()
+                expected = logits.detach().softmax(-1).cpu()
+                drawn = torch.multinomial(expected, 1, generator=random)[:, 0].to(device)
+                yield nn.functional.cross_entropy(logits, drawn, reduction="sum")
 
     def moments(self, readers: Readers) -> Iterator[Mapping[nn.Linear, Moments]]:
         """Layer by layer, so that one may be cut when the next has read what the whole one gave."""

@@ -19,9 +19,9 @@ from torch import Tensor
 from compress.config.recover import DistillLogits
 from compress.data import load_texts
 from compress.errors import ConfigError, DataError
+from compress.models.device import chosen
 from compress.system.malloc import keep_freed_memory
 from compress.tasks.language_modeling.model import CausalLM
-from compress.training.device import chosen
 from compress.training.distillation import Distillation
 from compress.training.precision import cast_weights, wants_bfloat16
 

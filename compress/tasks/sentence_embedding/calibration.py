@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compress.config.prune import TransformerPrune
 from compress.data import load_texts
 from compress.errors import ConfigError
+from compress.models.device import computing, moved
 from compress.tasks.base import Model
 from compress.tasks.calibration import Batches
 
@@ -35,9 +36,10 @@ class Texts(Batches):
             )
         module = self.model.module.train()  # dropout makes the two passes differ
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), computing(self.model.module) as device:
                 torch.manual_seed(0)
                 for batch in self.batches():
+                    batch = moved(batch, device)
                     yield contrastive_loss(self.model.run(batch), self.model.run(batch))
         finally:
             module.eval()
@@ -56,4 +58,4 @@ def contrastive_loss(first: Tensor, second: Tensor, temperature: float = 0.05) -
     (Gao et al. 2021). Distillation against the model itself has no gradient before anything is pruned.
     """
     logits = nn.functional.normalize(first, dim=-1) @ nn.functional.normalize(second, dim=-1).T
-    return nn.functional.cross_entropy(logits / temperature, torch.arange(len(first)))
+    return nn.functional.cross_entropy(logits / temperature, torch.arange(len(first), device=first.device))

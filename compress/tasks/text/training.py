@@ -18,12 +18,12 @@ from torch.func import functional_call
 
 from compress.config.recover import Distill
 from compress.errors import DataError
+from compress.models.device import chosen, moved
 from compress.models.hooks import hooked
 from compress.models.tokenizer import Tokens
 from compress.tasks.base import tensors
 from compress.tasks.text.model import TextModel
 from compress.tasks.text.processor import Examples
-from compress.training.device import chosen, moved
 from compress.training.distillation import Distillation
 from compress.training.precision import cast_weights, wants_bfloat16
 
