@@ -120,6 +120,29 @@ def check_same(path: Path, like: Path, feeds: Sequence[Feeds], name: str) -> Gat
     )
 
 
+def whole(
+    target: Target, path: Path, feeds: Sequence[Feeds], there: Sequence[Feeds], name: str
+) -> Difference:
+    """How what a graph gave on a target that is not reached any more differs from what it gives here.
+
+    Raises GateError naming the output where that is not the same.
+    """
+    session = Here(path)
+    batches = [{each: batch[each] for each in session.inputs} for batch in feeds]
+    ours = [session.run(batch) for batch in batches]
+    found, computes_in = differences(ours, there), precision(target, path)
+    allowed = _allowed(path, batches, ours, found, computes_in)
+    if not _hold(allowed, found):
+        wrong = max(found, key=lambda output: found[output].relative)
+        raise GateError(
+            f"{name} computes something else on the target than here",
+            found=f"output {wrong}: {found[wrong]}",
+            allowed=f"{allowed[wrong]} ({computes_in})",
+            next="another onnxruntime there, or a model without the operators that differ",
+        )
+    return worst(found.values())
+
+
 def _allowed(
     path: Path,
     batches: Sequence[Feeds],

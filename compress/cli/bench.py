@@ -136,14 +136,13 @@ def bench(targets: Mapping[str, Target], timing: BenchmarkConfig, request: Reque
             packed = Asked(models, workloads, {}, list(given))
             write_package(request.package, targets, timing, packed, console)
             return
-        together = [name for name, target in targets.items() if target.interleaves]
-        groups = [each for each in (together, *([n] for n in targets if n not in together)) if each]
-        gates = {
-            name: same_outputs(target, models, workloads, console, name if len(targets) > 1 else "")
-            for name, target in targets.items()
-        }
-        more = {"parity": gates}
-        _measure(targets, groups, timing, request, models, graphs, workloads, folder, console, more)
+    parity = {
+        name: same_outputs(target, models, workloads, console, name if len(targets) > 1 else "")
+        for name, target in targets.items()
+    }
+    _measure(
+        Asked(models, workloads, asdict(timing), list(given)), targets, graphs, parity, request.out, console
+    )
 
 
 def read_package(folder: Path, out: Path | None, console: Console) -> None:
@@ -153,20 +152,7 @@ def read_package(folder: Path, out: Path | None, console: Console) -> None:
     asked = brought.asked()
     graphs = {name: inspect(path, BenchmarkError) for name, path in asked.models.items()}
     parity = agreement(brought, asked)
-    request = Request(models=(), out=out, inputs=tuple(f"{name}=" for name in asked.given))
-    with tempfile.TemporaryDirectory() as scratch:
-        _measure(
-            {"package": brought},
-            [["package"]],
-            BenchmarkConfig(**asked.benchmark),
-            request,
-            asked.models,
-            graphs,
-            {name: dict(feeds) for name, feeds in asked.workloads.items()},
-            Path(scratch),
-            console,
-            {"parity": parity},
-        )
+    _measure(asked, {"package": brought}, graphs, parity, out, console)
     least = min(of_model["min_cosine"] for of_model in parity.values())
     console.print(f"what the models gave there: cosine {least:.6f} or more to what they give here")
 
@@ -179,37 +165,36 @@ def _check_out(out: Path | None) -> None:
 
 
 def _measure(
+    asked: Asked,
     targets: Mapping[str, Target],
-    groups: Sequence[Sequence[str]],
-    timing: BenchmarkConfig,
-    request: Request,
-    models: Mapping[str, Path],
     graphs: Mapping[str, Graph],
-    workloads: Mapping[str, Feeds],
-    folder: Path,
+    parity: Mapping[str, Any],
+    out: Path | None,
     console: Console,
-    more: Mapping[str, Any],
 ) -> None:
-    """Time each group of targets, print, and write; `more` goes to bench.json."""
-    records = []
-    for number, names in enumerate(groups):
-        part = folder / str(number)
-        timed = _timed(models, names, len(targets) > 1)
-        speed = _time(timed, targets, timing, workloads, part, console)
-        shown = {name: graphs[entry.model] for name, entry in timed.items()}
-        show(speed, shown, list(workloads), console)
-        for line in losers(speed, timed, _built_for(models)):
-            console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
-        records.append(_record(request, models, graphs, workloads, speed))
-    if request.out:
-        request.out.mkdir(parents=True, exist_ok=True)
-        for number in range(len(groups)):
-            name = "samples.json" if number == 0 else f"samples_{groups[number][0]}.json"
-            shutil.copyfile(folder / str(number) / "samples.json", request.out / name)
-        first, *others = records
-        record = first | dict(more) | ({"others": [each["speed"] for each in others]} if others else {})
-        (request.out / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
-        console.print(f"written: {request.out / 'bench.json'}", soft_wrap=True)
+    """Time each group of targets that are timed together, print, and write what was found to `out`."""
+    together = [name for name, target in targets.items() if target.interleaves]
+    groups = [each for each in (together, *([n] for n in targets if n not in together)) if each]
+    speeds = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for names in groups:
+            timed = _timed(asked.models, names, len(targets) > 1)
+            folder = Path(scratch) / names[0]
+            speeds.append(_time(timed, targets, asked, folder, console))
+            shown = {name: graphs[entry.model] for name, entry in timed.items()}
+            show(speeds[-1], shown, list(asked.workloads), console)
+            for line in losers(speeds[-1], timed, _built_for(asked.models)):
+                console.print(f"[yellow]{line}[/]", highlight=False, soft_wrap=True)
+            if out:
+                out.mkdir(parents=True, exist_ok=True)
+                name = "samples.json" if len(speeds) == 1 else f"samples_{names[0]}.json"
+                shutil.copyfile(folder / "samples.json", out / name)
+    if out:
+        record = _record(asked, graphs, speeds[0]) | {"parity": parity}
+        if speeds[1:]:
+            record["others"] = [asdict(speed) for speed in speeds[1:]]
+        (out / "bench.json").write_text(json.dumps(record, indent=2) + "\n")
+        console.print(f"written: {out / 'bench.json'}", soft_wrap=True)
 
 
 def same_outputs(
@@ -245,21 +230,17 @@ def _timed(models: Mapping[str, Path], targets: Sequence[str], several: bool) ->
 
 
 def _time(
-    timed: Mapping[str, Entry],
-    targets: Mapping[str, Target],
-    timing: BenchmarkConfig,
-    workloads: Mapping[str, Feeds],
-    out: Path,
-    console: Console,
+    timed: Mapping[str, Entry], targets: Mapping[str, Target], asked: Asked, out: Path, console: Console
 ) -> "Speed":
     from compress.benchmark.timing import time_models  # takes a second: no damaged file shall wait for it
 
+    timing = BenchmarkConfig(**asked.benchmark)
     console.print(f"timing {len(timed)} models, about {timing.max_seconds:.0f} s ...", highlight=False)
     first = targets[next(iter(timed.values())).target]
     runs_with = {name: targets[entry.target].runs_with() for name, entry in timed.items()}
     with first.lock():
         paths = {name: entry.path for name, entry in timed.items()}
-        return time_models(first, timing, paths, workloads, out, runs_with=runs_with)
+        return time_models(first, timing, paths, asked.workloads, out, runs_with=runs_with)
 
 
 def _built_for(models: Mapping[str, Path]) -> dict[str, str]:
@@ -272,27 +253,20 @@ def _built_for(models: Mapping[str, Path]) -> dict[str, str]:
     return made_for
 
 
-def _record(
-    request: Request,
-    models: Mapping[str, Path],
-    graphs: Mapping[str, Graph],
-    workloads: Mapping[str, Feeds],
-    speed: "Speed",
-) -> dict[str, Any]:
+def _record(asked: Asked, graphs: Mapping[str, Graph], speed: "Speed") -> dict[str, Any]:
     """The contents of bench.json: what was timed, on which arrays, and what was found."""
-    given = {word.partition("=")[0] for word in request.inputs}
     return {
         "bench_version": BENCH_VERSION,
         "models": {
             name: {"path": str(path), "sha256": sha256_model(path), **asdict(graphs[name])}
-            for name, path in models.items()
+            for name, path in asked.models.items()
         },
         "workloads": {
             name: {
-                key: {"dtype": a.dtype.name, "shape": list(a.shape), "made_up": key not in given}
+                key: {"dtype": a.dtype.name, "shape": list(a.shape), "made_up": key not in asked.given}
                 for key, a in feeds.items()
             }
-            for name, feeds in workloads.items()
+            for name, feeds in asked.workloads.items()
         },
         "verdict": {
             model: {workload: speed_word(ratio) for workload, ratio in ratios.items()}

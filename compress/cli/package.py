@@ -6,18 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from compress.config.benchmark import BenchmarkConfig
-from compress.errors import ConfigError, GateError
-from compress.graph.session import open_session
+from compress.errors import ConfigError
 from compress.targets.base import Target
 from compress.targets.local import Local
 from compress.targets.outputs import outputs
 from compress.targets.package import Asked, Brought, write
-
-LEAST_COSINE = 0.999
 
 
 def write_package(
@@ -47,29 +43,14 @@ def write_package(
 def agreement(brought: Brought, asked: Asked) -> dict[str, dict[str, float]]:
     """How what each model gave there agrees with what it gives here, over all outputs of all workloads.
 
-    Raises GateError naming the model and the output where the cosine is below `LEAST_COSINE`.
+    Raises GateError naming the model and the output that differs by more than on any target.
     """
+    from compress.benchmark import parity  # takes a second: no damaged file shall wait for it
+
     found: dict[str, dict[str, float]] = {}
     for name, path in asked.models.items():
-        session, worst = open_session(path), {"min_cosine": 1.0, "max_abs_difference": 0.0}
-        inputs = [value.name for value in session.get_inputs()]
-        names = [value.name for value in session.get_outputs()]
-        there = outputs(brought, path, asked.workloads.values(), name)
-        for feeds, given in zip(asked.workloads.values(), there, strict=True):
-            ours = session.run(names, {each: feeds[each] for each in inputs})
-            for output, wanted in zip(names, ours, strict=True):
-                a, b = (np.asarray(each, np.float64).ravel() for each in (wanted, given[output]))
-                norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-                cosine = float(a @ b) / norms if norms else float(np.array_equal(a, b))
-                if not cosine >= LEAST_COSINE:
-                    raise GateError(
-                        f"{name} computes something else on the machine of the package",
-                        found=f"output {output}: cosine {cosine:.5f} to what it gives here",
-                        allowed=f"at least {LEAST_COSINE}",
-                        next="another onnxruntime there, or a model without the operators that differ",
-                    )
-                worst["min_cosine"] = min(worst["min_cosine"], cosine)
-                apart = float(np.max(np.abs(a - b), initial=0.0))
-                worst["max_abs_difference"] = max(worst["max_abs_difference"], apart)
-        found[name] = worst
+        batches = [dict(feeds) for feeds in asked.workloads.values()]
+        there = [dict(given) for given in outputs(brought, path, batches, name)]
+        worst = parity.whole(brought, path, batches, there, name)
+        found[name] = {"min_cosine": worst.cosine, "largest_relative_difference": worst.relative}
     return found

@@ -68,17 +68,13 @@ class Host:
         if self.venv and "python" not in self.known:
             runtime = with_onnxruntime.runtime_facts()
             log.info("making an environment on %s where there is none yet", self.line.host)
-            reply = self.line.ask(
-                "venv", requirements=["numpy", f"{runtime['distribution']}=={runtime['version']}"]
+            self._learn(
+                "venv",
+                {"requirements": ["numpy", f"{runtime['distribution']}=={runtime['version']}"]},
+                f"no environment could be made on {self.line.host}",
+                allowed="a Python with venv, pip that reaches its index, and disk",
+                next="target.python=/path/to/a/python/with/numpy/and/onnxruntime there",
             )
-            if "error" in reply:
-                raise ConfigError(
-                    f"no environment could be made on {self.line.host}",
-                    found=reply["error"],
-                    allowed="a Python with venv, pip that reaches its index, and disk",
-                    next="target.python=/path/to/a/python/with/numpy/and/onnxruntime there",
-                )
-            self.known["python"] = reply["python"]
         python: str | None = self.known.get("python")
         return python
 
@@ -89,17 +85,22 @@ class Host:
                 there, _ = placed([pack(Path(folder))])
                 self.send(there)
             [runner] = there
-            reply = self.line.ask("facts", runner=runner.sha256, runtime="onnxruntime", python=python)
-            if "error" in reply:
-                raise ConfigError(
-                    f"the Python of {self.line.host} cannot run models",
-                    found=reply["error"],
-                    allowed="one that has numpy and onnxruntime",
-                    next="target.venv=true makes one there, target.python=/path/there names one",
-                )
-            self.known["facts"] = reply["facts"]
+            self._learn(
+                "facts",
+                {"runner": runner.sha256, "runtime": "onnxruntime", "python": python},
+                f"the Python of {self.line.host} cannot run models",
+                allowed="one that has numpy and onnxruntime",
+                next="target.venv=true makes one there, target.python=/path/there names one",
+            )
         facts: dict[str, Any] = self.known["facts"]
         return facts
+
+    def _learn(self, do: str, request: Mapping[str, Any], wrong: str, allowed: str, next: str) -> None:
+        """Keep what the host replies; ConfigError with what it says where it cannot."""
+        reply = self.line.ask(do, **request)
+        if "error" in reply:
+            raise ConfigError(wrong, found=reply["error"], allowed=allowed, next=next)
+        self.known |= reply
 
     def send(self, files: Files) -> None:
         """Have the host hold these files; those that it has are not sent, nor what it has of one."""

@@ -132,7 +132,7 @@ def test_a_machine_that_computes_something_else_is_told(folder, capsys):
 
     changed(folder, wrong)
     text = said(capsys, "--import", folder)
-    assert "small.onnx computes something else" in text
+    assert "small.onnx computes something else on the target" in text
     assert "cosine -1.0" in text
 
 
