@@ -16,4 +16,5 @@ def evaluate(config: EvaluateConfig, target: TargetConfig, *inputs: Any, **named
     All else is as in `compress.evaluate.evaluate`, which gets the rest. Raises BenchmarkError where the
     target cannot run them.
     """
-    here.evaluate(config, *inputs, **named, there=partial(outputs, open_target(target)))
+    score = partial(here.evaluate, config, there=partial(outputs, open_target(target)))
+    score(*inputs, **named)
