@@ -1,6 +1,7 @@
 """What was timed, with intervals: the contents of speed.json, made from the samples of the runner."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,7 @@ class Comparison:
 
     speedup: dict[str, Estimate]  # by workload
     overall: Estimate  # their geometric mean
+    slowest: float  # of it in any repeat, which is fresh processes
 
 
 def load_comparisons(folder: Path, pairs: Iterable[tuple[str, str]]) -> list[Comparison]:
@@ -63,13 +65,13 @@ def load_comparisons(folder: Path, pairs: Iterable[tuple[str, str]]) -> list[Com
         workloads = json.loads((folder / SAMPLES).read_bytes())["workloads"]
     except (OSError, ValueError, KeyError) as error:
         raise BenchmarkError(f"cannot read {folder / SAMPLES}", found=error, next="benchmark again") from None
-    return [
-        Comparison(
-            speedup={name: stats.speedup(of[before], of[after]) for name, of in workloads.items()},
-            overall=stats.overall_speedup((of[before], of[after]) for of in workloads.values()),
-        )
-        for before, after in pairs
-    ]
+    found = []
+    for before, after in pairs:
+        logs = stats.overall_ratios((of[before], of[after]) for of in workloads.values())
+        speedup = {name: stats.speedup(of[before], of[after]) for name, of in workloads.items()}
+        slowest = math.exp(float(logs.min()))
+        found.append(Comparison(speedup=speedup, overall=stats.mean_ratio(logs), slowest=slowest))
+    return found
 
 
 def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Mapping[str, Any]) -> Speed:

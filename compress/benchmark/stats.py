@@ -57,17 +57,18 @@ def speedup(baseline: Blocks, variant: Blocks) -> Estimate:
     """
     if [block["repeat"] for block in baseline] != [block["repeat"] for block in variant]:
         raise ValueError("the blocks of baseline and variant do not pair")
-    return _mean_ratio(np.asarray(repeat_ratios(baseline, variant)))
+    return mean_ratio(np.asarray(repeat_ratios(baseline, variant)))
 
 
-def overall_speedup(workloads: Iterable[tuple[Blocks, Blocks]]) -> Estimate:
-    """The same of several workloads, each its baseline and its variant: their geometric mean in each repeat,
-    since those of one repeat come from the same processes."""
-    return _mean_ratio(np.mean([repeat_ratios(*blocks) for blocks in workloads], axis=0))
+def overall_ratios(workloads: Iterable[tuple[Blocks, Blocks]]) -> np.ndarray:
+    """Of each repeat the mean log ratio over several workloads, each its baseline and its variant: those of
+    one repeat come from the same processes."""
+    ratios: np.ndarray = np.asarray([repeat_ratios(*blocks) for blocks in workloads])
+    return np.asarray(ratios.mean(axis=0))
 
 
-def _mean_ratio(logs: np.ndarray) -> Estimate:
-    """Of independent log ratios."""
+def mean_ratio(logs: np.ndarray) -> Estimate:
+    """Of independent log ratios. Raises ValueError where there are fewer than two."""
     if len(logs) < 2:
         raise ValueError("an interval needs at least two repeats")
     half = scipy.stats.t.ppf(QUANTILE, len(logs) - 1) * scipy.stats.sem(logs)

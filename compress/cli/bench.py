@@ -29,6 +29,7 @@ from compress.cli.console import console
 from compress.cli.package import agreement, write_package
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.compose import expand, load_config, on_targets
+from compress.config.target import asks_to_tune
 from compress.errors import BenchmarkError, ConfigError, did_you_mean
 from compress.graph.files import sha256_model
 from compress.graph.untrusted import Graph, inspect
@@ -95,6 +96,13 @@ def time_words(words: Sequence[str], **request: Any) -> None:
         # a configuration is whole or none, and a benchmark needs no checkpoint
         configs[target] = load_config([*job, "model.source=path:."])
     models = tuple(word for word in words if word not in overrides)
+    for name, config in configs.items():
+        if asks_to_tune(config.target):
+            raise ConfigError(
+                "target.tune is for runs, which make the models that it tries",
+                found=f"target={name} target.tune=true",
+                next="compress run with it, or compress bench with settings such as target.threads=2",
+            )
     targets = {name: open_target(config.target) for name, config in configs.items()}
     bench(targets, next(iter(configs.values())).benchmark, Request(models=models, **request), console)
 

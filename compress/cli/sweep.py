@@ -45,7 +45,8 @@ def run_sweep(overrides: Sequence[str], experiment: str, entry: Entry, targets: 
         console.print(f"[bold]#{number}[/] {escape(' '.join(own))}", highlight=False, soft_wrap=True)
     code = _run_points(start, folder, points)
     if targets:
-        across(folder, [targets, *(word for word in words if word.startswith(("benchmark.", "target.")))])
+        timed = (word for word in words if word.startswith(("benchmark.", "target.")))
+        across(folder, [targets, *(word for word in timed if not word.startswith("target.tune="))])
     return code
 
 

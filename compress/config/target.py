@@ -41,6 +41,10 @@ class MachineTarget(TargetConfig):
         return self
 
 
+def asks_to_tune(config: TargetConfig) -> bool:
+    return isinstance(config, MachineTarget) and config.tune
+
+
 def rewrites_of(config: TargetConfig) -> list[Rewrite]:
     return config.rewrites if isinstance(config, MachineTarget) else []
 

@@ -15,7 +15,8 @@ def tuning_section(report: Report) -> Section:
     lines = (
         "Times as fast as what was kept until then, timed in one job. A candidate is kept where the interval "
         "of the mean over all workloads lies above 1 and that of none below, and where its numbers are the "
-        "same but for rounding, or its quality on select allows it.",
+        "same but for rounding, or its quality on select allows it; more threads where they are faster in "
+        "every one of the fresh processes.",
         _choice(report),
     )
     return Section("tuning", title, header, rows, lines)

@@ -54,17 +54,28 @@ def _dense_score(quality: Quality, metric: str) -> float:
     return score.value + (drop if score.higher_is_better else -drop)
 
 
+def holds(found: Comparison) -> bool:
+    """Whether it is faster in every repeat."""
+    return found.slowest > 1
+
+
+def why_not_held(found: Comparison) -> str:
+    """Empty where it is."""
+    return "" if holds(found) else f"not faster in every process: {found.slowest:.2f}x in the slowest"
+
+
 def enough_threads(
     counts: Sequence[int], compare: Callable[[int, int], Comparison]
 ) -> tuple[int, dict[int, int]]:
-    """The most threads that are surely faster than fewer, and beside which each count was judged.
+    """The threads that are faster than fewer in every process, and beside which each count was judged.
 
-    From one thread up: a count is taken where it is faster than the one taken before. So a setting that helps
-    in one process and not in the next is not.
+    From one thread up: a count is taken where it is faster than the one taken before in every repeat. An
+    interval of the mean would refuse what is twice as fast in one process and three times in the next; what
+    helps in one and not in the next does not hold.
     """
     taken, beside = counts[0], {}
     for count in counts[1:]:
         beside[count] = taken
-        if is_faster(compare(taken, count)):
+        if holds(compare(taken, count)):
             taken = count
     return taken, beside

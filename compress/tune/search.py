@@ -21,7 +21,7 @@ from compress.stages.runner import StageRunner
 from compress.stages.store import Entry
 from compress.targets import open_target
 from compress.tune.candidates import OPERATORS, THREADS, Candidate, operators, together
-from compress.tune.choice import enough_threads, fastest_first, too_bad, why_not_faster
+from compress.tune.choice import enough_threads, fastest_first, too_bad, why_not_faster, why_not_held
 
 KEPT, DENSE = "kept", "dense"  # KEPT: what the candidates of a job are timed beside
 ROUNDS_OF_THREADS = 3  # blocks of a process: what differs is how the threads of fresh processes fare
@@ -215,7 +215,7 @@ class Search:
         return replace(kept, target=at(kept, enough))
 
     def row(self, model: str, count: int, beside: int, found: Comparison, kept: bool) -> Tried:
-        reason = "" if model == DENSE else why_not_faster(found)
+        reason = "" if model == DENSE else why_not_held(found)
         return Tried(
             kind=THREADS,
             name=name_of(model, count),

@@ -70,6 +70,17 @@ def test_speedup_by_hand():
     )
 
 
+def test_the_mean_of_workloads_pairs_their_repeats():
+    """2 and 8 times, then 4 and 4: 4 in both repeats, and no interval at all; each alone has a wide one."""
+    baseline = blocks([[16.0], [16.0]])
+    pairs = [(baseline, blocks([[8.0], [4.0]])), (baseline, blocks([[2.0], [4.0]]))]
+    assert np.exp(stats.overall_ratios(pairs)) == pytest.approx([4.0, 4.0])
+    found = stats.mean_ratio(stats.overall_ratios(pairs))
+    assert (found.value, *found.ci95) == pytest.approx((4.0, 4.0, 4.0))
+    assert stats.speedup(*pairs[0]).ci95[0] < 1
+
+
+
 @given(
     st.lists(st.floats(0.5, 2.0), min_size=2, max_size=8),
     st.lists(st.floats(0.01, 100.0), min_size=8, max_size=8),

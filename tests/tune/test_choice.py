@@ -17,6 +17,7 @@ def found(overall, *workloads):
     return Comparison(
         speedup={str(i): estimate(*each) for i, each in enumerate(workloads or [overall])},
         overall=estimate(*overall),
+        slowest=overall[0],
     )
 
 
@@ -83,7 +84,7 @@ def test_thread_counts(cores, counts):
     assert thread_counts(cores) == counts
 
 
-def test_threads_are_taken_only_where_they_surely_help():
+def test_threads_are_taken_only_where_they_help_in_every_process():
     ratios = {
         (1, 2): found((1.5, 1.8, 2.0)),
         (2, 3): found((0.7, 1.2, 2.0)),  # faster in one process, slower in the next

@@ -2,6 +2,7 @@
 
 import io
 import json
+from importlib.util import find_spec
 
 import onnx
 import pytest
@@ -16,14 +17,15 @@ from compress.config.target import Rewrite
 from compress.schema.report import Estimate, Report
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store
-from compress.tune import search
+from compress.targets.openvino import Openvino
+from compress.tune import search, tune
 
 SMALL = ["quantize=int8_dynamic", "target.tune=true"]
 
 
 def certain(value):
     estimate = Estimate(value=value, ci95=(value - 0.001, value + 0.001))
-    return Comparison(speedup={"1x16": estimate}, overall=estimate)
+    return Comparison(speedup={"1x16": estimate}, overall=estimate, slowest=value)
 
 
 @pytest.fixture
@@ -40,6 +42,10 @@ def decided(monkeypatch):
     return decide
 
 
+def with_cores(find_facts, cores):
+    return lambda self: {**find_facts(self), "threads": cores}
+
+
 def run(tmp_path, overrides, dry_run=False):
     console = Console(file=io.StringIO(), width=200)
     config = load_config(overrides)
@@ -50,6 +56,47 @@ def run(tmp_path, overrides, dry_run=False):
 
 def rows(report):
     return {tried.name: tried for tried in report.tuning.tried}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+def test_openvino(tmp_path, tiny, decided):
+    """Threads first, then its format and settings, no other signs of weights; dense has its own threads."""
+    cores = 3  # of which one is left to others
+    decided({"int8_static": 1.5, "fixed_shapes=True": 1.2, "dense, 2 threads": 1.4, "dense, 3 threads": 1.1,
+             "kept, 3 threads": 1.1})  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Openvino, "find_facts", with_cores(Openvino.find_facts, cores))
+        report, _ = run(
+            tmp_path,
+            [*tiny, "quantize=int8_dynamic", "target=openvino", "target.tune=true", "target.threads=0"],
+        )
+    tried = [(row.kind, row.name, row.kept) for row in report.tuning.tried]
+    threads = [
+        ("threads", "kept, 2 threads", False),
+        ("threads", "kept, 3 threads", True),
+        ("threads", "dense, 2 threads", True),
+        ("threads", "dense, 3 threads", False),
+    ]
+    assert tried[:5] == [*threads, ("format", "int8_static", True)]
+    assert ("settings", "fixed_shapes=True", True) in tried
+    assert not [name for _, name, _ in tried if "signed" in name]
+    assert tried[-4:] == threads
+    chosen = report.tuning.chosen
+    assert chosen == {"quantize": "int8_static", "target.fixed_shapes": True, "target.threads": 3}
+    assert report.tuning.dense_threads == 2
+    assert (report.environment["threads"], report.environment["settings"]["fixed_shapes"]) == (3, True)
+    assert report.options["quantize"] == "int8_static"
+    assert 'INFERENCE_NUM_THREADS": 3' in (tmp_path / "out" / "artifact" / "README.md").read_text()
+    [entry] = [path for path in tmp_path.glob("store/entries/*/samples.json") if '"int8"' in path.read_text()]
+    told = json.loads(entry.read_text())["processes"]
+    assert {name: runs[0]["threads"] for name, runs in told.items()} == {"dense": 2, "int8": 3}
+
+
+def test_what_is_not_asked_for_costs_nothing(tiny):
+    config = load_config([*tiny, "quantize=int8_dynamic"])
+    tuned = tune(config, "built", None, None, None)
+    assert (tuned.config, tuned.built, tuned.targets, tuned.tuning) == (config, "built", {}, None)
 
 
 @pytest.mark.slow
