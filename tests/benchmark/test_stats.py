@@ -80,7 +80,6 @@ def test_the_mean_of_workloads_pairs_their_repeats():
     assert stats.speedup(*pairs[0]).ci95[0] < 1
 
 
-
 @given(
     st.lists(st.floats(0.5, 2.0), min_size=2, max_size=8),
     st.lists(st.floats(0.01, 100.0), min_size=8, max_size=8),

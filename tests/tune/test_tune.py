@@ -89,8 +89,11 @@ def test_openvino(tmp_path, tiny, decided):
     assert report.options["quantize"] == "int8_static"
     assert 'INFERENCE_NUM_THREADS": 3' in (tmp_path / "out" / "artifact" / "README.md").read_text()
     [entry] = [path for path in tmp_path.glob("store/entries/*/samples.json") if '"int8"' in path.read_text()]
-    told = json.loads(entry.read_text())["processes"]
-    assert {name: runs[0]["threads"] for name, runs in told.items()} == {"dense": 2, "int8": 3}
+    told = json.loads(entry.read_text())["spec"]
+    assert (told["threads"], {name: own["threads"] for name, own in told["with"].items()}) == (
+        3,
+        {"dense": 2},
+    )
 
 
 def test_what_is_not_asked_for_costs_nothing(tiny):
