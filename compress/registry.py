@@ -12,6 +12,7 @@ from compress.errors import ConfigError
 
 Config = TypeVar("Config")
 OPTIONS: dict[str, dict[str, type]] = {}  # group -> name -> dataclass, filled by importing compress.config
+TRAITS: dict[str, frozenset[str]] = {}  # task -> what it has in common with others, by its option of `model`
 _declared: dict[type, "Option"] = {}
 
 
@@ -22,19 +23,24 @@ class Option:
     group: str
     name: str
     implementation: str | None  # "package.module:function"; None: the stage hands on what it was given
-    works_on: tuple[str, ...]  # names of tasks; empty: all
+    works_on: tuple[str, ...]  # names of tasks, or traits of theirs; empty: all
     not_on: tuple[str, ...]  # names of tasks
     layers: tuple[str, ...]  # kinds of nets, as a checkpoint's summary names them; empty: all
     needs: str  # what the table of architectures has to say of a model's; empty: nothing
 
     def fits(self, task: str, layers: str | None = None) -> bool:
         """Whether it works on models of this task and, where that is known, of this kind of net."""
-        fits_task = not self.works_on or task in self.works_on
+        fits_task = not self.works_on or is_one_of(task, self.works_on)
         return (
             fits_task
             and task not in self.not_on
             and (not self.layers or layers is None or layers in self.layers)
         )
+
+
+def is_one_of(task: str, names: Sequence[str]) -> bool:
+    """Whether a task, or a trait of it, is among the names."""
+    return not {task, *TRAITS.get(task, ())}.isdisjoint(names)
 
 
 def option(
@@ -49,8 +55,9 @@ def option(
     """Declare the decorated dataclass as the option `name` of `group`.
 
     `implementation` names the function that its stage calls, "package.module:function". `works_on` names the
-    tasks whose models it works on; without it, the one in whose folder the function is, or all but those in
-    `not_on`. `layers` likewise names kinds of nets: transformer, convolutional, other.
+    tasks whose models it works on, or traits of theirs (`ModelConfig.traits`), so that the next task is on no
+    list; without it, the one in whose folder the function is, or all but those in `not_on`. `layers` likewise
+    names kinds of nets: transformer, convolutional, other.
     `needs` names a field of `compress.models.architectures.Architecture`: it works where that is set.
     """
     package, _, rest = (implementation or "").partition(".tasks.")
@@ -60,6 +67,8 @@ def option(
         if name in OPTIONS.setdefault(group, {}):
             raise ValueError(f"{group}={name} is already declared")
         OPTIONS[group][name] = config_type
+        if group == "model":
+            TRAITS[config_type.task] = frozenset(config_type.traits)  # type: ignore[attr-defined]
         tasks = tuple(works_on) or own, tuple(not_on)
         _declared[config_type] = Option(group, name, implementation, *tasks, tuple(layers), needs)
         return config_type

@@ -44,7 +44,7 @@ from compress.tasks.image_classification.model import build as build_net
 from tests.once import Folders, Once, shared_folder
 from tests.zoo.encoders import modules, pools
 
-pytest_plugins = ["tests.runs", "tests.chains", "tests.ssh_server"]
+pytest_plugins = ["tests.runs", "tests.chains", "tests.ssh_server", "tests.heads"]
 torch.set_num_threads(1)
 
 SPECIAL = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}

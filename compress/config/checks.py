@@ -13,6 +13,7 @@ from typing import Any
 
 from compress.config.space import Range as Search
 from compress.errors import ConfigError
+from compress.registry import is_one_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def number(
     works_on: tuple[str, ...] = (),
 ) -> Any:
     """A field from `low` to `high`; with `above`, more than `low`. `search`: what `compress search` tries.
-    `works_on`: the tasks for which it says something, all without."""
+    `works_on`: the tasks for which it says something, or traits of theirs; all without."""
     metadata = {"allowed": Range(low, high, above), "search": search, "works_on": works_on}
     return field(default=default, metadata={name: value for name, value in metadata.items() if value})
 
@@ -138,7 +139,7 @@ class Checked:
         there."""
         for item in dataclasses.fields(self):  # type: ignore[arg-type]
             works_on = item.metadata.get("works_on", (task,))
-            if task not in works_on and getattr(self, item.name) != item.default:
+            if not is_one_of(task, works_on) and getattr(self, item.name) != item.default:
                 raise ConfigError(
                     f"{item.name} does not work on this kind of model",
                     found=f"{getattr(self, item.name)} for {task}",

@@ -24,7 +24,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from compress.config.run import RunConfig, conf_dir, register_schemas
+from compress.config.run import RunConfig, conf_dir, declare_options, register_schemas
 from compress.errors import ConfigError, did_you_mean
 from compress.registry import OPTIONS
 
@@ -238,6 +238,7 @@ def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig
 
     What took the place of an option that is no more has the settings that both have.
     """
+    declare_options()
     if new := replaced(chosen):
         chosen = {**chosen, **new}
         plain = {**plain, **{group: _known(plain.get(group), OPTIONS[group][new[group]]) for group in new}}
@@ -259,12 +260,17 @@ def from_plain(plain: Mapping[str, Any], chosen: Mapping[str, str]) -> RunConfig
 
 
 def options() -> dict[str, dict[str, str]]:
-    """Group -> option -> the first comment of its file, for `compress list`."""
+    """Group -> option -> the first comment of its file, or line of its docstring where it has none, for
+    `compress list`."""
+    declare_options()
     groups: dict[str, dict[str, str]] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
         wanted = [line for line in comments if line and not line.startswith("@")]
         groups.setdefault(path.parent.name, {})[path.stem] = wanted[0] if wanted else ""
+    for group, kinds in OPTIONS.items():
+        for name, kind in kinds.items():
+            groups[group].setdefault(name, (kind.__doc__ or "").strip().partition("\n")[0])
     return groups
 
 

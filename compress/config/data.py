@@ -63,6 +63,7 @@ class PairFile:
 class DataConfig(Checked):
     # whether its splits depend on the model: on how that prepares its inputs, and what it calls its outputs
     reads_model: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False  # whether its examples say what models are to answer
 
     def judged_pairs(self) -> list[str]:
         """Names of the sets of judged pairs that the test is about."""
@@ -77,7 +78,7 @@ class DataConfig(Checked):
     "data",
     "text",
     "compress.data.splits:open_splits",
-    works_on=("sentence_embedding", "language_modeling"),
+    works_on=("text",),
 )
 @dataclass(kw_only=True)
 class TextData(DataConfig):
@@ -115,7 +116,7 @@ class TextData(DataConfig):
     "data",
     "documents",
     "compress.data.documents:open_documents",
-    works_on=("sentence_embedding", "language_modeling"),
+    works_on=("text",),
 )
 @dataclass(kw_only=True)
 class Documents(DataConfig):

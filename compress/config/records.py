@@ -65,13 +65,14 @@ class Columns:
     "data",
     "records",
     "compress.data.records:open_records",
-    not_on=("image_classification", "language_modeling", "sentence_embedding"),
+    works_on=("labelled_text",),
 )
 @dataclass(kw_only=True)
 class RecordData(DataConfig):
     """Labelled text. What has no set of its own is cut from the training set; train is the rest of it."""
 
     reads_model: ClassVar[bool] = True
+    labelled: ClassVar[bool] = True
 
     train_set: TrainingSet = field(default_factory=TrainingSet)
     select_set: RecordSet = field(default_factory=RecordSet)

@@ -31,10 +31,10 @@ class Device(Enum):
     cuda = "cuda"
 
 
-@option("recover", "distill", "compress.tasks.sentence_embedding.training:distill")
+@option("recover", "distill", "compress.recover.distillation:distill", works_on=("encoder",))
 @dataclass(kw_only=True)
 class Distill(RecoverConfig):
-    """Distillation of embeddings and hidden states from the dense teacher on unlabelled text."""
+    """Distillation of answers (embeddings, logits) and hidden states from the dense teacher, on any text."""
 
     steps: int = number(700, 1)
     batch_tokens: int = number(2048, 1)  # padded tokens a step
@@ -44,6 +44,8 @@ class Distill(RecoverConfig):
     # Of the hidden states' loss beside the embeddings'. On MiniLM it gave the same quality for the same
     # tokens, each 20 % dearer, so it is off unless asked for.
     hidden_weight: float = number(0.0, 0)
+    # of the labels' loss beside that of the teacher's answers, on examples that have labels
+    label_weight: float = number(0.0, 0, works_on=("labelled_text",))
     max_length: int = number(128, 8, 8192)  # tokens
     precision: Precision = Precision.auto
     device: Device = Device.auto

@@ -94,15 +94,26 @@ class RunConfig:
                 raise ConfigError(f"{group}.{error}") from None
 
 
-def register_schemas() -> None:
-    """Tell Hydra the schema of the run and of every option; `conf/` refers to them by name."""
+def declare_options() -> None:
+    """Have every option declared: those of this package, and those in the folders of tasks."""
     for module in iter_modules(config.__path__):  # a task may have a file of its own
         import_module(f"{config.__name__}.{module.name}")
-    store = ConfigStore.instance()
+    # Tasks stand above the configuration, hence no import statement.
+    for path in sorted((Path(__file__).resolve().parents[1] / "tasks").glob("*/options.py")):
+        import_module(f"compress.tasks.{path.parent.name}.options")
+
+
+def register_schemas() -> None:
+    """Tell Hydra the schema of the run and of every option; `conf/` refers to them by name. One that has no
+    file there is an option as it is."""
+    declare_options()
+    store, files = ConfigStore.instance(), conf_dir()
     store.store(name="run_schema", node=RunConfig)
     for group, options in OPTIONS.items():
         for name, node in options.items():
             store.store(group=group, name=f"{name}_schema", node=node)
+            if not (files / group / f"{name}.yaml").is_file():
+                store.store(group=group, name=name, node=node)
 
 
 def leaves(config: object, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,15 +1,11 @@
 """What a published model is for, by optimum's inference from the class that its config.json names."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-# Of transformers' tasks, what our errors call a model of them, and the option of the group model.
-_OPTIONS = {
-    "text-generation": ("a language model", "causal_lm"),
-    "feature-extraction": ("a sentence encoder", "encoder"),
-    "fill-mask": ("a sentence encoder", "encoder"),
-    "image-classification": ("a classifier of images", "image_classifier"),
-}
+from compress.config.model import ModelConfig
+from compress.config.run import declare_options
+from compress.registry import OPTIONS
 
 
 def other_task(config: Mapping[str, Any], what: str) -> str | None:
@@ -24,7 +20,13 @@ def other_task(config: Mapping[str, Any], what: str) -> str | None:
         task = TasksManager.infer_task_from_model(getattr(transformers, config["architectures"][0]))
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, ImportError):
         return None
-    name, option = _OPTIONS.get(task, ("", ""))
-    if name == what:
+    fitting = {name: kind for name, kind in _models().items() if task in kind.published_as}
+    if what in {kind.what for kind in fitting.values()}:
         return None
-    return f"its task is {task}" + (f": try model={option}" if option else ", which no option is for")
+    found = f"its task is {task}"
+    return f"{found}: try model={' or '.join(fitting)}" if fitting else f"{found}, which no option is for"
+
+
+def _models() -> dict[str, type[ModelConfig]]:
+    declare_options()
+    return cast(dict[str, type[ModelConfig]], OPTIONS["model"])

@@ -26,6 +26,7 @@ class Tokens:
 
     ids: list[int]
     types: list[int]  # 1 where a token is of the second text, of models that are told
+    label: tuple[float, ...] = ()  # what the model is to answer, where that is known
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -224,10 +225,12 @@ def _same(folder: Path, stock: Any) -> bool:
     except ModelError:
         return False
     pad = stock.pad_token_id if _content(own.settings.get("pad_token")) is None else own.pad_id
-    ids = [own.encode(_PROBES, 12), [own.plain(text) for text in _PROBES]]
+    pairs = [each.ids for each in own.encodings([_PROBES[:2]], 99)]
+    ids = [own.encode(_PROBES, 12), [own.plain(text) for text in _PROBES], pairs]
     return pad == stock.pad_token_id and ids == [
         stock(list(_PROBES), truncation=True, max_length=12)["input_ids"],
         stock(list(_PROBES), add_special_tokens=False)["input_ids"],
+        stock([_PROBES[0]], [_PROBES[1]])["input_ids"],
     ]
 
 

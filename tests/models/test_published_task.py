@@ -18,7 +18,9 @@ from compress.models.published_task import other_task
         ("LlamaForCausalLM", "a language model", None),
         ("ModernBertForMaskedLM", "a language model", "its task is fill-mask: try model=encoder"),
         ("ViTForImageClassification", "a language model", "classification: try model=image_classifier"),
-        ("BertForSequenceClassification", "a language model", "classification, which no option is for"),
+        ("BertForSequenceClassification", "a language model", ": try model=reranker or text_classifier"),
+        ("BertForSequenceClassification", "a reranker", None),
+        ("BertForMultipleChoice", "a language model", "multiple-choice, which no option is for"),
         ("NoSuchModel", "a language model", None),
     ],
 )

@@ -104,15 +104,18 @@ def test_a_tokenizer_that_needs_nothing_is_left_as_it_is(checkpoints, copy_of):
     assert (folder / "tokenizer.json").read_bytes() == before
 
 
-def test_no_task_needs_torch_or_weights(checkpoints, image_checkpoints, language_checkpoints, tmp_path):
-    folders = [checkpoints["bert"], image_checkpoints["resnet"], language_checkpoints["llama"]]
+def test_no_task_needs_torch_or_weights(
+    checkpoints, image_checkpoints, language_checkpoints, headed_checkpoints, tmp_path
+):
+    folders = [image_checkpoints["resnet"], checkpoints["bert"], language_checkpoints["llama"]]
+    folders += headed_checkpoints.values()
     assert sorted(map(task_of, folders)) == list(TASKS)
     ignore = shutil.ignore_patterns("*.safetensors")
     bare = [shutil.copytree(folder, tmp_path / folder.name, ignore=ignore) for folder in folders]
     code = (
         "import sys, numpy; from pathlib import Path; from compress.tasks import open_processor\n"
         "from compress.schema.workload import Workload\n"
-        "for folder, size in zip(sys.argv[1:], (16, 8, 16)):\n"
+        "for folder, size in zip(sys.argv[1:], (8, *[16] * len(sys.argv))):\n"
         "    examples = numpy.zeros((2, 8, 8, 1), 'uint8') if size == 8 else ['the river runs', 'a city']\n"
         "    feeds = open_processor(Path(folder)).workload(examples, Workload(2, size))\n"
         "    assert len(next(iter(feeds.values()))) == 2\n"

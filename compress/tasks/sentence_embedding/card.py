@@ -4,26 +4,10 @@ from typing import Any
 
 from compress.tasks.sentence_embedding.processor import TextProcessor
 from compress.tasks.sentence_embedding.settings import Settings
+from compress.tasks.text.card import code
 
-CHECK_TEXTS = ("A cat sits on the mat.", "The quick brown fox jumps over the lazy dog.")
-_EXAMPLE = """
-import numpy as np
-from tokenizers import Tokenizer
-
-tokenizer = Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_padding({padding})
-tokenizer.enable_truncation({truncation})
-
-texts = ["A cat sits on the mat.", "Someone walks a dog."]
-{prompts}encoded = tokenizer.encode_batch(texts)
-feeds = {{
-    "input_ids": np.array([e.ids for e in encoded]),
-    "attention_mask": np.array([e.attention_mask for e in encoded]),
-    "token_type_ids": np.array([e.type_ids for e in encoded]),
-}}
-embeddings = run(feeds)["sentence_embedding"]
-{similarity}
-"""
+_TEXTS = 'texts = ["A cat sits on the mat.", "Someone walks a dog."]'
+_EMBEDDINGS = 'embeddings = run(feeds)["sentence_embedding"]\n'
 _BY_LENGTH = "embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)\n"
 _SIMILARITIES = {  # by sentence-transformers' name of it
     "cosine": "print(embeddings @ embeddings.T)  # cosine similarities",
@@ -37,11 +21,9 @@ _SIMILARITIES = {  # by sentence-transformers' name of it
 
 def card_facts(processor: TextProcessor, width: int) -> dict[str, Any]:
     """`width`: numbers of an embedding."""
-    settings, tokenizer = processor.settings, processor.tokenizer
+    settings = processor.settings
     unit = settings.normalize and settings.dimensions is None
     behind = f", of a text behind {settings.prompt!r}" if settings.prompt else ""
-    padding = f"pad_id={tokenizer.pad_id}, pad_token={tokenizer.pad_token!r}"
-    left = ', direction="left"'
     similarity = _SIMILARITIES[settings.similarity]
     return {
         "pipeline_tag": "sentence-similarity",
@@ -50,12 +32,10 @@ def card_facts(processor: TextProcessor, width: int) -> dict[str, Any]:
             "sentence_embedding": f"float32 (batch, {width}), {'length 1' if unit else 'of any length'}"
         },
         "max_length": processor.max_length,
-        "example_code": _EXAMPLE.format(
-            padding=padding + left * tokenizer.pads_left,
-            truncation=f"{processor.max_length}{left * tokenizer.cuts_left}",
-            prompts=_prompts(settings),
-            similarity=_BY_LENGTH * (settings.similarity == "cosine" and not unit) + similarity,
-        ),
+        "example_code": code(processor, f"{_TEXTS}\n{_prompts(settings)}".strip())
+        + _EMBEDDINGS
+        + _BY_LENGTH * (settings.similarity == "cosine" and not unit)
+        + similarity,
     }
 
 

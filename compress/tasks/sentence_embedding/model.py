@@ -17,11 +17,12 @@ from compress.errors import ModelError
 from compress.models.architectures import TEXT_ENCODERS
 from compress.models.kind import check_kind
 from compress.models.tokenizer import lower_first, pads_left
-from compress.tasks.sentence_embedding.card import CHECK_TEXTS, card_facts
+from compress.tasks.sentence_embedding.card import card_facts
 from compress.tasks.sentence_embedding.dense import open_dense
 from compress.tasks.sentence_embedding.pooling import pooled
 from compress.tasks.sentence_embedding.processor import TextProcessor, open_processor
 from compress.tasks.sentence_embedding.settings import Settings, limit_tokens, read_settings
+from compress.tasks.text.card import CHECK_TEXTS
 from compress.tasks.text.model import TextModel, places
 
 OUTPUT = "sentence_embedding"

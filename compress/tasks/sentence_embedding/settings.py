@@ -14,6 +14,7 @@ from typing import Any
 
 from compress.errors import ModelError, did_you_mean
 from compress.models.checkpoint import read_json
+from compress.models.published_task import other_task
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 _FORMER_POOLINGS = {  # before sentence-transformers 5.4: a switch for each, in this order
@@ -118,7 +119,9 @@ def _check_plain(config: Mapping[str, Any]) -> None:
     """sentence-transformers takes the last state of a language model."""
     [kind, *_] = config.get("architectures") or [""]
     if kind.endswith("ForCausalLM") and config.get("is_causal", True):
-        raise _refusal(f"{kind} in config.json, without modules.json", "an encoder, or a list of modules")
+        advice = other_task(config, "a sentence encoder")
+        found = f"{kind} in config.json, without modules.json"
+        raise _refusal(found, "an encoder, or a list of modules", advice)
 
 
 def limit_tokens(folder: Path, tokens: int) -> None:
@@ -224,10 +227,10 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _refusal(found: str, allowed: str) -> ModelError:
+def _refusal(found: str, allowed: str, advice: str | None = None) -> ModelError:
     return ModelError(
         "the encoder embeds in a way that is not exported",
         found=found,
         allowed=allowed,
-        next="see docs/encoders.md for what is read",
+        next=advice or "see docs/encoders.md for what is read",
     )

@@ -59,7 +59,7 @@ class Seen:
 
 
 class TextDistillation(Distillation):
-    keeps_answers = False  # the teacher's, all of one size, beside the text that each is of
+    keeps_answers = False  # of the teacher, which are of one size each, for the next time a text comes
     unread = "\n"  # in the names of parameters that no answer depends on
 
     def __init__(

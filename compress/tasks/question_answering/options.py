@@ -1,0 +1,33 @@
+"""What a run is asked for, of a model that answers questions."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compress.config.checks import number
+from compress.config.data import DataConfig
+from compress.config.evaluate import EvaluateConfig
+from compress.config.model import HeadedEncoder
+from compress.registry import option
+
+
+@option("model", "question_answerer", "compress.tasks.question_answering.importing:import_question_answerer")
+@dataclass(kw_only=True)
+class QuestionAnswererModel(HeadedEncoder):
+    """Extractive question answering: where in a context the answer begins and ends."""
+
+    task: ClassVar[str] = "question_answering"
+    what: ClassVar[str] = "a model that answers questions"
+    published_as: ClassVar[tuple[str, ...]] = ("question-answering",)
+
+
+@option("evaluate", "question_answering", "compress.tasks.question_answering.metrics:compare")
+@dataclass(kw_only=True)
+class QuestionAnswering(EvaluateConfig):
+    """How often the model gives the dense model's answer."""
+
+    primary: str | None = None  # null: agreement
+    answer_tokens: int = number(30, 1, 512)  # of an answer at most
+
+    def metrics(self, data: DataConfig) -> Collection[str]:
+        return ("agreement", "score_difference")

@@ -1,0 +1,45 @@
+"""How far a head's answers are from labels, and from another model's answers."""
+
+import torch
+from torch import Tensor, nn
+
+from compress.tasks.text.kind import UNKNOWN, Kind
+
+
+def label_error(kind: Kind, answers: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the texts with labels, of each the sum. `labels`: numbers (batch, ...) of classes, `UNKNOWN`
+    where there is none, for answers (batch, ..., classes); else numbers as the answers are, NaN for none."""
+    if kind is Kind.classes:
+        known = labels != UNKNOWN
+        sums = nn.functional.cross_entropy(answers.flatten(0, -2), labels.flatten(), reduction="sum")
+    else:
+        known = ~labels.isnan()
+        wanted = labels.where(known, 0.0)
+        if kind is Kind.values:
+            each = (answers - wanted).square()
+        else:
+            each = nn.functional.binary_cross_entropy_with_logits(answers, wanted, reduction="none")
+        sums = each.where(known, 0.0).sum()
+    return sums / known.reshape(len(known), -1).any(1).sum().clamp(min=1)
+
+
+def guesses(kind: Kind, answers: Tensor) -> Tensor:
+    """Labels for texts without: what the model itself would say; of values zero, so that all matter."""
+    if kind is Kind.classes:
+        return answers.argmax(-1)
+    return (answers > 0).to(answers.dtype) if kind is Kind.labels else torch.zeros_like(answers)
+
+
+def distance(kind: Kind, answers: Tensor, dense: Tensor) -> Tensor:
+    """(batch): the divergence KL(dense || answers) in nats, summed over labels or tokens, or of values the
+    squared difference."""
+    if kind is Kind.values:
+        each = (answers - dense).square()
+    elif kind is Kind.classes:
+        given, wanted = (nn.functional.log_softmax(logits, -1) for logits in (answers, dense))
+        each = nn.functional.kl_div(given, wanted, log_target=True, reduction="none")
+    else:
+        share = dense.sigmoid()
+        each = nn.functional.binary_cross_entropy_with_logits(answers, share, reduction="none")
+        each = each - nn.functional.binary_cross_entropy_with_logits(dense, share, reduction="none")
+    return each.flatten(1).sum(1)

@@ -1,0 +1,5 @@
+"""What a classifier of texts is pruned by."""
+
+from compress.tasks.text.calibration import open_calibration
+
+__all__ = ["open_calibration"]
