@@ -21,6 +21,10 @@ class RecordFormat(Enum):
     parquet = "parquet"
     arff = "arff"  # of Weka
     conll = "conll"  # a word a line with its tag, sentences parted by empty lines
+    # A MediaWiki dump: its sentences with the words that are anchors of links, or its passages, asked for by
+    # the sentence that leads each.
+    wikipedia_mentions = "wikipedia_mentions"
+    wikipedia_passages = "wikipedia_passages"
 
 
 @dataclass(kw_only=True)

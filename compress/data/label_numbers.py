@@ -48,19 +48,18 @@ def number_by_name(
     """
     names = tuple(published) if set(seen) <= set(published) else tuple(sorted(seen, key=_rank))
     if not outputs:
-        called = tuple(given) or names
-        _check_known(seen, called)
-        return {name: called.index(name) for name in seen}, called
-    _check_known(seen, tuple(given) or tuple(outputs), partly=True)
+        outputs = tuple(given) or names
+        given = ()
+    _check_known(seen, tuple(given) or tuple(outputs))
     numbers, found = output_numbers(names, outputs, given, ranked=not published and not _numbered(names))
     return dict(zip(names, numbers, strict=True)), found
 
 
-def _check_known(seen: Mapping[str, str], outputs: Sequence[str], partly: bool = False) -> None:
-    """`partly`: where none of the labels is known, the names are other ones, which is told elsewhere."""
+def _check_known(seen: Mapping[str, str], outputs: Sequence[str]) -> None:
+    """Where none of the labels is known, they are other names, which `output_numbers` tells."""
     known = {name.casefold().replace("_", " ").replace("-", " ") for name in outputs}
     strange = [name for name in seen if name.casefold().replace("_", " ").replace("-", " ") not in known]
-    if strange and not (partly and len(strange) == len(seen)):
+    if strange and len(strange) < len(seen):
         raise DataError(
             f"{seen[strange[0]]}: the model does not know the label {strange[0]!r}",
             found=f"{len(strange)} such labels: {', '.join(strange[:12])}",

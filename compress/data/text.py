@@ -66,11 +66,19 @@ def _read_lines(path: Path, encoding: str) -> Iterator[Document]:
 
 
 def _read_mediawiki(path: Path, encoding: str) -> Iterator[Document]:
-    """Articles of a dump: no redirects, no talk, user or template pages. The XML names its own encoding."""
+    """The XML names its own encoding."""
+    return read_articles(path)
+
+
+def read_articles(path: Path, anchors: bool = False) -> Iterator[Document]:
+    """Articles of a dump, one at a time: no redirects, no talk, user or template pages.
+
+    `anchors` as in `strip_markup`. Raises DataError for what is no dump.
+    """
     try:
         with _opened(path) as file:
             for title, wikitext, dropped in _articles(file):
-                if text := strip_markup(wikitext, dropped):
+                if text := strip_markup(wikitext, dropped, anchors):
                     yield Document(title=title, text=text)
     except ElementTree.ParseError as error:
         raise DataError(
@@ -116,20 +124,26 @@ _REFERENCES = re.compile(  # templates that no reader misses
 )
 
 
-def strip_markup(wikitext: str, dropped: Iterable[str] = ("file", "image", "category", "media")) -> str:
+ANCHOR = ("\ue000", "\ue001")  # private characters, which stand around what links
+
+
+def strip_markup(
+    wikitext: str, dropped: Iterable[str] = ("file", "image", "category", "media"), anchors: bool = False
+) -> str:
     """Whole sentences, a paragraph a line. Templates, tables, references, headings and lists are left out.
 
     A sentence with a hole where a template or a formula stood is dropped with it: what is left of "an area
     of {{convert|652000|km2}}" is no English. `dropped` are link prefixes whose links vanish, in lower case.
+    With `anchors`, `ANCHOR` stands around the texts of links to articles.
     """
     code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
-    text = "".join(_visible(code, frozenset(dropped)))
+    text = "".join(_visible(code, frozenset(dropped), ANCHOR if anchors else ("", "")))
     lines = (" ".join(line.split()) for line in text.split("\n"))
     kept = (_whole_sentences(line) for line in lines if line and line[0] not in "*#:;|!{=")
     return "\n".join(line for line in kept if line)
 
 
-def _visible(code: Any, dropped: frozenset[str]) -> Iterator[str]:
+def _visible(code: Any, dropped: frozenset[str], marks: tuple[str, str] = ("", "")) -> Iterator[str]:
     for node in code.nodes:
         if isinstance(node, nodes.Text):
             yield node.value
@@ -138,7 +152,9 @@ def _visible(code: Any, dropped: frozenset[str]) -> Iterator[str]:
         elif isinstance(node, nodes.Wikilink):
             prefix, colon, _ = str(node.title).partition(":")
             if not (colon and prefix.strip().lower() in dropped):
+                yield marks[0]
                 yield from _visible(node.title if node.text is None else node.text, dropped)
+                yield marks[1]
         elif isinstance(node, nodes.ExternalLink):
             if node.title is not None:
                 yield from _visible(node.title, dropped)
@@ -153,7 +169,7 @@ def _visible(code: Any, dropped: frozenset[str]) -> Iterator[str]:
             elif tag not in _INVISIBLE and node.contents is not None:
                 edge = "\n" if tag in ("blockquote", "div", "p", "poem", "center") else ""
                 yield edge
-                yield from _visible(node.contents, dropped)
+                yield from _visible(node.contents, dropped, marks)
                 yield edge
         elif isinstance(node, nodes.Template) and not _REFERENCES.match(str(node.name).strip()):
             yield _HOLE

@@ -36,6 +36,8 @@ _READERS = {  # format -> module; each has `open_table(path, config)`
     RecordFormat.parquet: "compress.data.readers.parquet_rows",
     RecordFormat.arff: "compress.data.readers.arff",
     RecordFormat.conll: "compress.data.readers.conll",
+    RecordFormat.wikipedia_mentions: "compress.data.readers.wikipedia",
+    RecordFormat.wikipedia_passages: "compress.data.readers.wikipedia",
 }
 _SUFFIXES = {".ndjson": "jsonl", ".txt": "conll", ".bio": "conll", ".iob2": "conll", ".conllu": ""}
 _PACKED = (".gz", ".bz2", ".xz")
