@@ -13,7 +13,9 @@ def auc(scores: Floats, positive: NDArray[np.bool_]) -> Statistic:
 
     Influences are the placements of DeLong, DeLong & Clarke-Pearson (1988), summed over clusters as
     Obuchowski (1997) does. The interval of a difference misses more often than it should where few examples
-    are of one class: 9 times of 100 with thirty of them. Raises DataError where all examples are of one class.
+    are of one class: 9 times of 100 with thirty of them.
+
+    Raises DataError where all examples are of one class.
     """
     good, bad = scores[positive], scores[~positive]
     if not len(good) or not len(bad):
