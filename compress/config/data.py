@@ -69,9 +69,21 @@ class DataConfig(Checked):
         """Names of the sets of judged pairs that the test is about."""
         return []
 
+    def retrieval_splits(self) -> list[str]:
+        """Names of the splits that have queries with passages, among them those of test."""
+        return []
+
     def domains(self) -> list[str]:
         """Names of the parts of the test that a language model is evaluated on, each apart."""
         return []
+
+
+@dataclass(kw_only=True)
+class Retrieval(Checked):
+    """Documents of the test corpus, in no other split, whose sentences ask for what follows them."""
+
+    test: int = number(0, 0)
+    select: int = number(0, 0)
 
 
 @option(
@@ -93,6 +105,7 @@ class TextData(DataConfig):
     test_corpus: str = MISSING  # calibration, select and test sentences come from this corpus
     min_words: int = number(5, 1)
     max_words: int = number(128, 1)
+    retrieval: Retrieval = field(default_factory=Retrieval)
     seed: int = random_seed()
 
     def __post_init__(self) -> None:
@@ -107,6 +120,9 @@ class TextData(DataConfig):
 
     def judged_pairs(self) -> list[str]:
         return [name for name, file in self.pairs.items() if file.split is PairSplit.test]
+
+    def retrieval_splits(self) -> list[str]:
+        return [name for name in ("test", "select") if getattr(self.retrieval, name)]
 
     def domains(self) -> list[str]:
         return ["text"]

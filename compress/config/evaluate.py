@@ -26,7 +26,13 @@ class SentenceSimilarity(EvaluateConfig):
 
     def metrics(self, data: DataConfig) -> Collection[str]:
         judged = [f"{name}_{kind}" for name in data.judged_pairs() for kind in ("spearman", "pearson")]
-        return ["cosine", "cosine_p5", *judged]
+        retrieval = retrieval_metrics() if "test" in data.retrieval_splits() else ()
+        return ["cosine", "cosine_p5", *judged, *retrieval]
+
+
+def retrieval_metrics() -> tuple[str, ...]:
+    """What `SentenceSimilarity` reports of queries and passages."""
+    return "retrieval_ndcg10", "retrieval_mrr10", "retrieval_recall10"
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,8 @@ from compress.errors import DataError
 _MAX_SHARE = 10  # no document gives more than a tenth of an evaluated split
 
 
-def _order(seed: int, document: Document) -> bytes:
+def order_key(seed: int, document: Document) -> bytes:
+    """By which documents come: a hash of the seed and their content."""
     return hashlib.sha256(f"{seed}\n{document.title}\n{document.text}".encode()).digest()
 
 
@@ -28,7 +29,7 @@ def split_documents(
     of the test corpus as many as they need, with at most a tenth of the split from one of them; train gets
     the rest of all corpora. `judged` are keys of sentences that no split may have.
     """
-    order = sorted(range(len(documents)), key=lambda i: (_order(config.seed, documents[i]), i))
+    order = sorted(range(len(documents)), key=lambda i: (order_key(config.seed, documents[i]), i))
     eligible = set(of_test)
     seen, dropped = set(judged), Counter[str]()
     chosen: dict[str, Examples] = {}
@@ -76,7 +77,7 @@ def _take_sentences(
         fitting = [s for s in _sentences(documents[i]) if config.min_words <= words(s) <= config.max_words]
         new = {key: s for s in fitting if (key := text_key(s)) not in seen and key not in own}
         dropped[name] += len(fitting) - len(new)
-        sample = random.Random(_order(config.seed, documents[i])).sample(
+        sample = random.Random(order_key(config.seed, documents[i])).sample(
             list(new), min(share, len(new), asked - len(found))
         )
         found += [(new[key], i) for key in sample]
@@ -99,7 +100,7 @@ def _take_passages(
         everything = list(_sentences(documents[i]))
         allowed = [sentence for sentence in everything if text_key(sentence) not in seen]
         dropped["train"] += len(everything) - len(allowed)
-        generator = random.Random(_order(config.seed, documents[i]))
+        generator = random.Random(order_key(config.seed, documents[i]))
         for passage in passages(allowed, _targets(config, generator), config.max_words):
             key = text_key(passage)
             if words(passage) >= config.min_words and key not in own and key not in seen:

@@ -2,6 +2,7 @@
 
     calibration.jsonl train.jsonl select.jsonl test.jsonl     {"text": ..., "document": number}
     pairs/<name>.json                                         {"split", "texts", "pairs", "scores"}
+    retrieval/<split>.json                                    {"queries", "answers", "passages", "documents"}
     manifest.json                                             counts, fingerprints, near-duplicates, seed
 
 Whole documents go to one split each. Test takes first, then select, calibration and train, and each drops
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.config.data import PairFile, PairFormat, PairSplit, TextData
-from compress.data.assign import Examples, split_documents
+from compress.data.assign import Examples, order_key, split_documents
 from compress.data.near_duplicates import near_duplicates
+from compress.data.retrieval import RetrievalSet, hold_out, load_set, sentences_of, write_sets
 from compress.data.similarity import Judgements, read_matrix, read_table
 from compress.data.text import Document, read_documents, split_sentences, text_key, words
 from compress.errors import ConfigError, DataError
@@ -66,6 +68,7 @@ class Splits:
     test: TextSplit
     pairs: dict[str, PairSet]
     near_duplicates: dict[str, NearDuplicates] = field(default_factory=dict)  # by name of the test set
+    retrieval: dict[str, RetrievalSet] = field(default_factory=dict)  # by name of the split
 
     @property
     def texts(self) -> tuple[TextSplit, ...]:
@@ -78,10 +81,15 @@ class Splits:
         return {
             "test": self.test.fingerprint,
             **{f"pairs/{name}": each.fingerprint for name, each in judged.items()},
+            **{
+                f"retrieval/{name}": each.fingerprint
+                for name, each in self.retrieval.items()
+                if name == "test"
+            },
         }
 
     def facts(self) -> dict[str, Split]:
-        """What the report tells of each split; a pair set counts its pairs."""
+        """What the report tells of each split; a pair set counts its pairs, one of retrieval its queries."""
         facts = {
             split.name: Split(
                 examples=len(split.texts),
@@ -96,6 +104,12 @@ class Splits:
                 examples=len(judged.pairs),
                 fingerprint=judged.fingerprint,
                 near_duplicates=self.near_duplicates.get(f"pairs/{name}"),
+            )
+        for name, asked in self.retrieval.items():
+            facts[f"retrieval/{name}"] = Split(
+                examples=len(asked.queries),
+                fingerprint=asked.fingerprint,
+                near_duplicates=self.near_duplicates.get(f"retrieval/{name}"),
             )
         return facts
 
@@ -114,12 +128,21 @@ def open_splits(config: TextData, out: Path) -> None:
         if name == config.test_corpus:
             of_test = list(range(len(documents), len(documents) + len(read)))
         documents += read
-    chosen, dropped = split_documents(config, documents, of_test, _judged_sentences(pairs.values()))
+    retrieval = _hold_out(config, documents, of_test)
+    held = {number for rows in retrieval.values() for _, _, number in rows}
+    others = [number for number in range(len(documents)) if number not in held]
+    chosen, dropped = split_documents(
+        config,
+        [documents[number] for number in others],
+        [place for place, number in enumerate(others) if number in set(of_test)],
+        _judged_sentences(pairs.values()) | sentences_of(retrieval),
+    )
     out.mkdir(parents=True, exist_ok=True)
     manifest = _write(config, chosen, pairs, out)
+    manifest["retrieval"] = write_sets(retrieval, out)
     manifest["dropped"] = {"sentences": dict(sorted(dropped.items())), "pairs": repeated}
     nearly = near_duplicates(
-        _tested(config, chosen, pairs),
+        _tested(config, chosen, pairs, retrieval.get("test", [])),
         {name: [text for text, _ in chosen[name]] for name in NAMES if name != "test"},
     )
     manifest["near_duplicates"] = {name: asdict(each) for name, each in nearly.items()}
@@ -137,14 +160,28 @@ def input_digests(config: TextData) -> dict[str, str]:
     return found
 
 
+def _hold_out(
+    config: TextData, documents: Sequence[Document], of_test: Sequence[int]
+) -> dict[str, list[tuple[str, str, int]]]:
+    """Whole documents for retrieval, in the order of a hash, but for those that other splits need."""
+    order = sorted(of_test, key=lambda i: (order_key(config.seed, documents[i]), i))
+    counts = {name: getattr(config.retrieval, name) for name in ("test", "select")}
+    return hold_out(documents, order, counts)
+
+
 def _tested(
-    config: TextData, chosen: dict[str, Examples], judged: dict[str, Judgements]
+    config: TextData,
+    chosen: dict[str, Examples],
+    judged: dict[str, Judgements],
+    asked: Sequence[tuple[str, str, int]],
 ) -> dict[str, list[tuple[str, ...]]]:
     """The texts of each example of every test set; those of a pair are two."""
     sets: dict[str, list[tuple[str, ...]]] = {"test": [(text,) for text, _ in chosen["test"]]}
     for name, (texts, pairs, _) in judged.items():
         if config.pairs[name].split is PairSplit.test:
             sets[f"pairs/{name}"] = [(texts[i], texts[j]) for i, j in pairs]
+    if asked:
+        sets["retrieval/test"] = [(query, passage) for query, passage, _ in asked]
     return sets
 
 
@@ -252,11 +289,17 @@ def load_texts(folder: Path) -> Splits:
         texts = {name: _load_texts(folder, name, manifest["splits"][name]) for name in NAMES}
         pairs = {name: _load_pairs(folder, name, manifest) for name in manifest["pairs"]}
         nearly = {name: NearDuplicates(**each) for name, each in manifest["near_duplicates"].items()}
+        retrieval = {
+            name: load_set(
+                _load(folder / "retrieval" / f"{name}.json", each["fingerprint"]), each["fingerprint"]
+            )
+            for name, each in manifest.get("retrieval", {}).items()
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"cannot read the splits in {folder}", found=error, next="delete the folder and run again"
         ) from None
-    splits = Splits(**texts, pairs=pairs, near_duplicates=nearly)
+    splits = Splits(**texts, pairs=pairs, near_duplicates=nearly, retrieval=retrieval)
     check_disjoint(splits)
     return splits
 
@@ -307,6 +350,11 @@ def check_disjoint(splits: Splits) -> None:
     owner_of_document: dict[int, str] = {}
     for name, judged in splits.pairs.items():
         owner_of_text |= {text_key(text): f"pairs/{name}" for text in judged.texts}
+    for name, asked in splits.retrieval.items():
+        for text in (*asked.queries, *asked.passages):
+            owner = owner_of_text.setdefault(text_key(text), f"retrieval/{name}")
+            if owner.startswith("retrieval") and owner != f"retrieval/{name}":
+                raise _shared(owner, f"retrieval/{name}", text)
     for split in splits.texts:
         for text, document in zip(split.texts, split.documents, strict=True):
             owner = owner_of_text.setdefault(text_key(text), split.name)

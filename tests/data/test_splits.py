@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compress.config.data import PairFile, PairFormat, PairSplit, TextData, TextFile
+from compress.config.data import PairFile, PairFormat, PairSplit, Retrieval, TextData, TextFile
 from compress.data import Splits, input_digests, load_texts, open_splits
 from compress.data.splits import check_disjoint
 from compress.errors import CompressError, ConfigError, DataError, SourceError
@@ -295,3 +295,30 @@ def test_input_digests_follow_the_content(config: TextData, tmp_path: Path) -> N
     (tmp_path / "judged.txt").write_text("other")
     after = input_digests(config)
     assert [source for source in before if before[source] != after[source]] == [f"path:{tmp_path}/judged.txt"]
+
+
+def test_documents_of_retrieval_are_in_no_other_split_and_sentences_ask_for_what_follows_them(
+    config, tmp_path
+):
+    splits = opened(changed(config, retrieval=Retrieval(test=6, select=3)), tmp_path / "out")
+    asked = splits.retrieval["test"]
+    assert len(asked.queries) == 6 * 5
+    for query, answer, document in zip(asked.queries, asked.answers, asked.documents, strict=True):
+        passage = asked.passages[answer]
+        number = query.split()[1]
+        assert passage == " ".join(sentence(int(number), n) for n in range(5, 10))
+        assert document == int(number)
+    others = " ".join(text for split in splits.texts for text in split.texts)
+    others += " ".join(splits.retrieval["select"].queries)
+    assert not [number for number in set(asked.documents) if f"Document {number} says" in others]
+    assert splits.test_sets["retrieval/test"] == splits.facts()["retrieval/test"].fingerprint
+    assert splits.facts()["retrieval/test"].examples == 30
+    path = tmp_path / "out" / "retrieval" / "test.json"
+    path.write_text(path.read_text("utf-8").replace("zero", "none", 1), "utf-8")
+    with pytest.raises(DataError, match="was changed after it was written"):
+        load_texts(tmp_path / "out")
+
+
+def test_too_few_documents_for_retrieval_are_told(config, tmp_path):
+    with pytest.raises(DataError, match=r"(?s)too few documents with passages.*data.retrieval.select=3"):
+        opened(changed(config, retrieval=Retrieval(test=79, select=3)), tmp_path / "out")

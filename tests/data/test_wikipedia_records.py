@@ -11,7 +11,8 @@ from compress.config.records import RecordData, RecordFormat, TrainingSet
 from compress.data import load_splits, open_splits
 from compress.data.bm25 import best_passages
 from compress.data.readers import open_table
-from compress.data.readers.wikipedia import asked, tagged
+from compress.data.readers.wikipedia import tagged
+from compress.data.retrieval import asked
 from compress.data.text import ANCHOR, Document, strip_markup
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
@@ -40,13 +41,11 @@ def test_links_are_tagged_by_their_words_endings_included():
     assert text.translate(dict.fromkeys(map(ord, ANCHOR))) == plain
 
 
-def test_a_paragraph_is_asked_for_by_its_first_sentence():
-    lead, rest = (
-        "The first sentence of this one asks.",
-        " ".join(f"Sentence {i} says some more of it." for i in range(4)),
-    )
-    text = f"{lead} {rest}\nToo short. It is.\n{lead}"
-    assert list(asked(Document(title="A", text=text))) == [(lead, rest)]
+def test_the_second_half_of_a_paragraph_is_asked_for_by_each_sentence_of_the_first():
+    lines = [f"Sentence {i} says some more of it than others do." for i in range(5)]
+    text = f"{' '.join(lines)}\nToo short. It is.\n{lines[0]}"
+    wanted = [(line, " ".join(lines[3:])) for line in lines[:3]]
+    assert list(asked(Document(title="A", text=text))) == wanted
 
 
 def test_rows_name_their_article(tmp_path):
@@ -101,7 +100,7 @@ def test_mentions_and_passages_of_the_published_dump(tmp_path):
     assert mentions.names == ("B-MENTION", "I-MENTION", "O")
     assert len(mentions.test.examples) > 2000
     passages = opened("wikipedia_passages", tmp_path / "passages")
-    assert len(passages.test.examples) > 1000
+    assert len(passages.test.examples) > 2000
     of_test = {record.candidates[0] for record in passages.test.examples}
     for record in passages.test.examples:
         assert (len(record.candidates), sum(record.relevance), record.relevance[0]) == (32, 1, 1)

@@ -2,8 +2,7 @@
 
 Mentions: a sentence's words, tagged B-MENTION and I-MENTION where they are the anchor of a link. An article
 links a name once, so that sentences without a link are left out, and some mentions have no tag.
-Passages: the sentence that leads a paragraph asks for the others, as in the inverse cloze task (Lee, Chang &
-Toutanova 2019).
+Passages: a sentence of the first half of a paragraph asks for the second half.
 """
 
 import re
@@ -12,14 +11,13 @@ from pathlib import Path
 
 from compress.config.records import RecordFormat, RecordSet
 from compress.data.readers import Row, Table
-from compress.data.text import ANCHOR, Document, read_articles, split_sentences, words
+from compress.data.retrieval import asked
+from compress.data.text import ANCHOR, Document, read_articles, split_sentences
 
 _OPEN, _CLOSE = ANCHOR
 _TRAIL = re.compile(rf"{_CLOSE}([^\W\d_]+)")  # [[cat]]s links "cats"
 _WORD = re.compile(r"\w+(?:[.'’-]\w+)*|[^\w\s]")
 _SENTENCE = (5, 60)  # words
-_QUERY = (5, 40)
-_PASSAGE = (20, 200)
 
 
 def open_table(path: Path, config: RecordSet, kind: RecordFormat) -> Table:
@@ -53,16 +51,3 @@ def tagged(document: Document) -> Iterator[tuple[list[str], list[str]]]:
                 tags += inside if place % 2 else ["O"] * len(found)
             if _SENTENCE[0] <= len(tokens) <= _SENTENCE[1] and "B-MENTION" in tags:
                 yield tokens, tags
-
-
-def asked(document: Document) -> Iterator[tuple[str, str]]:
-    """The first sentence of every long paragraph, and the others."""
-    for paragraph in document.text.split("\n"):
-        lead, *others = split_sentences(paragraph)
-        passage = " ".join(others)
-        if _within(lead, _QUERY) and _within(passage, _PASSAGE):
-            yield lead, passage
-
-
-def _within(text: str, limits: tuple[int, int]) -> bool:
-    return limits[0] <= words(text) <= limits[1]

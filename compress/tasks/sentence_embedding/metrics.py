@@ -1,14 +1,15 @@
 """How well a sentence encoder's ONNX file does: against human judgement, and against the dense model."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.config.data import Split
-from compress.config.evaluate import SentenceSimilarity
+from compress.config.evaluate import SentenceSimilarity, retrieval_metrics
 from compress.data import HeldOut, PairSet, Splits
+from compress.data.retrieval import RetrievalSet
 from compress.errors import ConfigError, DataError, did_you_mean
 from compress.graph import graph_path
 from compress.metrics.quality import Quality, Scored
@@ -22,6 +23,7 @@ from compress.metrics.statistics import (
     spread,
 )
 from compress.schema.report import Estimate, Score
+from compress.tasks.sentence_embedding import retrieval
 from compress.tasks.sentence_embedding.embedder import embed
 from compress.tasks.sentence_embedding.processor import open_processor
 from compress.tasks.sentence_embedding.settings import read_settings
@@ -34,16 +36,18 @@ KINDS: tuple[Kind, ...] = ("spearman", "pearson")
 
 @dataclass(frozen=True)
 class Asked:
-    """What both models read: sentences, and the texts of judged pairs."""
+    """What both models read: sentences, the texts of judged pairs, queries and passages."""
 
     sentences: tuple[str, ...]
     documents: tuple[int, ...]
     pair_sets: dict[str, PairSet]
+    retrieval: RetrievalSet | None
 
     @property
     def texts(self) -> tuple[str, ...]:
         of_pairs = (text for pair_set in self.pair_sets.values() for text in pair_set.texts)
-        return tuple(sorted({*self.sentences, *of_pairs}))
+        of_retrieval = (*self.retrieval.queries, *self.retrieval.passages) if self.retrieval else ()
+        return tuple(sorted({*self.sentences, *of_pairs, *of_retrieval}))
 
 
 def asked(held_out: HeldOut) -> Asked:
@@ -55,7 +59,8 @@ def asked(held_out: HeldOut) -> Asked:
     if len(rows) < 2:
         raise DataError(f"the {held_out.split.value} split has too few sentences", found=len(rows), allowed=2)
     sentences, documents = (tuple(of[row] for row in rows) for of in (part.texts, part.documents))
-    return Asked(sentences, documents, pair_sets)
+    found = held_out.splits.retrieval.get(held_out.split.value)
+    return Asked(sentences, documents, pair_sets, retrieval.few(found, samples) if found else None)
 
 
 def score(config: SentenceSimilarity, model: Scored, dense: Scored, held_out: HeldOut) -> None:
@@ -74,9 +79,10 @@ def compare(
     """Quality of what `score` wrote of a model beside what it wrote of the dense one, and scores by example.
 
     Quality is Spearman's and Pearson's correlation of similarities, by what the model is published for, with
-    human judgement for every pair set of `split`; fidelity is the cosine of both models' embeddings of the
-    sentences of `split`. On SELECT, where the pair sets of TEST are out of sight, the primary metric is the
-    same statistic of the first pair set of SELECT, or `cosine` where there is none.
+    human judgement for every pair set of `split`, and how high embeddings of queries rank the passages that
+    answer them, where it has some; fidelity is the cosine of both models' embeddings of the sentences of
+    `split`. On SELECT, where the pair sets of TEST are out of sight, the primary metric is the same statistic
+    of the first pair set of SELECT, or `cosine` where there is none.
 
     Raises ConfigError for a primary metric that does not exist.
     """
@@ -88,9 +94,39 @@ def compare(
         scores[f"{name}_dense"] = similarity(*_pairs(pair_set, before))
         scores[f"{name}_small"] = similarity(*_pairs(pair_set, after))
     quality = _judge(config, primary, scores, examples.pair_sets, examples.documents)
+    if examples.retrieval is not None:
+        quality = _with_retrieval(config, quality, scores, examples.retrieval, (before, after), dense)
     for name, pair_set in examples.pair_sets.items():
         scores[f"{name}_human"] = np.asarray(pair_set.scores, dtype=np.float64)
     return quality, scores
+
+
+def _with_retrieval(
+    config: SentenceSimilarity,
+    quality: Quality,
+    scores: dict[str, Floats],
+    found: RetrievalSet,
+    embeddings: tuple[Embeddings, Embeddings],
+    dense: Scored,
+) -> Quality:
+    """With the metrics of retrieval, whose values by query join `scores`."""
+    alike = read_settings(dense.checkpoint).similarity
+
+    def by_query(vectors: Embeddings) -> dict[str, Floats]:
+        queries, passages = (
+            np.stack([vectors[text] for text in texts]) for texts in (found.queries, found.passages)
+        )
+        return retrieval.by_query(queries, passages, found.answers, alike)
+
+    before, after = map(by_query, embeddings)
+    scores |= {f"{name}_dense": each for name, each in before.items()}
+    scores |= {f"{name}_small": each for name, each in after.items()}
+    scored, drops = retrieval.judge(before, after, found.documents, config.resamples, config.seed)
+    return replace(
+        quality,
+        quality={**quality.quality, **scored},
+        drop_from_dense={**quality.drop_from_dense, **drops},
+    )
 
 
 def _judge(
@@ -127,20 +163,21 @@ def _judge(
 def _primary(wanted: str, splits: Splits, split: Split) -> str:
     """The metric that decides on `split`. Checked against the metrics of TEST, which is what is reported,
     so that a misspelt name fails at the first look at the select split."""
-    known = _metrics(_pair_sets(splits, Split.test))
+    known = _metrics(splits, Split.test)
     if wanted not in known:
         raise ConfigError(
             "evaluate.primary names no metric", found=wanted, allowed=did_you_mean(wanted, known)
         )
-    here = _metrics(_pair_sets(splits, split))
+    here = _metrics(splits, split)
     if wanted in here:
         return wanted
     kind = wanted.rpartition("_")[2]
     return next((name for name in here if name.endswith(f"_{kind}")), "cosine")
 
 
-def _metrics(pair_sets: Iterable[str]) -> list[str]:
-    return ["cosine", "cosine_p5", *(f"{name}_{kind}" for name in pair_sets for kind in KINDS)]
+def _metrics(splits: Splits, split: Split) -> list[str]:
+    judged = [f"{name}_{kind}" for name in _pair_sets(splits, split) for kind in KINDS]
+    return ["cosine", "cosine_p5", *judged, *(retrieval_metrics() if split.value in splits.retrieval else ())]
 
 
 def _pair_sets(splits: Splits, split: Split) -> dict[str, PairSet]:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -6,6 +8,7 @@ from compress import evaluate as stages
 from compress.config.data import PairSplit, Split
 from compress.config.evaluate import SentenceSimilarity
 from compress.data import PairSet, Splits, TextSplit
+from compress.data.retrieval import RetrievalSet
 from compress.errors import ConfigError, GateError, StoreError
 from compress.metrics.quality import load_quality
 from compress.schema.report import Estimate
@@ -183,3 +186,35 @@ def test_few_pairs_are_spread_and_keep_their_texts_and_scores():
     assert few.scores.tolist() == [0, 2, 4]
     assert few.texts == ("a", "b", "c", "f")  # what no pair needs is not embedded
     assert _few(whole, 99).pairs.tolist() == whole.pairs.tolist()
+
+
+def test_an_evaluation_reports_how_passages_are_found(
+    monkeypatch, splits, checkpoint, encoder, table, tmp_path
+):
+    asked = RetrievalSet(
+        queries=tuple(f"w{i} w{i + 1}" for i in range(24)),
+        answers=tuple(i // 2 for i in range(24)),
+        passages=tuple(f"w{2 * i} w{2 * i + 1} w{2 * i + 2} w{(7 * i) % 50} w50" for i in range(12)),
+        documents=tuple(i // 4 for i in range(24)),
+        fingerprint="x",
+    )
+    both = dataclasses.replace(splits, retrieval={"test": asked})
+    monkeypatch.setattr(stages, "load_splits", lambda folder: both)
+    dense = encoder("baseline/model", table).parent
+
+    def go(small, split=Split.test):
+        config = SentenceSimilarity(resamples=200, primary="retrieval_ndcg10")
+        graph = encoder("graph/model", small).parent
+        out = tmp_path / "result"
+        evaluate(config, graph, dense, checkpoint, checkpoint, tmp_path, out, split)
+        return load_quality(out), np.load(out / "scores.npz")
+
+    quality, _ = go(table)
+    assert quality.primary == "retrieval_ndcg10"
+    assert quality.drop_from_dense["retrieval_ndcg10"].ci95 == (0, 0)
+    assert quality.quality["retrieval_ndcg10"].n == 24
+    worse, scores = go(table[np.arange(len(table)) // 8 * 8])  # eight words each are one to it
+    drop = scores["retrieval_ndcg10_dense"].mean() - scores["retrieval_ndcg10_small"].mean()
+    assert worse.drop_from_dense["retrieval_ndcg10"].value == pytest.approx(drop)
+    assert drop > 0.01
+    assert go(table, Split.select)[0].primary == "cosine"
