@@ -118,7 +118,7 @@ def assemble(
         },
         splits=_splits(load_splits(built.splits.path), runner.store.root.parent),
         primary_metric=primary,
-        variants=tuple(_with_pictures_of(verdict.best, variant) for variant in variants),
+        variants=tuple(_with_examples_of(verdict.best, variant) for variant in variants),
         verdict=verdict,
         stages=tuple(runner.stages),
         gates=(*_gates(built), *read_result(speed.path).gates),
@@ -290,6 +290,7 @@ def _variant(
         smoothing=result.fact("smoothing", tuple[SmoothedLayers, ...]) or (),
         classification=quality.classification,
         language=quality.language,
+        text=quality.text,
         widths=summary.widths,
         layer_names=summary.layer_names,
         profile=profiles,
@@ -303,12 +304,16 @@ def _tokens_per_second(tokens: int, latency: Latency) -> Estimate:
     return Estimate(value=1e3 * tokens / latency.p50, ci95=(1e3 * tokens / slowest, 1e3 * tokens / fastest))
 
 
-def _with_pictures_of(kept: str, variant: Variant) -> Variant:
-    """Pictures of changed answers stay with the variant that is kept: they are most of report.json."""
-    details = variant.classification
-    if details is None or variant.name == kept:
+def _with_examples_of(kept: str, variant: Variant) -> Variant:
+    """Examples whose answer changed stay with the variant that is kept: they are most of report.json."""
+    if variant.name == kept:
         return variant
-    return replace(variant, classification=replace(details, changed=()))
+    classes, text = variant.classification, variant.text
+    return replace(
+        variant,
+        classification=classes and replace(classes, changed=()),
+        text=text and replace(text, changed=()),
+    )
 
 
 def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tuple[Variant, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import StoreError
-from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score
+from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score, TextDetails
 from compress.stages.typed_json import read_typed, write_typed
 
 Arrays = Mapping[str, np.ndarray]
@@ -35,6 +35,7 @@ class Quality:
     drop_from_dense: dict[str, Estimate]
     classification: ClassificationDetails | None = None
     language: LanguageDetails | None = None
+    text: TextDetails | None = None
 
 
 def save_quality(quality: Quality, out: Path) -> None:

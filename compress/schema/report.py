@@ -208,6 +208,18 @@ class ChangedAnswer:
     answer: str
     confidence: float
     png: str = ""  # base64, of an image
+    text: str = ""  # its beginning
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovedThreshold:
+    """The probability from which on a text counts as of a class, by the highest F1 on every other example of
+    test; what keeping dense's costs is by the examples between."""
+
+    name: str  # of the class
+    dense: float
+    variant: float
+    cost: float  # of F1 to this variant, of dense's threshold in place of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +233,40 @@ class ClassificationDetails:
     per_class: tuple[ClassDrop, ...]  # the largest drop first
     confusions: tuple[Confusion, ...]  # the largest change first, at most ten
     changed: tuple[ChangedAnswer, ...] = ()  # at most twelve, of the variant that is kept
+    thresholds: tuple[MovedThreshold, ...] = ()  # of a classifier of texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartScore:
+    """One label, or kind of entity, of a text model."""
+
+    name: str
+    examples: int  # that have it
+    value: float
+    drop: Estimate  # from dense
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedText:
+    """An example of test that this variant answers otherwise than dense."""
+
+    example: int  # its number in the split, from 0
+    text: str
+    expected: str
+    dense: str
+    variant: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDetails:
+    """What became of single labels and examples of a text model."""
+
+    lost: int  # examples that dense answers better than this variant
+    gained: int  # the other way round
+    metric: str = ""  # of the parts
+    parts: tuple[PartScore, ...] = ()  # the largest drop first
+    thresholds: tuple[MovedThreshold, ...] = ()
+    changed: tuple[ChangedText, ...] = ()  # at most twelve, of the variant that is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +419,7 @@ class Variant:
     smoothing: tuple[SmoothedLayers, ...] = ()
     classification: ClassificationDetails | None = None
     language: LanguageDetails | None = None
+    text: TextDetails | None = None
     widths: dict[str, tuple[int, ...]] = field(default_factory=dict)  # kind -> width of each layer
     layer_names: dict[str, tuple[str, ...]] = field(
         default_factory=dict

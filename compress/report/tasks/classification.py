@@ -124,6 +124,7 @@ def _confusions(report: Report) -> Section:
 def _changed(report: Report) -> Section:
     dense, best = report.variants[0], best_variant(report)
     changed = best.classification.changed if best.classification else ()
+    texts = any(each.text for each in changed)
     lines = (
         f"Of the test examples whose answer changed from {dense.name} to {best.name}: those that went wrong "
         "first, evenly spread over the set. In brackets the confidence of each answer.",
@@ -132,8 +133,11 @@ def _changed(report: Report) -> Section:
         anchor="changed",
         title="Examples whose answer changed",
         lines=lines if changed else (),
-        header=("example of test", "label", dense.name, best.name),
-        rows=[(str(answer.example), answer.label, *_sure(answer)) for answer in changed],
+        header=("example of test", *(("text",) if texts else ()), "label", dense.name, best.name),
+        rows=[
+            (str(each.example), *((each.text,) if texts else ()), each.label, *_sure(each))
+            for each in changed
+        ],
         pictures=list(_pictures([answer for answer in changed if answer.png], dense, best)),
     )
 

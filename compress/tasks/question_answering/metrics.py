@@ -1,6 +1,7 @@
 """How well a model answers questions: against the answers that people gave, and against the dense model."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +10,13 @@ from compress.data import HeldOut
 from compress.data.record import Record
 from compress.graph import graph_path
 from compress.graph.gates import check_answers
+from compress.metrics.answers import exact_match, f1
 from compress.metrics.quality import Quality, Scored
+from compress.schema.report import ChangedText, TextDetails
 from compress.tasks.question_answering.options import QuestionAnswering
 from compress.tasks.question_answering.processor import Window, open_processor
 from compress.tasks.text.answers import Answers, answers
-from compress.tasks.text.comparison import Comparison, Example, examples_of, groups_of
+from compress.tasks.text.comparison import Comparison, Example, brief, details, examples_of, groups_of
 
 Floats = NDArray[np.float64]
 _SCORES = "answers.npy"
@@ -86,4 +89,35 @@ def compare(
     found.nearness("agreement", (before[:, :2] == after[:, :2]).all(1).astype(float), groups, 1.0)
     spread = max(float(before[:, 2].std()), 1e-30)
     found.nearness("score_difference", np.abs(before[:, 2] - after[:, 2]) / spread, groups, 0.0)
-    return found.result(config.primary, "agreement"), {"dense": before, "small": after}
+    text = None
+    if any(isinstance(each, Record) and each.answers for each in examples):
+        text = _against_answers(found, [cast(Record, each) for each in examples], (before, after), groups)
+    by_example = {"dense": before, "small": after}
+    return found.result(config.primary, "f1", "agreement", text=text), by_example
+
+
+def _against_answers(
+    found: Comparison, questions: Sequence[Record], best: tuple[Floats, Floats], groups: NDArray[np.int64]
+) -> TextDetails:
+    """`best`: what `best_answers` gives, of both models."""
+    given = [[text for _, text in each.answers] for each in questions]
+    said = [
+        [
+            (each.pair or "")[int(begin) : int(end)]
+            for each, (begin, end, _) in zip(questions, of, strict=True)
+        ]
+        for of in best
+    ]
+    both: list[Floats] = []
+    for name, metric in {"f1": f1, "exact_match": exact_match}.items():
+        values = [np.array([metric(*pair) for pair in zip(of, given, strict=True)]) for of in said]
+        found.mean(name, values, groups)
+        both = both or values
+
+    def change(row: int) -> ChangedText:
+        told = [" / ".join(given[row]), said[0][row], said[1][row]]
+        expected, dense, small = (brief(each, 100) or "no answer" for each in told)
+        text = brief(questions[row].text)
+        return ChangedText(example=row, text=text, expected=expected, dense=dense, variant=small)
+
+    return details(both, change)

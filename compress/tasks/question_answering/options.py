@@ -24,10 +24,10 @@ class QuestionAnswererModel(HeadedEncoder):
 @option("evaluate", "question_answering", "compress.tasks.question_answering.metrics:compare")
 @dataclass(kw_only=True)
 class QuestionAnswering(EvaluateConfig):
-    """How often the model gives the dense model's answer."""
+    """Exact match and F1 of SQuAD; and how often the model gives the dense model's answer."""
 
-    primary: str | None = None  # null: agreement
+    primary: str | None = None  # null: f1, without answers the agreement
     answer_tokens: int = number(30, 1, 512)  # of an answer at most
 
     def metrics(self, data: DataConfig) -> Collection[str]:
-        return ("agreement", "score_difference")
+        return (*(("f1", "exact_match") if data.labelled else ()), "agreement", "score_difference")

@@ -1,7 +1,7 @@
 """How well a reranker does: against the passages that answer a query, and against the dense model."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,12 @@ from compress.data.record import Record
 from compress.graph import graph_path
 from compress.graph.gates import check_answers
 from compress.metrics.quality import Quality, Scored
+from compress.metrics.ranking import ndcg, recall, reciprocal_rank
+from compress.schema.report import ChangedText, TextDetails
 from compress.tasks.reranking.options import Reranking
 from compress.tasks.reranking.processor import open_processor
 from compress.tasks.text.answers import answers
-from compress.tasks.text.comparison import Comparison, examples_of, groups_of
+from compress.tasks.text.comparison import Comparison, Example, brief, details, examples_of, groups_of
 
 Floats = NDArray[np.float64]
 _SCORES = "logits.npy"
@@ -60,7 +62,45 @@ def compare(
     differences = [float(np.abs(each).mean()) / spread for each in _cut(before - after, counts)]
     found.nearness("score_difference", differences, groups, 0.0)
     by_example = {"queries": np.repeat(np.arange(len(counts)), counts), "dense": before, "small": after}
-    return found.result(config.primary, "rank_correlation", "score_difference"), by_example
+    text = None
+    judged = [row for row, each in enumerate(examples) if isinstance(each, Record) and any(each.relevance)]
+    if len(judged) > 1:
+        scores = [list(_cut(each, counts)) for each in (before, after)]
+        text = _against_labels(found, examples, judged, scores, groups[judged])
+    return found.result(
+        config.primary, "ndcg@10", "rank_correlation", "score_difference", text=text
+    ), by_example
+
+
+def _against_labels(
+    found: Comparison,
+    examples: Sequence[Example],
+    judged: Sequence[int],
+    scores: Sequence[Sequence[Floats]],
+    groups: NDArray[np.int64],
+) -> TextDetails:
+    """Of the queries `judged`, which a passage answers."""
+    queries = [cast(Record, examples[row]) for row in judged]
+    ranked = [[of[row] for row in judged] for of in scores]
+    both: list[Floats] = []
+    for name, metric in {"ndcg@10": ndcg, "mrr@10": reciprocal_rank, "recall@10": recall}.items():
+        values = [
+            np.array([metric(each, query.relevance) for each, query in zip(of, queries, strict=True)])
+            for of in ranked
+        ]
+        found.mean(name, values, groups)
+        both = both or values
+
+    def change(row: int) -> ChangedText:
+        query = queries[row]
+        first = [query.candidates[int(of[row].argmax())] for of in ranked]
+        best = query.candidates[int(np.argmax(query.relevance))]
+        told = [brief(each, 100) for each in (best, *first)]
+        return ChangedText(
+            example=judged[row], text=brief(query.text), expected=told[0], dense=told[1], variant=told[2]
+        )
+
+    return details(both, change)
 
 
 def _cut(values: Floats, counts: Sequence[int]) -> Iterator[Floats]:

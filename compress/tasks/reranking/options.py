@@ -24,10 +24,12 @@ class RerankerModel(HeadedEncoder):
 @option("evaluate", "reranking", "compress.tasks.reranking.metrics:compare")
 @dataclass(kw_only=True)
 class Reranking(EvaluateConfig):
-    """How alike the model and the dense one rank the passages of each query."""
+    """nDCG, MRR and recall of the passages of each query; and how alike the dense model ranks them."""
 
-    primary: str | None = None  # null: rank_correlation, without several passages a query score_difference
+    # null: ndcg@10, without labels rank_correlation, without several passages a query score_difference
+    primary: str | None = None
     batch: int = number(32, 1, 4096)  # passages of a query that the model reads at a time, as it is used
 
     def metrics(self, data: DataConfig) -> Collection[str]:
-        return ("rank_correlation", "score_difference")
+        of_labels = ("ndcg@10", "mrr@10", "recall@10") if data.labelled else ()
+        return (*of_labels, "rank_correlation", "score_difference")

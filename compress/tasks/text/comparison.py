@@ -1,6 +1,7 @@
 """Two models on the same examples: metrics with intervals, and how much worse the second is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,11 +10,22 @@ from compress.config.evaluate import EvaluateConfig
 from compress.data import HeldOut
 from compress.data.record import Record
 from compress.errors import ConfigError, DataError, did_you_mean
+from compress.metrics.influence import Statistic, paired_drop, score
 from compress.metrics.quality import Quality
-from compress.metrics.statistics import mean_interval, paired_mean_drop, spread
-from compress.schema.report import Estimate, Score
+from compress.metrics.statistics import (
+    mean_interval,
+    paired_mean_drop,
+    paired_ratio_drop,
+    ratio_interval,
+    spread,
+)
+from compress.metrics.thresholds import threshold_stability
+from compress.schema.report import ChangedText, Estimate, MovedThreshold, PartScore, Score, TextDetails
 
 Example = str | Record
+Floats = NDArray[np.float64]
+Totals = tuple[NDArray[np.int64], NDArray[np.int64]]  # of each example: what is counted, and of how many
+SHOWN = 12  # examples whose answer changed
 
 
 def examples_of(held_out: HeldOut) -> list[Example]:
@@ -38,31 +50,49 @@ class Comparison:
     """Collects metrics of a model beside the dense one."""
 
     def __init__(self, config: EvaluateConfig) -> None:
-        self.how = {"resamples": config.resamples, "seed": config.seed}
+        self.how: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
         self.quality: dict[str, Score] = {}
         self.fidelity: dict[str, Score] = {}
         self.drops: dict[str, Estimate] = {}
 
     def mean(
-        self, name: str, dense: ArrayLike, small: ArrayLike, groups: ArrayLike, higher_is_better: bool = True
+        self, name: str, both: Sequence[ArrayLike], groups: ArrayLike, higher_is_better: bool = True
     ) -> None:
-        """The mean of a score of every example."""
+        """The mean of a score of every example; `both`: of the dense model and of this one, as below."""
+        dense, small = both
         how = {**self.how, "higher_is_better": higher_is_better}
-        self.quality[name] = mean_interval(small, groups, **how)  # type: ignore[arg-type]
-        self.drops[name] = paired_mean_drop(dense, small, groups, **how)  # type: ignore[arg-type]
+        self.quality[name] = mean_interval(small, groups, **how)
+        self.drops[name] = paired_mean_drop(dense, small, groups, **how)
 
     def nearness(self, name: str, values: ArrayLike, groups: ArrayLike, perfect: float) -> None:
         """The mean of how near a model's answers are to the dense model's; `perfect`: those of itself."""
         higher = perfect > 0
         how = {**self.how, "higher_is_better": higher}
-        self.fidelity[name] = mean_interval(values, groups, **how)  # type: ignore[arg-type]
+        self.fidelity[name] = mean_interval(values, groups, **how)
         best = np.full(np.shape(values), perfect)
-        self.drops[name] = paired_mean_drop(best, values, groups, **how)  # type: ignore[arg-type]
+        self.drops[name] = paired_mean_drop(best, values, groups, **how)
+
+    def statistic(self, name: str, both: Sequence[Statistic], groups: ArrayLike, low: float = 0.0) -> None:
+        """What is no mean; `low`: the least that it may be."""
+        dense, small = both
+        self.quality[name] = score(small, groups, low=low, **self.how)
+        self.drops[name] = paired_drop(dense, small, groups, **self.how)
+
+    def ratio(self, name: str, both: Sequence[Totals], groups: NDArray[np.int64]) -> None:
+        """Of totals over all examples, such as right of answered; nothing where a group's are all zero."""
+        count = int(groups.max()) + 1
+        (before, of_before), (after, of_after) = (
+            [np.bincount(groups, each, count) for each in pair] for pair in both
+        )
+        if of_before.sum() and of_after.sum():
+            n = len(groups)
+            self.quality[name] = ratio_interval(after, of_after, n=n, **self.how)
+            self.drops[name] = paired_ratio_drop((before, of_before), (after, of_after), **self.how)
 
     def add(self, name: str, score: Score, drop: Estimate) -> None:
         self.quality[name], self.drops[name] = score, drop
 
-    def result(self, primary: str | None, *defaults: str) -> Quality:
+    def result(self, primary: str | None, *defaults: str, text: TextDetails | None = None) -> Quality:
         """`primary`, or the first of `defaults` that there is; ConfigError for a metric that is not."""
         known = {**self.quality, **self.fidelity}
         chosen = primary or next(name for name in defaults if name in known)
@@ -73,5 +103,54 @@ class Comparison:
                 allowed=did_you_mean(chosen, known),
             )
         return Quality(
-            primary=chosen, quality=self.quality, fidelity=self.fidelity, drop_from_dense=self.drops
+            primary=chosen,
+            quality=self.quality,
+            fidelity=self.fidelity,
+            drop_from_dense=self.drops,
+            text=text,
         )
+
+
+def details(
+    both: Sequence[Floats],
+    change: Callable[[int], ChangedText],
+    metric: str = "",
+    parts: Iterable[PartScore] = (),
+    thresholds: Iterable[MovedThreshold] = (),
+) -> TextDetails:
+    """By scores [examples] of both models, high is good. `change`: row -> what to show of it."""
+    dense, small = both
+    worse, better = np.flatnonzero(small < dense), np.flatnonzero(small > dense)
+    shown = [*_spread(worse, SHOWN), *_spread(better, SHOWN - min(SHOWN, len(worse)))]
+    return TextDetails(
+        lost=len(worse),
+        gained=len(better),
+        metric=metric,
+        parts=tuple(sorted(parts, key=lambda part: -part.drop.value)),
+        thresholds=tuple(thresholds),
+        changed=tuple(change(int(row)) for row in shown),
+    )
+
+
+def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` of them, evenly spread."""
+    count = min(count, len(rows))
+    return rows[np.arange(count) * len(rows) // max(1, count)]
+
+
+def moved_thresholds(
+    names: Sequence[str], both: Sequence[Floats], truth: NDArray[np.bool_]
+) -> Iterator[MovedThreshold]:
+    """Of each label by its probabilities and its truth [texts, labels]: chosen on every other text, tried on
+    those between; of labels that half of the texts lack, none."""
+    for number, name in enumerate(names):
+        true, (before, after) = truth[:, number], [of[:, number] for of in both]
+        if true[::2].any() and true[1::2].any():
+            found = threshold_stability(before[::2], after[::2], true[::2], after[1::2], true[1::2])
+            yield MovedThreshold(name=name, dense=found.dense, variant=found.small, cost=found.cost)
+
+
+def brief(text: str, letters: int = 160) -> str:
+    """Its beginning, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= letters else line[: letters - 1] + "…"

@@ -25,11 +25,11 @@ class TextClassifierModel(HeadedEncoder):
 @option("evaluate", "text_classification", "compress.tasks.text_classification.metrics:compare")
 @dataclass(kw_only=True)
 class TextClassification(EvaluateConfig):
-    """Accuracy and likelihood, of values correlation; and agreement with the dense model."""
+    """Accuracy, F1, Matthews' correlation, AUC, of values correlation; and agreement with the dense model."""
 
-    # null: accuracy, of values spearman, without labels the agreement
+    # null: accuracy, of several labels a text micro_f1, of values spearman, without labels the agreement
     primary: str | None = None
 
     def metrics(self, data: DataConfig) -> Collection[str]:
-        of_labels = ("accuracy", "nll", "spearman", "pearson")
+        of_labels = ("accuracy", "macro_f1", "micro_f1", "mcc", "auc", "nll", "spearman", "pearson")
         return (*(of_labels if data.labelled else ()), *FIDELITY)

@@ -1,6 +1,6 @@
 """How well a tagger does: against the tags of words, and against the dense model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,17 @@ from compress.data.record import Record
 from compress.graph import graph_path
 from compress.graph.gates import check_answers
 from compress.metrics.classification import log_softmax
+from compress.metrics.entities import entities, entity_counts, entity_f1
+from compress.metrics.influence import paired_drop
 from compress.metrics.quality import Quality, Scored
+from compress.schema.report import ChangedText, PartScore, TextDetails
 from compress.tasks.text.answers import answers
-from compress.tasks.text.comparison import Comparison, Example, examples_of, groups_of
+from compress.tasks.text.comparison import Comparison, Example, brief, details, examples_of, groups_of
 from compress.tasks.token_classification.options import TokenClassification
 from compress.tasks.token_classification.processor import NOWHERE, first_tokens, open_processor
 
 Floats = NDArray[np.float64]
+Tags = Sequence[Sequence[str]]  # of the words of each example
 _SCORES, _OUTSIDE = "logits.npy", "O"
 _SURE = 10.0  # logit of the tag of a word that the model does not see
 
@@ -72,9 +76,56 @@ def compare(
     first, second = log_softmax(before), log_softmax(after)
     found.nearness("kl", (np.exp(first) * (first - second)).sum(1), groups, 0.0)
     by_example: dict[str, Any] = {"examples": of_example, "dense": said[0], "small": said[1]}
+    text = None
     if all(each.tags for each in examples):
-        tags = np.array([tag for each in examples for tag in each.tags])
-        by_example["tags"] = tags
+        tags = by_example["tags"] = np.array([tag for each in examples for tag in each.tags])
         right = [(each == tags).astype(float) for each in said]
-        found.mean("accuracy", right[0], right[1], groups)
-    return found.result(config.primary, "accuracy", "agreement"), by_example
+        found.mean("accuracy", right, groups)
+        names, ends = classes_of(dense.checkpoint), np.cumsum([len(each.words) for each in examples])[:-1]
+        tagged = [[[names[tag] for tag in of] for of in np.split(each, ends)] for each in (tags, *said)]
+        text = _of_entities(found, examples, tagged)
+    return found.result(config.primary, "entity_f1", "accuracy", "agreement", text=text), by_example
+
+
+def _of_entities(found: Comparison, examples: Sequence[Record], tagged: Sequence[Tags]) -> TextDetails | None:
+    """`tagged`: of every example, as people did it and as both models do. None where there is no entity."""
+    truth, before, after = tagged
+    kinds = sorted({kind for each in truth for kind, _, _ in entities(each)})
+    if not kinds:
+        return None
+    groups, counts = groups_of(examples), [entity_counts(each, truth) for each in (before, after)]
+    found.statistic("entity_f1", [entity_f1(each) for each in counts], groups)
+    for name, column in (("entity_precision", 1), ("entity_recall", 2)):
+        found.ratio(name, [(each[:, 0], each[:, column]) for each in counts], groups)
+
+    def parts() -> Iterator[PartScore]:
+        for kind in kinds:
+            true, *of_both = ([_only(kind, each) for each in each_of] for each_of in tagged)
+            of_kind = [entity_counts(each, true) for each in of_both]
+            first, second = (entity_f1(each) for each in of_kind)
+            number = int(of_kind[1][:, 2].sum())
+            drop = paired_drop(first, second, groups)
+            yield PartScore(name=kind, examples=number, value=second.value, drop=drop)
+
+    def change(row: int) -> ChangedText:
+        words = examples[row].words
+        told = [_named(words, of[row]) for of in (truth, before, after)]
+        text = brief(" ".join(words))
+        return ChangedText(example=row, text=text, expected=told[0], dense=told[1], variant=told[2])
+
+    right = [2 * each[:, 0] / np.maximum(1, each[:, 1] + each[:, 2]) for each in counts]
+    return details(right, change, "F1", parts())
+
+
+def _only(kind: str, tags: Sequence[str]) -> list[str]:
+    """Tags of the entities of one kind."""
+    kept = [_OUTSIDE] * len(tags)
+    for found, first, last in entities(tags):
+        if found == kind:
+            kept[first : last + 1] = [f"B-{kind}", *[f"I-{kind}"] * (last - first)]
+    return kept
+
+
+def _named(words: Sequence[str], tags: Sequence[str]) -> str:
+    found = (f"{' '.join(words[first : last + 1])} ({kind})" for kind, first, last in entities(tags))
+    return brief(", ".join(found), 100) or "none"

@@ -23,10 +23,12 @@ class TokenClassifierModel(HeadedEncoder):
 @option("evaluate", "token_classification", "compress.tasks.token_classification.metrics:compare")
 @dataclass(kw_only=True)
 class TokenClassification(EvaluateConfig):
-    """Accuracy of words, and agreement with the dense model."""
+    """F1 of whole entities, accuracy of words; and agreement with the dense model."""
 
-    primary: str | None = None  # null: accuracy, without labels agreement
+    primary: str | None = (
+        None  # null: entity_f1, where tags are of no entities accuracy, without any agreement
+    )
 
     def metrics(self, data: DataConfig) -> Collection[str]:
-        of_labels = ("accuracy",) if data.labelled else ()
+        of_labels = ("entity_f1", "entity_precision", "entity_recall", "accuracy") if data.labelled else ()
         return (*of_labels, "agreement", "kl")
