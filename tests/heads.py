@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from compress.config.run import declare_options
 from compress.registry import OPTIONS
 from compress.tasks import import_model
 from tests.once import Folders, Once
 
-SPECIAL = {"cls_token": "[CLS]", "pad_token": "[PAD]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+SPECIAL = {
+    **{"cls_token": "[CLS]", "pad_token": "[PAD]", "sep_token": "[SEP]", "unk_token": "[UNK]"},
+    "mask_token": "[MASK]",
+}
 WORDS = [
     "the", "a", "river", "mountain", "city", "train", "winter", "music", "bread", "stone", "old", "new",
     "quiet", "green", "long", "bright", "runs", "falls", "sings", "opens", "under", "over", "near", "and",
@@ -56,18 +58,11 @@ TASKS: dict[str, tuple[str, str, dict[str, object]]] = {
 
 
 def write_words(folder: Path) -> None:
-    """A tokenizer of words, whose pairs are parted as BERT parts them."""
-    names = [*SPECIAL.values(), *WORDS, ".", ",", "?"]
-    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 0), ("[SEP]", 2)],
-    )
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=64, **SPECIAL
-    ).save_pretrained(folder)
+    """BERT's tokenizer with a vocabulary of whole words."""
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL.values(), *WORDS, ".", ",", "?"]) + "\n")
+    settings = {"tokenizer_class": "BertTokenizer", "model_max_length": 64, **SPECIAL}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    transformers.BertTokenizer.from_pretrained(folder).save_pretrained(folder)
 
 
 def write_headed(folder: Path, task: str, architecture: str = "bert", **changes: object) -> Path:

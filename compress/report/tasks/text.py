@@ -1,4 +1,4 @@
-"""What the reports say of classifiers, rerankers, taggers and answerers of text: labels, thresholds, examples."""
+"""What the reports say of models of text with a head: labels, thresholds, examples."""
 
 from collections.abc import Iterator
 
@@ -19,8 +19,8 @@ def summary(report: Report) -> list[str]:
     sentences = []
     if best.text is not None and best is not dense:
         sentences.append(
-            f"{best.text.lost} {'example is' if best.text.lost == 1 else 'examples are'} answered worse than by "
-            f"{dense.name}, {best.text.gained} better."
+            f"{best.text.lost} {'example is' if best.text.lost == 1 else 'examples are'} answered worse "
+            f"than by {dense.name}, {best.text.gained} better."
         )
     if best.text is not None and best.text.parts and best is not dense:
         worst = best.text.parts[0]
@@ -31,8 +31,8 @@ def summary(report: Report) -> list[str]:
     moved = max(_moved(best), key=lambda each: abs(each.variant - each.dense), default=None)
     if moved is not None and best is not dense:
         sentences.append(
-            f"The probability from which on a text counts as {moved.name} moved from {number(moved.dense)} to "
-            f"{number(moved.variant)}; keeping it where it was costs {number(moved.cost)} of F1."
+            f"The probability from which on a text counts as {moved.name} moved from {number(moved.dense)} "
+            f"to {number(moved.variant)}; keeping it where it was costs {number(moved.cost)} of F1."
         )
     return sentences
 
@@ -99,7 +99,7 @@ def _thresholds(report: Report) -> Section:
 def _changed(report: Report) -> Section:
     dense, best = report.variants[0], best_variant(report)
     changed = best.text.changed if best.text else ()
-    line = f"Of the examples that {best.name} answers otherwise than {dense.name}, those that are worse first."
+    line = f"Of the examples that {best.name} answers otherwise than {dense.name}, the worse ones first."
     return Section(
         anchor="changed-texts",
         title="Examples whose answer changed",

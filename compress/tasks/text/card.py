@@ -16,9 +16,10 @@ encoded = tokenizer.encode_batch(texts)
 feeds = {{
     "input_ids": np.array([e.ids for e in encoded]),
     "attention_mask": np.array([e.attention_mask for e in encoded]),
-    "token_type_ids": np.array([e.type_ids for e in encoded]),
+    "token_type_ids": {types},
 }}
 """
+_TYPES = "np.array([e.type_ids for e in encoded])"
 
 
 def code(processor: TextProcessor, texts: str) -> str:
@@ -29,4 +30,5 @@ def code(processor: TextProcessor, texts: str) -> str:
         padding=padding + left * tokenizer.pads_left,
         truncation=f"{processor.max_length}{left * tokenizer.cuts_left}",
         texts=texts,
+        types=_TYPES if tokenizer.tells_types else f"np.zeros_like({_TYPES})",
     )

@@ -12,13 +12,7 @@ from compress.data.record import Record
 from compress.errors import ConfigError, DataError, did_you_mean
 from compress.metrics.influence import Statistic, paired_drop, score
 from compress.metrics.quality import Quality
-from compress.metrics.statistics import (
-    mean_interval,
-    paired_mean_drop,
-    paired_ratio_drop,
-    ratio_interval,
-    spread,
-)
+from compress.metrics.statistics import mean_interval, paired_mean_drop, spread
 from compress.metrics.thresholds import threshold_stability
 from compress.schema.report import ChangedText, Estimate, MovedThreshold, PartScore, Score, TextDetails
 
@@ -78,16 +72,10 @@ class Comparison:
         self.quality[name] = score(small, groups, low=low, **self.how)
         self.drops[name] = paired_drop(dense, small, groups, **self.how)
 
-    def ratio(self, name: str, both: Sequence[Totals], groups: NDArray[np.int64]) -> None:
-        """Of totals over all examples, such as right of answered; nothing where a group's are all zero."""
-        count = int(groups.max()) + 1
-        (before, of_before), (after, of_after) = (
-            [np.bincount(groups, each, count) for each in pair] for pair in both
-        )
-        if of_before.sum() and of_after.sum():
-            n = len(groups)
-            self.quality[name] = ratio_interval(after, of_after, n=n, **self.how)
-            self.drops[name] = paired_ratio_drop((before, of_before), (after, of_after), **self.how)
+    def ratio(self, name: str, both: Sequence[Totals], groups: ArrayLike) -> None:
+        """Of totals over all examples, such as right of answered; nothing where a model has none."""
+        if all(of.sum() for _, of in both):
+            self.statistic(name, [_ratio(*each) for each in both], groups)
 
     def add(self, name: str, score: Score, drop: Estimate) -> None:
         self.quality[name], self.drops[name] = score, drop
@@ -109,6 +97,11 @@ class Comparison:
             drop_from_dense=self.drops,
             text=text,
         )
+
+
+def _ratio(counted: NDArray[np.int64], of: NDArray[np.int64]) -> Statistic:
+    value, total = float(counted.sum() / of.sum()), float(of.sum())
+    return Statistic(value, (counted - value * of) / total, 1 / total)
 
 
 def details(

@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 
 from compress.errors import ModelError
 from compress.models.architectures import LANGUAGE_MODELS, TEXT_ENCODERS
-from compress.models.checkpoint import read_config
+from compress.models.checkpoint import read_config, read_json
 from compress.models.kind import check_kind
+from compress.models.loading import from_folder
 from compress.models.published_task import other_task
 from compress.models.tokenizer import Tokens
 from compress.tasks.text import losses
@@ -87,6 +89,7 @@ class HeadedModel(TextModel):
 
     def save_settings(self, folder: Path) -> TextProcessor:
         name_classes(folder, self.config)
+        name_inputs(folder)
         return self.processor_of(folder)
 
     def head_macs(self, tokens: int) -> int:
@@ -136,3 +139,12 @@ def name_classes(folder: Path, config: Any) -> None:
     numbers = {name: int(number) for number, name in names.items()}
     content = {**read_config(folder), "id2label": names, "label2id": numbers}
     path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def name_inputs(folder: Path) -> None:
+    """Write into tokenizer_config.json what transformers gives a model of this tokenizer: its class, no file,
+    says whether the second of two texts is told apart."""
+    path = folder / "tokenizer_config.json"
+    stock = from_folder(transformers.AutoTokenizer, folder)
+    content = {**read_json(path), "model_input_names": list(stock.model_input_names)}
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False), "utf-8")

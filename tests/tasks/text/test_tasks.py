@@ -6,6 +6,19 @@ from compress.artifact import verify
 from compress.schema.report import Report
 from tests.heads import TASKS
 
+PRIMARY = {
+    "text_classification": "accuracy",
+    "reranking": "ndcg@10",
+    "token_classification": "entity_f1",
+    "question_answering": "f1",
+}
+FIDELITY = {
+    "text_classification": {"agreement", "kl"},
+    "reranking": {"rank_correlation", "score_difference"},
+    "token_classification": {"agreement", "kl"},
+    "question_answering": {"agreement", "score_difference"},
+}
+
 
 @pytest.fixture(scope="session")
 def headed(headed_published, headed_records):
@@ -45,5 +58,14 @@ def test_a_run(task, headed, compress, tmp_path):
     [folder] = tmp_path.glob(f"outputs/{task}/2*")
     report = Report.load(folder / "report.json")
     assert [variant.name for variant in report.variants] == ["dense", "pruned", "int8"]
-    assert report.primary_metric in {**report.variants[2].quality, **report.variants[2].fidelity}
+    assert report.primary_metric == PRIMARY[task]
+    for variant in report.variants:
+        assert {report.primary_metric, *FIDELITY[task]} <= {*variant.quality, *variant.fidelity}
+        assert variant.drop_from_dense.keys() == {*variant.quality, *variant.fidelity}
+        details = variant.text or variant.classification
+        assert details is not None
+        assert variant is not report.variants[0] or (details.lost, details.gained) == (0, 0)
+    assert (report.variants[2].text or report.variants[2].classification).changed
     verify(folder / "artifact")
+    for page in ("report.md", "artifact/README.md"):
+        assert report.primary_metric in (folder / page).read_text()
