@@ -40,13 +40,14 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
         raise ConfigError(
             "the experiment says of no baseline how to train it",
             found=f"train={declared(type(config.train)).name}",
-            allowed="train=supervised with model.builder=package.module:function",
+            allowed="train=supervised with model.builder=package.module:function; for texts train=head",
             next="compress train experiment=fashion_resnet",
         )
     scheme, _, name = model.source.partition(":")
     if scheme != "path" or not name:
         raise ConfigError("a baseline is written to a folder", found=model.source, allowed="path:FOLDER")
     facts = {
+        "task": model.task,
         "source": model.source,
         "base_model": model.base_model or config.name,
         "license": model.license or "unknown",

@@ -48,7 +48,12 @@ class EncoderModel(ModelConfig):
 class HeadedEncoder(ModelConfig):
     """A text encoder with a head, in the layout of Hugging Face; its task's folder declares the option."""
 
+    head: ClassVar[str]  # the class of transformers that opens it
+
     traits: ClassVar[tuple[str, ...]] = ("text", "encoder", "labelled_text")
+
+    def net(self) -> tuple[str, dict[str, Any]] | None:
+        return f"transformers:{self.head}", {}
 
 
 @option("model", "image_classifier", "compress.tasks.image_classification.importing:import_image_classifier")

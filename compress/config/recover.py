@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from omegaconf import MISSING
+
 from compress.config.checks import Checked, number, positive, random_seed, share
 from compress.errors import ConfigError
 from compress.registry import option
@@ -31,21 +33,15 @@ class Device(Enum):
     cuda = "cuda"
 
 
-@option("recover", "distill", "compress.recover.distillation:distill", works_on=("encoder",))
 @dataclass(kw_only=True)
-class Distill(RecoverConfig):
-    """Distillation of answers (embeddings, logits) and hidden states from the dense teacher, on any text."""
+class FitText(Checked):
+    """How an encoder of texts is trained; the rate rises, then falls by a cosine."""
 
     steps: int = number(700, 1)
     batch_tokens: int = number(2048, 1)  # padded tokens a step
     learning_rate: float = number(3e-4, 0, 1)
     warmup: float = share(0.05)  # share of the steps
     weight_decay: float = number(0.01, 0, 1)
-    # Of the hidden states' loss beside the embeddings'. On MiniLM it gave the same quality for the same
-    # tokens, each 20 % dearer, so it is off unless asked for.
-    hidden_weight: float = number(0.0, 0)
-    # of the labels' loss beside that of the teacher's answers, on examples that have labels
-    label_weight: float = number(0.0, 0, works_on=("labelled_text",))
     max_length: int = number(128, 8, 8192)  # tokens
     precision: Precision = Precision.auto
     device: Device = Device.auto
@@ -53,6 +49,18 @@ class Distill(RecoverConfig):
     patience: int = number(4, 1)  # evaluations without improvement before it stops
     max_minutes: float | None = positive(None)
     seed: int = random_seed()
+
+
+@option("recover", "distill", "compress.recover.distillation:distill", works_on=("encoder",))
+@dataclass(kw_only=True)
+class Distill(FitText, RecoverConfig):
+    """Distillation of answers (embeddings, logits) and hidden states from the dense teacher, on any text."""
+
+    # Of the hidden states' loss beside the embeddings'. On MiniLM it gave the same quality for the same
+    # tokens, each 20 % dearer, so it is off unless asked for.
+    hidden_weight: float = number(0.0, 0)
+    # of the labels' loss beside that of the teacher's answers, on examples that have labels
+    label_weight: float = number(0.0, 0, works_on=("labelled_text",))
 
 
 @option("recover", "distill_logits", "compress.tasks.language_modeling.training:distill")
@@ -143,3 +151,16 @@ class Supervised(Fit, TrainConfig):
                 found=f"teacher={self.teacher}, distill={self.distill:g}",
                 next="train.teacher=path:experiments/fashion_resnet/checkpoint train.distill=0.5",
             )
+
+
+@option("train", "head", "compress.tasks.text.baseline:fit_baseline", works_on=("labelled_text",))
+@dataclass(kw_only=True)
+class TrainHead(FitText, TrainConfig):
+    """`compress train`: a new head on an encoder, both trained on labels."""
+
+    encoder: str = MISSING  # source of a folder in the layout of Hugging Face
+    sha256: str | None = None
+    batch_tokens: int = 4096
+    learning_rate: float = 1e-4
+    warmup: float = 0.1
+    candidates: int = number(8, 2, 1000)  # passages of a query, of rerankers

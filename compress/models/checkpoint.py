@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,6 +49,15 @@ class Facts:
 
 
 _FACTS = TypeAdapter(Facts)
+
+
+def facts_of(words: Mapping[str, str]) -> Facts:
+    """Of a model that is made here: task, source, base_model and license."""
+    return Facts(
+        task=words["task"], source=words["source"], base_model=words["base_model"], license=words["license"]
+    )
+
+
 # Checkpoints that artifacts of earlier releases hold name their task so.
 _FORMER_TASKS = {
     "encoder": "sentence_embedding",

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress.config.recover import Distill, DistillLogits
+from compress.config.recover import DistillLogits, FitText
 from compress.errors import GateError
 from compress.stages.result import write_result
 from compress.tasks import Model
@@ -20,7 +20,7 @@ class Distillation(Trainer, ABC):
 
     def __init__(
         self,
-        config: Distill | DistillLogits,
+        config: FitText | DistillLogits,
         student: Model,
         parameters: Iterable[nn.Parameter],
         beta2: float,
@@ -57,7 +57,7 @@ class Distillation(Trainer, ABC):
             raise GateError(
                 "the training loss is not finite",
                 found=f"{float(loss.detach())} at step {self.history.step}",
-                next=f"lower recover.learning_rate, now {self.optimizer.defaults['lr']:g}",
+                next=f"lower learning_rate, now {self.optimizer.defaults['lr']:g}",
             )
         (loss / parts).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())

@@ -91,6 +91,7 @@ def learned(once, image_splits_folder) -> tuple[Path, Path]:
         config = Supervised(epochs=8, batch_size=16, augment=False, label_smoothing=0.0)
         kwargs = {"widths": [8, 12], "strides": [1, 2], "classes": 3}
         facts = {"source": "made", "base_model": "depthwise", "license": "mit"}
+        facts["task"] = "image_classification"
         builder = "compress.models.image_nets:depthwise"
         train_baseline(config, builder, kwargs, facts, image_splits_folder, checkpoint, scratch)
         export(TorchExport(), checkpoint, image_splits_folder, graph)

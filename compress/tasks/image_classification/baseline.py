@@ -14,7 +14,7 @@ from compress.config.recover import Supervised
 from compress.data.class_names import output_numbers
 from compress.data.images import ImageSplits, load_images
 from compress.errors import DataError
-from compress.models.checkpoint import Facts
+from compress.models.checkpoint import facts_of
 from compress.tasks.image_classification.importing import import_image_classifier
 from compress.tasks.image_classification.model import ImageClassifier, build
 from compress.tasks.image_classification.training import ClassifierTraining, write_history
@@ -29,7 +29,7 @@ def fit_baseline(
     out: Path,
     scratch: Path,
 ) -> None:
-    """Train what `builder` makes of `kwargs` and write it as a checkpoint; `facts`: source, base_model,
+    """Train what `builder` makes of `kwargs` and write it as a checkpoint; `facts`: task, source, base_model,
     license. Mean and standard deviation of the inputs are those of the train split."""
     data = load_images(splits)
     torch.manual_seed(config.seed)
@@ -57,12 +57,7 @@ def fit_baseline(
         net,
         described,
         preprocessing_of(data),
-        Facts(
-            task="image_classification",
-            source=facts["source"],
-            base_model=facts["base_model"],
-            license=facts["license"],
-        ),
+        facts_of(facts),
         [],
     )
     history = ClassifierTraining(config, model, teacher, data).run(scratch)

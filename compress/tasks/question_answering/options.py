@@ -18,6 +18,7 @@ class QuestionAnswererModel(HeadedEncoder):
 
     task: ClassVar[str] = "question_answering"
     what: ClassVar[str] = "a model that answers questions"
+    head: ClassVar[str] = "AutoModelForQuestionAnswering"
     published_as: ClassVar[tuple[str, ...]] = ("question-answering",)
 
 

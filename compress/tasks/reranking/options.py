@@ -18,6 +18,7 @@ class RerankerModel(HeadedEncoder):
 
     task: ClassVar[str] = "reranking"
     what: ClassVar[str] = "a reranker"
+    head: ClassVar[str] = "AutoModelForSequenceClassification"
     published_as: ClassVar[tuple[str, ...]] = ("text-classification",)
 
 

@@ -19,6 +19,7 @@ class TextClassifierModel(HeadedEncoder):
 
     task: ClassVar[str] = "text_classification"
     what: ClassVar[str] = "a text classifier"
+    head: ClassVar[str] = "AutoModelForSequenceClassification"
     published_as: ClassVar[tuple[str, ...]] = ("text-classification",)
 
 

@@ -17,6 +17,7 @@ class TokenClassifierModel(HeadedEncoder):
 
     task: ClassVar[str] = "token_classification"
     what: ClassVar[str] = "a tagger"
+    head: ClassVar[str] = "AutoModelForTokenClassification"
     published_as: ClassVar[tuple[str, ...]] = ("token-classification",)
 
 

@@ -17,7 +17,7 @@ from compress.tasks.image_classification.training import ClassifierTraining, one
 from compress.training.distillation import distillation
 
 KWARGS = {"widths": [8, 12], "blocks": 1, "classes": 3}
-FACTS = {"source": "path:x", "base_model": "x", "license": "mit"}
+FACTS = {"task": "image_classification", "source": "path:x", "base_model": "x", "license": "mit"}
 
 
 def config(**changes):
