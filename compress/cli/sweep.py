@@ -5,7 +5,7 @@ read from their folders and never from memory.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from compress.graph import graph_path
 from compress.graph.files import sha256_model
 from compress.sources import cache_dir
 
+IN_GRAPH = ("quantize", "target.rewrites")  # of what target.tune chooses
 Entry = Callable[[Callable[[DictConfig], None], Sequence[str]], Callable[[], None]]
 
 
@@ -45,8 +46,7 @@ def run_sweep(overrides: Sequence[str], experiment: str, entry: Entry, targets: 
         console.print(f"[bold]#{number}[/] {escape(' '.join(own))}", highlight=False, soft_wrap=True)
     code = _run_points(start, folder, points)
     if targets:
-        timed = (word for word in words if word.startswith(("benchmark.", "target.")))
-        across(folder, [targets, *(word for word in timed if not word.startswith("target.tune="))])
+        across(folder, [targets, *timing_words(points)])
     return code
 
 
@@ -61,6 +61,31 @@ def across(folder: Path, words: Sequence[str]) -> None:
     shutil.rmtree(folder / "across", ignore_errors=True)
     models = map(str, reversed(different.values()))
     bench.time_words([*models, *words], out=folder / "across")
+    for line in unused(shipped):
+        console.print(f"[yellow]{escape(line)}[/]", highlight=False, soft_wrap=True)
+
+
+def timing_words(points: Sequence[Sequence[str]]) -> list[str]:
+    """What all points say of how to time, but for tuning, which makes models."""
+    shared = [word for word in points[0] if all(word in point for point in points)]
+    words = [word for word in shared if word.startswith(("benchmark.", "target."))]
+    return [word for word in words if not word.startswith("target.tune=")]
+
+
+def unused(artifacts: Iterable[Path]) -> Iterator[str]:
+    """A sentence for each that was tuned: its graph is timed on all targets, without the settings that were
+    chosen for its own."""
+    from compress.schema.report import Report
+
+    for artifact in artifacts:
+        tuning = Report.load(artifact.parent / "report.json").tuning
+        chosen = tuning.chosen.items() if tuning else ()
+        words = [f"{name}={value}".lower() for name, value in chosen if name not in IN_GRAPH]
+        if words:
+            yield (
+                f"{artifact} was timed here without {' '.join(words)}, which target.tune chose on its own "
+                "target: its report has the times with them"
+            )
 
 
 def _run_points(start: Callable[[], None], folder: Path, points: Sequence[Sequence[str]]) -> int:

@@ -65,7 +65,9 @@ class SshTarget(LocalTarget):
 
     host: str = ""  # as in your ssh config, or user@address
     python: str | None = None  # its name or path there, with numpy and onnxruntime; null: python3
-    venv: bool = False  # have that Python make an environment there with numpy and our onnxruntime
+    venv: bool = (
+        False  # have that Python make an environment there with numpy, our onnxruntime and tokenizers
+    )
     workdir: str = ".cache/compress-target"  # there, from home on; what was sent is kept a week
 
 

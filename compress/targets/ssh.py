@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,11 +67,10 @@ class Host:
     def python(self) -> str | None:
         """The Python that runs the jobs; None: the one at the end of the line."""
         if self.venv and "python" not in self.known:
-            runtime = with_onnxruntime.runtime_facts()
             log.info("making an environment on %s where there is none yet", self.line.host)
             self._learn(
                 "venv",
-                {"requirements": ["numpy", f"{runtime['distribution']}=={runtime['version']}"]},
+                {"requirements": requirements()},
                 f"no environment could be made on {self.line.host}",
                 allowed="a Python with venv, pip that reaches its index, and disk",
                 next="target.python=/path/to/a/python/with/numpy/and/onnxruntime there",
@@ -192,6 +192,16 @@ class Host:
                 2 * line_module.RECONNECT_SECONDS,
                 str(error).splitlines()[0],
             )
+
+
+def requirements() -> list[str]:
+    """What models and the code of a card of texts run with, in the releases that we use here."""
+    runtime = with_onnxruntime.runtime_facts()
+    return [
+        "numpy",
+        f"{runtime['distribution']}=={runtime['version']}",
+        f"tokenizers=={version('tokenizers')}",
+    ]
 
 
 @cache

@@ -69,7 +69,7 @@ def settings(config: RunConfig, facts: Mapping[str, Any]) -> list[Candidate]:
 
 
 def _words(step: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={getattr(value, 'value', value)}" for name, value in step.items())
+    return ", ".join(f"{name}={str(getattr(value, 'value', value)).lower()}" for name, value in step.items())
 
 
 def operators(config: RunConfig, facts: Mapping[str, Any], inexact: Iterable[Rewrite]) -> list[Candidate]:

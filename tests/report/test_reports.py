@@ -95,6 +95,13 @@ def test_html_needs_nothing_from_outside(pages: dict[str, str]) -> None:
     assert not re.search(r"url\((?!#)", html)
 
 
+def test_words_of_html_tables_are_not_broken(pages: dict[str, str]) -> None:
+    cells = [cell for cell in parsed(pages["report"]).iter("td") if cell.text == "passed"]
+    assert cells
+    assert {cell.get("class") for cell in cells} == {"short"}
+    assert ".grid .short { white-space: nowrap; }" in pages["report"]
+
+
 def test_html_shows_every_variant_every_number_and_every_figure(
     report: Report, pages: dict[str, str]
 ) -> None:

@@ -368,6 +368,8 @@ def test_an_environment_is_made_there_on_request(settings, model, tmp_path):
     given({**settings, "python": str(system), "venv": True}, model)
     [ready] = (tmp_path / "there").glob("venv-*/ready")
     made = ready.stat().st_mtime
+    of_card = "from tokenizers import Tokenizer; import numpy, onnxruntime"
+    subprocess.run([ready.parent / "bin" / "python", "-I", "-c", of_card], check=True)
     ssh.connect.cache_clear()
     given({**settings, "python": str(system), "venv": True}, model)
     assert ready.stat().st_mtime == made

@@ -50,9 +50,9 @@ def test_a_language_model_has_no_other_format():
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        ([], ["precision=bf16", "fixed_shapes=True", "precision=bf16, fixed_shapes=True"]),
+        ([], ["precision=bf16", "fixed_shapes=true", "precision=bf16, fixed_shapes=true"]),
         (["target.fixed_shapes=true"], ["precision=bf16"]),
-        (["target.precision=bf16"], ["fixed_shapes=True"]),
+        (["target.precision=bf16"], ["fixed_shapes=true"]),
         (["target.precision=bf16", "target.fixed_shapes=true"], []),
     ],
 )
@@ -65,7 +65,7 @@ def test_settings_of_openvino(words, names):
 def test_settings_of_others():
     assert settings(config(), ORT) == []
     able = {"runtime": {"capabilities": ["FP32"]}}
-    assert [each.name for each in settings(config("target=openvino"), able)] == ["fixed_shapes=True"]
+    assert [each.name for each in settings(config("target=openvino"), able)] == ["fixed_shapes=true"]
 
 
 def test_operators_and_all_of_several():

@@ -63,7 +63,7 @@ def rows(report):
 def test_openvino(tmp_path, tiny, decided):
     """Threads first, then its format and settings, no other signs of weights; dense has its own threads."""
     cores = 3  # of which one is left to others
-    decided({"int8_static": 1.5, "fixed_shapes=True": 1.2, "dense, 2 threads": 1.4, "dense, 3 threads": 1.1,
+    decided({"int8_static": 1.5, "fixed_shapes=true": 1.2, "dense, 2 threads": 1.4, "dense, 3 threads": 1.1,
              "kept, 3 threads": 1.1})  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Openvino, "find_facts", with_cores(Openvino.find_facts, cores))
@@ -79,7 +79,7 @@ def test_openvino(tmp_path, tiny, decided):
         ("threads", "dense, 3 threads", False),
     ]
     assert tried[:5] == [*threads, ("format", "int8_static", True)]
-    assert ("settings", "fixed_shapes=True", True) in tried
+    assert ("settings", "fixed_shapes=true", True) in tried
     assert not [name for _, name, _ in tried if "signed" in name]
     assert tried[-4:] == threads
     chosen = report.tuning.chosen
