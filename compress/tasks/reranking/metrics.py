@@ -31,8 +31,7 @@ def score(config: Reranking, model: Scored, dense: Scored, held_out: HeldOut) ->
     """
     path, processor = graph_path(model.graph), open_processor(dense.checkpoint)
     batches = []
-    for example in examples_of(held_out):
-        rows = processor.encode([example])
+    for rows in processor.queries(examples_of(held_out)):
         batches += [rows[at : at + config.batch] for at in range(0, len(rows), config.batch)]
     found = answers(path, processor, batches, ["logits"], there=model.there)
     logits = np.concatenate([each["logits"][:, 0] for each in found])

@@ -24,10 +24,15 @@ class PairProcessor(TextProcessor):
 
     def encode(self, examples: Examples, max_length: int | None = None) -> list[Tokens]:
         """Tokens of every pair, with the gain of the passage where that is known."""
-        pairs = [pair for pairs in self._pairs(examples) for pair in pairs]
-        gains = [gain for example in examples for gain in _gains(example)]
-        rows = self.cut(pairs, min(max_length or self.max_length, self.max_length))
-        return [replace(row, label=label) for row, label in zip(rows, gains, strict=True)]
+        return [row for rows in self.queries(examples, max_length) for row in rows]
+
+    def queries(self, examples: Examples, max_length: int | None = None) -> list[list[Tokens]]:
+        """The same, those of each query apart."""
+        length = min(max_length or self.max_length, self.max_length)
+        pairs = list(self._pairs(examples))
+        rows = iter(self.cut([pair for of_query in pairs for pair in of_query], length))
+        gains = map(_gains, examples)
+        return [[replace(next(rows), label=gain) for gain in of_query] for of_query in gains]
 
     def _pairs(self, examples: Examples) -> Iterator[list[Text]]:
         for number, example in enumerate(examples):

@@ -99,6 +99,7 @@ def test_classes_of_texts(shipped, processors, library, tmp_path):  # noqa: F811
         assert answer["score"] == pytest.approx(row.max(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_tags_of_words(shipped, processors, library, tmp_path):  # noqa: F811
     folder = shipped("token_classification")
     pipe = in_transformers("token-classification", folder, TokenClassifierOutput)
@@ -113,6 +114,7 @@ def test_tags_of_words(shipped, processors, library, tmp_path):  # noqa: F811
         assert [(each["word"], each["entity"]) for each in said] == words
 
 
+@pytest.mark.slow
 def test_answers_to_questions(shipped, processors, library, tmp_path):  # noqa: F811
     folder = shipped("question_answering")
     context = " ".join(TEXTS)

@@ -108,6 +108,8 @@ def test_passages_of_a_query_are_read_beside_it(headed_checkpoints):
     expected = stock(["old stone"] * 3, list(query.candidates))
     assert [row.ids for row in rows[:3]] == expected["input_ids"]
     assert [row.types for row in rows[:3]] == expected["token_type_ids"]
+    assert [len(of) for of in processor.queries([query, "the train", "a city"])] == [3, 1, 1]
+    assert processor.queries(["the train", "a city"])[0][0].ids == stock("the train", "a city")["input_ids"]
     many = Record(text="a", candidates=tuple(WORDS[:40]), relevance=(1, *[0] * 39))
     assert len(processor.texts([many])) == 4
     assert len(processor.encode([many])) == 40
