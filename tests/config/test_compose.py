@@ -42,6 +42,7 @@ NEEDS = {
         *(f"+data.{split}={{mine: 2}}" for split in ("calibration", "select", "test")),
         "evaluate.primary=cosine",
     ],
+    ("train", "head"): ["train.encoder=path:x"],
     ("data", "text"): [
         "data.test_corpus=mine",
         '+data.corpora={mine: {source: "path:x"}}',

@@ -34,7 +34,7 @@ def learnable(rng: random.Random, task: str) -> dict[str, object]:
         return {"words": said, "tags": ["B-LOC" if word == WORDS[2] else "O" for word in said]}
     if task == "reranking":
         query = " ".join(words(rng, 4))
-        texts = [" ".join([query, *words(rng, 3)]), *(" ".join(words(rng, 4)) for _ in range(3))]
+        texts = [" ".join([first, *rng.choices(WORDS[3:30], k=4)]) for first in (WORDS[2], *WORDS[30:33])]
         return {"query": query, "positive": texts[0], "negatives": texts[1:]}
     context = words(rng, 12)
     return {
