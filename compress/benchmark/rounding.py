@@ -1,5 +1,6 @@
 """By how much what a model gives moves where last digits are rounded otherwise, as right kernels do."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ Feeds = Mapping[str, np.ndarray]
 
 def noise(path: Path, batches: Sequence[Feeds], ours: Sequence[Feeds], step: float) -> dict[str, Difference]:
     """Output -> by how much it moves where every weight is `step` of itself larger or smaller, and where what
-    operators round to 8 bits inside themselves is half a step of that away.
+    operators round to 8 bits inside themselves is half a step of that away; in the first draw nothing that
+    sums alone read is rounded to integers, in the others some of it.
 
     `ours` is what the model gives. A graph that rounds to integers makes steps of the last digits.
     """
     random, names, moved = np.random.default_rng(0), list(ours[0]), []
-    for _ in range(DRAWS):
+    for draw in range(DRAWS):
         model = onnx.load(path, load_external_data=False)
         for tensor in model.graph.initializer:
             if tensor.data_type in FLOATS and np.prod(tensor.dims) <= JITTERED:
@@ -35,6 +37,7 @@ def noise(path: Path, batches: Sequence[Feeds], ours: Sequence[Feeds], step: flo
                 moves = _jittered(array, max(step, FLOATS[tensor.data_type]), random)
                 tensor.CopyFrom(numpy_helper.from_array(moves, tensor.name))
         _round_otherwise(model.graph, random)
+        _unrounded(model.graph, random, share=0.5 if draw else 1.0)
         session = open_session(model.SerializeToString(), Runtime(weights_folder=path.parent))
         with running():
             given = [dict(zip(names, session.run(names, each), strict=True)) for each in batches]
@@ -76,6 +79,40 @@ def _round_otherwise(graph: onnx.GraphProto, random: np.random.Generator) -> Non
     copies = [copied(node) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def _unrounded(graph: onnx.GraphProto, random: np.random.Generator, share: float) -> None:
+    """Add to what sums alone read what rounding to integers took off, half a step at most, as OpenVINO does,
+    which adds to what a convolution has before it is rounded. What is beyond the integers stays cut off."""
+    made = {output: node for node in graph.node for output in node.output}
+    read = Counter([*(name for node in graph.node for name in node.input), *(o.name for o in graph.output)])
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for place, name in enumerate(node.input if node.op_type == "Add" else ()):
+            back = made.get(name)
+            there = made.get(back.input[0]) if back and back.op_type == "DequantizeLinear" else None
+            if not (back and there and there.op_type == "QuantizeLinear" and random.random() < share):
+                continue
+            if read[name] == read[back.input[0]] == 1:
+                node.input[place] = _before_rounding(nodes, there.input[0], name, back.input[1])
+        nodes.append(node)
+    copies = [copied(node) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _before_rounding(nodes: list[onnx.NodeProto], exact: str, rounded: str, step: str) -> str:
+    """The number that `rounded` stands for, half a step away from it at most; the nodes are added."""
+
+    def make(op: str, *inputs: str) -> str:
+        nodes.append(helper.make_node(op, inputs, [f"{ADDED}{rounded}/{len(nodes)}"]))
+        return str(nodes[-1].output[0])
+
+    one = make("Div", step, step)  # in whatever floats the step is
+    half = make("Div", step, make("Add", one, one))
+    return make(
+        "Add", rounded, make("Max", make("Min", make("Sub", exact, rounded), half), make("Neg", half))
+    )
 
 
 def _moved(read: str, block: int, gives: str) -> list[onnx.NodeProto]:

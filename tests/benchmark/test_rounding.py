@@ -62,3 +62,24 @@ def test_what_an_operator_rounds_inside_itself_counts(tmp_path):
     for level, ours in ((4, rounded), (1, exact)):
         found = noise(model(level), [{"x": x}], ours, ROUNDING["f32"])["y"].relative
         assert apart / 2 < found < 4 * apart
+
+
+def test_what_a_sum_alone_reads_may_stay_unrounded(tmp_path):
+    """As OpenVINO adds a branch to what a convolution gives; what others read, too, is rounded for all."""
+    random = np.random.default_rng(0)
+
+    def model(more):
+        text = f"""<ir_version: 8, opset_import: ["": 19]> g (float[n, 64] x) => (float[n, 64] y) {{
+            step = Constant <value_float = 0.05> ()
+            q = QuantizeLinear (x, step)
+            a = DequantizeLinear (q, step)
+            y = Add (a, {more})
+        }}"""
+        path = tmp_path / "m.onnx"
+        onnx.save(onnx.parser.parse_model(text), path)
+        x = random.standard_normal((32, 64)).astype(np.float32)
+        ours = [dict(zip(["y"], open_session(path).run(["y"], {"x": x}), strict=True))]
+        return noise(path, [{"x": x}], ours, ROUNDING["f32"])["y"].relative
+
+    assert 0.003 < model("x") < 0.01  # half a step, of a largest sum of about 6; what is cut off counts not
+    assert model("a") < 1e-6

@@ -9,16 +9,22 @@ import onnx.parser
 import pytest
 
 from compress.benchmark import limits, timing
+from compress.benchmark.parity import check, check_inputs
 from compress.benchmark.profile import load_profiles, profile_model
 from compress.benchmark.timing import time_models
 from compress.config.benchmark import BenchmarkConfig
+from compress.config.quantize import Int8Static
 from compress.config.target import OpenvinoTarget, Precision
+from compress.data import load_splits
 from compress.errors import BenchmarkError, ConfigError
+from compress.graph import named_graphs
 from compress.graph.session import open_session
+from compress.quantize import quantize
 from compress.schema.report import FLOAT, INTEGER
 from compress.targets import open_target
 from compress.targets.openvino import check_precision
 from compress.targets.outputs import outputs
+from compress.tasks import open_processor
 
 pytest.importorskip("openvino")
 
@@ -159,3 +165,19 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "compress.runner.with_openvino", None)
     with pytest.raises(ConfigError, match=r"target=openvino needs(.|\n)*compress-toolkit\[openvino\]"):
         open_target(OpenvinoTarget()).facts()
+
+
+def test_sums_of_a_quantized_net_pass_parity(image_graphs, image_checkpoints, image_splits_folder, tmp_path):
+    """OpenVINO does not round to integers what a convolution adds a branch to."""
+    static = tmp_path / "static"
+    static.mkdir()
+    images, checkpoint = image_splits_folder, image_checkpoints["resnet"]
+    quantize(
+        Int8Static(), ["avx2", "avx512f", "avx512_vnni"], image_graphs["resnet"], checkpoint, images, static
+    )
+    examples = load_splits(images).calibration.examples
+    feeds = check_inputs(open_processor(checkpoint), examples, ["1x8"])
+    target = open_target(OpenvinoTarget(threads=1))
+    [gate] = check(target, named_graphs(static), feeds, "int8")
+    assert gate.numbers["operators_alone"] > 5
+    assert gate.numbers["largest_relative_difference"] > 1e-3
