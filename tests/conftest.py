@@ -225,7 +225,7 @@ def timed_shortly() -> Iterator[None]:
 def published(once: Once) -> Folders:
     """Architecture -> folder in Hugging Face layout, not to be written to."""
     return Folders(
-        ARCHITECTURES, lambda name: once(f"published-{name}", lambda out: write_published(out, name))
+        ARCHITECTURES, lambda name: once(f"published-encoder-{name}", lambda out: write_published(out, name))
     )
 
 
@@ -235,7 +235,7 @@ def checkpoints(once: Once, published: Folders) -> Folders:
 
     def build(name: str) -> Path:
         model = EncoderModel(source=f"path:{published[name]}")
-        return once(f"checkpoint-{name}", lambda out: import_model(model, out))
+        return once(f"checkpoint-encoder-{name}", lambda out: import_model(model, out))
 
     return Folders(ARCHITECTURES, build)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from compress.config.run import declare_options
+from compress.config.declare import declare_options
 from compress.registry import OPTIONS
 from compress.tasks import import_model
 from tests.once import Folders, Once

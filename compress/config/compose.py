@@ -24,7 +24,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from compress.config.run import RunConfig, conf_dir, declare_options, register_schemas
+from compress.config.declare import declare_options
+from compress.config.run import RunConfig, conf_dir, register_schemas
 from compress.errors import ConfigError, did_you_mean
 from compress.registry import OPTIONS
 

@@ -8,18 +8,16 @@ Nothing heavy is imported here: a wrong configuration has to fail before torch i
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from compress import config
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.checks import FolderName
 from compress.config.data import DataConfig
+from compress.config.declare import declare_options
 from compress.config.evaluate import EvaluateConfig
 from compress.config.export import ExportConfig
 from compress.config.model import ModelConfig
@@ -92,15 +90,6 @@ class RunConfig:
                 getattr(self, group).check_task(task)
             except ConfigError as error:
                 raise ConfigError(f"{group}.{error}") from None
-
-
-def declare_options() -> None:
-    """Have every option declared: those of this package, and those in the folders of tasks."""
-    for module in iter_modules(config.__path__):  # a task may have a file of its own
-        import_module(f"{config.__name__}.{module.name}")
-    # Tasks stand above the configuration, hence no import statement.
-    for path in sorted((Path(__file__).resolve().parents[1] / "tasks").glob("*/options.py")):
-        import_module(f"compress.tasks.{path.parent.name}.options")
 
 
 def register_schemas() -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+from compress.config.declare import declare_options
 from compress.config.model import ModelConfig
-from compress.config.run import declare_options
 from compress.registry import OPTIONS
 
 

@@ -55,6 +55,7 @@ def test_opsets(opset_, fuse, written, checkpoints, splits_folder, tmp_path):
     onnx.checker.check_model(tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes_without_traces(checkpoints, splits_folder, tmp_path):
     found = []
     for name in ("first", "second"):

@@ -45,7 +45,10 @@ def check_equal(encoder, path, texts):
     assert not inputs["attention_mask"].all()  # there was padding
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "distilbert")]
+
+
+@pytest.mark.parametrize("name", ["bert", *SLOW])
 def test_attention_splits_heads_itself(name, checkpoints, splits, tmp_path):
     encoder = tasks.load(checkpoints[name])
     plain = operators(exported(encoder, tmp_path / "plain.onnx", False))

@@ -20,7 +20,7 @@ from compress.schema.report import Coverage
 from compress.stages.result import read_result
 from tests.conftest import ARCHITECTURES
 
-QUICK = [("bert", True), ("mpnet", True), ("modernbert", True)]
+QUICK = [("bert", True), ("mpnet", True)]
 CASES = [
     pytest.param(name, fuse, marks=[] if (name, fuse) in QUICK else [pytest.mark.slow])
     for name in ARCHITECTURES

@@ -165,6 +165,7 @@ def test_what_came_damaged_is_sent_again(settings, tmp_path, received):
 # ---------------------------------------------------------------- a line that breaks, a host that dies
 
 
+@pytest.mark.slow
 def test_a_job_outlives_the_line(settings, model, tmp_path, ssh_server):
     """The line breaks twice while it runs; the samples are those of the one run."""
     breaks = []

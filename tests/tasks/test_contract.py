@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from compress.config.run import declare_options
+from compress.config.declare import declare_options
 from compress.registry import OPTIONS, TRAITS, declared, fitting
 from compress.tasks import TASKS
 from compress.tasks.text.heads import HeadedModel

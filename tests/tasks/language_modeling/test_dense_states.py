@@ -8,7 +8,7 @@ from compress.tasks.language_modeling.dense_states import load_states, save_stat
 from compress.tasks.language_modeling.model import CausalLM
 
 
-@pytest.mark.parametrize("name", ["llama", "granite"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("granite", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_logits_are_those_of_the_model(name, language_checkpoints, language_graphs, tmp_path):
     """Granite's are divided by a number behind the head."""

@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from compress import tasks
+from compress.config.declare import declare_options
 from compress.config.records import RecordData, TrainingSet
 from compress.config.recover import TrainHead
-from compress.config.run import declare_options
 from compress.data import open_splits
 from compress.data.record import Record
 from compress.errors import DataError, ModelError

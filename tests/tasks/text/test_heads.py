@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from compress import tasks
-from compress.config.run import declare_options
+from compress.config.declare import declare_options
 from compress.data.record import Record
 from compress.errors import ModelError
 from compress.registry import OPTIONS

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress import tasks
-from compress.config.run import declare_options
+from compress.config.declare import declare_options
 from compress.registry import OPTIONS
 from compress.stages.result import read_result
 from compress.tasks.text.kind import Kind
