@@ -163,4 +163,5 @@ class TrainHead(FitText, TrainConfig):
     batch_tokens: int = 4096
     learning_rate: float = 1e-4
     warmup: float = 0.1
+    balanced: bool = False  # every class counts the same, however seldom it is
     candidates: int = number(8, 2, 1000)  # passages of a query, of rerankers

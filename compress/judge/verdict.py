@@ -96,4 +96,6 @@ def _facts(variant: Variant, dense: Variant, primary: str) -> list[str]:
         low, high = sorted(sign * end for end in drop.ci95)
         facts.append(f"{primary} changed by {sign * drop.value:+.4f} [{low:+.4f}, {high:+.4f}]")
     facts.append(f"{variant.size_bytes / 1e6:.1f} MB instead of {dense.size_bytes / 1e6:.1f} MB")
+    if (correlated := dense.quality.get("mcc")) is not None and correlated.ci95 == (0.0, 0.0):
+        facts.append("the dense model answers every test example alike, so that its accuracy cannot drop")
     return facts

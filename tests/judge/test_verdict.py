@@ -162,3 +162,12 @@ def test_every_metric_is_tested_against_the_budget():
 def test_without_a_budget_or_a_candidate_there_is_nothing_to_test():
     assert judge([DENSE, variant("int8")], "m", BudgetConfig()).noninferiority == ()
     assert judge([DENSE], "m", BudgetConfig(max_quality_drop=0.1)).noninferiority == ()
+
+
+@pytest.mark.parametrize(("mcc", "told"), [((0.0, 0.0), True), ((-0.1, 0.1), False)])
+def test_a_model_that_always_answers_alike_is_told(mcc, told):
+    constant = dataclasses.replace(
+        DENSE, quality={**DENSE.quality, "mcc": Score(value=0.0, ci95=mcc, n=9, higher_is_better=True)}
+    )
+    reasons = judge([constant, variant("int8")], "m", BudgetConfig()).reasons
+    assert any("answers every test example alike" in reason for reason in reasons) is told

@@ -36,9 +36,9 @@ class Reranker(HeadedModel):
         """The logit itself is what a smaller model is to give."""
         return Kind.values
 
-    def label_error(self, answers: Tensor, labels: Tensor) -> Tensor:
+    def label_error(self, answers: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """A gain is the probability of its passage; one above 1 counts as 1."""
-        return losses.label_error(Kind.labels, answers, labels.clamp(0, 1))
+        return losses.label_error(Kind.labels, answers, labels.clamp(0, 1), weights)
 
     def card(self, processor: Any) -> dict[str, Any]:
         return card_facts(processor)

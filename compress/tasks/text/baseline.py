@@ -50,7 +50,8 @@ def fit_baseline(
         begin(config, builder, {**kwargs, **answers_of(data)}, start)
         write_facts(facts_of(facts), start)
     model = cast(HeadedModel, tasks.load(start, attention="eager"))
-    training = HeadTraining(config, model, data.train.examples, data.select.examples)
+    weights = torch.tensor(data.class_weights()) if config.balanced and data.names else None
+    training = HeadTraining(config, model, data.train.examples, data.select.examples, weights)
     history = training.run(scratch)
     seen = f"{history.step} steps, {history.tokens / 1e6:.1f} M tokens"
     model.save(out, model.facts.after(f"trained on {len(data.train.examples)} examples for {seen}"))
@@ -135,8 +136,10 @@ class HeadTraining(Distillation):
         model: HeadedModel,
         train: Sequence[Record],
         select: Sequence[Record],
+        weights: Tensor | None = None,
     ) -> None:
-        self.config, self.model = config, model
+        """`weights`: of the classes, see `losses.label_error`."""
+        self.config, self.model, self.class_weights = config, model, weights
         self.device = chosen(config.device)
         self.dtype = torch.bfloat16 if wants_bfloat16(config.precision, self.device) else torch.float32
         model.module.to(self.device)
@@ -176,4 +179,5 @@ class HeadTraining(Distillation):
         answers = self.model.answers(given, inputs["attention_mask"])
         if labels is None:  # a batch of none, to which every answer is right
             return 0.0 * answers.float().sum()
-        return self.model.label_error(answers.float(), labels.to(self.device))
+        of_classes = None if self.class_weights is None else self.class_weights.to(self.device)
+        return self.model.label_error(answers.float(), labels.to(self.device), of_classes)

@@ -123,9 +123,9 @@ class HeadedModel(TextModel):
         filled = self.processor.tokenizer.filled(labels, missing, np.float32)
         return torch.from_numpy(filled).to(torch.int64 if self.kind is Kind.classes else torch.float32)
 
-    def label_error(self, answers: Tensor, labels: Tensor) -> Tensor:
+    def label_error(self, answers: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean over all that `labels` knows."""
-        return losses.label_error(self.kind, answers, labels)
+        return losses.label_error(self.kind, answers, labels, weights)
 
     def distance(self, answers: Tensor, dense: Tensor) -> Tensor:
         return losses.distance(self.kind, answers, dense)

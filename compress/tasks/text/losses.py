@@ -6,19 +6,22 @@ from torch import Tensor, nn
 from compress.tasks.text.kind import UNKNOWN, Kind
 
 
-def label_error(kind: Kind, answers: Tensor, labels: Tensor) -> Tensor:
+def label_error(kind: Kind, answers: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over the texts with labels, of each the sum. `labels`: numbers (batch, ...) of classes, `UNKNOWN`
-    where there is none, for answers (batch, ..., classes); else numbers as the answers are, NaN for none."""
+    where there is none, for answers (batch, ..., classes); else numbers as the answers are, NaN for none.
+    `weights`: (classes), by which a class counts, or of several labels an example that has it."""
     if kind is Kind.classes:
         known = labels != UNKNOWN
-        sums = nn.functional.cross_entropy(answers.flatten(0, -2), labels.flatten(), reduction="sum")
+        sums = nn.functional.cross_entropy(answers.flatten(0, -2), labels.flatten(), weights, reduction="sum")
     else:
         known = ~labels.isnan()
         wanted = labels.where(known, 0.0)
         if kind is Kind.values:
             each = (answers - wanted).square()
         else:
-            each = nn.functional.binary_cross_entropy_with_logits(answers, wanted, reduction="none")
+            each = nn.functional.binary_cross_entropy_with_logits(
+                answers, wanted, pos_weight=weights, reduction="none"
+            )
         sums = each.where(known, 0.0).sum()
     return sums / known.reshape(len(known), -1).any(1).sum().clamp(min=1)
 

@@ -18,7 +18,9 @@ from compress.data.record import Record
 from compress.errors import DataError, ModelError
 from compress.recover import train_baseline
 from compress.registry import OPTIONS
+from compress.tasks.text import losses
 from compress.tasks.text.baseline import HeadTraining, answers_of, fewer_candidates
+from compress.tasks.text.kind import Kind
 from tests.heads import CLASSES, SIZES, TASKS, WORDS, words, write_words
 
 declare_options()
@@ -140,3 +142,14 @@ def test_fewer_candidates_keep_what_answers():
     assert dict(zip(fewer.candidates, fewer.relevance, strict=True)).items() >= {"c": 1, "f": 2}.items()
     assert fewer_candidates([record], 4) == [fewer]
     assert fewer_candidates([Record(text="t", labels=(1.0,))], 4) == [Record(text="t", labels=(1.0,))]
+
+
+def test_seldom_classes_count_as_much_where_asked_for():
+    """By hand: logits 0, so that each example costs log 2, times its class's weight, over two examples."""
+    answers, labels = torch.zeros(2, 2), torch.tensor([[0], [1]])
+    error = losses.label_error(Kind.classes, answers, labels, torch.tensor([0.5, 3.0]))
+    assert error.item() == pytest.approx((0.5 + 3.0) * np.log(2) / 2)
+    several = losses.label_error(
+        Kind.labels, torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.tensor([4.0, 9.0])
+    )
+    assert several.item() == pytest.approx((4 + 1) * np.log(2))
