@@ -311,7 +311,9 @@ def graphs(once: Once, checkpoints: Folders, splits_folder: Path) -> Callable[..
 
     def get(name: str = "bert", fuse: bool = True) -> Path:
         config = TorchExport(fuse=fuse)
-        return once(f"graph-{name}-{fuse}", lambda out: export(config, checkpoints[name], splits_folder, out))
+        return once(
+            f"graph-encoder-{name}-{fuse}", lambda out: export(config, checkpoints[name], splits_folder, out)
+        )
 
     return get
 
@@ -402,9 +404,9 @@ def image_checkpoints(once: Once) -> Folders:
     """Net -> checkpoint with random weights as the load stage leaves it, not to be written to."""
 
     def build(name: str) -> Path:
-        published = once(f"published-{name}", lambda out: write_net(out, name))
+        published = once(f"published-net-{name}", lambda out: write_net(out, name))
         model = ImageClassifierModel(source=f"path:{published}")
-        return once(f"checkpoint-{name}", lambda out: import_model(model, out))
+        return once(f"checkpoint-net-{name}", lambda out: import_model(model, out))
 
     return Folders(tuple(NETS), build)
 
@@ -415,7 +417,9 @@ def image_graphs(once: Once, image_checkpoints: Folders, image_splits_folder: Pa
 
     def get(name: str) -> Path:
         checkpoint = image_checkpoints[name]
-        return once(f"graph-{name}", lambda out: export(TorchExport(), checkpoint, image_splits_folder, out))
+        return once(
+            f"graph-net-{name}", lambda out: export(TorchExport(), checkpoint, image_splits_folder, out)
+        )
 
     return Folders(tuple(NETS), get)
 

@@ -172,14 +172,24 @@ def complete(folder: Path) -> None:
             found=(str(error) or type(error).__name__).splitlines()[0],
             allowed="tokenizer.json with tokenizer_config.json, or a vocabulary transformers knows",
         ) from None
-    if not _same(folder, stock):
-        stock.save_pretrained(folder)
-        if not _same(folder, stock):
-            raise ModelError(
-                f"the tokenizer in {folder} has no fast form that encodes alike",
-                found=type(stock).__name__,
-                allowed="one that tokenizer.json can describe",
-            )
+    try:
+        same = _same(folder, stock)
+        if not same:
+            stock.save_pretrained(folder)
+            same = _same(folder, stock)
+    except Exception as error:  # likewise, of a tokenizer whose mark for the unknown is no piece of its
+        raise ModelError(
+            f"the tokenizer in {folder} fails on plain text",
+            found=(str(error) or type(error).__name__).splitlines()[0],
+            allowed="one that reads any text",
+            next="fetch the tokenizer's files again, of one revision",
+        ) from None
+    if not same:
+        raise ModelError(
+            f"the tokenizer in {folder} has no fast form that encodes alike",
+            found=type(stock).__name__,
+            allowed="one that tokenizer.json can describe",
+        )
 
 
 def leave_length_alone(folder: Path) -> None:
