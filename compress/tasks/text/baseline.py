@@ -129,6 +129,7 @@ class HeadTraining(Distillation):
     """Without a teacher, with dropout: the loss of the labels. Embedding tables stay as they are."""
 
     score_name, higher_is_better = "loss", False  # of the labels of select
+    start_counts = False  # a head of random weights is no baseline
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ def train(encoder, tmp_path):
                 train_set=TrainingSet(source=f"path:{data}"), calibration=8, select=24, test=24
             )
             open_splits(chosen, splits)
-        given = {"steps": 40, "evaluate_every": 20, "learning_rate": 1e-2, "batch_tokens": 256}
+        given = {"steps": 40, "evaluate_every": 4, "learning_rate": 1e-2, "batch_tokens": 256}
         option = TrainHead(encoder=f"path:{encoder}", **{**given, **config})
         net = OPTIONS["model"][TASKS[task][0]](source="path:x").net()
         facts = {"task": task, "source": "path:x", "base_model": "x", "license": "mit"}
