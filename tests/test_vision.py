@@ -98,6 +98,7 @@ def check_net(net, folder):
     assert "accuracy" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_of_a_pruned_net(image_data, image_checkpoints, image_splits, store, tmp_path):
     """What became of classes, images and layers gets as far as the page, from report.json alone."""
     words = ("prune=channels", "prune.importance=magnitude", "prune.keep=0.5", "prune.round_to=2")

@@ -104,6 +104,7 @@ def test_keeping_everything_changes_no_bit(
     assert torch.equal(logits(CausalLM.open(tmp_path)), logits(CausalLM.open(language_checkpoints[name])))
 
 
+@pytest.mark.slow
 def test_the_gate_opens_and_generates_in_a_fresh_process(language_checkpoints, splits_folder, tmp_path):
     prune(config(288, 0.5, 0.5, 0.5), language_checkpoints["smollm3"], splits_folder, tmp_path)
     assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6

@@ -19,6 +19,7 @@ def test_a_pruned_checkpoint_passes(checkpoints, splits_folder, tmp_path, reopen
     assert read_result(tmp_path).gates[0].numbers["max_abs_diff"] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_pruned_classifier_passes(image_checkpoints, image_splits_folder, tmp_path):
     keep = Keep(ffn=0.5, heads=0.5, layers=0.5)
     prune(TransformerPrune(keep=keep, round_to=8), image_checkpoints["vit"], image_splits_folder, tmp_path)
