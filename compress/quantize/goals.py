@@ -40,10 +40,10 @@ def keep_goal(
     """The graph that keeps what `config` asks for, and the nodes that stay in float for it, noted in
     `out/stage.json`. `evaluate` tells the metric that `max_drop` is about."""
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        if config.max_drop is None or evaluate is None:
-            floor = getattr(config, "min_cosine", None) or 0.0
-            goal, examples = near(reference, feeds, floor), len(feeds)
+        if config.max_drop is None:
+            goal, examples = near(reference, feeds, config.min_cosine or 0.0), len(feeds)
         else:
+            assert evaluate is not None  # the pipeline tells it wherever `max_drop` is set
             folder = Path(scratch)
             onnx.save(reference, graph_path(folder))
             goal = task_metric(evaluate, config.max_drop, checkpoint, splits, folder)

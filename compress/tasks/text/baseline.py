@@ -159,9 +159,8 @@ class HeadTraining(Distillation):
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
         self.module.train()
-        torch.manual_seed(
-            self.plan.seed * 1_000_003 + self.history.step
-        )  # so that a resumed training is the same
+        # Dropout of a step is the same in a training that was resumed.
+        torch.manual_seed(self.plan.seed * 1_000_003 + self.history.step)
         batch = [self.rows[row] for row in rows]
         error = self._error(batch)
         return self.backward(error), sum(map(len, batch))
