@@ -14,7 +14,7 @@ ONE, SEVERAL, VALUE = "one", "several", "value"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Of the model that the data is for. `kind` is of its labels: None where config.json does not tell."""
+    """Of the model that the data is for. `kind` is of its labels: None where there is no model."""
 
     names: tuple[str, ...]
     kind: str | None
@@ -28,12 +28,20 @@ _PROBLEMS = {
 
 
 def outputs_of(checkpoint: Path | None) -> Outputs:
-    """No names where there is no model, or none with outputs of classes."""
+    """No names where there is no model, or none with outputs of classes. The kind is that which transformers'
+    pipelines read; raises DataError for several values a text, which no data here has."""
     if checkpoint is None:
         return Outputs((), None)
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     names = classes_of(checkpoint) if config.get("id2label") else ()
-    return Outputs(names, VALUE if len(names) == 1 else _PROBLEMS.get(config.get("problem_type")))
+    kind = VALUE if len(names) == 1 else _PROBLEMS.get(config.get("problem_type"), ONE)
+    if kind == VALUE and len(names) > 1:
+        raise DataError(
+            "the model gives several values, and the label of a text is one",
+            found=f"problem_type regression, {len(names)} outputs: {', '.join(names)[:200]}",
+            next="where they are classes, correct problem_type in the model's config.json",
+        )
+    return Outputs(names, kind)
 
 
 def number_by_name(

@@ -103,7 +103,8 @@ def _column(role: str, named: Mapping[str, str], columns: Sequence[str]) -> str 
     if role in named:
         return named[role] if named[role] in columns else None
     taken = set(named.values())
-    return next((name for name in _USUAL[role] if name in columns and name not in taken), None)
+    free = {name.casefold(): name for name in reversed(columns) if name not in taken}
+    return next((free[name] for name in _USUAL[role] if name in free), None)
 
 
 def _meant(kind: str, found: Mapping[str, str], named: Mapping[str, str]) -> bool:
@@ -117,7 +118,7 @@ def _meant(kind: str, found: Mapping[str, str], named: Mapping[str, str]) -> boo
 def examples(table: Table, layout: Layout) -> Iterator[Example | None]:
     """Of every row in its order the example, None where its text is empty.
 
-    Neighbouring rows that give a query one candidate each make one example. Raises DataError, with the line.
+    Neighbouring rows of one query make one example. Raises DataError, with the line.
     """
     read = _READ[layout.kind]
     waiting: Example | None = None
@@ -126,19 +127,10 @@ def examples(table: Table, layout: Layout) -> Iterator[Example | None]:
         if found is not None and layout.group is not None:
             value = row.get(layout.group)
             found = replace(found, record=replace(found.record, group="" if value is None else str(value)))
-        if not _is_part(found, row, layout):
-            if waiting is not None:
-                yield _checked(table, waiting, layout)
-                waiting = None
-            yield found if found is None else _checked(table, found, layout)
-        elif waiting is not None and found is not None and waiting.record.text == found.record.text:
-            before, more = waiting.record, found.record
-            both = replace(
-                before,
-                candidates=before.candidates + more.candidates,
-                relevance=before.relevance + more.relevance,
-            )
-            waiting = replace(waiting, record=both)
+        if found is None or layout.kind != "ranking":
+            yield found
+        elif waiting is not None and waiting.record.text == found.record.text:
+            waiting = replace(waiting, record=_joined(waiting.record, found.record))
         else:
             if waiting is not None:
                 yield _checked(table, waiting, layout)
@@ -147,9 +139,15 @@ def examples(table: Table, layout: Layout) -> Iterator[Example | None]:
         yield _checked(table, waiting, layout)
 
 
-def _is_part(found: Example | None, row: Row, layout: Layout) -> bool:
-    column = layout.columns.get("candidates")
-    return found is not None and column is not None and isinstance(row.get(column), str)
+def _joined(first: Record, second: Record) -> Record:
+    """Passages of both rows, each once: where one row says that it answers, it does."""
+    if not first.relevance and not second.relevance:
+        return replace(first, candidates=tuple(dict.fromkeys(first.candidates + second.candidates)))
+    gains: dict[str, float] = {}
+    for record in (first, second):
+        for passage, gain in zip(record.candidates, record.relevance, strict=True):
+            gains[passage] = max(gain, gains.get(passage, 0.0))
+    return replace(first, candidates=tuple(gains), relevance=tuple(gains.values()))
 
 
 def _checked(table: Table, example: Example, layout: Layout) -> Example:
@@ -159,7 +157,8 @@ def _checked(table: Table, example: Example, layout: Layout) -> Example:
             f"{table.at(record.line)}: the query has no passage that answers it",
             found=record.text[:80],
             allowed="at least one positive, or one of relevance above 0",
-            next="remove the query, or leave its column of positives out where it is only to calibrate",
+            next="put the rows of a query one after the other, or remove the query; leave the column of "
+            "positives out where it is only to calibrate",
         )
     return example
 
@@ -216,6 +215,8 @@ def _tagging(table: Table, line: int, row: Row, layout: Layout) -> Example | Non
     words = _list(row.get(layout.columns["words"]))
     if not words:
         return None
+    if strange := [word for word in words if not isinstance(word, str | int | float)]:
+        raise _wrong(table, line, f"{layout.columns['words']} has what is no word", strange[0], "strings")
     record = Record(words=tuple(map(str, words)), line=line)
     if "tags" not in layout.columns:
         return Example(record)
@@ -235,11 +236,15 @@ def _ranking(table: Table, line: int, row: Row, layout: Layout) -> Example | Non
     if not query.strip():
         return None
     columns = layout.columns
+
+    def passages_of(role: str) -> tuple[str, ...]:
+        return _passages(table, line, columns[role], row.get(columns[role]))
+
     if "candidates" in columns:
-        passages = _passages(row.get(columns["candidates"]))
+        passages = passages_of("candidates")
         gains = _gains(table, line, row.get(columns["relevance"])) if "relevance" in columns else ()
         if "positive" in columns:
-            good = set(_passages(row.get(columns["positive"])))
+            good = set(passages_of("positive"))
             gains = tuple(float(each in good) for each in passages)
         if gains and len(gains) != len(passages):
             raise DataError(
@@ -248,17 +253,19 @@ def _ranking(table: Table, line: int, row: Row, layout: Layout) -> Example | Non
                 allowed="a number a candidate, 0 where it does not answer",
             )
     else:
-        positives = _passages(row.get(columns["positive"]))
-        negatives = _passages(row.get(columns["negatives"])) if "negatives" in columns else ()
+        positives = passages_of("positive")
+        negatives = passages_of("negatives") if "negatives" in columns else ()
         negatives = tuple(each for each in negatives if each not in positives)
         passages = positives + negatives
         gains = (1.0,) * len(positives) + (0.0,) * len(negatives)
     return Example(Record(text=query, candidates=passages, relevance=gains, line=line))
 
 
-def _passages(value: Any) -> tuple[str, ...]:
-    """Without those that are empty or repeat another; a text is one passage."""
-    listed = [value] if isinstance(value, str) else value or []
+def _passages(table: Table, line: int, column: str, value: Any) -> tuple[str, ...]:
+    """Without those that are empty or repeat another; a text is one passage. DataError for other things."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    if strange := [each for each in listed if isinstance(each, list | dict | bytes)]:
+        raise _wrong(table, line, f"{column} is no passage", strange[0], "a string or a list of strings")
     return tuple(dict.fromkeys(str(each) for each in listed if each is not None and str(each).strip()))
 
 
@@ -277,8 +284,14 @@ def _answering(table: Table, line: int, row: Row, layout: Layout) -> Example | N
     question, context = (_string(table, line, row, layout, role) for role in ("question", "context"))
     if not question.strip() or not context.strip():
         return None
+    try:
+        given = list(_answers(row, layout))
+    except (TypeError, ValueError, KeyError):
+        column = layout.columns["answers"]
+        allowed = '{"text": ["..."], "answer_start": [7]}, or a text and the column of its start'
+        raise _wrong(table, line, f"{column} has no answers", row.get(column), allowed) from None
     answers = []
-    for start, text in _answers(row, layout):
+    for start, text in given:
         begin = context.find(text) if start is None else start
         if begin < 0 or not text or context[begin : begin + len(text)] != text:
             raise DataError(
@@ -294,14 +307,19 @@ def _answers(row: Row, layout: Layout) -> Iterator[tuple[int | None, str]]:
     """Start, None where the data does not tell, and text of each answer: in SQuAD's layouts or flat."""
     value = row.get(layout.columns["answers"]) if "answers" in layout.columns else None
     if isinstance(value, Mapping):
-        starts = value.get("answer_start") or [None] * len(value.get("text", []))
-        yield from zip(starts, value.get("text", []), strict=True)
+        texts, starts = (_listed(value.get(name)) for name in ("text", "answer_start"))
+        yield from zip(starts or [None] * len(texts), texts, strict=True)
     elif isinstance(value, list):
         for each in value:
             yield (each.get("answer_start"), each["text"]) if isinstance(each, Mapping) else (None, str(each))
     elif value:
         start = row.get(layout.columns["start"]) if "start" in layout.columns else None
         yield (None if start in (None, "") else int(str(start))), str(value)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    """One text, or one number, is a list of itself."""
+    return [] if value is None else [value] if isinstance(value, str | int) else value
 
 
 _READ: dict[str, Callable[[Table, int, Row, Layout], Example | None]] = {

@@ -237,18 +237,31 @@ class Labels:
         record, names = example.record, example.names
         if record.words:
             return replace(record, tags=tuple(self.numbers[name] for name in names))
-        if self.kind == VALUE:
-            return replace(record, labels=tuple(value_of(name, where) for name in names))
-        if self.kind == SEVERAL and example.several:
+        if not names and not example.several:
+            return record
+        if self.kind == SEVERAL:
+            _check_once(names, where)
             having = {self.numbers[name] for name in names}
             return replace(record, labels=tuple(float(k in having) for k in range(len(self.names))))
-        if len(names) > 1:
+        if len(names) != 1:
             raise DataError(
-                f"{where}: the text has several labels, of which the model gives one",
-                found=", ".join(names),
+                f"{where}: the text has {'several labels' if names else 'no label'}, of which the model "
+                "gives one",
+                found=", ".join(names)[:200] or "an empty list",
                 next="one label a row; a model of several has problem_type multi_label_classification",
             )
-        return replace(record, labels=tuple(float(self.numbers[name]) for name in names))
+        value = value_of(names[0], where) if self.kind == VALUE else float(self.numbers[names[0]])
+        return replace(record, labels=(value,))
+
+
+def _check_once(names: Sequence[str], where: str) -> None:
+    """Raise DataError for zeros and ones, one an output, which would be read as names."""
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(
+            f"{where}: the text has a label twice",
+            found=f"{', '.join(repeated[:12])} in [{', '.join(names)[:80]}]",
+            allowed='the labels that the text has, as ["joy", "grief"] or numbers; not a 0 or 1 for each',
+        )
 
 
 def _numbering(config: RecordData, scans: Mapping[str, Scan], outputs: Outputs, kind: str) -> Labels:
@@ -313,20 +326,21 @@ def drop_nearly_repeated(chosen: dict[str, list[Record]], order: Sequence[str]) 
 
 
 def with_candidates(records: list[Record], count: int) -> list[Record]:
-    """The same, where no query has a passage that does not answer it: with those of the other queries that
-    BM25 finds, up to `count` passages a query."""
-    ranked = [record for record in records if record.candidates]
-    if not ranked or any(gain == 0 for record in ranked for gain in record.relevance):
-        return records
-    found: list[Record] = []
+    """The same; a query all of whose passages answer it, which any order gets right, has also those of the
+    other queries that BM25 finds, up to `count` passages."""
+    found = list(records)
     for start in range(0, len(records), _RANKED):
-        part = records[start : start + _RANKED]
-        passages = list(dict.fromkeys(text for record in part for text in record.candidates))
-        most = max(len(record.candidates) for record in part)
-        best = best_passages([record.text for record in part], passages, count + most)
-        for record, row in zip(part, best.tolist(), strict=True):
-            others = (passages[i] for i in row if passages[i] not in record.candidates)
-            negatives = [text for text, _ in zip(others, range(count - len(record.candidates)), strict=False)]
-            gains = record.relevance + (0.0,) * len(negatives)
-            found.append(replace(record, candidates=(*record.candidates, *negatives), relevance=gains))
+        part = range(start, min(start + _RANKED, len(records)))
+        lacking = [row for row in part if records[row].relevance and min(records[row].relevance) > 0]
+        if not lacking:
+            continue
+        passages = list(dict.fromkeys(text for row in part for text in records[row].candidates))
+        most = max(len(records[row].candidates) for row in lacking)
+        best = best_passages([records[row].text for row in lacking], passages, count + most)
+        for row, ranked in zip(lacking, best.tolist(), strict=True):
+            own = records[row].candidates
+            others = (passages[i] for i in ranked if passages[i] not in own)
+            negatives = [text for text, _ in zip(others, range(count - len(own)), strict=False)]
+            gains = records[row].relevance + (0.0,) * len(negatives)
+            found[row] = replace(records[row], candidates=(*own, *negatives), relevance=gains)
     return found

@@ -250,6 +250,45 @@ def test_several_labels_are_zeros_and_ones(tmp_path):
                train_set=jsonl(tmp_path / "mine.jsonl", found))  # fmt: skip
 
 
+def test_a_model_of_several_labels_reads_one_label_as_a_list_of_one(tmp_path):
+    labels = ["a", ["a", "c"], ["b"], []]
+    found = [{"text": row["text"], "label": labels[i % 4]} for i, row in enumerate(rows())]
+    checkpoint = model(tmp_path / "m", "abc", problem_type="multi_label_classification")
+    splits = opened(tmp_path / "out", checkpoint, train_set=jsonl(tmp_path / "mine.jsonl", found))
+    wanted = {(1, 0, 0), (1, 0, 1), (0, 1, 0), (0, 0, 0)}
+    assert {record.labels for split in splits.parts for record in split.examples} == wanted
+    ones = [{"text": row["text"], "label": "abc"[i % 3]} for i, row in enumerate(rows())]
+    splits = opened(tmp_path / "ones", checkpoint, train_set=jsonl(tmp_path / "ones.jsonl", ones))
+    assert {record.labels for record in splits.test.examples} == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+    zeros = [{"text": row["text"], "label": [[0, 1, 0], [1, 1, 0]][i % 2]} for i, row in enumerate(rows())]
+    with pytest.raises(DataError, match="the text has a label twice"):
+        opened(tmp_path / "no", checkpoint, train_set=jsonl(tmp_path / "zeros.jsonl", zeros))
+
+
+def test_lists_of_one_label_are_of_one_label_where_the_model_is(tmp_path):
+    """Read as zeros and ones, the first of them would count as the number of the class."""
+    found = [{"text": row["text"], "label": [MOODS[i % 2]]} for i, row in enumerate(rows())]
+    checkpoint = model(tmp_path / "m", MOODS)  # no problem_type, as most are published
+    splits = opened(tmp_path / "out", checkpoint, train_set=jsonl(tmp_path / "mine.jsonl", found))
+    for record in splits.test.examples:
+        assert splits.names[int(record.labels[0])] == found[record.line - 1]["label"][0]
+        assert len(record.labels) == 1
+    found[4]["label"] = []
+    with pytest.raises(DataError, match=r"(?s)mine.jsonl:5: the text has no label,.*an empty list"):
+        opened(tmp_path / "no", checkpoint, train_set=jsonl(tmp_path / "mine.jsonl", found))
+
+
+def test_several_values_a_text_are_refused(tmp_path):
+    found = [{"text": row["text"], "label": [i, 2]} for i, row in enumerate(rows())]
+    with pytest.raises(DataError, match="several labels, of which the model gives one"):
+        opened(
+            tmp_path / "no", model(tmp_path / "m", ["LABEL_0"]), train_set=jsonl(tmp_path / "m.jsonl", found)
+        )
+    with pytest.raises(DataError, match="the model gives several values"):
+        opened(tmp_path / "no", model(tmp_path / "m", "ab", problem_type="regression"),
+               train_set=jsonl(tmp_path / "m.jsonl", found))  # fmt: skip
+
+
 def test_a_model_with_one_output_has_values(tmp_path):
     texts = [row["text"] for row in rows()]
     found = [{"premise": text, "hypothesis": "It rains.", "score": i / 7} for i, text in enumerate(texts)]
@@ -325,6 +364,41 @@ def test_a_passage_a_row_is_gathered_by_query(tmp_path):
     assert all(len(record.candidates) == 3 for record in splits.test.examples)
 
 
+def test_rows_of_one_query_are_one_example(tmp_path):
+    """As sentence-transformers' triplets are written: each row has a query, a positive and a negative."""
+    found = [
+        {"anchor": f"who {text}", "positive": f"{text} {k}", "negative": f"No {text} {1 - k}"}
+        for text in (row["text"] for row in rows())
+        for k in range(2)
+    ]
+    found[1]["negative"] = found[0]["positive"]  # which answers, as the row before says
+    splits = opened(tmp_path / "out", train_set=jsonl(tmp_path / "mine.jsonl", found))
+    records = [record for split in splits.parts for record in split.examples]
+    assert len(records) == 120
+    for record in records:
+        text = record.text.removeprefix("who ")
+        gains = dict(zip(record.candidates, record.relevance, strict=True))
+        good = {f"{text} 0": 1, f"{text} 1": 1}
+        assert gains == {**good, f"No {text} 1": 0, **({f"No {text} 0": 0} if record.line != 1 else {})}
+
+
+def test_every_query_without_negatives_gets_some(tmp_path):
+    """One that has its own does not leave the others with a ranking that cannot be wrong."""
+    found = [{"query": row["text"].replace("beside", "near"), "positive": row["text"],
+              "negatives": ["No."] if i % 2 else []} for i, row in enumerate(rows())]  # fmt: skip
+    splits = opened(tmp_path / "out", train_set=jsonl(tmp_path / "mine.jsonl", found), candidates=6)
+    for record in splits.test.examples:
+        own = record.line % 2 == 0
+        assert record.relevance == ((1, 0) if own else (1, 0, 0, 0, 0, 0))
+
+
+def test_columns_that_the_first_row_lacks_and_names_in_capitals_are_read(tmp_path):
+    found = [{"Query": row["text"], "POSITIVE": f"{row['text']} 1", "Negatives": ["No."]} for row in rows()]
+    del found[0]["Negatives"]
+    splits = opened(tmp_path / "out", train_set=jsonl(tmp_path / "mine.jsonl", found))
+    assert {record.candidates[1:] for record in splits.test.examples if record.line > 1} == {("No.",)}
+
+
 def test_queries_without_negatives_get_the_nearest_passages_of_others(tmp_path):
     found = [{"query": row["text"].replace("beside", "near"), "positive": row["text"]} for row in rows()]
     splits = opened(tmp_path / "out", train_set=jsonl(tmp_path / "mine.jsonl", found), candidates=6)
@@ -346,11 +420,11 @@ def test_answers_in_contexts(tmp_path):
         [(start, text)] = record.answers
         assert record.pair[start : start + len(text)] == text
     assert not {r.pair for r in splits.test.examples} & {r.pair for r in splits.train.examples}
-    flat = [
-        {"question": r["question"], "context": r["context"], "answer": r["answers"]["text"][0]} for r in found
-    ]
-    again = opened(tmp_path / "flat", train_set=jsonl(tmp_path / "flat.jsonl", flat))
-    assert again.test.examples == splits.test.examples
+    for key, inner in (("answer", lambda text: text), ("answers", lambda text: {"text": text})):
+        flat = [{"question": r["question"], "context": r["context"], key: inner(r["answers"]["text"][0])}
+                for r in found]  # fmt: skip
+        again = opened(tmp_path / key, train_set=jsonl(tmp_path / "flat.jsonl", flat))
+        assert again.test.examples == splits.test.examples
     squad = {"data": [{"title": "t", "paragraphs": [
         {"context": r["context"], "qas": [{"id": i, "question": r["question"], "answers": [
             {"text": r["answers"]["text"][0], "answer_start": r["answers"]["answer_start"][0]}]}]}
@@ -501,6 +575,17 @@ def test_a_folder_of_the_hub(tmp_path):
         ("m.jsonl", b'{"text": ["a"], "label": "x"}\n', r"m.jsonl:1: text is no text"),
         ("m.jsonl", b'{"text": " ", "label": "x"}\n', r"every row of m.jsonl is without text"),
         ("m.jsonl", b"", r"m.jsonl has no row"),
+        ("m.jsonl", b'{"text": "a \\ud83d", "label": "x"}\n', r"m.jsonl:1 has half a letter"),
+        ("m.json", b'[{"text": "a \\ud83d", "label": "x"}]', r"m.json has half a letter"),
+        ("m.jsonl", b'{"tokens": ["a", null], "tags": ["O", "O"]}', r"m.jsonl:1: tokens has what is no word"),
+        ("m.jsonl", b'{"query": "a", "positive": {"text": "b"}}', r"m.jsonl:1: positive is no passage"),
+        ("m.jsonl", b'{"question": "a", "context": "b", "answers": [{"at": 1}]}', r"l:1: answers has no"),
+        ("m.jsonl", b'{"question": "a", "context": "b", "answer": "b", "start": "x"}', r"1: answer has no"),
+        ("m.jsonl", b'{"question": "a", "context": "b", "answers": {"text": ["b", "c"], "answer_start": 0}}',
+         r"m.jsonl:1: answers has no answers"),
+        ("m.json", b'{"data": [{"paragraphs": [{"context": "b", "qas": [{"question": "a", "answers": "b"}]}]}'
+         b"]}",
+         r"(?s)layout of SQuAD.*string indices must be integers(?!.*missing)"),
         ("m.csv", b"text,label\ngood,x\nbad, very,y\n", r"m.csv:3 has another number of fields"),
         ("m.csv", b'text,label\n"good\nday",x\n"bad,y\n', r"m.csv:4 is no row of a csv table"),
         ("m.csv", b"text,text\na,b\n", r"m.csv has no header"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,9 @@ def open_table(path: Path, config: RecordSet) -> Table:
     return opened
 
 
-def first_row(name: str, rows: Iterator[tuple[int, Row]]) -> Row:
-    """The first of `rows`; raises DataError where there is none."""
-    found = next(rows, None)
-    if found is None:
+def columns_of(name: str, rows: Iterator[tuple[int, Row]]) -> tuple[str, ...]:
+    """Those of the first thousand rows, any of which may lack some; raises DataError where there is none."""
+    found = [row for _, row in islice(rows, 1000)]
+    if not found:
         raise DataError(f"{name} has no row", next="check the file and its format")
-    return found[1]
+    return tuple(dict.fromkeys(column for row in found for column in row))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from compress.config.records import RecordFormat, RecordSet
-from compress.data.readers import Row, Table, first_row
+from compress.data.readers import Row, Table, columns_of
 from compress.data.readers.lines import text_lines
 from compress.errors import DataError
 
@@ -16,7 +16,7 @@ def open_table(path: Path, config: RecordSet, kind: RecordFormat) -> Table:
             if line.strip():
                 yield number, parsed(path.name, number, line)
 
-    return Table(name=path.name, columns=tuple(first_row(path.name, rows())), rows=rows)
+    return Table(name=path.name, columns=columns_of(path.name, rows()), rows=rows)
 
 
 def parsed(name: str, number: int, line: str) -> Row:
@@ -35,4 +35,19 @@ def parsed(name: str, number: int, line: str) -> Row:
         raise DataError(
             f"{name}:{number} is no JSON object", found=line.strip()[:60], allowed='{"text": "...", ...}'
         )
+    check_letters(f"{name}:{number}", line)
     return row
+
+
+def check_letters(where: str, content: str) -> None:
+    r"""Raise DataError for JSON with half a letter, such as \ud83d without what belongs behind it."""
+    if "\\ud" not in content.lower():
+        return
+    try:
+        json.dumps(json.loads(content), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} has half a letter",
+            found=f"the surrogate {error.object[error.start]!a} alone",
+            next="write the file anew with what cut its texts between the halves of a letter mended",
+        ) from None

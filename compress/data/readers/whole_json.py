@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.config.records import RecordFormat, RecordSet
-from compress.data.readers import Row, Table, first_row, jsonl
+from compress.data.readers import Row, Table, columns_of, jsonl
 from compress.data.readers.lines import text_lines
 from compress.errors import DataError
 
@@ -24,12 +24,13 @@ def open_table(path: Path, config: RecordSet, kind: RecordFormat) -> Table:
         raise DataError(
             f"{path.name}:{error.lineno} is no JSON", found=f"{error.msg} at character {error.colno}"
         ) from None
+    jsonl.check_letters(path.name, content)
     table = list(_rows(path.name, found))
 
     def rows() -> Iterator[tuple[int, Row]]:
         return enumerate(table, start=1)
 
-    return Table(name=path.name, columns=tuple(first_row(path.name, rows())), rows=rows)
+    return Table(name=path.name, columns=columns_of(path.name, rows()), rows=rows)
 
 
 def _rows(name: str, found: Any) -> Iterator[Row]:
@@ -64,4 +65,8 @@ def _squad(name: str, article: Row) -> Iterator[Row]:
                     },
                 }
     except (KeyError, TypeError) as error:
-        raise DataError(f"{name} is not in the layout of SQuAD", found=f"{error} is missing") from None
+        raise DataError(f"{name} is not in the layout of SQuAD", found=_missing(error)) from None
+
+
+def _missing(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
