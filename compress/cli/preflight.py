@@ -12,6 +12,7 @@ from compress.config.run import RunConfig
 from compress.errors import SourceError
 from compress.models.checkpoint import read_config
 from compress.models.kind import check_architecture
+from compress.models.needs import Needs, check_memory, needs_of
 from compress.registry import declared, is_option, skips
 from compress.schema.workload import Workload
 from compress.sources import fetch, peek
@@ -21,11 +22,13 @@ from compress.tasks.base import refuse_cache
 
 def check(configs: Iterable[RunConfig]) -> None:
     """Raises SourceError for a path that does not exist, ModelError for an architecture that an option does
-    not know, ConfigError for a workload that the task has not, ConfigError or BenchmarkError for a target
-    that lacks what it is asked for."""
+    not know, for weights that are missing and for a model that this machine cannot hold, ConfigError for a
+    workload that the task has not, ConfigError or BenchmarkError for a target that lacks what it is asked."""
     targets, described = {}, cache(_described)
     for config in configs:
         check_sources(config)
+        if (needs := needed(config)) is not None:
+            check_memory(needs)
         options = [option for option in vars(config).values() if is_option(option)]
         if any(declared(type(option)).needs for option in options):
             check_architecture(options, described(config.model.source), config.model.task)
@@ -40,6 +43,16 @@ def check(configs: Iterable[RunConfig]) -> None:
                 chosen(Device.cuda)
     for target in targets.values():
         open_target(target).facts()
+
+
+def needed(config: RunConfig) -> Needs | None:
+    """Of a language model whose weights lie in a folder here; None for others. Raises ModelError for files
+    that are missing or damaged."""
+    scheme, _, _ = config.model.source.partition(":")
+    if config.model.task != "language_modeling" or scheme != "path":
+        return None
+    folder = fetch(config.model.source)
+    return needs_of(folder) if folder.is_dir() and any(folder.glob("*.safetensors*")) else None
 
 
 def _described(source: str) -> dict[str, Any]:

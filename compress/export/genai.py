@@ -7,14 +7,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from compress.config.export import GenaiExport
 from compress.data import load_texts
 from compress.errors import CompressError
+from compress.export.in_place import Narrow, memory_of, read_in_place
 from compress.export.last_logits import keep_last
 from compress.export.parity import check_parity, parity
 from compress.export.save import save
@@ -23,11 +25,13 @@ from compress.models.architectures import LANGUAGE_MODELS
 from compress.models.checkpoint import read_config
 from compress.models.kind import check_architecture
 from compress.models.loading import from_folder
+from compress.models.stored import NARROW
 from compress.system.memory import give_back
 from compress.system.silence import printed_to
 from compress.tasks.language_modeling.model import CausalLM
 
 log = logging.getLogger(__name__)
+EMPTY = onnx_ir.tensor(np.zeros((0, 0), np.float32))
 ADVICE = "try export=torch"
 
 
@@ -38,24 +42,30 @@ def export(config: GenaiExport, checkpoint: Path, splits: Path, out: Path) -> No
     an architecture that the builder does not know, and CompressError for a model that it cannot export.
     """
     check_architecture([config], read_config(checkpoint), CausalLM.task)
-    path = graph_path(out)
-    save(_build(checkpoint, out), path, beside=True)
+    path, model = graph_path(out), CausalLM.open_stored(checkpoint)
+    parameters = dict(model.module.named_parameters())  # before the builder cuts some of them apart
+    built, narrow = _build(model, checkpoint, out)
+    save(built, path, beside=True)
+    del built
+    if narrow:
+        read_in_place(path, narrow, parameters, checkpoint)
     give_back()
     texts = load_texts(splits).calibration.texts
-    numbers = parity(CausalLM.open(checkpoint), path, texts, ADVICE, cached=True)
+    numbers = parity(model, path, texts, ADVICE, cached=True)
     check_parity(numbers, config, out, ADVICE)
 
 
-def _build(checkpoint: Path, out: Path) -> onnx_ir.Model:
-    """What the builder's `create_model` does, for a module that we open, without its graph's files."""
+def _build(model: CausalLM, checkpoint: Path, out: Path) -> tuple[onnx_ir.Model, dict[str, Narrow]]:
+    """What the builder's `create_model` does, for a module that we open, without its graph's files; and
+    those of its initializers that are narrower than float32, which are left empty."""
     try:
         with torch.no_grad(), printed_to(log):
-            builder = _builder(checkpoint, out)
+            builder = _builder(model, checkpoint, out)
             builder.make_model(str(checkpoint))
             builder.model.graph.sort()
             builder.make_genai_config(str(checkpoint), {}, str(out))
             keep_last(builder.model)
-            return builder.model  # type: ignore[no-any-return]
+            return builder.model, builder.narrow
     except Exception as error:  # whatever the builder stumbles over
         raise CompressError(
             "onnxruntime-genai's builder cannot export the model",
@@ -64,7 +74,7 @@ def _build(checkpoint: Path, out: Path) -> onnx_ir.Model:
         ) from error
 
 
-def _builder(checkpoint: Path, out: Path) -> Any:
+def _builder(opened: CausalLM, checkpoint: Path, out: Path) -> Any:
     """The builder of the checkpoint's architecture, in float32 for CPUs."""
     from onnxruntime_genai.models import builders
 
@@ -82,12 +92,28 @@ def _builder(checkpoint: Path, out: Path) -> Any:
 
     class Opened(getattr(builders, name)):  # type: ignore[misc]
         def load_weights(self, input_path: str) -> nn.Module:
-            """The builder alone holds it, and lets go of it before it is written. Layers have widths of their
-            own, to which stock transformers leaves their padding."""
-            module: Any = CausalLM.open(Path(input_path)).module
+            """Layers have widths of their own, to which stock transformers leaves their padding."""
+            module: Any = opened.module
+            self.narrow: dict[str, Narrow] = {}
+            self.parameters = {memory_of(each) for each in module.parameters()}
+            self.packed: tuple[Tensor, ...] = ()  # what is joined for the next initializer
             embedding = module.get_input_embeddings()  # the builder's scale of Gemma's has two decimals
             self.embed_attrs["scale"] = getattr(embedding, "scalar_embed_scale", self.embed_attrs["scale"])
             return module  # type: ignore[no-any-return]
+
+        def make_initializer(self, tensor: Any, /, name: str, **named: Any) -> None:
+            super().make_initializer(tensor, name, **named)
+            if isinstance(tensor, Tensor) and tensor.dim() == 2 and tensor.dtype in NARROW:
+                turned = not tensor.is_contiguous()
+                parts, self.packed = self.packed or (tensor.T if turned else tensor,), ()
+                if all(memory_of(each) in self.parameters for each in parts):  # Phi-3's are cut apart
+                    self.narrow[name] = Narrow(parts, turned)
+                    self.model.graph.initializers[name].const_value = EMPTY
+
+        def make_packed_matmul_float_class(self, *linears: Any, **named: Any) -> Any:
+            if linears[0].weight.dtype in NARROW:
+                self.packed = tuple(each.weight for each in linears)
+            return super().make_packed_matmul_float_class(*linears, **named)
 
         def make_attention(self, layer_id: int, *given: Any, **named: Any) -> None:
             self.attention_attrs["rope"] = rotated[layer_id]  # SmolLM3's builder rotates in all layers

@@ -13,6 +13,7 @@ import onnx
 
 from compress.errors import ModelError
 from compress.graph.session import Runtime, open_session, running
+from compress.graph.weights import FLOATS
 
 Array = np.ndarray
 # Read when a session is made. onnxruntime 1.31's flash attention for CPUs is half as fast as its plain one
@@ -26,14 +27,16 @@ KEEP = "num_logits_to_keep"  # an input of ours that may be left out: of how man
 class Decoder:
     def __init__(self, path: Path, threads: int = 0, capacity: int = 2048, prepack: bool = True) -> None:
         """Open `path`; `capacity`: tokens that the cache of a fused graph holds; without `prepack` float
-        weights are in memory once, and multiplied more slowly.
+        weights are in memory once, those that are narrower not at all, and multiplied more slowly.
 
         Raises ModelError for a graph without logits or cache.
         """
         graph = onnx.load(path, load_external_data=False).graph
         self.fused = any(node.op_type == "GroupQueryAttention" for node in graph.node)
         os.environ[_NO_FLASH] = _WANTED or str(int(capacity <= _NO_FLASH_UP_TO))
-        self.session = open_session(path, Runtime(threads=threads, prepack=prepack))
+        narrow = any(tensor.data_type in FLOATS[1:] for tensor in graph.initializer)
+        runtime = Runtime(threads=threads, prepack=prepack, fold=prepack or not narrow)
+        self.session = open_session(path, runtime)
         self.inputs = {each.name: each for each in self.session.get_inputs()}
         outputs = [each.name for each in self.session.get_outputs()]
         self.cached = [name for name in self.inputs if name.startswith("past_key_values.")]

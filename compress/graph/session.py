@@ -25,6 +25,7 @@ class Runtime:
     provider: str = CPU  # operators that it lacks run on the CPU
     threads: int = 0  # of one operator; 0: as many as onnxruntime chooses, the machine's physical cores
     prepack: bool = True  # without, float weights are in memory once, and are multiplied more slowly
+    fold: bool = True  # without, what constants alone make is computed anew each time, and not held in memory
     weights_folder: Path | None = None  # of the external weights of a graph that is given as bytes
 
 
@@ -45,7 +46,8 @@ def open_session(model: Path | bytes, runtime: Runtime = Runtime()) -> onnxrunti
         )
     providers = list(dict.fromkeys([runtime.provider, CPU]))
     try:
-        return onnxruntime.InferenceSession(model, options, providers=providers)
+        left_out = None if runtime.fold else ["ConstantFolding"]
+        return onnxruntime.InferenceSession(model, options, providers, disabled_optimizers=left_out)
     except Exception as error:  # onnxruntime's exceptions share no base class but this
         name = model.name if isinstance(model, Path) else "the graph"
         raise ModelError(f"onnxruntime cannot load {name}", found=str(error)) from None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from compress.config.model import ModelConfig
 from compress.errors import ModelError
 from compress.sources import describe, fetch, peek
+from compress.system.memory import forget_mapped
 
 # Everything a tokenizer or a sentence-transformers folder consists of, weights and config aside.
 _FORMER_PACKAGE = "compress.families."
@@ -175,11 +177,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _check_parts(folder: Path) -> None:
-    """Raise ModelError where an index of weights in several files names one that is not there."""
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the weights: model.safetensors, or those that an index names.
+
+    Raises ModelError where the index names one that is not there.
+    """
     index = folder / "model.safetensors.index.json"
     if not index.is_file() or (folder / "model.safetensors").is_file():  # the latter is read where both are
-        return
+        single = folder / "model.safetensors"
+        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     try:
         named = {str(name) for name in read_json(index)["weight_map"].values()}
     except (TypeError, KeyError, AttributeError):
@@ -191,6 +197,23 @@ def _check_parts(folder: Path) -> None:
             found=f"{index.name} names {missing[0]}, as {len(missing)} of {len(named)} files not there",
             next="fetch the model again, all files of one revision",
         )
+    return [folder / name for name in sorted(named)]
+
+
+def header(path: Path) -> dict[str, dict[str, Any]]:
+    """Name of each tensor of a safetensors file -> dtype, shape, and data_offsets from the beginning on.
+
+    Raises OSError, ValueError or struct.error for what is no such file.
+    """
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        if size > path.stat().st_size:
+            raise ValueError("no header")
+        found: dict[str, Any] = json.loads(file.read(size))
+    found.pop("__metadata__", None)
+    for tensor in found.values():
+        tensor["data_offsets"] = [8 + size + offset for offset in tensor["data_offsets"]]
+    return found
 
 
 def check_weights(folder: Path) -> None:
@@ -205,7 +228,7 @@ def check_weights(folder: Path) -> None:
             allowed="whole weights",
             next="merge it into its model: merge_and_unload of peft, then save_pretrained(folder)",
         )
-    _check_parts(folder)
+    weight_files(folder)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for p in folder.glob(pattern)]
@@ -234,6 +257,7 @@ def check_weights(folder: Path) -> None:
                             next="fetch the weights again; if they are like that at the source, "
                             "the model is broken",
                         )
+                    forget_mapped(tensor.data_ptr(), tensor.nbytes)
         except SafetensorError as error:
             raise ModelError(
                 f"{path.name} is damaged or not safetensors",

@@ -17,6 +17,7 @@ from torch import nn
 from compress.errors import ModelError
 from compress.models.checkpoint import read_config
 from compress.models.padding import NOTES, grown
+from compress.models.stored import compute_in_float32
 
 _NEXT = "fetch the model again, config.json and all files of the weights of one revision"
 # Whatever config.json says: attention that is fused, as ours is, gives none of what it weighs by.
@@ -27,8 +28,16 @@ _OF_HEADS = re.compile(  # named by transformers 4; what group 1 names reads the
 )
 
 
-def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "", foreign: str = "") -> Any:
-    """The model that `auto`, a class of transformers, opens, in float32 and for inference.
+def open_stock(
+    auto: Any,
+    folder: Path,
+    attention: str | None,
+    needless: str = "",
+    foreign: str = "",
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """The model that `auto`, a class of transformers, opens, in float32 and for inference. Weights may be of
+    a narrower `dtype` (`compress.models.stored`).
 
     `needless` is a pattern of tensors that the folder may lack, which become zeros, `foreign` one of those
     that it may have beside the model's; empty: none. Raises ModelError for any other tensor too few or too
@@ -41,7 +50,7 @@ def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            dtype=torch.float32,
+            dtype=dtype,
             attn_implementation=attention,
             **_OUTPUTS,
         )
@@ -66,6 +75,11 @@ def open_stock(auto: Any, folder: Path, attention: str | None, needless: str = "
         if name in info["missing_keys"]:  # random, it would change digests
             nn.init.zeros_(parameter)
     _fix_rotation(module)
+    if any(each.dtype == dtype for each in module.buffers()) and dtype != torch.float32:
+        # Gemma's scale of the embedding, which is no weight and was rounded
+        return open_stock(auto, folder, attention, needless, foreign)
+    if dtype != torch.float32:
+        compute_in_float32(module)
     return module.eval()
 
 

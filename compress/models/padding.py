@@ -35,7 +35,9 @@ def padded(module: nn.Module, stack: Stack) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = dict(module.state_dict())
     paths = {linear: path for path, linear in module.named_modules()}
     for kind, (_, full) in _sizes(stack).items():
-        for layer in stack.layers():
+        for layer, width in zip(stack.layers(), stack.widths()[kind], strict=True):
+            if width == full:  # not copied
+                continue
             for linear, name, value in _changed(stack, layer, kind, full, grown):
                 weights[f"{paths[linear]}.{name}"] = value
     return weights

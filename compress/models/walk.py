@@ -106,7 +106,7 @@ class Walk:
             tensors.append(args[0])
             readers[id(args[0])].append(cast(nn.Linear, linear))
 
-        with _before(self._linears(index), note):
+        with _before(self.linears(index), note):
             self.run(index, self.states[:1])
         return [
             SharedInput(names=tuple(self.names[linear] for linear in linears), linears=tuple(linears))
@@ -143,11 +143,11 @@ class Walk:
             # Without a norm in front of it a layer reads the states themselves, which `advance` changes.
             values[self.names[cast(nn.Linear, linear)]] = args[0].clone().cpu(), output.cpu()
 
-        with hooked(linear.register_forward_hook(note) for linear in self._linears(index)):
+        with hooked(linear.register_forward_hook(note) for linear in self.linears(index)):
             self.run(index, self.states[:windows])
         return values
 
-    def _linears(self, index: int) -> list[nn.Linear]:
+    def linears(self, index: int) -> list[nn.Linear]:
         return [part for part in self.blocks[index].modules() if isinstance(part, nn.Linear)]
 
     def _remember(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

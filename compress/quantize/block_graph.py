@@ -15,14 +15,13 @@ from onnx import helper, numpy_helper
 
 from compress.graph import graph_path
 from compress.graph.surgery import drop_dead, needed, reads, replace_nodes
-from compress.graph.weights import Weights, is_external
+from compress.graph.weights import SMALL, Weights, is_external
 from compress.quantize.blocks import Blocks, pack, rows_of, stacked
-from compress.quantize.smoothing import divide_input, matrix, multiply_rows
+from compress.quantize.smoothing import divide_input, multiply_rows
 
 MICROSOFT = "com.microsoft"
 INLINE_BYTES = 1_000_000_000  # a message of protobuf holds no more than 2 GB
 TINY = 1e-12  # the least that a token is divided by
-_SMALL = 65_536  # bytes: read with the graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +39,30 @@ class Product:
 class BlockGraph:
     """The graph in `folder`, to be changed and saved elsewhere."""
 
-    def __init__(self, folder: Path, linears: Mapping[str, np.ndarray], embedding: np.ndarray) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        linears: Mapping[str, np.ndarray],
+        embedding: np.ndarray,
+        out: Path | None = None,
+    ) -> None:
         """`linears`: name of each linear layer of the checkpoint -> weight (rows, columns); `embedding`
-        (tokens, width)."""
+        (tokens, width). Where it is known that the result will be saved to `out`, what is new waits there,
+        not in memory."""
         self.model = onnx.load(graph_path(folder), load_external_data=False)
         self.graph = self.model.graph
-        self.weights = Weights(self.graph, "/scaled", folder)
+        sink = None if out is None else graph_path(out).with_name(f"{graph_path(out).name}_data")
+        self.weights = Weights(self.graph, "/scaled", folder, sink)
         for tensor in self.graph.initializer:
-            if is_external(tensor) and (values := self.weights.read(tensor)).nbytes <= _SMALL:
+            if is_external(tensor) and (values := self.weights.read(tensor)).nbytes <= SMALL:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(values), tensor.name))
-        self.rows = {name: len(weight) for name, weight in linears.items()}
+        self.rows: dict[str, int] = {}
         self.products = self._find_products(linears)
         self.tables = [  # names of the Gathers that read the embedding
             node.name
             for node in self.graph.node
             if node.op_type == "Gather"
-            and (table := matrix(self.weights, node.input[0])) is not None
+            and (table := self.weights.matrix(node.input[0])) is not None
             and table.shape == embedding.shape
             and np.array_equal(table, embedding)
         ]
@@ -64,11 +71,12 @@ class BlockGraph:
         """The MatMuls whose constant is the transposed weight (rows, columns) of one layer or of several."""
         by_row: dict[bytes, list[tuple[str, int]]] = {}
         for name, weight in linears.items():
+            self.rows[name] = len(weight)
             for start in (0, len(weight) // 2):  # exporters cut Phi-3's gate_up in two
                 by_row.setdefault(_bytes(weight[start]), []).append((name, start))
         products = []
         for node in self.graph.node:
-            constant = matrix(self.weights, node.input[1]) if node.op_type == "MatMul" else None
+            constant = self.weights.matrix(node.input[1]) if node.op_type == "MatMul" else None
             if constant is not None and (parts := _parts(constant.T, linears, by_row)):
                 products.append(Product(node=node.name, parts=parts))
         return products
@@ -115,8 +123,16 @@ class BlockGraph:
         if not self.tables:
             return
         packed = self._put(name, blocks)
-        nodes = []
+        nodes: list[onnx.NodeProto] = []
+        of_tables = {
+            n.output[0]: n for n in self.graph.node if n.op_type == "Gather" and n.name in self.tables
+        }
         for node in self.graph.node:
+            if node.op_type == "Cast" and node.input[0] in of_tables:  # what is in their place gives float32
+                of_tables[node.input[0]].output[0] = node.output[0]
+        for node in self.graph.node:
+            if node.op_type == "Cast" and node.output[0] in {n.output[0] for n in of_tables.values()}:
+                continue
             if node.op_type == "Gather" and node.name in self.tables:
                 nodes += (
                     self._bytes_of_rows(node, packed)
@@ -215,27 +231,33 @@ class BlockGraph:
         for node in self._nodes(products):
             multiply_rows(self.weights, node, factors)
 
+    def widen(self) -> None:
+        """Have what products and lookups read in float32: not every tool sees through a Cast."""
+        for node in self.graph.node:
+            slot = {"MatMul": 1, "Gather": 0}.get(node.op_type)
+            if slot is not None and self.weights.is_narrow(node.input[slot]):
+                values = self.weights.matrix(node.input[slot])
+                node.input[slot] = self.weights.put(f"{node.name}/weight", np.ascontiguousarray(values))
+
     def save(self, out: Path) -> Path:
         """Write the graph, with its weights beside it where they are large."""
         drop_dead(self.graph)
         if all(opset.domain != MICROSOFT for opset in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-        for tensor in self.graph.initializer:
-            if is_external(tensor):
-                tensor.CopyFrom(numpy_helper.from_array(np.array(self.weights.read(tensor)), tensor.name))
-        size = sum(len(tensor.raw_data) for tensor in self.graph.initializer)
-        target = graph_path(out)
-        if size <= INLINE_BYTES:
-            onnx.save(self.model, target)
+        target, weights = graph_path(out), self.weights
+        weights.sink = data = target.with_name(f"{target.name}_data")
+        if sum(weights.read(tensor).nbytes for tensor in self.graph.initializer) <= INLINE_BYTES:
+            for tensor in self.graph.initializer:
+                if is_external(tensor):
+                    tensor.CopyFrom(numpy_helper.from_array(np.array(weights.read(tensor)), tensor.name))
+            data.unlink(missing_ok=True)
         else:
-            onnx.save(
-                self.model,
-                target,
-                save_as_external_data=True,
-                location=f"{target.name}_data",
-                size_threshold=1024,
-                convert_attribute=False,
-            )
+            weights.to_sink()
+            for tensor in self.graph.initializer:
+                for entry in tensor.external_data:
+                    if entry.key == "location":
+                        entry.value = data.name
+        onnx.save(self.model, target)
         return target
 
     def rest_bytes(self, names: Collection[str]) -> int:
@@ -244,7 +266,7 @@ class BlockGraph:
         outputs = {value.name for value in self.graph.output}
         for node in self.graph.node:
             if node.name in gone:  # it still reads activations
-                outputs |= {name for name in node.input if matrix(self.weights, name) is None}
+                outputs |= {name for name in node.input if self.weights.matrix(name) is None}
         nodes = needed([node for node in self.graph.node if node.name not in gone], outputs)
         read = {name for node in nodes for name in reads(node)}
         return sum(self.weights[name].nbytes for name in self.weights.tensors if name in read)
@@ -252,8 +274,8 @@ class BlockGraph:
     def _put(self, name: str, blocks: Blocks) -> list[str]:
         """Names of the initializers for codes, scales and zero points; those there already are shared."""
         names = [f"{name}.{part}" for part in ("codes", "scales", "zeros")]
-        for key, value in zip(names, pack(blocks), strict=True):
-            if key not in self.weights:
+        if names[0] not in self.weights:
+            for key, value in zip(names, pack(blocks), strict=True):
                 self.weights.add(key, value)
         return names
 
@@ -266,9 +288,10 @@ def _parts(
     row = 0
     while row < len(weight):
         for name, start in by_row.get(_bytes(weight[row]), ()):
-            count = min(len(linears[name]) - start, len(weight) - row)
+            own = linears[name]
+            count = min(len(own) - start, len(weight) - row)
             part = (name, start, start + count)
-            same = np.array_equal(weight[row : row + count], linears[name][start : start + count])
+            same = np.array_equal(weight[row : row + count], own[start : start + count])
             if same and part not in parts:
                 parts.append(part)
                 row += count

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnx.external_data_helper import ExternalDataInfo
 
 from compress.errors import ConfigError, GateError
 from compress.graph.surgery import attributes, producers, readers
+from compress.graph.weights import is_external
 from compress.quantize.layers import positions_of
 from compress.schema.report import Coverage, SkippedNode
 from compress.stages.result import gate, write_result
@@ -27,7 +29,7 @@ def measure(quantized: Path, excluded: Sequence[str] = (), left_out: Collection[
     multiply-accumulates a token or an image. Products of two activations (attention) have no weights; they
     are listed among the skipped, and do not count.
     """
-    model = onnx.load(quantized)
+    model = onnx.load(quantized, load_external_data=False)
     graph, positions = model.graph, positions_of(model)
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     made_by, read_by = producers(graph.node), readers(graph.node)
@@ -135,4 +137,6 @@ def _numbers(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
+    if is_external(tensor):
+        return int(ExternalDataInfo(tensor).length or 0)
     return len(tensor.raw_data) or numpy_helper.to_array(tensor).nbytes

@@ -69,7 +69,7 @@ def head_divergence(head: nn.Linear, low_head: Tensor, final: Tensor, low_final:
     """KL in nats a token of what the head makes of two hidden states (windows, tokens, width), with its own
     weight and with `low_head`; window by window, for logits of all would not fit, and of every fourth token,
     for the head of a small model is as much work as ten of its layers."""
-    final, low_final = final[:, ::EVERY], low_final[:, ::EVERY]
+    final, low_final, low_head = final[:, ::EVERY], low_final[:, ::EVERY], low_head.float()
     total = 0.0
     for x, y in zip(final, low_final, strict=True):
         p, q = head(x).log_softmax(-1), nn.functional.linear(y, low_head, head.bias).log_softmax(-1)

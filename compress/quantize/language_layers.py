@@ -1,6 +1,6 @@
 """The linear layers of a language model by name, and its embedding."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from compress.errors import ConfigError
-from compress.quantize.blocks import SIZES
+from compress.models.stored import in_float32
+from compress.quantize.blocks import SIZES, Blocks
 from compress.quantize.coverage import matching
 from compress.tasks.language_modeling.model import CausalLM
 
@@ -36,9 +37,24 @@ def check_block_size(model: CausalLM, names: Iterable[str], size: int) -> None:
             )
 
 
-def weights_of(model: CausalLM) -> dict[str, np.ndarray]:
-    """Name -> weight (outputs, inputs), not copied."""
-    return {name: linear.weight.detach().numpy() for name, linear in model.linears().items()}
+class _Weights(Mapping[str, np.ndarray]):
+    def __init__(self, linears: Mapping[str, nn.Linear]) -> None:
+        self.linears = linears
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return in_float32(self.linears[name].weight).numpy()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.linears)
+
+    def __len__(self) -> int:
+        return len(self.linears)
+
+
+def weights_of(model: CausalLM) -> Mapping[str, np.ndarray]:
+    """Name -> weight (outputs, inputs) in float32: not copied, or, where it is stored narrower, made anew
+    each time, so that one at a time is in memory."""
+    return _Weights(model.linears())
 
 
 def embedding_of(model: CausalLM) -> nn.Parameter:
@@ -62,3 +78,17 @@ def changed_weights(linears: Iterable[nn.Linear], change: Callable[[Tensor], Ten
     finally:
         for linear, weight in before:
             linear.weight.data = weight
+
+
+@contextmanager
+def changed_embedding(model: CausalLM, blocks: Blocks | None) -> Iterator[None]:
+    """The embedding, and the head of a tied model, with the weights of blocks, if there are any, for as long
+    as the context lasts."""
+    embedding = embedding_of(model)
+    before = embedding.data
+    if blocks is not None:
+        embedding.data = blocks.weight()
+    try:
+        yield
+    finally:
+        embedding.data = before

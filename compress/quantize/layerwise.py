@@ -3,18 +3,19 @@
 Each layer is fitted to what it reads from the layers before it as they are by then: already in integers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from compress.config.quantize import Clip, Rounding
+from compress.models.stored import in_float32
 from compress.models.walk import SharedInput, Walk
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.fidelity import EVERY
 from compress.quantize.gptq import gptq
-from compress.quantize.language_layers import HEAD, embedding_of, is_tied
+from compress.quantize.language_layers import HEAD, changed_embedding, changed_weights, is_tied
 from compress.quantize.sqnr import sqnr_db
 from compress.schema.report import LayerError
 from compress.tasks.language_modeling.model import CausalLM
@@ -40,46 +41,66 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
+    """Layers that were rounded together."""
+
     blocks: dict[str, Blocks] = field(default_factory=dict)
     # Layers that read one tensor -> factors (channels,) in their weights, to be taken out of the tensor.
     factors: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
-    errors: list[LayerError] = field(default_factory=list)
 
 
 @torch.no_grad()
-def round_layers(model: CausalLM, windows: Tensor, recipe: Recipe) -> Rounded:
-    """Round the linear layers of `model` (a CausalLM) in place: head and tied embedding first, then each
-    transformer layer in turn. `windows` are tokens (windows, tokens).
+def round_layers(
+    model: CausalLM,
+    windows: Tensor,
+    recipe: Recipe,
+    table: Blocks | None,
+    put: Callable[[Rounded], None],
+) -> list[LayerError]:
+    """Round the linear layers of `model`: the head first, which is the embedding of a tied model, then each
+    transformer layer in turn. `windows` are tokens (windows, tokens), `table` the embedding in blocks.
+
+    `put` gets what was rounded as soon as it is; the model has its own weights again, so that the blocks of
+    one layer at a time are in memory.
     """
-    done = Rounded()
-    dense = Walk(model, windows[:_ERROR_WINDOWS])
-    head = model.linears()[HEAD]
-    head_before = head.weight.detach().clone()
-    if HEAD in recipe.bits:
-        # To nearest: in a tied model its rows are also the embedding, which is no product.
-        clip = recipe.clip is not Clip.none and recipe.bits[HEAD] == 4
-        done.blocks[HEAD] = in_blocks(head_before, recipe.bits[HEAD], recipe.size, clip)
-        _replace(head, done.blocks[HEAD].weight())
-        if is_tied(model):
-            embedding_of(model).data = head.weight.data
-    walk = Walk(model, windows)
+    head, low_head = model.linears()[HEAD], _low_head(model, recipe)
+    if low_head is not None:
+        put(Rounded(blocks={HEAD: low_head}))
+    with changed_embedding(model, table):
+        dense = Walk(model, windows[:_ERROR_WINDOWS])
+    with changed_embedding(model, low_head if is_tied(model) else table):
+        walk = Walk(model, windows)
+    errors = []
     for index, layer in enumerate(model.stack.layers()):
         expected = dense.outputs(index)
         dense.advance(index)
+        done, own = Rounded(), {linear: linear.weight.data for linear in walk.linears(index)}
         for shared in walk.second_moments(index) if recipe.fitted else walk.inputs(index):
             normed = layer.query in shared.linears or layer.ffn_in in shared.linears
             _round_readers(shared, recipe, done, normed)
         rounded = walk.outputs(index, _ERROR_WINDOWS)
-        done.errors.extend(
+        errors += [
             _error(name, model.linears()[name], *expected[name], rounded[name][1])
             for name in expected
             if name in done.blocks
-        )
+        ]
         walk.advance(index)
-    if HEAD in done.blocks:
+        for linear, weight in own.items():
+            linear.weight.data = weight
+        put(done)
+    if low_head is not None:
         x, rounded_x = (one.final(one.states[:1, ::EVERY]) for one in (dense, walk))
-        done.errors.append(_error(HEAD, head, x, x @ head_before.T, rounded_x @ head.weight.T))
-    return done
+        y = x @ in_float32(head.weight).T
+        with changed_weights([head], lambda _: low_head.weight()):
+            errors.append(_error(HEAD, head, x, y, rounded_x @ head.weight.T))
+    return errors
+
+
+def _low_head(model: CausalLM, recipe: Recipe) -> Blocks | None:
+    """To nearest: in a tied model its rows are also the embedding, which is no product."""
+    if HEAD not in recipe.bits:
+        return None
+    clip = recipe.clip is not Clip.none and recipe.bits[HEAD] == 4
+    return in_blocks(model.linears()[HEAD].weight.detach(), recipe.bits[HEAD], recipe.size, clip)
 
 
 def _round_readers(shared: SharedInput, recipe: Recipe, done: Rounded, normed: bool) -> None:
@@ -95,12 +116,7 @@ def _round_readers(shared: SharedInput, recipe: Recipe, done: Rounded, normed: b
     for name, linear in linears.items():
         blocks = _in_blocks(linear.weight.detach() * factors, recipe.bits[name], moment, recipe)
         done.blocks[name] = blocks
-        _replace(linear, blocks.weight() / factors)
-
-
-def _replace(linear: nn.Linear, weight: Tensor) -> None:
-    """In place: the old weights are mapped from a file, which stays in memory while any of them is there."""
-    linear.weight.data.copy_(weight)
+        linear.weight.data = blocks.weight() / factors
 
 
 def _in_blocks(weight: Tensor, bits: int, moment: Tensor | None, recipe: Recipe) -> Blocks:

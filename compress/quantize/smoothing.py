@@ -83,7 +83,7 @@ def _largest(
 
 def multiply_rows(weights: Weights, product: onnx.NodeProto, factors: np.ndarray) -> None:
     """Multiply what the weight (channels, outputs) of a product does to each input channel."""
-    weight = matrix(weights, product.input[1])
+    weight = weights.matrix(product.input[1])
     assert weight is not None
     product.input[1] = weights.put(product.input[1], weight * factors[:, None])
 
@@ -152,7 +152,7 @@ def _fold_into_factor(weights: Weights, product: onnx.NodeProto, inverse: np.nda
     for name in product.input:
         maker = _maker(weights.graph, name, "MatMul")
         if maker is not None and _read_only_by(weights.graph, name, [product]):
-            weight = matrix(weights, maker.input[1])
+            weight = weights.matrix(maker.input[1])
             if weight is not None and weight.shape[1] == len(inverse):
                 maker.input[1] = weights.put(maker.input[1], weight * inverse)
                 return True
@@ -177,15 +177,6 @@ def _fold_into_values(weights: Weights, attention: onnx.NodeProto, inverse: np.n
             biased.input[bias] = weights.put(biased.input[bias], weights[biased.input[bias]] * inverse)
             return True
     return False
-
-
-def matrix(weights: Weights, name: str) -> np.ndarray | None:
-    """A constant float matrix, also one that a Transpose makes of an initializer."""
-    if name in weights:
-        return weights[name] if weights.has(name, 2) else None
-    maker = _maker(weights.graph, name, "Transpose")
-    inner = None if maker is None else matrix(weights, maker.input[0])
-    return None if inner is None else inner.T
 
 
 Fold = Callable[[Weights, onnx.NodeProto, np.ndarray], bool]

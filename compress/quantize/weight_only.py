@@ -14,6 +14,7 @@ from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.data import load_texts
 from compress.errors import GateError
 from compress.graph import graph_path
+from compress.models.stored import in_float32
 from compress.quantize import coverage, sqnr
 from compress.quantize.bit_choice import bits_of, choose, sensitivities
 from compress.quantize.block_graph import BlockGraph
@@ -77,11 +78,10 @@ def _round(
     config: Int8Blocks | MixedBlocks, graph: Path, checkpoint: Path, splits: Path, out: Path
 ) -> Prepared:
     """Round the layers and write the graph."""
-    model, texts = CausalLM.open(checkpoint), load_texts(splits)
+    model, texts = CausalLM.open_stored(checkpoint), load_texts(splits)
     names = chosen_layers(model, config.exclude)
     check_block_size(model, names, config.block_size)
-    # By the weights as they are now.
-    opened = BlockGraph(graph, weights_of(model), embedding_of(model).detach().numpy())
+    opened = BlockGraph(graph, weights_of(model), in_float32(embedding_of(model)).numpy(), out)
     choice: BitChoice | None = None
     if isinstance(config, MixedBlocks):
         few = windows_of(model, texts.calibration.texts, config.sensitivity_windows)
@@ -91,10 +91,18 @@ def _round(
     count = config.windows if isinstance(config, Int4Blocks | MixedBlocks) else _WINDOWS
     windows = windows_of(model, texts.calibration.texts, count)
     table = _table(model, recipe)
-    rounded = round_layers(model, windows, recipe)
-    write(opened, rounded, table, config.accuracy_level, out)
+    if table is not None:
+        opened.put_tables(EMBEDDING, table)
+
+    def put(rounded: Rounded) -> None:
+        write(opened, rounded, config.accuracy_level)
+        if HEAD in rounded.blocks and table is None:
+            opened.put_tables(HEAD, rounded.blocks[HEAD])
+
+    errors = round_layers(model, windows, recipe, table, put)
+    opened.save(out)
     return Prepared(
-        errors=tuple(sorted(rounded.errors, key=lambda error: error.alone_db)),
+        errors=tuple(sorted(errors, key=lambda error: error.alone_db)),
         bits=recipe.bits,
         choice=choice,
         excluded=opened.left_out(recipe.bits),
@@ -115,8 +123,8 @@ def _recipe(config: Int8Blocks | MixedBlocks, names: Sequence[str], choice: BitC
     return Recipe(bits=bits, size=config.block_size, method=config.method, clip=config.clip, awq=config.awq)
 
 
-def write(opened: BlockGraph, rounded: Rounded, table: Blocks | None, level: int, out: Path) -> None:
-    """Put the blocks into the graph and save it."""
+def write(opened: BlockGraph, rounded: Rounded, level: int) -> None:
+    """Put the blocks into the graph."""
     for names, factors in rounded.factors.items():
         products = opened.computing(names)
         if not products:
@@ -127,11 +135,6 @@ def write(opened: BlockGraph, rounded: Rounded, table: Blocks | None, level: int
             )
         opened.divide_input(products, factors.numpy())
     opened.put_products(rounded.blocks, level)
-    if table is not None:
-        opened.put_tables(EMBEDDING, table)
-    elif HEAD in rounded.blocks:
-        opened.put_tables(HEAD, rounded.blocks[HEAD])
-    opened.save(out)
 
 
 def _table(model: CausalLM, recipe: Recipe) -> Blocks | None:
@@ -139,6 +142,4 @@ def _table(model: CausalLM, recipe: Recipe) -> Blocks | None:
     weight = embedding_of(model).detach()
     if is_tied(model) or HEAD not in recipe.bits or weight.shape[1] % recipe.size:
         return None
-    blocks = in_blocks(weight, recipe.bits[HEAD], recipe.size, recipe.bits[HEAD] == 4)
-    embedding_of(model).data = blocks.weight()
-    return blocks
+    return in_blocks(weight, recipe.bits[HEAD], recipe.size, recipe.bits[HEAD] == 4)

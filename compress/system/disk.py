@@ -3,15 +3,27 @@
 import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from compress.errors import StoreError
 
 _DENIED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the content of a file a second name, which takes no space, where it lies on the same disk and may
+    be written to; else copy it."""
+    source = source.resolve()
+    if os.access(source, os.W_OK):  # the store syncs what it keeps, for which it is opened to be written
+        with suppress(OSError):
+            target.hardlink_to(source)
+            return
+    shutil.copyfile(source, target)
 
 
 def sha256_file(path: Path) -> str:

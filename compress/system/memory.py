@@ -5,6 +5,7 @@ import ctypes
 import gc
 import getpass
 import logging
+import mmap
 import re
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from filelock import ReadWriteLock, Timeout
 
 log = logging.getLogger(__name__)
+_MAPPED = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+)", re.MULTILINE)
+_DONTNEED = 4  # of madvise(2)
 SILENT_SECONDS = 5.0  # of waiting for the machine
 
 
@@ -43,6 +46,23 @@ def give_back() -> None:
     gc.collect()
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_mapped(address: int, size: int) -> None:
+    """Let go of what was read of a file that is mapped there (Linux); where nothing is, or no file, it stays.
+
+    A mapped page counts as this process's until the system needs it; it is read again where it is asked for.
+    Nobody may have written to it.
+    """
+    page = mmap.PAGESIZE
+    start, end = -(-address // page) * page, (address + size) // page * page
+    with suppress(OSError, AttributeError, TypeError):
+        mapped = any(
+            int(first, 16) <= start and end <= int(last, 16) and int(inode)
+            for first, last, inode in _MAPPED.findall(Path("/proc/self/maps").read_text())
+        )
+        if mapped and start < end:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)
 
 
 def forget_peak() -> None:

@@ -28,9 +28,9 @@ def import_causal_lm(config: CausalLMModel, out: Path) -> None:
         if packed:
             convert(packed, folder, LANGUAGE_MODELS)
         end_tokens(folder)  # what is wrong there would show where text is written, hours later
-        CausalLM.load(folder, facts).save(out, facts)
+        CausalLM.load(folder, facts, stored=True).save(out, facts)
     library = stock_gguf if packed else stock
-    check_reading(LanguageReading(CausalLM.open(out), end_tokens(out)), library, published, out)
+    check_reading(LanguageReading(CausalLM.open_stored(out), end_tokens(out)), library, published, out)
 
 
 def _check(described: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from compress.models.checkpoint import (
     check_weights,
     copy_companions,
     read_config,
+    read_facts_of,
     write_facts,
 )
 from compress.models.compat import write_for_both
@@ -23,6 +24,7 @@ from compress.models.kind import check_causal, check_kind
 from compress.models.layers import Stack
 from compress.models.loading import open_stock
 from compress.models.padding import cut_padding, save_padded
+from compress.models.stored import save_as_stored, stored_type
 from compress.models.summary import Summary, write_summary
 from compress.models.tokenizer import Tokenizer, leave_length_alone
 from compress.tasks.base import Opened, Traced, tensors
@@ -49,19 +51,31 @@ class CausalLM(Opened):
         self.tokenizer, self.folder, self.facts = tokenizer, folder, facts
         self._read_tokenizer: Tokenizer | None = None
         self.architecture = LANGUAGE_MODELS[self.config.model_type]
+        self.stored = any(each.dtype != torch.float32 for each in self.module.parameters())
 
     @classmethod
-    def load(cls, folder: Path, facts: Facts, attention: str = "sdpa") -> "CausalLM":
+    def load(cls, folder: Path, facts: Facts, attention: str = "sdpa", stored: bool = False) -> "CausalLM":
+        """`stored`: weights stay in the checkpoint's precision, mapped from its files, to be read only; they
+        are float32 when they compute."""
         described = read_config(folder)
         check_described(described)
         check_weights(folder)
-        module = open_stock(transformers.AutoModelForCausalLM, folder, attention)
+        dtype = stored_type(folder) if stored else torch.float32
+        module = open_stock(transformers.AutoModelForCausalLM, folder, attention, dtype=dtype)
         cut_padding(Stack(module.model, LANGUAGE_MODELS[module.config.model_type]), vars(module.config))
         return cls(module, _load_tokenizer(folder, module.config.vocab_size), folder, facts)
 
+    @classmethod
+    def open_stored(cls, checkpoint: Path) -> "CausalLM":
+        """Open a checkpoint of ours with its weights as they are stored, which takes no memory for them."""
+        return cls.load(checkpoint, read_facts_of(cls.task, checkpoint), stored=True)
+
     def save(self, folder: Path, facts: Facts) -> None:
         """Write a checkpoint that stock transformers loads; layers of different widths are padded."""
-        save_padded(self.module, self.stack, folder)
+        if self.stored:  # as they are: written anew they would be held in memory
+            save_as_stored(self.module, self.folder, folder)
+        else:
+            save_padded(self.module, self.stack, folder)
         copy_companions(self.folder, folder)
         self.tokenizer.save_pretrained(folder)
         leave_length_alone(folder)

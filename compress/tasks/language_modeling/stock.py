@@ -18,9 +18,15 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
     import transformers
 
     where: dict[str, Any] = {"local_files_only": True}
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        published, dtype=torch.float32, attn_implementation="eager", **where
-    )
+    for dtype in (_stored(published), torch.float32):
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            published, dtype=dtype, attn_implementation="eager", **where
+        )
+        if all(each.dtype != dtype for each in model.buffers()):  # such as a scale, which would be rounded
+            break
+    for part in model.modules():
+        part.register_forward_pre_hook(_widen)
+        part.register_forward_hook(_narrow)
     tokenizer = _tokenizer(published, model.get_input_embeddings().num_embeddings)
     found = {"library": np.array(f"transformers {transformers.__version__}")}
     for name, text in probes["texts"].items():
@@ -44,6 +50,30 @@ def read(published: str, probes: dict[str, Any]) -> dict[str, np.ndarray]:
     ends = model.generation_config.eos_token_id
     found["ends/of what is generated"] = np.unique(np.array([] if ends is None else ends, np.int64))
     return found
+
+
+def _stored(published: str) -> Any:
+    """The type of all weights where that is bfloat16 or float16, else float32."""
+    import safetensors
+    import torch
+
+    kinds = set()
+    for path in Path(published).glob("*.safetensors"):
+        with safetensors.safe_open(path, "pt") as weights:
+            kinds |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    return {"BF16": torch.bfloat16, "F16": torch.float16}.get("+".join(kinds), torch.float32)
+
+
+def _widen(part: Any, _: Any) -> None:
+    """All in float32 at once may be too large: a part is while it computes, which gives the same numbers."""
+    part.stored = {name: each.data for name, each in part.named_parameters(recurse=False)}
+    for each in part.parameters(recurse=False):
+        each.data = each.data.float()
+
+
+def _narrow(part: Any, *_: Any) -> None:
+    for name, each in part.named_parameters(recurse=False):
+        each.data = part.stored[name]
 
 
 def _chat(tokenizer: Any, text: str) -> np.ndarray:
