@@ -84,12 +84,16 @@ class Weights:
         self.tensors[name] = self.graph.initializer[-1]
 
     def to_sink(self) -> None:
-        """Have all that is large in the sink."""
+        """Have all that is large in the sink, for a graph that is saved beside it."""
+        assert self.sink is not None
         for tensor in self.graph.initializer:
             if not is_external(tensor) and len(tensor.raw_data) <= SMALL:
                 continue
             if not is_external(tensor) or ExternalDataInfo(tensor).location != str(self.sink):
                 tensor.CopyFrom(self._written(tensor.name, self.read(tensor)))
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = self.sink.name
 
     def _written(self, name: str, value: np.ndarray) -> TensorProto:
         assert self.sink is not None

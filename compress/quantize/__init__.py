@@ -2,15 +2,17 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from compress.config.evaluate import EvaluateConfig
-from compress.config.quantize import Float16Blocks, Int8, QuantizeConfig
+from compress.config.quantize import Float16Blocks, Int8, IntegerBlocks, QuantizeConfig
 from compress.graph import graph_files, graph_path, named_graphs, shipped_files
 from compress.graph.gates import check_interface, check_operators
+from compress.graph.wide import wide
 from compress.registry import implementation
 from compress.schema.report import Sensitivity
 from compress.stages.result import read_result, write_result
@@ -32,7 +34,8 @@ def quantize(
     Raises GateError when less of the model became integer than the config asks for, a layer broke, inputs
     or outputs changed, or the installed onnxruntime lacks an operator.
     """
-    implementation(config)(config, cpu_flags, graph, checkpoint, splits, out, **evaluate)
+    with nullcontext(graph) if isinstance(config, IntegerBlocks) else wide(graph, out) as read:
+        implementation(config)(config, cpu_flags, read, checkpoint, splits, out, **evaluate)
     for name, path in named_graphs(graph).items():
         before, after = (onnx.load(one, load_external_data=False) for one in (path, graph_path(out, name)))
         check_interface(before.graph, after.graph)

@@ -231,14 +231,6 @@ class BlockGraph:
         for node in self._nodes(products):
             multiply_rows(self.weights, node, factors)
 
-    def widen(self) -> None:
-        """Have what products and lookups read in float32: not every tool sees through a Cast."""
-        for node in self.graph.node:
-            slot = {"MatMul": 1, "Gather": 0}.get(node.op_type)
-            if slot is not None and self.weights.is_narrow(node.input[slot]):
-                values = self.weights.matrix(node.input[slot])
-                node.input[slot] = self.weights.put(f"{node.name}/weight", np.ascontiguousarray(values))
-
     def save(self, out: Path) -> Path:
         """Write the graph, with its weights beside it where they are large."""
         drop_dead(self.graph)
@@ -253,10 +245,6 @@ class BlockGraph:
             data.unlink(missing_ok=True)
         else:
             weights.to_sink()
-            for tensor in self.graph.initializer:
-                for entry in tensor.external_data:
-                    if entry.key == "location":
-                        entry.value = data.name
         onnx.save(self.model, target)
         return target
 

@@ -80,7 +80,6 @@ def quantize(
     kernel = resolve(cpu_flags, WeightType.auto, None)
     opened, groups, excluded, windows = _smooth(config, weight_limits(kernel)[1], graph, checkpoint, splits)
     with tempfile.TemporaryDirectory(dir=out) as folder, quiet():
-        opened.widen()
         source = opened.save(Path(folder))
         del opened
         give_back()
