@@ -95,8 +95,9 @@ def _studentised_ratio(
     total, size, squares, mixed, size_squares = totals.T
     shift = total / size
     error = np.sqrt(np.maximum(squares - 2 * shift * mixed + shift**2 * size_squares, 0.0)) / size
-    # A resample of one unit only has no spread to studentise with; rounding leaves about 1e-16 of it.
-    usable = error > 1e-9 * own_error
+    # A resample of equal units only has no spread to studentise with; rounding leaves about 1e-16 of its
+    # square, 1e-8 of it.
+    usable = error > 1e-6 * own_error
     if not usable.any():
         return mean, (mean, mean)
     low, high = np.quantile(shift[usable] / error[usable], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -19,7 +19,7 @@ from compress.metrics.confusion import (
     micro_f1_of_several,
 )
 from compress.metrics.entities import entities, entity_counts, entity_f1
-from compress.metrics.influence import paired_drop, score
+from compress.metrics.influence import Statistic, paired_drop, score
 from compress.metrics.thresholds import best_threshold, f1_at, threshold_stability
 
 
@@ -312,3 +312,13 @@ def test_intervals_of_clusters_hold_the_truth():
     drops = [paired_drop(*draw(80), resamples=300) for _ in range(400)]
     missed = np.mean([not drop.ci95[0] <= truth <= drop.ci95[1] for drop in drops])
     assert 0.01 < missed < 0.08, missed
+
+
+@pytest.mark.parametrize(("units", "cost"), [(48, 0.0102), (240, 1 / 49), (240, 0.3)])
+def test_one_answer_that_differs_does_not_divide_by_rounding(units, cost):
+    """A bootstrap sample without that answer has no spread but what rounding leaves."""
+    influence = np.zeros(units)
+    influence[0] = cost
+    same = Statistic(0.5, np.zeros(units), 0.0)
+    low, high = paired_drop(same, Statistic(0.5 + cost, influence, 0.0)).ci95
+    assert -1 < low < -cost < high < 1
