@@ -93,6 +93,11 @@ def _student(centred: Floats, clusters: ArrayLike | None) -> float:
     return float(scipy.stats.t.ppf((1 + LEVEL) / 2, count - 1) * error)
 
 
+def mean(values: Floats) -> Statistic:
+    """Of scores [n] between 0 and 1."""
+    return Statistic(float(values.mean()), (values - values.mean()) / len(values), 1 / len(values))
+
+
 def mean_of(statistics: list[Statistic]) -> Statistic:
     """The mean of statistics of the same examples."""
     return Statistic(

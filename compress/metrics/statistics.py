@@ -170,20 +170,29 @@ def quantile_interval(
     """
     data = _finite("values", values)
     value = float(np.quantile(data, quantile))
-    n = float(len(data))
-    if clusters is not None:
-        below = (data <= value).astype(np.float64)
-        sums, sizes = _cluster_sums(below, clusters)
-        variance = ((sums - below.mean() * sizes) ** 2).sum() / n**2
-        units = len(sums)
-        if variance > 0:
-            few = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) / scipy.stats.t.ppf((1 + LEVEL) / 2, units - 1)
-            n = min(n, below.mean() * (1 - below.mean()) / variance * float(few) ** 2)
+    n = _effective((data <= value).astype(np.float64), clusters)
     hits = quantile * n
     low = scipy.stats.beta.ppf((1 - LEVEL) / 2, hits, n - hits + 1) if hits > 0 else 0.0
     high = scipy.stats.beta.ppf((1 + LEVEL) / 2, hits + 1, n - hits) if hits < n else 1.0
     ends = (float(np.quantile(data, low, method="lower")), float(np.quantile(data, high, method="higher")))
     return Score(value=value, ci95=ends, n=len(data), higher_is_better=higher_is_better)
+
+
+def _effective(data: Floats, clusters: ArrayLike | None) -> float:
+    """How many independent values would tell the mean of `data` [n] as well; n without `clusters` [n].
+
+    Few clusters count for less, as Student's t does (Korn & Graubard 1998). Of values that are all the same,
+    of which none says how alike a cluster is, each cluster counts once.
+    """
+    n = float(len(data))
+    if clusters is None:
+        return n
+    sums, sizes = _cluster_sums(data, clusters)
+    variance, units = ((sums - data.mean() * sizes) ** 2).sum() / n**2, len(sums)
+    if variance <= 0:
+        return float(units)
+    few = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) / scipy.stats.t.ppf((1 + LEVEL) / 2, units - 1)
+    return float(min(n, data.var() / variance * float(few) ** 2))
 
 
 def _cluster_sums(data: Floats, clusters: ArrayLike | None) -> tuple[Floats, Floats]:
@@ -318,26 +327,31 @@ def _standard_error(influence: Floats, nodes: ArrayLike | None) -> tuple[float, 
 # --- proportions -----------------------------------------------------------------------------------------
 
 
-def accuracy(correct: ArrayLike) -> Score:
-    """Share of `correct` [n, bool] with Wilson's score interval."""
+def accuracy(correct: ArrayLike, clusters: ArrayLike | None = None) -> Score:
+    """Share of `correct` [n, bool] with the score interval (Wilson 1927).
+
+    With `clusters` [n], as in `mean_interval`, for an effective number of examples (Rao & Scott 1992).
+    Raises DataError for no examples, and for fewer than 2 clusters.
+    """
     right = np.asarray(correct, dtype=bool)
     if right.size == 0:
         raise DataError("an accuracy needs at least 1 example", found=0)
-    test = scipy.stats.binomtest(int(right.sum()), right.size)
-    interval = test.proportion_ci(LEVEL, method="wilson")
-    return Score(
-        value=float(right.mean()),
-        ci95=(float(interval.low), float(interval.high)),
-        n=right.size,
-        higher_is_better=True,
-    )
+    share, n = float(right.mean()), _effective(right.astype(np.float64), clusters)
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    ends = (max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
+    return Score(value=share, ci95=(float(ends[0]), float(ends[1])), n=right.size, higher_is_better=True)
 
 
-def paired_accuracy_drop(dense: ArrayLike, small: ArrayLike) -> Estimate:
+def paired_accuracy_drop(dense: ArrayLike, small: ArrayLike, clusters: ArrayLike | None = None) -> Estimate:
     """Accuracy of `dense` [n, bool: correct] minus that of `small` [n] on the same examples, with the
     score interval for paired proportions (Tango 1998), which holds when the models rarely or never
-    disagree, where the Wald interval collapses. Raises DataError for other lengths or no examples."""
-    lost, gained, n = _discordant(dense, small)
+    disagree, where the Wald interval collapses. `clusters` and errors as in `accuracy`, and DataError for
+    other lengths."""
+    lost, gained, n = map(float, _discordant(dense, small))
+    difference = np.asarray(dense, dtype=np.float64) - np.asarray(small, dtype=np.float64)
+    value, independent = (lost - gained) / n, _effective(difference, clusters) / n
+    lost, gained, n = lost * independent, gained * independent, n * independent
 
     def score(drop: float) -> float:
         linear = (2 * n - lost + gained) * drop - lost - gained
@@ -346,7 +360,6 @@ def paired_accuracy_drop(dense: ArrayLike, small: ArrayLike) -> Estimate:
         variance = n * (2 * share + drop * (1 - drop))
         return float((lost - gained - n * drop) / np.sqrt(max(variance, 1e-300)))
 
-    value = (lost - gained) / n
     edge = 1 - 1e-12
     low = -1.0 if value <= -1 else scipy.optimize.brentq(lambda d: score(d) - _Z, -edge, value)
     high = 1.0 if value >= 1 else scipy.optimize.brentq(lambda d: score(d) + _Z, value, edge)

@@ -59,10 +59,26 @@ def proportions(rng: np.random.Generator) -> Outcome:
     dense, small = kind <= 1, (kind == 0) | (kind == 2)
     difference = dense.astype(float) - small
     wald = stats.norm.interval(0.95, difference.mean(), stats.sem(difference))
+    # Of 100 documents of 5 examples the examples of every other one fare alike.
+    document = np.repeat(np.arange(100), 5)
+    fate = np.where((rng.random(100) < 0.5)[document], rng.random(100)[document], rng.random(500))
+    first, second = (fate < 0.03) | (fate >= 0.04), fate >= 0.03
+    seldom = rng.choice(3, p=[0.994, 0.004, 0.002], size=600)
+    one, other = seldom != 2, seldom != 1
     return {
         "accuracy": (ours.accuracy(dense).ci95, 0.91),
         "drop of an accuracy": (ours.paired_accuracy_drop(dense, small).ci95, 0.03),
         "[drop of an accuracy: Wald]": (wald, 0.03),
+        "drop of an accuracy, 100 clusters": (ours.paired_accuracy_drop(first, second, document).ci95, 0.02),
+        "[drop of an accuracy, 100 clusters: studentised bootstrap]": (
+            ours.paired_mean_drop(first.astype(float), second.astype(float), document).ci95,
+            0.02,
+        ),
+        "drop of an accuracy, seldom unlike": (ours.paired_accuracy_drop(one, other).ci95, 0.002),
+        "[drop of an accuracy, seldom unlike: studentised bootstrap]": (
+            ours.paired_mean_drop(one.astype(float), other.astype(float)).ci95,
+            0.002,
+        ),
     }
 
 

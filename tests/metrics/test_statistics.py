@@ -192,6 +192,30 @@ def test_tangos_interval_of_models_that_never_disagree():
     assert drop.ci95 == pytest.approx((-half, half), abs=1e-6)
 
 
+@pytest.mark.parametrize("copies", [2, 5])
+def test_copies_of_an_example_are_one_where_clusters_say_so(copies):
+    dense, small = _correct(30, 6, 2, 2)
+    group = np.repeat(np.arange(40), copies)
+    few = stats.t.ppf(0.975, 40 * copies - 1) / stats.t.ppf(0.975, 39)  # Korn & Graubard 1998
+    repeated = np.repeat(dense, copies), np.repeat(small, copies)
+    drop, alone = ours.paired_accuracy_drop(*repeated, group), ours.paired_accuracy_drop(dense, small)
+    assert drop.value == alone.value
+    assert (drop.ci95[1] - drop.ci95[0]) * few == pytest.approx(alone.ci95[1] - alone.ci95[0], rel=0.03)
+    score, once = ours.accuracy(repeated[0], group), ours.accuracy(dense)
+    assert (score.ci95[1] - score.ci95[0]) * few == pytest.approx(once.ci95[1] - once.ci95[0], rel=0.03)
+
+
+def test_one_answer_of_hundreds_that_changed_is_no_narrow_interval():
+    dense, small = np.ones(600), np.ones(600)
+    dense[7] = 0  # only the small model has it right
+    alone = ours.paired_accuracy_drop(dense, small)
+    grouped = ours.paired_accuracy_drop(dense, small, np.arange(600))
+    assert grouped.ci95 == pytest.approx(alone.ci95, rel=0.01)
+    # The studentised bootstrap says -0.0017 and 0.0008.
+    assert alone.ci95[0] < -0.009
+    assert alone.ci95[1] > 0.0045
+
+
 @pytest.mark.parametrize("table", [(36, 12, 2, 0), (900, 40, 15, 45), (5, 3, 4, 8)])
 def test_tangos_interval_ends_where_the_score_statistic_is_1_96(table):
     both, lost, gained, neither = table

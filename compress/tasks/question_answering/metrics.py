@@ -85,7 +85,7 @@ def compare(
     """
     examples = examples_of(held_out)
     before, after = (np.load(of.scores / _SCORES) for of in (dense, model))
-    found, groups = Comparison(config), groups_of(examples)
+    found, groups = Comparison(config, np.array_equal(before, after)), groups_of(examples)
     found.nearness("agreement", (before[:, :2] == after[:, :2]).all(1).astype(float), groups, 1.0)
     spread = max(float(before[:, 2].std()), 1e-30)
     found.nearness("score_difference", np.abs(before[:, 2] - after[:, 2]) / spread, groups, 0.0)

@@ -51,7 +51,7 @@ def compare(
     examples = examples_of(held_out)
     before, after = (np.load(of.scores / _SCORES).astype(np.float64) for of in (dense, model))
     counts = [max(1, len(each.candidates)) if isinstance(each, Record) else 1 for each in examples]
-    found, groups = Comparison(config), groups_of(examples)
+    found, groups = Comparison(config, np.array_equal(before, after)), groups_of(examples)
     several = np.flatnonzero(np.array(counts) > 1)
     if len(several) > 1:
         queries = zip(_cut(before, counts), _cut(after, counts), strict=True)

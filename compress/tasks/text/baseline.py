@@ -1,8 +1,6 @@
 """A baseline for a task of texts: an encoder with a new head, both trained on labels."""
 
-import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +22,7 @@ from compress.models.tokenizer import Tokens
 from compress.sources import fetch
 from compress.stages.result import write_result
 from compress.tasks.base import tensors
+from compress.tasks.text.candidates import fewer_candidates
 from compress.tasks.text.heads import HeadedModel
 from compress.tasks.text.training import SELECT_BATCH, bucketed
 from compress.training.distillation import Distillation
@@ -105,24 +104,6 @@ def begin(config: TrainHead, builder: str, described: Mapping[str, Any], out: Pa
         )
     whole.save_pretrained(out)
     from_folder(transformers.AutoTokenizer, encoder).save_pretrained(out)
-
-
-def fewer_candidates(examples: Sequence[Record], count: int) -> list[Record]:
-    """Of every query the passages that answer it, and others up to `count`, drawn by the query's place."""
-    made = []
-    for place, example in enumerate(examples):
-        good = [k for k, gain in enumerate(example.relevance) if gain > 0]
-        bad = [k for k in range(len(example.candidates)) if k not in good]
-        bad = random.Random(place).sample(bad, min(len(bad), max(0, count - len(good))))
-        kept = sorted([*good, *bad])
-        made.append(
-            replace(
-                example,
-                candidates=tuple(example.candidates[k] for k in kept),
-                relevance=tuple(example.relevance[k] for k in kept),
-            )
-        )
-    return made
 
 
 class HeadTraining(Distillation):

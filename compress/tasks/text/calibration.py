@@ -13,8 +13,11 @@ from compress.models.device import computing, moved
 from compress.tasks.base import Model, tensors
 from compress.tasks.calibration import Batches
 from compress.tasks.text import losses
+from compress.tasks.text.candidates import fewer_candidates
 from compress.tasks.text.heads import HeadedModel
 from compress.tasks.text.processor import Examples
+
+CANDIDATES = 8  # passages of a query, of rerankers: all that BM25 found would be thousands of pairs
 
 
 @dataclass(frozen=True)
@@ -48,4 +51,5 @@ class HeadedTexts(Batches):
 
 
 def open_calibration(model: Model, splits: Path, config: TransformerPrune) -> HeadedTexts:
-    return HeadedTexts(model, load_splits(splits).calibration.examples, config.batch_size)
+    examples = fewer_candidates(load_splits(splits).calibration.examples, CANDIDATES)
+    return HeadedTexts(model, examples, config.batch_size)

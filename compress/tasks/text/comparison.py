@@ -10,15 +10,22 @@ from compress.config.evaluate import EvaluateConfig
 from compress.data import HeldOut
 from compress.data.record import Record
 from compress.errors import ConfigError, DataError, did_you_mean
-from compress.metrics.influence import Statistic, paired_drop, score
+from compress.metrics.influence import Statistic, mean, paired_drop, score
 from compress.metrics.quality import Quality
-from compress.metrics.statistics import mean_interval, paired_mean_drop, spread
+from compress.metrics.statistics import (
+    accuracy,
+    mean_interval,
+    paired_accuracy_drop,
+    paired_mean_drop,
+    spread,
+)
 from compress.metrics.thresholds import threshold_stability
 from compress.schema.report import ChangedText, Estimate, MovedThreshold, PartScore, Score, TextDetails
 
 Example = str | Record
 Floats = NDArray[np.float64]
 Totals = tuple[NDArray[np.int64], NDArray[np.int64]]  # of each example: what is counted, and of how many
+NOTHING = Estimate(value=0.0, ci95=(0.0, 0.0))
 SHOWN = 12  # examples whose answer changed
 
 
@@ -43,28 +50,39 @@ def groups_of(examples: Sequence[Example]) -> NDArray[np.int64]:
 class Comparison:
     """Collects metrics of a model beside the dense one."""
 
-    def __init__(self, config: EvaluateConfig) -> None:
+    def __init__(self, config: EvaluateConfig, itself: bool) -> None:
+        """`itself`: both are the dense model, between which another sample could tell nothing either."""
         self.how: dict[str, Any] = {"resamples": config.resamples, "seed": config.seed}
+        self.itself = itself
         self.quality: dict[str, Score] = {}
         self.fidelity: dict[str, Score] = {}
         self.drops: dict[str, Estimate] = {}
 
-    def mean(
-        self, name: str, both: Sequence[ArrayLike], groups: ArrayLike, higher_is_better: bool = True
-    ) -> None:
-        """The mean of a score of every example; `both`: of the dense model and of this one, as below."""
+    def mean(self, name: str, both: Sequence[ArrayLike], groups: ArrayLike) -> None:
+        """The mean of scores between 0 and 1, high is good; `both`: of the dense model and of this one, as
+        below. Answers that are right or wrong have the intervals of proportions."""
+        dense, small = (np.asarray(each, dtype=np.float64) for each in both)
+        if np.isin([dense, small], (0, 1)).all():
+            self.add(name, accuracy(small, groups), paired_accuracy_drop(dense, small, groups))
+        else:
+            self.statistic(name, [mean(dense), mean(small)], groups)
+
+    def loss(self, name: str, both: Sequence[ArrayLike], groups: ArrayLike) -> None:
+        """The mean of losses, low is good."""
         dense, small = both
-        how = {**self.how, "higher_is_better": higher_is_better}
-        self.quality[name] = mean_interval(small, groups, **how)
-        self.drops[name] = paired_mean_drop(dense, small, groups, **how)
+        how = {**self.how, "higher_is_better": False}
+        self.add(name, mean_interval(small, groups, **how), paired_mean_drop(dense, small, groups, **how))
 
     def nearness(self, name: str, values: ArrayLike, groups: ArrayLike, perfect: float) -> None:
         """The mean of how near a model's answers are to the dense model's; `perfect`: those of itself."""
-        higher = perfect > 0
-        how = {**self.how, "higher_is_better": higher}
-        self.fidelity[name] = mean_interval(values, groups, **how)
         best = np.full(np.shape(values), perfect)
-        self.drops[name] = paired_mean_drop(best, values, groups, **how)
+        how = {**self.how, "higher_is_better": perfect > 0}
+        if self.itself or not (perfect and np.isin(values, (0, 1)).all()):
+            drop = paired_mean_drop(best, values, groups, **how)
+            self.add(name, mean_interval(values, groups, **how), drop)
+        else:
+            self.mean(name, (best, values), groups)
+        self.fidelity[name] = self.quality.pop(name)
 
     def statistic(self, name: str, both: Sequence[Statistic], groups: ArrayLike, low: float = 0.0) -> None:
         """What is no mean; `low`: the least that it may be."""
@@ -94,7 +112,7 @@ class Comparison:
             primary=chosen,
             quality=self.quality,
             fidelity=self.fidelity,
-            drop_from_dense=self.drops,
+            drop_from_dense=dict.fromkeys(self.drops, NOTHING) if self.itself else self.drops,
             text=text,
         )
 

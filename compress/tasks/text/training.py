@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from compress.config.recover import Distill
 from compress.errors import DataError
+from compress.metrics.statistics import spread
 from compress.models.device import chosen, moved
 from compress.models.hooks import hooked
 from compress.models.tokenizer import Tokens
@@ -28,6 +29,7 @@ from compress.training.distillation import Distillation
 from compress.training.precision import cast_weights, wants_bfloat16
 
 SELECT_BATCH = 64
+SELECT_ROWS = 1024  # at most, evenly spread: the pairs of some hundred queries are tens of thousands
 
 
 def bucketed(lengths: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:
@@ -81,12 +83,12 @@ class TextDistillation(Distillation):
         self.rows: list[Tokens] = student.processor.encode(train, config.max_length)
         depth = len(teacher.stack.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
-        held_out = sorted(student.processor.encode(select), key=len)
+        held_out = student.processor.encode(select)
+        held_out = sorted((held_out[row] for row in spread(len(held_out), SELECT_ROWS)), key=len)
         parts = [held_out[at : at + SELECT_BATCH] for at in range(0, len(held_out), SELECT_BATCH)]
         self.select = [(part, self._inputs(part)) for part in parts]
-        seen = [self._teach(inputs) for _, inputs in self.select]
-        self.select_answers = [each.answers for each in seen]
-        first = seen[0]
+        self.select_answers = [self._teach(inputs).answers for _, inputs in self.select]
+        first = self._teach(self.select[0][1])
         self.scale = [float(states[first.real].float().var(0).sum()) for states in first.hidden]
         self.kept: dict[int, Tensor] = {}  # the teacher's answer to each passage seen
         self.trained: dict[str, nn.Parameter] = {}

@@ -75,7 +75,7 @@ def compare(
     examples = examples_of(held_out)
     before, after = (np.load(of.scores / _SCORES).astype(np.float64) for of in (dense, model))
     kind, groups = kind_of(read_config(dense.checkpoint)), groups_of(examples)
-    found = Comparison(config)
+    found = Comparison(config, np.array_equal(before, after))
     found.nearness("agreement", alike(kind, before, after), groups, 1.0)
     found.nearness("kl", divergence(kind, before, after), groups, 0.0)
     by_example: dict[str, Any] = {"dense": before, "small": after}
@@ -124,7 +124,7 @@ def _one_label(found: Comparison, asked: Asked) -> ClassificationDetails:
     found.statistic("mcc", [matthews(each, truth) for each in said], groups, low=-1.0)
     if len(np.unique(truth)) > 1:
         found.statistic("auc", [macro_auc(each, truth) for each in logs], groups)
-    found.mean("nll", nll, groups, higher_is_better=False)
+    found.loss("nll", nll, groups)
     rows = np.arange(len(truth))
     changed = changed_answers(asked.dense, asked.small, truth, names, rows, lambda row: "")
     binary = [np.exp(each[:, 1:]) for each in logs] if len(names) == 2 else []
@@ -150,7 +150,7 @@ def _labels(found: Comparison, asked: Asked) -> TextDetails:
     found.statistic("micro_f1", [micro_f1_of_several(each, truth) for each in said], groups)
     found.statistic("macro_f1", [macro_f1_of_several(each, truth) for each in said], groups)
     found.mean("accuracy", [(each == truth).all(1).astype(float) for each in said], groups)
-    found.mean("nll", nll, groups, higher_is_better=False)
+    found.loss("nll", nll, groups)
 
     def parts() -> Iterator[PartScore]:
         for number in np.flatnonzero(truth.any(0)):

@@ -19,7 +19,8 @@ from compress.errors import DataError, ModelError
 from compress.recover import train_baseline
 from compress.registry import OPTIONS
 from compress.tasks.text import losses
-from compress.tasks.text.baseline import HeadTraining, answers_of, fewer_candidates
+from compress.tasks.text.baseline import HeadTraining, answers_of
+from compress.tasks.text.candidates import fewer_candidates
 from compress.tasks.text.kind import Kind
 from tests.heads import CLASSES, SIZES, TASKS, WORDS, words, write_words
 
