@@ -115,6 +115,12 @@ def _builder(opened: CausalLM, checkpoint: Path, out: Path) -> Any:
                 self.packed = tuple(each.weight for each in linears)
             return super().make_packed_matmul_float_class(*linears, **named)
 
+        def make_mlp_proj_fused(self, layer_id: int, mlp: Any, *given: Any, **named: Any) -> None:
+            linears = mlp.gate_proj, mlp.up_proj
+            if linears[0].weight.dtype in NARROW:
+                self.packed = tuple(each.weight for each in linears)
+            super().make_mlp_proj_fused(layer_id, mlp, *given, **named)
+
         def make_attention(self, layer_id: int, *given: Any, **named: Any) -> None:
             self.attention_attrs["rope"] = rotated[layer_id]  # SmolLM3's builder rotates in all layers
             super().make_attention(layer_id, *given, **named)
@@ -127,7 +133,7 @@ def _builder(opened: CausalLM, checkpoint: Path, out: Path) -> Any:
             return [*shape[:-1], self.head_size]  # left open for a cache in integers, which we do not make
 
     float32 = onnx_ir.DataType.FLOAT
-    options = {"hf_token": "false", "hf_remote": False, "windowed_kv_cache": False}
+    options = {"hf_token": "false", "hf_remote": False, "windowed_kv_cache": False, "fuse_mlp_gate_up": True}
     builder: Any = Opened(config, float32, float32, "cpu", str(out), options)
     builder.model_type = architecture.runtime_type or builder.model_type
     return builder

@@ -17,6 +17,7 @@ from compress.graph import graph_path
 from compress.graph.surgery import drop_dead, needed, reads, replace_nodes
 from compress.graph.weights import SMALL, Weights, is_external
 from compress.quantize.blocks import Blocks, pack, rows_of, stacked
+from compress.quantize.query_scale import scale_queries
 from compress.quantize.smoothing import divide_input, multiply_rows
 
 MICROSOFT = "com.microsoft"
@@ -233,6 +234,7 @@ class BlockGraph:
 
     def save(self, out: Path) -> Path:
         """Write the graph, with its weights beside it where they are large."""
+        scale_queries(self.graph, self.weights)
         drop_dead(self.graph)
         if all(opset.domain != MICROSOFT for opset in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
