@@ -163,7 +163,8 @@ def main() -> None:
         if python
     }
     try:
-        rounds, end = [], time.monotonic() + args.seconds
+        rounds: list[dict[str, tuple[float, float]]] = []
+        end = time.monotonic() + args.seconds
         while time.monotonic() < end or len(rounds) < 3:
             names, first = random.sample(list(running), len(running)), 1000 + len(rounds)
             rounds.append({name: ask(running[name], first) for name in names})
@@ -196,7 +197,7 @@ def ask(process: "subprocess.Popen[str]", first: int) -> tuple[float, float]:
         if line.startswith("times "):  # the peers print, too
             prefill, decode = map(float, line.split()[1:])
             return prefill, decode
-    raise SystemExit(f"no answer from {process.args}")
+    raise SystemExit(f"no answer from {process.args!r}")
 
 
 if __name__ == "__main__":

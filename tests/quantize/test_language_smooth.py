@@ -54,8 +54,8 @@ def test_layers_that_do_not_bear_it_get_blocks(
         nodes = onnx.load(out / "model.onnx").graph.node
         groups = sum(group["blocks"] for group in read_result(out).facts["smoothing"])
         assert groups == (0 if limit == 1.0 else 2 * 4 + 1)
-        assert sum(node.op_type == "MatMulInteger" for node in nodes) == (0 if groups else 2 * 5 + 1)
-        assert sum(node.op_type == "MatMulNBits" for node in nodes) == (2 * 5 + 1 if groups else 0)
+        assert sum(node.op_type == "MatMulInteger" for node in nodes) == (0 if groups else 2 * 4 + 1)
+        assert sum(node.op_type == "MatMulNBits" for node in nodes) == (2 * 4 + 1 if groups else 0)
         assert read_result(out).fact("coverage", Coverage).coverage_macs == 1.0
         kl[limit] = read_result(out).gates[-1].numbers["kl"]
     assert kl[1e-9] < kl[1.0]
