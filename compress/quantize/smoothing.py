@@ -150,11 +150,21 @@ def _fold_into_factor(weights: Weights, product: onnx.NodeProto, inverse: np.nda
             product.input[slot] = weights.put(name, weights[name] * inverse)
             return True
     for name in product.input:
-        maker = _maker(weights.graph, name, "MatMul")
+        maker, place, parts = _maker(weights.graph, name, "MatMul"), 0, 1
+        split = _maker(weights.graph, name, "Split")
+        if (
+            split is not None
+            and len(split.input) == 1
+            and _read_only_by(weights.graph, split.input[0], [split])
+        ):
+            maker = _maker(weights.graph, split.input[0], "MatMul")  # gate and up, in equal parts
+            place, parts = list(split.output).index(name), len(split.output)
         if maker is not None and _read_only_by(weights.graph, name, [product]):
             weight = weights.matrix(maker.input[1])
-            if weight is not None and weight.shape[1] == len(inverse):
-                maker.input[1] = weights.put(maker.input[1], weight * inverse)
+            if weight is not None and weight.shape[1] == parts * len(inverse):
+                columns = np.ones((parts, len(inverse)), np.float32)
+                columns[place] = inverse
+                maker.input[1] = weights.put(maker.input[1], weight * columns.ravel())
                 return True
     return False
 
