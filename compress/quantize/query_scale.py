@@ -1,8 +1,8 @@
 """The factor of attention put into the blocks of the queries' weights.
 
-onnxruntime's kernel for the scores of one query, a token that is decoded, takes products without a factor
-only; with one it packs all keys anew for each head. A factor that is a power of two (heads of 64 or 256)
-changes no bit of a score.
+Decoding is 1.12 times as fast without it (experiments/smollm2): it seems that onnxruntime's kernel for the
+scores of one query takes products without a factor only, and packs all keys anew for each head with one. A
+factor that is a power of two (heads of 64 or 256) changes no bit of a score.
 """
 
 import onnx

@@ -1,9 +1,12 @@
 """What the folder of a task has to hold, whoever adds one."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import compress
 from compress.config.declare import declare_options
 from compress.registry import OPTIONS, TRAITS, declared, fitting
 from compress.tasks import TASKS
@@ -36,6 +39,14 @@ def test_a_task_has_a_model_and_metrics_of_its_own(task):
     assert models
     assert all(kind.what != "a model" and kind.published_as for kind in models)
     assert fitting("evaluate", task)
+
+
+@pytest.mark.parametrize("task", HEADED)
+def test_nothing_outside_of_its_folder_names_a_task_of_texts(task):
+    """So that the next one is its folder, its YAML and its test."""
+    root = Path(compress.__file__).parent
+    others = [path for path in root.rglob("*.py") if root / "tasks" / task not in path.parents]
+    assert not [path for path in others if re.search(rf"\b{task}\b", path.read_text())]
 
 
 @pytest.mark.parametrize("task", HEADED)
