@@ -4,8 +4,6 @@ A piece is a node; in a graph whose products are quantized by QuantizeLinear and
 it is the node with those, which a runtime computes as one in integers.
 """
 
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from onnx import helper
 
 from compress.graph.files import with_weights
 from compress.graph.surgery import copied, readers, reads
+from compress.system.disk import link_or_copy
 
 SUFFIX = "@alone"  # of what a piece gives
 MARK = "@"
@@ -126,10 +125,7 @@ def link_weights(graph: Path, folder: Path) -> None:
     for file in with_weights(graph)[1:]:
         there = folder / file.relative_to(graph.parent)
         there.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, there)
-        except OSError:  # on another disk
-            shutil.copy(file, there)
+        link_or_copy(file, there)
 
 
 def _renamed(part: Piece, number: int) -> list[Node]:

@@ -71,10 +71,8 @@ def compare(
     before, after = (np.load(of.scores / _SCORES).astype(np.float64) for of in (dense, model))
     of_example = np.repeat(np.arange(len(examples)), [len(each.words) for each in examples])
     groups = groups_of(examples)[of_example]
-    found, said = (
-        Comparison(config, np.array_equal(before, after)),
-        [each.argmax(1) for each in (before, after)],
-    )
+    said = [each.argmax(1) for each in (before, after)]
+    found = Comparison(config, np.array_equal(before, after))
     found.nearness("agreement", (said[0] == said[1]).astype(float), groups, 1.0)
     first, second = log_softmax(before), log_softmax(after)
     found.nearness("kl", (np.exp(first) * (first - second)).sum(1), groups, 0.0)
