@@ -94,6 +94,7 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
         check_workloads(config.benchmark, dense.path)
         check_options(config.model.task, vars(config).values(), dense.path)
     read: dict[str, Any] = {"checkpoint": dense} if config.data.reads_model else {}
+    read |= {"examples": config.model.examples} if config.data.labelled else {}
     splits = stage("split", open_splits, config.data, identity=input_digests(config.data), **read)
     baseline = stage(
         "export", export, plain(config.export), checkpoint=dense, splits=splits, label="export dense"

@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from compress import load_config, sources
 from compress.cli.console import console
@@ -56,7 +57,8 @@ def train(config: RunConfig, runner: StageRunner) -> Path:
     from compress.recover import train_baseline
     from compress.tasks import builder_sum
 
-    splits = runner.stage("split", open_splits, config.data, identity=input_digests(config.data))
+    read: dict[str, Any] = {"examples": model.examples} if config.data.labelled else {}
+    splits = runner.stage("split", open_splits, config.data, identity=input_digests(config.data), **read)
     teacher = getattr(config.train, "teacher", None)
     checkpoint = runner.stage(
         "train",

@@ -18,6 +18,7 @@ class ModelConfig(Checked):
     what: ClassVar[str] = "a model"  # as errors call it
     published_as: ClassVar[tuple[str, ...]] = ()  # of transformers' tasks, by which a published one is told
     has_cache: ClassVar[bool] = False  # of tokens, so that workloads such as 1x1+442 make sense
+    examples: ClassVar[str] = ""  # that it reads of labelled text: a kind of compress.data.layouts
 
     source: str = MISSING  # path:, hf:org/name@revision or package:dist==version/folder
     sha256: str | None = None  # of the wheel, for package:; of the folder's content, for others

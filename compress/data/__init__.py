@@ -36,10 +36,10 @@ class HeldOut:
         return getattr(self.splits, self.split.value)
 
 
-def open_splits(config: DataConfig, out: Path, **model: Path) -> None:
+def open_splits(config: DataConfig, out: Path, **model: Any) -> None:
     """Read what `config` names and write its splits into the folder `out`; `load_splits` reads them.
 
-    `model`: `checkpoint`, where `config.reads_model`.
+    `model`: `checkpoint`, where `config.reads_model`; `examples`, its kind of them, where `config.labelled`.
     """
     implementation(config)(config, out, **model)
 

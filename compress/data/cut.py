@@ -55,6 +55,13 @@ def cut(
                 next=f"lower data.{name} or what is taken before it, or add examples",
             )
         if ends[np.searchsorted(ends, start, side="right")] == len(rows):
+            if len(ends) == len(rows):
+                raise DataError(
+                    "too few examples: none would be left to train on",
+                    found=f"{len(rows)} that differ",
+                    allowed=f"more than {sum(asked.values())}: {_told(asked)}",
+                    next="add examples",
+                )
             raise DataError(
                 f"one group has all examples that are left for {name}",
                 found=f"{len(ends)} groups of {len(rows)} examples",
@@ -66,6 +73,10 @@ def cut(
         start = end
     chosen["train"] = rows[start:]
     return {name: each[np.argsort(_mix(keys[each], seed + 1))] for name, each in chosen.items()}, +dropped
+
+
+def _told(asked: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of {name}" for name, count in asked.items())
 
 
 def shuffled(keys: Codes, count: int, seed: int) -> Rows:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +85,22 @@ def _numbered(names: Sequence[str]) -> bool:
     return all(name.isdecimal() for name in names)
 
 
+def are_measured(names: Collection[str]) -> bool:
+    """Whether labels are values and no names of classes: all are numbers, and some have a fraction."""
+    numbers = [_number(name) for name in names]
+    return all(math.isfinite(each) for each in numbers) and any(each % 1 for each in numbers)
+
+
+def _number(name: str) -> float:
+    try:
+        return float(name)
+    except ValueError:
+        return math.nan
+
+
 def value_of(name: str, where: str) -> float:
     """Raises DataError for what is no finite number."""
-    try:
-        value = float(name)
-    except ValueError:
-        value = math.nan
+    value = _number(name)
     if not math.isfinite(value):
         raise DataError(
             f"{where}: the model gives a value, and the label is no number", found=name[:60], allowed="3.5"

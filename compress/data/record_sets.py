@@ -3,7 +3,7 @@
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,8 +12,18 @@ import numpy as np
 from compress.config.records import RecordData, RecordSet
 from compress.data.bm25 import best_passages
 from compress.data.cut import Codes, Rows, cut, shuffled
-from compress.data.label_numbers import ONE, SEVERAL, VALUE, Outputs, number_by_name, outputs_of, value_of
-from compress.data.layouts import Example, Layout, examples, find_layout
+from compress.data.examples import Example, examples, joined
+from compress.data.label_numbers import (
+    ONE,
+    SEVERAL,
+    VALUE,
+    Outputs,
+    are_measured,
+    number_by_name,
+    outputs_of,
+    value_of,
+)
+from compress.data.layouts import Layout, find_layout
 from compress.data.near_duplicates import nearest
 from compress.data.readers import Table, open_table
 from compress.data.readers.hub import also_holds, class_names, files_of
@@ -32,13 +42,18 @@ class Opened:
     names: tuple[str, ...]  # of labels or tags by number; none where labels are values, or there are none
     requested: dict[str, int | None]
     dropped: dict[str, dict[str, int]]  # set or split -> why -> rows
+    cut_here: tuple[str, ...]  # splits without a set of their own
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A set, read once: eight bytes a row of its text, its group and its label."""
+    """A set, read once: eight bytes a row of its text, its group and its label.
+
+    Of a ranking all rows of one query, wherever they stand, are the one that is first.
+    """
 
     tables: list[tuple[Table, Layout]]
+    kind: str  # of its examples
     keys: Codes
     groups: Codes
     strata: Rows
@@ -50,16 +65,13 @@ class Scan:
         return len(self.keys)
 
 
-def open_sets(config: RecordData, checkpoint: Path | None) -> Opened:
-    """Raises SourceError and DataError."""
+def open_sets(config: RecordData, checkpoint: Path | None, wanted: str | None) -> Opened:
+    """`wanted`: see `find_layout`. Raises SourceError and DataError."""
     files = _files(config)
     outputs = outputs_of(checkpoint)
     valued = outputs.kind == VALUE
-    scans = {name: scan(config, found, name, valued) for name, found in files.items()}
-    kinds = {layout.kind for each in scans.values() for _, layout in each.tables}
-    if len(kinds) > 1:
-        raise DataError("the sets have different kinds of examples", found=", ".join(sorted(kinds)))
-    labels = _numbering(config, scans, outputs, kinds.pop())
+    scans = {name: scan(config, found, name, valued, wanted) for name, found in files.items()}
+    labels = _numbering(config, scans, outputs, _one_kind(each.kind for each in scans.values()))
     rows, dropped = share_out(config, scans)
     chosen: dict[str, list[Record]] = {}
     for name, of_set in rows.items():
@@ -75,7 +87,7 @@ def open_sets(config: RecordData, checkpoint: Path | None) -> Opened:
     for name, each in scans.items():
         if each.empty:
             dropped.setdefault(name, {})["empty"] = each.empty
-    return Opened(chosen, labels.names, requested, dropped)
+    return Opened(chosen, labels.names, requested, dropped, tuple(cut_here))
 
 
 def _requested(config: RecordData, name: str) -> int | None:
@@ -111,7 +123,7 @@ def _files(config: RecordData) -> dict[str, Files]:
 # ---------------------------------------------------------------- the first reading
 
 
-def scan(config: RecordData, found: "Files", split: str, valued: bool) -> Scan:
+def scan(config: RecordData, found: "Files", split: str, valued: bool, wanted: str | None) -> Scan:
     """Raises DataError, with the line, for a row that cannot be read. `valued`: whether labels are numbers,
     which need no list of names."""
     keys, groups, strata = array("Q"), array("Q"), array("q")
@@ -123,7 +135,7 @@ def scan(config: RecordData, found: "Files", split: str, valued: bool) -> Scan:
         table = open_table(path, found.config)
         table = replace(table, class_names={**found.class_names, **table.class_names})
         may_lack = split == "train" and config.test_set.source is not None
-        layout = find_layout(table, config.named(), config.group, config.label_separator, may_lack)
+        layout = find_layout(table, config.named(), config.group, config.label_separator, may_lack, wanted)
         tables.append((table, layout))
         for example in examples(table, layout):
             if example is None:
@@ -139,15 +151,25 @@ def scan(config: RecordData, found: "Files", split: str, valued: bool) -> Scan:
     if not keys:
         where = ", ".join(path.name for path in found.paths[:3])
         raise DataError(f"every row of {where} is without text", found=f"{empty} rows")
+    kind, codes = _one_kind(layout.kind for _, layout in tables), np.frombuffer(keys, np.uint64)
+    kept = np.sort(np.unique(codes, return_index=True)[1]) if kind == "ranking" else slice(None)
     return Scan(
         tables=tables,
-        keys=np.frombuffer(keys, np.uint64),
-        groups=np.frombuffer(groups, np.uint64),
-        strata=np.frombuffer(strata, np.int64),
+        kind=kind,
+        keys=codes[kept],
+        groups=np.frombuffer(groups, np.uint64)[kept],
+        strata=np.frombuffer(strata, np.int64)[kept],
         seen=seen,
         several=several,
         empty=empty,
     )
+
+
+def _one_kind(kinds: Iterable[str]) -> str:
+    found = set(kinds)
+    if len(found) > 1:
+        raise DataError("the sets have different kinds of examples", found=", ".join(sorted(found)))
+    return found.pop()
 
 
 def group_of(record: Record) -> str:
@@ -272,6 +294,8 @@ def _numbering(config: RecordData, scans: Mapping[str, Scan], outputs: Outputs, 
     if kind not in ("text", "tagging") or not seen or (kind == "text" and outputs.kind == VALUE):
         return Labels(VALUE)
     several = any(each.several for each in scans.values())
+    if not outputs.names and not (several or config.classes) and are_measured(seen):
+        return Labels(VALUE)
     chosen = outputs.kind or (SEVERAL if several else ONE)
     published = _published(scans)
     numbers, names = number_by_name(seen, published, outputs.names, config.classes)
@@ -291,16 +315,33 @@ def _published(scans: Mapping[str, Scan]) -> tuple[str, ...]:
 def read(config: RecordData, found: Scan, splits: Sequence[Rows], labels: Labels) -> list[list[Record]]:
     """The records of these rows, in their order."""
     wanted = set(np.concatenate(list(splits)).tolist())
+    records = _queries(found, wanted) if found.kind == "ranking" else _first(found, wanted, labels)
+    if len(records) < len(wanted):
+        raise DataError("the data changed while it was read", next="run again")
+    return [[replace(records[row], group=group_of(records[row])) for row in rows.tolist()] for rows in splits]
+
+
+def _first(found: Scan, wanted: set[int], labels: Labels) -> dict[int, Record]:
+    """Row -> its record; what is behind the last row is not read."""
     records: dict[int, Record] = {}
     for row, (table, example) in enumerate(_again(found)):
         if row in wanted:
-            record = labels.of(example, table.at(example.record.line))
-            records[row] = replace(record, group=group_of(record))
+            records[row] = labels.of(example, table.at(example.record.line))
             if len(records) == len(wanted):
                 break
-    if len(records) < len(wanted):
-        raise DataError("the data changed while it was read", next="run again")
-    return [[records[row] for row in rows.tolist()] for rows in splits]
+    return records
+
+
+def _queries(found: Scan, wanted: set[int]) -> dict[int, Record]:
+    """Number of the query -> its record, of all rows that have it."""
+    numbers = {int(found.keys[row]): row for row in wanted}
+    records: dict[int, Record] = {}
+    for _, example in _again(found):
+        row = numbers.get(_code(record_key(example.record)))
+        if row is not None:
+            first = records.get(row)
+            records[row] = example.record if first is None else joined(first, example.record)
+    return records
 
 
 def _again(found: Scan) -> Iterator[tuple[Table, Example]]:

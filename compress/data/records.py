@@ -19,7 +19,7 @@ from compress.config.records import RecordData
 from compress.data.label_numbers import balanced_weights
 from compress.data.near_duplicates import near_duplicates
 from compress.data.record import Record
-from compress.data.record_sets import open_sets, record_key, texts_of
+from compress.data.record_sets import Opened, open_sets, record_key, texts_of
 from compress.data.splits import NAMES, save
 from compress.errors import DataError
 from compress.schema.report import NearDuplicates, Split
@@ -88,15 +88,18 @@ class RecordSplits:
 # ---------------------------------------------------------------- opening
 
 
-def open_records(config: RecordData, out: Path, checkpoint: Path | None = None) -> None:
+def open_records(
+    config: RecordData, out: Path, checkpoint: Path | None = None, examples: str | None = None
+) -> None:
     """Read the sets, share them out, write into `out`. The same config and model, the same bytes.
 
-    Labels become numbers of the outputs of the classifier `checkpoint`, by name.
+    Labels become numbers of the outputs of the classifier `checkpoint`, by name. `examples`: the kind of them
+    that the model reads (`ModelConfig.examples`); by default what the columns are called tells it.
 
     Raises SourceError and DataError; the latter also for labels that the model does not know, for a test of
     one class only, and where there is less than was asked for.
     """
-    opened = open_sets(config, checkpoint)
+    opened = open_sets(config, checkpoint, examples)
     out.mkdir(parents=True, exist_ok=True)
     splits: dict[str, Any] = {}
     for name in NAMES:
@@ -108,7 +111,7 @@ def open_records(config: RecordData, out: Path, checkpoint: Path | None = None) 
             "labels": _count_labels(records, opened.names),
             "fingerprint": save(out / f"{name}.jsonl", "".join(map(_line, records))),
         }
-    _check_test(opened.chosen["test"], opened.names, splits["test"]["labels"])
+    _check_test(opened, splits["test"]["labels"])
     nearly = near_duplicates(
         {"test": [texts_of(record) for record in opened.chosen["test"]]},
         {
@@ -155,9 +158,18 @@ def _absent(splits: Mapping[str, Any]) -> list[str]:
     return sorted(seen - set(splits["test"]["labels"]))
 
 
-def _check_test(records: Sequence[Record], names: Sequence[str], counts: Mapping[str, int]) -> None:
-    """Raise DataError where the labels of test cannot tell a model from one that always says the same."""
-    labelled = [each for each in records if each.labels or each.tags or each.relevance or each.answers]
+def _check_test(opened: Opened, counts: Mapping[str, int]) -> None:
+    """Raise DataError where test is too small, or where its labels cannot tell a model from one that always
+    says the same."""
+    records, names, cut_here = opened.chosen["test"], opened.names, "test" in opened.cut_here
+    if len(records) < 2:
+        raise DataError(
+            "the test set is too small to judge a model",
+            found=f"{len(records)} of {sum(map(len, opened.chosen.values()))} examples",
+            allowed="two at least; hundreds for intervals that tell anything",
+            next="add examples, or data.test=0.5" if cut_here else "add examples to data.test_set",
+        )
+    labelled = [each for each in records if each.labels or each.tags or any(each.relevance) or each.answers]
     if not labelled:
         raise DataError(
             "the test set has no labels",
@@ -172,7 +184,9 @@ def _check_test(records: Sequence[Record], names: Sequence[str], counts: Mapping
             "the test set has one class only, which any constant answer gets right",
             found=f"{only}: {len(records)} examples{line}",
             allowed="two classes or more; for entities another tag beside O",
-            next="shuffle the file before it is parted, or leave data.test_set out: it is cut by label then",
+            next="add examples of others, or data.test=0.5: it is cut by label"
+            if cut_here
+            else "shuffle the file before it is parted, or leave data.test_set out: it is cut by label then",
         )
 
 

@@ -39,8 +39,8 @@ def jsonl(path, found):
     return TrainingSet(source=f"path:{path}")
 
 
-def opened(folder, checkpoint=None, **settings):
-    open_splits(RecordData(**settings), folder, **({} if checkpoint is None else {"checkpoint": checkpoint}))
+def opened(folder, checkpoint=None, examples=None, **settings):
+    open_splits(RecordData(**settings), folder, checkpoint=checkpoint, examples=examples)
     return load_splits(folder)
 
 
@@ -316,6 +316,29 @@ def test_one_class_only_is_refused_and_one_that_test_lacks_is_told(tmp_path):
     assert manifest(tmp_path / "out")["absent"] == ["sad"]
 
 
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [(3, r"(?s)too few examples.*found: +3 that differ.*more than 3: 1 of test, 1 of select"),
+     (6, r"(?s)test set is too small.*1 of 6 examples.*data.test=0.5")],
+)  # fmt: skip
+def test_too_few_examples_are_told_as_such(count, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path / "no", train_set=jsonl(tmp_path / "mine.jsonl", rows(count)))
+
+
+def test_numbers_with_fractions_are_values_where_no_model_says_otherwise(tmp_path):
+    found = [{"text": row["text"], "label": i / 4} for i, row in enumerate(rows())]
+    splits = opened(tmp_path / "out", train_set=jsonl(tmp_path / "mine.jsonl", found))
+    assert splits.names == ()
+    assert {record.labels for record in splits.test.examples} == {
+        (found[record.line - 1]["label"],) for record in splits.test.examples
+    }
+    named = [{**row, "label": f"{row['label'] % 3}"} for row in found]  # 0.0, 0.25, ... as a table has them
+    assert opened(tmp_path / "again", train_set=jsonl(tmp_path / "m.jsonl", named)).names == ()
+    stars = [{**row, "label": float(i % 5)} for i, row in enumerate(found)]
+    assert opened(tmp_path / "stars", train_set=jsonl(tmp_path / "m.jsonl", stars)).names == tuple("01234")
+
+
 def test_texts_to_train_on_need_no_labels(tmp_path):
     plain = jsonl(tmp_path / "plain.jsonl", [{"text": row["text"]} for row in rows()])
     splits = opened(tmp_path / "out", train_set=plain, test_set=jsonl(tmp_path / "test.jsonl", rows(20)))
@@ -380,6 +403,115 @@ def test_rows_of_one_query_are_one_example(tmp_path):
         gains = dict(zip(record.candidates, record.relevance, strict=True))
         good = {f"{text} 0": 1, f"{text} 1": 1}
         assert gains == {**good, f"No {text} 1": 0, **({f"No {text} 0": 0} if record.line != 1 else {})}
+
+
+def by_query(splits):
+    return {
+        record.text: dict(zip(record.candidates, record.relevance, strict=True))
+        for split in splits.parts
+        for record in split.examples
+    }
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ("text", "pair", "label"),
+        ("sentence1", "sentence2", "label"),
+        ("query", "passage", "score"),
+        ("question", "answer", "labels"),
+        ("anchor", "positive", "label"),
+    ],
+)
+def test_pairs_with_a_label_are_queries_wherever_their_rows_stand(columns, tmp_path):
+    """As sentence-transformers' CrossEncoder is trained: (query, passage, label) rows, in any order."""
+    wanted = {
+        f"who {row['text']}": {f"{row['text']} {k}": [0.5, 0, 1, 0][k] for k in range(4)} for row in rows()
+    }
+    found = [
+        dict(zip(columns, (query, passage, gain), strict=True))
+        for query, gains in wanted.items()
+        for passage, gain in gains.items()
+    ]
+    random.Random(0).shuffle(found)
+    splits = opened(tmp_path / "out", examples="ranking", train_set=jsonl(tmp_path / "m.jsonl", found))
+    assert by_query(splits) == wanted
+    assert sum(len(split.examples) for split in splits.parts) == 120
+    assert splits.names == ()
+    assert "train" not in manifest(tmp_path / "out")["dropped"]
+    (tmp_path / "parts").mkdir()
+    for part in range(2):  # rows of a query in two files
+        jsonl(tmp_path / "parts" / f"{part}.jsonl", found[part::2])
+    parts = TrainingSet(source=f"path:{tmp_path}/parts")
+    assert by_query(opened(tmp_path / "of_parts", examples="ranking", train_set=parts)) == wanted
+
+
+def test_columns_of_pairs_by_name_are_a_ranking_for_a_reranker_and_texts_for_others(tmp_path):
+    found = [{"a": row["text"], "b": f"{row['text']} {k}", "y": k} for row in rows() for k in range(2)]
+    mine, named = jsonl(tmp_path / "m.jsonl", found), Columns(text="a", pair="b", label="y")
+    splits = opened(tmp_path / "ranking", examples="ranking", train_set=mine, columns=named)
+    assert {record.relevance for record in splits.test.examples} == {(0, 1)}
+    splits = opened(tmp_path / "text", examples="text", train_set=mine, columns=named)
+    assert {len(record.labels) for record in splits.test.examples} == {1}
+
+
+def test_a_query_may_have_negatives_alone_but_not_every_one_of_test(tmp_path):
+    found = [{"text": row["text"], "pair": f"{row['text']} 1", "label": i % 3 > 0}
+             for i, row in enumerate(rows())]  # fmt: skip
+    mine = jsonl(tmp_path / "m.jsonl", found)
+    splits = opened(tmp_path / "out", examples="ranking", train_set=mine, candidates=4)
+    lengths = Counter(record.relevance for split in splits.parts for record in split.examples)
+    assert lengths == {(0,): 40, (1, 0, 0, 0): 80}  # those that can be ranked wrong are given others
+    found = [{**row, "label": 0} for row in found]
+    with pytest.raises(DataError, match="the test set has no labels"):
+        opened(tmp_path / "no", examples="ranking", train_set=jsonl(tmp_path / "m.jsonl", found))
+
+
+def test_a_negative_a_column(tmp_path):
+    found = [{"anchor": f"who {row['text']}", "positive": row["text"], "negative_1": "No.",
+              "negative_2": "Yes."} for row in rows()]  # fmt: skip
+    splits = opened(tmp_path / "out", train_set=jsonl(tmp_path / "m.jsonl", found))
+    for record in splits.test.examples:
+        assert record.candidates == (record.text.removeprefix("who "), "No.", "Yes.")
+        assert record.relevance == (1, 0, 0)
+
+
+def test_empty_passages_and_copies_do_not_move_the_gains_of_others(tmp_path):
+    found = [{"query": f"who {row['text']}", "candidates": ["", "b", row["text"], "b", "c"],
+              "relevance": [3, 1, 2, 0, 0]}
+             for row in rows()]  # fmt: skip
+    splits = opened(tmp_path / "out", train_set=jsonl(tmp_path / "m.jsonl", found))
+    for record in splits.test.examples:
+        assert record.candidates == ("b", record.text.removeprefix("who "), "c")
+        assert record.relevance == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("examples", "row", "allowed"),
+    [
+        ("text", {"tokens": ["a"], "tags": ["O"]}, "text and label"),
+        ("text", {"query": "a", "passage": "b", "label": 1}, "text and label"),
+        ("tagging", {"text": "a", "label": "x"}, "tokens and tags"),
+        ("ranking", {"text": "a", "label": "x"}, "query with positive"),
+        ("answering", {"question": "a", "answers": ["b"], "label": 1}, "question, context and answers"),
+    ],
+)
+def test_columns_of_another_kind_of_model_are_refused(examples, row, allowed, tmp_path):
+    with pytest.raises(DataError, match=f"(?s)for this kind of model.*{', '.join(row)}.*{allowed}"):
+        opened(tmp_path / "no", examples=examples, train_set=jsonl(tmp_path / "m.jsonl", [row] * 20))
+
+
+@pytest.mark.parametrize(
+    "columns", [("question", "sentence"), ("question1", "question2"), ("question", "context")]
+)
+def test_pairs_of_texts_as_published_sets_call_them(columns, tmp_path):
+    found = [
+        {columns[1]: row["text"], columns[0]: f"who {row['text']}?", "label": i % 2}
+        for i, row in enumerate(rows())
+    ]
+    splits = opened(tmp_path / "out", examples="text", train_set=jsonl(tmp_path / "m.jsonl", found))
+    for record in splits.test.examples:
+        assert record.text == f"who {record.pair}?"
 
 
 def test_every_query_without_negatives_gets_some(tmp_path):
@@ -505,6 +637,18 @@ def test_columns_by_name_and_tables_without_header(tmp_path):
         opened(tmp_path / "no", train_set=TrainingSet(source=f"path:{tmp_path}/bare.csv"))
 
 
+def test_a_txt_is_read_by_what_is_in_it(tmp_path):
+    mine = jsonl(tmp_path / "mine.txt", rows())
+    splits = opened(tmp_path / "out", train_set=mine)
+    assert splits.test.examples == opened(
+        tmp_path / "again", train_set=jsonl(tmp_path / "mine.jsonl", rows())
+    ).test.examples  # fmt: skip
+    words = "".join("".join(f"{word} O\n" for word in row["text"].split()) + "Ada B-X\n\n" for row in rows())
+    (tmp_path / "words.txt").write_text(words)
+    splits = opened(tmp_path / "words", train_set=TrainingSet(source=f"path:{tmp_path}/words.txt"))
+    assert {record.words[-1] for record in splits.test.examples} == {"Ada"}
+
+
 def test_conll_columns(tmp_path):
     sentences = []
     for i, row in enumerate(rows(60)):
@@ -595,6 +739,8 @@ def test_a_folder_of_the_hub(tmp_path):
         ("m.arff", b"@relation r\n", r"m.arff is no ARFF file"),
         ("m.parquet", b"PAR1", r"m.parquet is damaged"),
         ("m.gz", b"x", r"does not tell its format"),
+        ("m.txt", b"text,label\ngood,x\nbad,y\n", r"neither name nor beginning of m.txt tells"),
+        ("m.txt", b"text\tlabel\ngood\tx\nbad\ty\n", r"neither name nor beginning of m.txt tells"),
         ("m.jsonl.gz", b"\x1f\x8b\x08\x00", r"cannot read"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.config.records import RecordFormat, RecordSet
+from compress.data.readers.lines import text_lines
 from compress.errors import DataError
 
 Row = dict[str, Any]
@@ -54,15 +55,29 @@ def format_of(path: Path) -> RecordFormat | None:
 
 def open_table(path: Path, config: RecordSet) -> Table:
     """Raises DataError for a file of no known format, and where its beginning is not of its format."""
-    kind = format_of(path) if config.format is RecordFormat.auto else config.format
+    kind: RecordFormat | None = config.format
+    if kind is RecordFormat.auto:
+        plain = next((each for each in reversed(path.suffixes) if each.lower() not in _PACKED), "")
+        kind = _by_content(path, config.encoding) if plain.lower() == ".txt" else format_of(path)
     if kind is None:
         raise DataError(
-            f"the name of {path.name} does not tell its format",
+            f"neither name nor beginning of {path.name} tells its format"
+            if format_of(path)
+            else f"the name of {path.name} does not tell its format",
             allowed=", ".join(each.value for each in _READERS),
             next="name it: data.train_set.format=jsonl, likewise for data.test_set",
         )
     opened: Table = import_module(_READERS[kind]).open_table(path, config, kind)
     return opened
+
+
+def _by_content(path: Path, encoding: str) -> RecordFormat | None:
+    """Of a .txt: JSON lines, or CoNLL's columns, of which empty lines part the sentences; None for others."""
+    lines = [line.strip() for _, line in islice(text_lines(path, encoding), 1000)]
+    first = next(filter(None, lines), "")
+    if first.startswith("{"):
+        return RecordFormat.jsonl
+    return RecordFormat.conll if "" in lines[1:] or first.startswith("-DOCSTART-") else None
 
 
 def columns_of(name: str, rows: Iterator[tuple[int, Row]]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ class QuestionAnswererModel(HeadedEncoder):
     task: ClassVar[str] = "question_answering"
     what: ClassVar[str] = "a model that answers questions"
     head: ClassVar[str] = "AutoModelForQuestionAnswering"
+    examples: ClassVar[str] = "answering"
     published_as: ClassVar[tuple[str, ...]] = ("question-answering",)
 
 

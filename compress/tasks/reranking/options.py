@@ -19,6 +19,7 @@ class RerankerModel(HeadedEncoder):
     task: ClassVar[str] = "reranking"
     what: ClassVar[str] = "a reranker"
     head: ClassVar[str] = "AutoModelForSequenceClassification"
+    examples: ClassVar[str] = "ranking"
     published_as: ClassVar[tuple[str, ...]] = ("text-classification",)
 
 

@@ -20,6 +20,7 @@ class TextClassifierModel(HeadedEncoder):
     task: ClassVar[str] = "text_classification"
     what: ClassVar[str] = "a text classifier"
     head: ClassVar[str] = "AutoModelForSequenceClassification"
+    examples: ClassVar[str] = "text"
     published_as: ClassVar[tuple[str, ...]] = ("text-classification",)
 
 

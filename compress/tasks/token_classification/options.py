@@ -18,6 +18,7 @@ class TokenClassifierModel(HeadedEncoder):
     task: ClassVar[str] = "token_classification"
     what: ClassVar[str] = "a tagger"
     head: ClassVar[str] = "AutoModelForTokenClassification"
+    examples: ClassVar[str] = "tagging"
     published_as: ClassVar[tuple[str, ...]] = ("token-classification",)
 
 
