@@ -1,5 +1,6 @@
 """Quality of an ONNX file on held-out data, with an interval on every number."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from compress.data import HeldOut, load_splits
 from compress.graph.files import sha256_graphs
 from compress.metrics.quality import Outputs, Scored, save_quality
 from compress.registry import module_of
+from compress.tasks import open_processor
+from compress.tasks.text.processor import TextProcessor
 
 
 def score(
@@ -52,11 +55,15 @@ def evaluate(
     """
     metrics, held_out = metrics_of(config), HeldOut(load_splits(splits), split, samples)
     model = dense = Scored(baseline, checkpoint, scores)
-    if there is not None or sha256_graphs(graph) != sha256_graphs(baseline):
+    itself = sha256_graphs(graph) == sha256_graphs(baseline)
+    if there is not None or not itself:
         model = Scored(graph, student, out, there)
         metrics.score(config, model, dense, held_out)
     quality, by_example = metrics.compare(config, model, dense, held_out)
     np.savez(out / "scores.npz", allow_pickle=False, **by_example)
+    processor = open_processor(checkpoint)
+    if itself and isinstance(processor, TextProcessor):
+        quality = replace(quality, cut=processor.count_cut(held_out.part.examples))
     save_quality(quality, out)
 
 

@@ -30,6 +30,7 @@ from compress.report.card import model_card
 from compress.schema.layout import PLAIN, TRANSFORMERS_JS, graph_name
 from compress.schema.report import (
     Coverage,
+    CutTexts,
     Estimate,
     Gate,
     Latency,
@@ -116,7 +117,7 @@ def assemble(
             "fallback_nodes": _fallback_nodes(variants),
             "torch_threads": _read_json(student / "entry.json").get("torch_threads"),
         },
-        splits=_splits(load_splits(built.splits.path), runner.store.root.parent),
+        splits=_splits(load_splits(built.splits.path), runner.store.root.parent, qualities[0].cut),
         primary_metric=primary,
         variants=tuple(_with_examples_of(verdict.best, variant) for variant in variants),
         verdict=verdict,
@@ -331,8 +332,9 @@ def _explained(variants: Sequence[Variant], speed: Speed, machine: Limits) -> tu
     return tuple(explained)
 
 
-def _splits(opened: Any, cache: Path) -> dict[str, Split]:
+def _splits(opened: Any, cache: Path, cut: CutTexts | None) -> dict[str, Split]:
     facts: dict[str, Split] = opened.facts()
+    facts["test"] = replace(facts["test"], cut=cut)
     for name, fingerprint in opened.test_sets.items():
         facts[name] = replace(facts[name], looks=test_set_uses.count(cache, fingerprint))
     return facts

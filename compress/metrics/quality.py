@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import StoreError
-from compress.schema.report import ClassificationDetails, Estimate, LanguageDetails, Score, TextDetails
+from compress.schema.report import (
+    ClassificationDetails,
+    CutTexts,
+    Estimate,
+    LanguageDetails,
+    Score,
+    TextDetails,
+)
 from compress.stages.typed_json import read_typed, write_typed
 
 Arrays = Mapping[str, np.ndarray]
@@ -36,6 +43,7 @@ class Quality:
     classification: ClassificationDetails | None = None
     language: LanguageDetails | None = None
     text: TextDetails | None = None
+    cut: CutTexts | None = None  # of the dense model
 
 
 def save_quality(quality: Quality, out: Path) -> None:

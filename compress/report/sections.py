@@ -165,6 +165,7 @@ def _split_lines(report: Report) -> Iterator[str]:
             f"{_models(most.models)} beside the dense one{advice}."
         )
     for name, split in report.splits.items():
+        yield from _cut_lines(name, split)
         repeats = split.near_duplicates
         if repeats and repeats.examples:
             yield (
@@ -172,6 +173,15 @@ def _split_lines(report: Report) -> Iterator[str]:
                 f"another split (Jaccard similarity of at least {repeats.limit:g}). The most alike, "
                 f"{number(repeats.similarity)}: {repeats.text} | {repeats.other} ({repeats.other_split})"
             )
+
+
+def _cut_lines(name: str, split: Split) -> Iterator[str]:
+    if (cut := split.cut) and cut.cut:
+        words = f", so that {cut.unread} of {cut.words} words get no tag" if cut.words else ""
+        yield (
+            f"{cut.cut} of {cut.texts} texts of {name} ({percent(cut.cut / cut.texts)}) are longer than the "
+            f"{cut.limit} tokens that the model reads: their rest is left out{words}."
+        )
 
 
 def _files(report: Report) -> Section:

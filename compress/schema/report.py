@@ -458,12 +458,24 @@ class UseCount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutTexts:
+    """Texts, or pairs of them, of which the model does not read the end."""
+
+    texts: int
+    cut: int  # of them
+    limit: int  # tokens that are read of one
+    words: int = 0  # of a tagger: all there are, as the next
+    unread: int = 0  # words behind the limit, which get no tag
+
+
+@dataclass(frozen=True, kw_only=True)
 class Split:
     examples: int
     fingerprint: str
     requested: int | None = None
     near_duplicates: NearDuplicates | None = None  # of a test set
     looks: UseCount | None = None  # of a test set
+    cut: CutTexts | None = None  # of the test set of a model of texts, by the dense one
 
 
 @dataclass(frozen=True, kw_only=True)

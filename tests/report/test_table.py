@@ -10,6 +10,7 @@ from compress.report.sections import curves, sections
 from compress.report.table import console_summary, markdown_table, table_rows
 from compress.report.timing import noise_advice
 from compress.schema.report import (
+    CutTexts,
     Estimate,
     NearDuplicates,
     Noninferiority,
@@ -199,6 +200,15 @@ def test_splits_say_what_nearly_repeats_and_how_often_test_was_looked_at(report:
     assert "looked at 12 times on this machine, for 9 models beside the dense one: the best of" in used
     assert "5 of 500 examples of test" in repeated
     assert "0.863: One. | Won. (train)" in repeated
+    cut = CutTexts(texts=500, cut=25, limit=64, words=9000, unread=130)
+    changed = dataclasses.replace(
+        report, splits={"test": dataclasses.replace(test, near_duplicates=None, looks=None, cut=cut)}
+    )
+    (section,) = [section for section in sections(changed) if section.anchor == "splits"]
+    assert section.lines == (
+        "25 of 500 texts of test (5.00 %) are longer than the 64 tokens that the model reads: their rest is "
+        "left out, so that 130 of 9000 words get no tag.",
+    )
     once = dataclasses.replace(test, near_duplicates=None, looks=UseCount(looks=1, models=1))
     changed = dataclasses.replace(report, splits={"test": once})
     (section,) = [section for section in sections(changed) if section.anchor == "splits"]

@@ -7,6 +7,7 @@ from typing import Any
 from compress.data.record import Record
 from compress.errors import ModelError
 from compress.models.tokenizer import Text, Tokens
+from compress.schema.report import CutTexts
 from compress.tasks.text.processor import Examples, TextProcessor, opened
 
 _SHARED = 128  # tokens of a window that the next one begins with, of short windows a quarter
@@ -54,6 +55,12 @@ class AnswerProcessor(TextProcessor):
             for number, encoding in enumerate(encodings)
             for part in (encoding, *encoding.overflowing)
         ]
+
+    def count_cut(self, examples: Examples) -> CutTexts:
+        """Questions: contexts are read in windows, to their end."""
+        asked = [_text(each) for each in examples]
+        cut = sum(self._shortened(question) != question for question in asked)
+        return CutTexts(texts=len(asked), cut=cut, limit=self.max_length // 2)
 
     def cut(self, texts: list[Text], length: int) -> list[Tokens]:  # type: ignore[override]
         encodings = self.tokenizer.encodings(texts, length, "longest_first")

@@ -22,6 +22,9 @@ class PairProcessor(TextProcessor):
         """At most `_FEW` pairs of each query, evenly spread over its passages."""
         return [pair for pairs in self._pairs(examples) for pair in pairs[:: -(-len(pairs) // _FEW)]]
 
+    def every_text(self, examples: Examples) -> list[Text]:
+        return [pair for pairs in self._pairs(examples) for pair in pairs]
+
     def encode(self, examples: Examples, max_length: int | None = None) -> list[Tokens]:
         """Tokens of every pair, with the gain of the passage where that is known."""
         return [row for rows in self.queries(examples, max_length) for row in rows]

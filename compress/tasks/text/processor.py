@@ -10,6 +10,7 @@ from compress.errors import DataError
 from compress.models.checkpoint import read_config
 from compress.models.limits import table_of_positions
 from compress.models.tokenizer import Text, Tokenizer, Tokens
+from compress.schema.report import CutTexts
 from compress.schema.workload import Workload
 from compress.tasks.base import Feeds, refuse_cache
 
@@ -36,6 +37,16 @@ class TextProcessor:
     def cut(self, texts: Sequence[Text], length: int) -> list[Tokens]:
         encodings = self.tokenizer.encodings(texts, length)
         return [self.tokens(encoding) for encoding in encodings]
+
+    def count_cut(self, examples: Examples) -> CutTexts:
+        """How many of all that is read of the examples are longer than the model reads."""
+        encodings = self.tokenizer.encodings(self.every_text(examples), self.max_length)
+        cut = sum(bool(encoding.overflowing) for encoding in encodings)
+        return CutTexts(texts=len(encodings), cut=cut, limit=self.max_length)
+
+    def every_text(self, examples: Examples) -> list[Text]:
+        """What `texts` gives, of examples of which that gives a part all of it."""
+        return self.texts(examples)
 
     def tokens(self, encoding: Any) -> Tokens:
         """Of what the library tokenizers says of a text."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from compress.data.record import Record
 from compress.models.tokenizer import Text, Tokens
+from compress.schema.report import CutTexts
 from compress.tasks.text.kind import UNKNOWN
 from compress.tasks.text.processor import Examples, TextProcessor, opened
 
@@ -35,6 +37,17 @@ class TaggingProcessor(TextProcessor):
             rows.append(row)
         return rows
 
+    def count_cut(self, examples: Examples) -> CutTexts:
+        """With the words that get no tag since they lie behind what is read."""
+        words = [each.words if isinstance(each, Record) and each.words else () for each in examples]
+        unread = 0
+        for encoding, of_text in zip(self.read(examples), words, strict=True):
+            if encoding.overflowing:
+                read = _with_tokens(encoding, of_text)
+                beyond = (_with_tokens(part, of_text) for part in encoding.overflowing)
+                unread += len(set().union(*beyond) - read)
+        return replace(super().count_cut(examples), words=sum(map(len, words)), unread=unread)
+
     def read(self, examples: Examples, max_length: int | None = None) -> list[Any]:
         """What the library tokenizers says of each text."""
         length = min(max_length or self.max_length, self.max_length)
@@ -52,6 +65,12 @@ def first_tokens(encoding: Any, words: Sequence[str]) -> list[int]:
         if end > start and places[word_at[end - 1]] == NOWHERE:
             places[word_at[end - 1]] = place
     return places
+
+
+def _with_tokens(encoding: Any, words: Sequence[str]) -> set[int]:
+    """Numbers of the words that have one."""
+    places = first_tokens(encoding, words) if words else []
+    return {number for number, place in enumerate(places) if place != NOWHERE}
 
 
 def open_processor(checkpoint: Path) -> TaggingProcessor:

@@ -5,11 +5,12 @@ import pytest
 import transformers
 
 from compress.data.record import Record
+from compress.schema.report import CutTexts
 from compress.tasks import open_processor
 from compress.tasks.question_answering.metrics import best_answers
 from compress.tasks.question_answering.processor import Window
 from compress.tasks.token_classification.processor import NOWHERE, first_tokens
-from tests.heads import WORDS
+from tests.heads import TASKS, WORDS
 
 
 def test_the_first_token_of_a_word_is_that_of_transformers(headed_checkpoints, language_published):
@@ -39,6 +40,31 @@ def test_words_behind_the_cut_are_nowhere(headed_checkpoints):
     assert places == [*range(1, 63), *[NOWHERE] * 8]
     [row] = processor.encode([Record(words=words, tags=(1,) * 70)])
     assert row.label == (-100, *[1] * 62, -100)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_texts_that_are_longer_than_the_model_reads_are_counted(task, headed_checkpoints):
+    """62 words and the marks around them are read, as stock transformers cuts, of a pair 61."""
+    processor = open_processor(headed_checkpoints[task])
+    words = ("river",) * 70
+    if task == "token_classification":
+        found = processor.count_cut([Record(words=words[:count]) for count in (62, 63, 70)])
+        assert found == CutTexts(texts=3, cut=2, limit=64, words=195, unread=9)
+    elif task == "reranking":
+        passages = tuple(" ".join(words[:count]) for count in (58, 59, 60, 61, 62, 63))
+        found = processor.count_cut([Record(text="a city", candidates=passages), Record(text="a", pair="b")])
+        assert found == CutTexts(texts=7, cut=4, limit=64)
+    elif task == "question_answering":  # contexts are read in windows
+        asked = [Record(text=" ".join(words[:count]), pair=" ".join(words)) for count in (32, 33)]
+        assert processor.count_cut(asked) == CutTexts(texts=2, cut=1, limit=32)
+    else:
+        texts = [" ".join(words[:count]) for count in (1, 62, 63, 70)]
+        stock = transformers.AutoTokenizer.from_pretrained(headed_checkpoints[task])
+        longer = sum(len(ids) > 64 for ids in stock(texts)["input_ids"])
+        assert longer == 2
+        assert processor.count_cut([*texts, Record(text=texts[0], pair=texts[3])]) == CutTexts(
+            texts=5, cut=longer + 1, limit=64
+        )
 
 
 def test_every_window_knows_where_its_answer_is(headed_checkpoints):

@@ -59,6 +59,9 @@ def test_a_run(task, headed, compress, tmp_path):
     report = Report.load(folder / "report.json")
     assert [variant.name for variant in report.variants] == ["dense", "pruned", "int8"]
     assert report.primary_metric == PRIMARY[task]
+    texts = 24 * (6 if task == "reranking" else 1)
+    cut = report.splits["test"].cut
+    assert (cut.texts, cut.cut, cut.unread, cut.words > 0) == (texts, 0, 0, task == "token_classification")
     for variant in report.variants:
         assert {report.primary_metric, *FIDELITY[task]} <= {*variant.quality, *variant.fidelity}
         assert variant.drop_from_dense.keys() == {*variant.quality, *variant.fidelity}
