@@ -1,6 +1,6 @@
 """How it gets its quality back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from omegaconf import MISSING
@@ -61,6 +61,17 @@ class Distill(FitText, RecoverConfig):
     hidden_weight: float = number(0.0, 0)
     # of the labels' loss beside that of the teacher's answers, on examples that have labels
     label_weight: float = number(0.0, 0, works_on=("labelled_text",))
+    # in the labels' loss every class counts the same, however seldom it is, as in train=head
+    balanced: bool = field(default=False, metadata={"works_on": ("labelled_text",)})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.balanced and not self.label_weight:
+            raise ConfigError(
+                "balanced weighs classes in the loss of labels, which has no weight",
+                found="label_weight=0",
+                next="recover.label_weight=0.5",
+            )
 
 
 @option("recover", "distill_logits", "compress.tasks.language_modeling.training:distill")

@@ -7,6 +7,7 @@ from compress.schema.report import Estimate
 
 MISSING = "-"
 DIGITS = 3
+_PLAIN_DECIMALS = 6
 _FLAG_PREFIXES = ("avx", "amx", "fma", "f16c", "sse4", "vnni", "neon", "asimd", "sve", "i8mm", "bf16")
 
 
@@ -17,12 +18,19 @@ def decimals_of(*values: float) -> int:
 
 
 def fixed(value: float, decimals: int) -> str:
+    """With a power of ten where a number is so small that zeros alone would fill a column of a table."""
     # adding 0.0 turns the negative zero of a rounded small number into zero
-    return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
+    rounded = round(value, decimals) + 0.0
+    if decimals <= _PLAIN_DECIMALS or abs(value) >= 10.0 ** -(_PLAIN_DECIMALS - DIGITS + 1):
+        return f"{rounded:.{max(decimals, 0)}f}"
+    if rounded == 0:
+        return "0"
+    digits, exponent = f"{rounded:.{max(0, decimals + math.floor(math.log10(abs(rounded))))}e}".split("e")
+    return f"{digits}e{int(exponent)}"
 
 
 def number(value: float) -> str:
-    """`0.5081 -> "0.508"`, `1234 -> "1230"`."""
+    """`0.5081 -> "0.508"`, `1234 -> "1230"`, `1e-13 -> "1.00e-13"`."""
     return fixed(value, decimals_of(value))
 
 

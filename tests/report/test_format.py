@@ -27,7 +27,11 @@ from compress.schema.report import Estimate
         (0.0, "0"),
         (-0.00612, "-0.00612"),
         (96.04, "96.0"),
-        (1e-9, "0.00000000100"),
+        (0.000123, "0.000123"),
+        (1e-9, "1.00e-9"),
+        (-1.2345e-13, "-1.23e-13"),
+        (9.9999e-14, "1.000e-13"),
+        (5e-324, "4.94e-324"),
         (math.inf, "inf"),
     ],
 )
@@ -44,6 +48,17 @@ def test_interval_shares_the_decimals_of_its_largest_number() -> None:
     assert interval(0.508, (0.41, 0.59)) == "0.508 [0.410, 0.590]"
     assert interval(9.81, (9.72, 10.14)) == "9.8 [9.7, 10.1]"
     assert interval(0.0012, (-0.0123, 0.0151)) == "0.0012 [-0.0123, 0.0151]"
+
+
+def test_an_interval_of_small_numbers_has_powers_of_ten() -> None:
+    assert interval(1.3e-13, (0.0, 2.51e-13)) == "1.30e-13 [0, 2.51e-13]"
+    assert interval(1.3e-13, (-0.002, 0.003)) == "0.00000 [-0.00200, 0.00300]"
+    assert brief(1.3e-13, (1.1e-13, 1.5e-13)) == ("1.30e-13", "[1.10e-13, 1.50e-13]")
+
+
+@given(st.floats(-1, 1) | st.floats(-1e-4, 1e-4))
+def test_a_small_number_is_no_wider_than_others(value: float) -> None:
+    assert len(number(value)) <= len("-1.000e-308")
 
 
 def test_brief_has_the_digits_that_the_interval_allows() -> None:

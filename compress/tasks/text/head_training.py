@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from compress.config.recover import Distill
@@ -11,6 +12,7 @@ from compress.data import load_splits
 from compress.models.tokenizer import Tokens
 from compress.tasks.text.heads import HeadedModel
 from compress.tasks.text.model import TextModel
+from compress.tasks.text.processor import Examples
 from compress.tasks.text.training import TextDistillation
 
 
@@ -30,13 +32,28 @@ def distill_headed(
     data = load_splits(splits)
     # The backward pass of the fused attention takes half of a step on a CPU; plain products do not.
     student, teacher = (model.open(folder, attention="eager") for folder in (student_folder, teacher_folder))
-    trainer = HeadDistillation(config, student, teacher, data.train.examples, data.select.examples)
+    named = bool(getattr(data, "names", None))  # which plain text and rankings have not
+    weights = torch.tensor(data.class_weights()) if config.balanced and named else None
+    trainer = HeadDistillation(config, student, teacher, data.train.examples, data.select.examples, weights)
     history = trainer.run(scratch)
     trainer.write(student, out, select_loss=history.select)
 
 
 class HeadDistillation(TextDistillation):
     score_name, higher_is_better = "loss", False  # the same as on train, without hidden states
+
+    def __init__(
+        self,
+        config: Distill,
+        student: HeadedModel,
+        teacher: HeadedModel,
+        train: Examples,
+        select: Examples,
+        weights: Tensor | None = None,
+    ) -> None:
+        """`weights`: of the classes, see `losses.label_error`."""
+        super().__init__(config, student, teacher, train, select)
+        self.class_weights = None if weights is None else weights.to(self.device)
 
     def net(self, model: TextModel) -> nn.Module:
         return model.module
@@ -52,7 +69,8 @@ class HeadDistillation(TextDistillation):
         student = cast(HeadedModel, self.student)
         if not self.config.label_weight or (labels := student.labels(rows)) is None:
             return None
-        return self.config.label_weight * student.label_error(answers, labels.to(self.device))
+        error = student.label_error(answers, labels.to(self.device), self.class_weights)
+        return self.config.label_weight * error
 
     def score(self) -> float:
         total = 0.0
