@@ -1,24 +1,16 @@
 """`compress generate ARTIFACT --prompt ...`: what the shipped language model writes, token by token."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
-
-from compress.artifact import check_files
 from compress.config.checks import allowed_of, number
-from compress.errors import ArtifactError, ConfigError
-from compress.graph import graph_path
-from compress.graph.decoder import Decoder
-from compress.tasks.language_modeling.generation import continuation, end_tokens, likeliest, rotated_anew
+from compress.errors import ConfigError
+from compress.serve.shipped import Shipped
+from compress.serve.writer import Wanted, Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,57 +74,31 @@ def generate(artifact: Path, request: Request, write: Callable[[str], object]) -
     Raises ArtifactError for a damaged artifact or one of another kind, ConfigError for a prompt that is
     longer than the model's context.
     """
-    check_files(artifact)
-    context, ends = context_length(artifact), end_tokens(artifact)
-    tokenizer, ids = _encode(artifact, request)
-    if len(ids) > context:
-        raise ConfigError(
-            "the prompt is longer than the model's context",
-            found=f"{len(ids)} tokens",
-            allowed=f"at most {context}",
-        )
-    fitting = context - len(ids) + 1  # the last token is never read
-    count = min(request.max_new_tokens, fitting)
-    decoder = Decoder(graph_path(artifact), capacity=len(ids) + count)
-    text = DecodeStream(ids=ids, skip_special_tokens=True)
-    random = np.random.default_rng(request.seed)
+    shipped = Shipped(artifact)
+    if request.chat:
+        ids = shipped.dialogue([{"role": "user", "content": request.prompt}])
+    else:
+        ids = shipped.encode(request.prompt)
+    writer = Writer(shipped, len(ids) + request.max_new_tokens)
+    settings = Wanted(
+        max_new_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+    )
+    writing = writer.start(ids, settings)
     clock = [time.perf_counter()]
-    for token in continuation(
-        decoder,
-        ids,
-        count,
-        lambda logits: choose(logits, request.temperature, request.top_p, random),
-        rotated_anew(artifact),
-    ):
+    for piece in writing:
         clock.append(time.perf_counter())
-        if token in ends:
-            break
-        if piece := text.step(tokenizer, token):
+        if piece:
             write(piece)
-    new = len(clock) - 1
     return Timing(
         prompt_tokens=len(ids),
-        new_tokens=new,
+        new_tokens=writing.new_tokens,
         first_seconds=clock[1] - clock[0],
         rest_seconds=clock[-1] - clock[1],
-        full=new == fitting < request.max_new_tokens,
+        full=writing.full and writing.new_tokens == writing.limit,
     )
-
-
-def choose(logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator) -> int:
-    """A token by its logits (vocabulary,): the first most likely one, or one of the nucleus.
-
-    Nucleus: the fewest tokens whose probabilities sum to `top_p` (Holtzman et al., The curious case of
-    neural text degeneration, ICLR 2020).
-    """
-    if temperature == 0.0:
-        return likeliest(logits)
-    scaled = logits.astype(np.float64) / temperature
-    weights = np.exp(scaled - scaled.max())
-    order = np.argsort(-weights, kind="stable")
-    sums = np.cumsum(weights[order])
-    nucleus = int(np.searchsorted(sums, top_p * sums[-1])) + 1
-    return int(order[np.searchsorted(sums, random.random() * sums[nucleus - 1], side="right")])
 
 
 def print_text(artifact: Path, request: Request) -> None:
@@ -145,60 +111,3 @@ def print_text(artifact: Path, request: Request) -> None:
     timing = generate(artifact, request, write)
     write("\n")
     print(timing.text(), file=sys.stderr)
-
-
-def load_tokenizer(artifact: Path) -> Tokenizer:
-    """Raises ArtifactError where there is none."""
-    path = artifact / "tokenizer.json"
-    if not path.is_file():
-        raise _no_language_model(artifact, "no tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise ArtifactError("tokenizer.json cannot be read", found=error) from None
-    tokenizer.no_truncation()  # earlier releases shipped what trainers had left in the file
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _encode(artifact: Path, request: Request) -> tuple[Tokenizer, list[int]]:
-    tokenizer = load_tokenizer(artifact)
-    if request.chat:
-        text = _dialogue(artifact, request.prompt)
-        return tokenizer, list(tokenizer.encode(text, add_special_tokens=False).ids)
-    return tokenizer, list(tokenizer.encode(request.prompt).ids)
-
-
-def _dialogue(artifact: Path, prompt: str) -> str:
-    """The prompt in the model's chat template, which transformers runs in a sandbox."""
-    import transformers  # takes seconds
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(artifact), local_files_only=True)
-    if not tokenizer.chat_template:
-        raise ArtifactError(
-            "the model has no chat template", found=f"none in {artifact}", next="leave --chat out"
-        )
-    messages = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-def context_length(artifact: Path) -> int:
-    """Tokens that the model reads at most; raises ArtifactError where config.json does not tell."""
-    length = read_json(artifact / "config.json").get("max_position_embeddings")
-    if not isinstance(length, int) or length < 1:
-        raise _no_language_model(artifact, f"a context of {length} tokens in config.json")
-    return length
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise ArtifactError(f"{path.name} is not JSON", found=error) from None
-    return content if isinstance(content, dict) else {}
-
-
-def _no_language_model(artifact: Path, found: str) -> ArtifactError:
-    return ArtifactError(
-        f"{artifact} holds no language model", found=found, next="compress verify tells what it is"
-    )

@@ -19,11 +19,11 @@ from scipy.special import logsumexp
 from tokenizers import Tokenizer
 
 from compress.artifact import check_files
-from compress.cli.generate import context_length, load_tokenizer, read_json
 from compress.errors import ArtifactError, CompressError, ConfigError, DataError, did_you_mean
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
 from compress.graph.files import sha256_graphs
+from compress.serve.shipped import context_length, described, load_tokenizer
 from compress.tasks.language_modeling.generation import (
     PIECE,
     continuation,
@@ -246,9 +246,9 @@ def _tasks(names: Sequence[str], include: Path | None) -> Any:
 
 def _prefix(artifact: Path, coder: Tokenizer, ends: frozenset[int]) -> int:
     """What a text without a context is scored after: the tokenizer's beginning of text, or its end."""
-    described = read_json(artifact / "tokenizer_config.json")
+    settings = described(artifact / "tokenizer_config.json")
     for name in ("bos_token", "eos_token"):
-        token = described.get(name)
+        token = settings.get(name)
         token = token.get("content") if isinstance(token, dict) else token
         number = coder.token_to_id(token) if token else None
         if number is not None:

@@ -2,55 +2,26 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer
 
-from compress.artifact import Manifest, write_artifact
-from compress.cli.generate import Request, Timing, choose, generate
+from compress.cli.generate import Request, Timing, generate
 from compress.cli.main import main
 from compress.errors import ArtifactError, ConfigError
-from compress.stages.result import write_result
+from tests.shipped import greedy, ship_tiny
 
 CONTEXT = 12
 
 
+def _unchecked(artifact):
+    return SimpleNamespace(name="m", environment={})
+
+
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory, tiny_lm):
-    folder = tmp_path_factory.mktemp("lm")
-    graph, checkpoint = folder / "graph", folder / "checkpoint"
-    graph.mkdir()
-    checkpoint.mkdir()
-    tiny_lm.write(graph / "model.onnx")
-    words = {f"w{i}": i for i in range(len(tiny_lm.embedding))}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(checkpoint / "tokenizer.json"))
-    (checkpoint / "config.json").write_text(json.dumps({"max_position_embeddings": CONTEXT}))
-    write_result(graph, ships=[path.name for path in graph.iterdir()])
-    write_result(checkpoint, ships=["tokenizer.json", "config.json"])
-    inputs = tiny_lm.feeds(np.array([[1, 2, 3]]))
-    names = ("name", "base_model", "source", "license")
-    empty = ("config", "environment", "splits", "headline")
-    manifest = Manifest(**dict.fromkeys(names, "m"), lineage=(), **{key: {} for key in empty}, opset=18)
-    write_artifact(
-        folder / "artifact",
-        graph=graph,
-        checkpoint=checkpoint,
-        inputs=inputs,
-        card="",
-        manifest=manifest,
-        keep_checkpoint=False,
-    )
-    return folder / "artifact"
-
-
-def greedy(tiny_lm, ids, count):
-    ids = list(ids)
-    for _ in range(count):
-        ids.append(int(tiny_lm.logits(np.array(ids))[-1].argmax()))
-    return ids[-count:]
+    return ship_tiny(tmp_path_factory.mktemp("lm"), tiny_lm, CONTEXT)
 
 
 def write(shipped, **request):
@@ -77,7 +48,7 @@ def test_a_text_of_as_many_tokens_as_the_context_holds(shipped, tiny_lm):
 
 
 def test_an_end_token_ends_it(shipped, tiny_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.cli.generate.check_files", lambda folder: None)
+    monkeypatch.setattr("compress.serve.shipped.check_files", _unchecked)
     other = shutil.copytree(shipped, tmp_path / "other")
     numbers = greedy(tiny_lm, [5, 3, 9], 4)
     end = numbers[2]
@@ -88,7 +59,7 @@ def test_an_end_token_ends_it(shipped, tiny_lm, tmp_path, monkeypatch):
 
 
 def test_what_trainers_leave_in_a_tokenizer_neither_cuts_nor_fills_prompts(shipped, tmp_path, monkeypatch):
-    monkeypatch.setattr("compress.cli.generate.check_files", lambda folder: None)
+    monkeypatch.setattr("compress.serve.shipped.check_files", _unchecked)
     other = shutil.copytree(shipped, tmp_path / "other")
     tokenizer = Tokenizer.from_file(str(other / "tokenizer.json"))
     tokenizer.enable_truncation(2)
@@ -103,18 +74,6 @@ def test_a_seed_repeats_what_was_drawn(shipped):
         write(shipped, prompt="w1", max_new_tokens=8, temperature=9.0, seed=seed)[0] for seed in (1, 1, 2)
     ]
     assert draws[0] == draws[1] != draws[2]
-
-
-def test_choices_have_the_probabilities_of_the_nucleus():
-    logits, random = np.log([0.1, 0.5, 0.3, 0.1]), np.random.default_rng(0)
-    assert choose(logits, 0.0, 1.0, random) == 1
-    drawn = [choose(logits, 1.0, 0.7, random) for _ in range(4000)]
-    shares = np.bincount(drawn, minlength=4) / len(drawn)
-    np.testing.assert_allclose(shares, [0, 5 / 8, 3 / 8, 0], atol=0.03)
-    drawn = [choose(logits, 0.5, 1.0, random) for _ in range(4000)]  # squares of the probabilities
-    shares = np.bincount(drawn, minlength=4) / len(drawn)
-    np.testing.assert_allclose(shares, np.array([1, 25, 9, 1]) / 36, atol=0.03)
-    assert {choose(logits, 1.0, 1e-6, random) for _ in range(50)} == {1}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +104,7 @@ def test_what_is_no_language_model(shipped, tmp_path, monkeypatch):
     (other / "model.onnx_data").write_bytes(b"")
     with pytest.raises(ArtifactError, match="not the file that was shipped"):
         write(other, prompt="x")
-    monkeypatch.setattr("compress.cli.generate.check_files", lambda folder: None)
+    monkeypatch.setattr("compress.serve.shipped.check_files", _unchecked)
     (other / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match="holds no language model"):
         write(other, prompt="x")

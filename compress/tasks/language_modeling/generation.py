@@ -25,7 +25,8 @@ def continuation(
     pick: Callable[[np.ndarray], int],
     anew: int | None = None,
 ) -> Iterator[int]:
-    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits.
+    """`count` tokens after `ids`, each made when it is asked for; `pick` takes one by its logits. The decoder
+    may have read the first of `ids` already, all but the last of them at most.
 
     `anew`: tokens beyond which all are rotated otherwise, so that what is cached of them is of no use.
     """
@@ -42,7 +43,8 @@ def continuation(
 
 
 def _read(decoder: Decoder, ids: list[int], anew: int | None) -> np.ndarray:
-    """Logits (vocabulary,) after these tokens."""
+    """Logits (vocabulary,) after these tokens, of which the decoder has read the first."""
+    ids = ids[decoder.past :]
     first = PIECE if anew is None or len(ids) <= anew else max(PIECE, anew + 1)
     pieces = np.split(np.array(ids), range(first, len(ids), PIECE))
     logits: np.ndarray = [decoder.run(piece, last=True)[-1] for piece in pieces][-1]

@@ -1,0 +1,1 @@
+"""A shipped language model at work: opened once, it writes texts for commands and over HTTP."""
