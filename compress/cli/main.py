@@ -17,6 +17,7 @@ COMMANDS = {
     "list": "experiments and options of each group",
     "verify": "check an artifact folder",
     "generate": 'text from a shipped language model: compress generate ARTIFACT --prompt "Once upon a time"',
+    "chat": "talk with a shipped language model: compress chat ARTIFACT",
     "serve": "an OpenAI-compatible endpoint over a shipped language model: compress serve ARTIFACT",
     "lm-eval": "lm-evaluation-harness on a shipped model: compress lm-eval ARTIFACT --tasks arc_easy",
     "bench": "time ONNX files against each other: compress bench a.onnx b.onnx benchmark.workloads=[1x128]",
