@@ -34,8 +34,10 @@ class PairProcessor(TextProcessor):
         length = min(max_length or self.max_length, self.max_length)
         pairs = list(self._pairs(examples))
         rows = iter(self.cut([pair for of_query in pairs for pair in of_query], length))
-        gains = map(_gains, examples)
-        return [[replace(next(rows), label=gain) for gain in of_query] for of_query in gains]
+        return [
+            [replace(next(rows), label=gain, query=number) for gain in _gains(example)]
+            for number, example in enumerate(examples)
+        ]
 
     def _pairs(self, examples: Examples) -> Iterator[list[Text]]:
         for number, example in enumerate(examples):

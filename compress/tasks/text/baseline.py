@@ -22,9 +22,10 @@ from compress.models.tokenizer import Tokens
 from compress.sources import fetch
 from compress.stages.result import write_result
 from compress.tasks.base import tensors
+from compress.tasks.text.batching import bucketed, in_batches
 from compress.tasks.text.candidates import fewer_candidates
 from compress.tasks.text.heads import HeadedModel
-from compress.tasks.text.training import SELECT_BATCH, bucketed
+from compress.tasks.text.training import SELECT_BATCH
 from compress.training.distillation import Distillation
 from compress.training.precision import wants_bfloat16
 
@@ -128,15 +129,14 @@ class HeadTraining(Distillation):
         encode = model.processor.encode
         self.rows = encode(fewer_candidates(train, config.candidates), config.max_length)
         held_out = encode(fewer_candidates(select, config.candidates), config.max_length)
-        held_out = sorted((row for row in held_out if row.label), key=len)
-        self.select = [held_out[at : at + SELECT_BATCH] for at in range(0, len(held_out), SELECT_BATCH)]
+        self.select = in_batches([row for row in held_out if row.label], SELECT_BATCH)
         for name, parameter in model.module.named_parameters():
             parameter.requires_grad_("embed" not in name)
         trained = [each for each in model.module.parameters() if each.requires_grad]
         super().__init__(config, model, trained, beta2=0.999)
 
     def epoch(self, seed: int) -> list[list[int]]:
-        return bucketed([len(row) for row in self.rows], self.config.batch_tokens, seed)
+        return bucketed(self.rows, self.config.batch_tokens, seed)
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
         self.module.train()

@@ -13,6 +13,7 @@ from compress.models.device import computing, moved
 from compress.tasks.base import Model, tensors
 from compress.tasks.calibration import Batches
 from compress.tasks.text import losses
+from compress.tasks.text.batching import in_batches
 from compress.tasks.text.candidates import fewer_candidates
 from compress.tasks.text.heads import HeadedModel
 from compress.tasks.text.processor import Examples
@@ -36,10 +37,9 @@ class HeadedTexts(Batches):
     def losses(self) -> Iterator[Tensor]:
         """Of the labels; of texts without any, of the model's own answers."""
         headed = self.headed
-        rows = sorted(headed.processor.encode(self.examples), key=len)
+        rows = headed.processor.encode(self.examples)
         with computing(self.model.module) as device:
-            for start in range(0, len(rows), self.batch_size):
-                batch = rows[start : start + self.batch_size]
+            for batch in in_batches(rows, self.batch_size):
                 answers = headed.run(moved(tensors(headed.processor.feeds(batch)), device))
                 labels = headed.labels(batch)
                 if labels is None:

@@ -26,6 +26,27 @@ def label_error(kind: Kind, answers: Tensor, labels: Tensor, weights: Tensor | N
     return sums / known.reshape(len(known), -1).any(1).sum().clamp(min=1)
 
 
+def ranking_error(scores: Tensor, gains: Tensor, queries: Tensor) -> Tensor:
+    """Mean over queries of the softmax loss (Bruch et al. 2019): the cross-entropy of the gains' shares and the
+    softmax of the scores, each over the passages of a query. All are (pairs); of a gain that nobody knows NaN.
+
+    A pair without another of its query has a probability, its gain, where one above 1 counts as 1. Queries
+    of several passages that none of them answers count for nothing.
+    """
+    errors = []
+    for query in queries[~gains.isnan()].unique():
+        rows = (queries == query) & ~gains.isnan()
+        of_query, wanted = scores[rows], gains[rows].to(scores.dtype)
+        if len(wanted) == 1:
+            error = nn.functional.binary_cross_entropy_with_logits(of_query, wanted.clamp(0, 1))
+        elif (total := wanted.sum()) > 0:
+            error = nn.functional.cross_entropy(of_query, wanted / total)
+        else:
+            continue
+        errors.append(error)
+    return torch.stack(errors).mean() if errors else 0.0 * scores.sum()
+
+
 def guesses(kind: Kind, answers: Tensor) -> Tensor:
     """Labels for texts without: what the model itself would say; of values zero, so that all matter."""
     if kind is Kind.classes:

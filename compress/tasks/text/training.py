@@ -6,7 +6,6 @@ there are some and it has a weight. Embedding tables stay as they are: they are 
 were not pruned. There is no dropout: the target is exact, noise would only blur it.
 """
 
-import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from compress.models.device import chosen, moved
 from compress.models.hooks import hooked
 from compress.models.tokenizer import Tokens
 from compress.tasks.base import tensors
+from compress.tasks.text.batching import bucketed, in_batches, together
 from compress.tasks.text.model import TextModel
 from compress.tasks.text.processor import Examples
 from compress.training.distillation import Distillation
@@ -30,25 +30,6 @@ from compress.training.precision import cast_weights, wants_bfloat16
 
 SELECT_BATCH = 64
 SELECT_ROWS = 1024  # at most, evenly spread: the pairs of some hundred queries are tens of thousands
-
-
-def bucketed(lengths: Sequence[int], batch_tokens: int, seed: int) -> list[list[int]]:
-    """One epoch: batches of similar length with at most `batch_tokens` padded tokens, shuffled.
-
-    A text that is longer than that makes a batch of its own.
-    """
-    rng = random.Random(seed)
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i] + rng.random() * 2)
-    batches: list[list[int]] = []
-    longest = 0
-    for index in order:
-        longest = max(longest, lengths[index])
-        if not batches or (len(batches[-1]) + 1) * longest > batch_tokens:
-            batches.append([])
-            longest = lengths[index]
-        batches[-1].append(index)
-    rng.shuffle(batches)
-    return batches
 
 
 @dataclass(frozen=True)
@@ -84,9 +65,8 @@ class TextDistillation(Distillation):
         depth = len(teacher.stack.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
         held_out = student.processor.encode(select)
-        held_out = sorted((held_out[row] for row in spread(len(held_out), SELECT_ROWS)), key=len)
-        parts = [held_out[at : at + SELECT_BATCH] for at in range(0, len(held_out), SELECT_BATCH)]
-        self.select = [(part, self._inputs(part)) for part in parts]
+        few = _spread_queries(held_out, SELECT_ROWS)
+        self.select = [(part, self._inputs(part)) for part in in_batches(few, SELECT_BATCH)]
         self.select_answers = [self._teach(inputs).answers for _, inputs in self.select]
         first = self._teach(self.select[0][1])
         self.scale = [float(states[first.real].float().var(0).sum()) for states in first.hidden]
@@ -117,7 +97,7 @@ class TextDistillation(Distillation):
         return None
 
     def epoch(self, seed: int) -> list[list[int]]:
-        return bucketed([len(row) for row in self.rows], self.config.batch_tokens, seed)
+        return bucketed(self.rows, self.config.batch_tokens, seed)
 
     def learn(self, rows: list[int]) -> tuple[float, int]:
         batch = [self.rows[i] for i in rows]
@@ -180,3 +160,10 @@ class TextDistillation(Distillation):
     def restore(self, saved: dict[str, Any]) -> None:
         super().restore(saved)
         self.kept = dict(zip(saved["known"], saved["targets"].to(self.device), strict=True))
+
+
+def _spread_queries(rows: Sequence[Tokens], count: int) -> list[Tokens]:
+    """At most `count` of the rows, evenly spread, the pairs of each query whole."""
+    groups = together(rows)
+    kept = spread(len(groups), max(1, count * len(groups) // max(1, len(rows))))
+    return [rows[row] for group in kept for row in groups[group]]

@@ -90,7 +90,8 @@ def train(encoder, tmp_path):
     [pytest.param(task, marks=[] if task == "text_classification" else pytest.mark.slow) for task in TASKS],
 )
 def test_what_can_be_learned_is(task, train):
-    out = train(task)
+    # To compare two texts takes longer to learn, in smaller steps.
+    out = train(task, **({"steps": 120, "learning_rate": 3e-3} if task == "reranking" else {}))
     curve = json.loads((out / "stage.json").read_text())["facts"]["training"]["select_loss"]
     assert min(curve) < 0.7 * curve[0]
     model = tasks.load(out)
