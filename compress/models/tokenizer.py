@@ -27,9 +27,7 @@ class Tokens:
     ids: list[int]
     types: list[int]  # 1 where a token is of the second text, of models that are told
     label: tuple[float, ...] = ()  # what the model is to answer, where that is known
-    query: int | None = (
-        None  # of pairs of which one is to be ranked above the other: the same for all of a query
-    )
+    query: int | None = None  # of pairs that are ranked: the same for all of a query
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -22,10 +22,10 @@ from compress.models.tokenizer import Tokens
 from compress.sources import fetch
 from compress.stages.result import write_result
 from compress.tasks.base import tensors
-from compress.tasks.text.batching import bucketed, in_batches
+from compress.tasks.text.batching import bucketed, in_batches, spread_queries
 from compress.tasks.text.candidates import fewer_candidates
 from compress.tasks.text.heads import HeadedModel
-from compress.tasks.text.training import SELECT_BATCH
+from compress.tasks.text.training import SELECT_BATCH, SELECT_ROWS
 from compress.training.distillation import Distillation
 from compress.training.precision import wants_bfloat16
 
@@ -129,7 +129,8 @@ class HeadTraining(Distillation):
         encode = model.processor.encode
         self.rows = encode(fewer_candidates(train, config.candidates), config.max_length)
         held_out = encode(fewer_candidates(select, config.candidates), config.max_length)
-        self.select = in_batches([row for row in held_out if row.label], SELECT_BATCH)
+        labelled = [row for row in held_out if row.label]
+        self.select = in_batches(spread_queries(labelled, SELECT_ROWS), SELECT_BATCH)
         for name, parameter in model.module.named_parameters():
             parameter.requires_grad_("embed" not in name)
         trained = [each for each in model.module.parameters() if each.requires_grad]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from compress.metrics.statistics import spread
 from compress.models.tokenizer import Tokens
 
 
@@ -45,6 +46,13 @@ def together(rows: Sequence[Tokens]) -> list[list[int]]:
         groups[-1].append(number)
         before = row.query
     return groups
+
+
+def spread_queries(rows: Sequence[Tokens], count: int) -> list[Tokens]:
+    """At most `count` of the rows, evenly spread, the pairs of each query whole; one query at the least."""
+    groups = together(rows)
+    kept = spread(len(groups), max(1, count * len(groups) // max(1, len(rows))))
+    return [rows[row] for group in kept for row in groups[group]]
 
 
 def _longest(rows: Sequence[Tokens], group: Sequence[int]) -> int:

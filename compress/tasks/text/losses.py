@@ -27,15 +27,16 @@ def label_error(kind: Kind, answers: Tensor, labels: Tensor, weights: Tensor | N
 
 
 def ranking_error(scores: Tensor, gains: Tensor, queries: Tensor) -> Tensor:
-    """Mean over queries of the softmax loss (Bruch et al. 2019): the cross-entropy of the gains' shares and the
-    softmax of the scores, each over the passages of a query. All are (pairs); of a gain that nobody knows NaN.
+    """Mean over queries of the softmax loss (Bruch et al. 2019): the cross-entropy of the gains' shares and
+    the softmax of the scores, each over the passages of a query. All are (pairs); NaN: an unknown gain.
 
     A pair without another of its query has a probability, its gain, where one above 1 counts as 1. Queries
     of several passages that none of them answers count for nothing.
     """
     errors = []
-    for query in queries[~gains.isnan()].unique():
-        rows = (queries == query) & ~gains.isnan()
+    known = ~gains.isnan()
+    for query in torch.unique(queries[known]):
+        rows = known & (queries == query)
         of_query, wanted = scores[rows], gains[rows].to(scores.dtype)
         if len(wanted) == 1:
             error = nn.functional.binary_cross_entropy_with_logits(of_query, wanted.clamp(0, 1))

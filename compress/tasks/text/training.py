@@ -17,12 +17,11 @@ from torch.func import functional_call
 
 from compress.config.recover import Distill
 from compress.errors import DataError
-from compress.metrics.statistics import spread
 from compress.models.device import chosen, moved
 from compress.models.hooks import hooked
 from compress.models.tokenizer import Tokens
 from compress.tasks.base import tensors
-from compress.tasks.text.batching import bucketed, in_batches, together
+from compress.tasks.text.batching import bucketed, in_batches, spread_queries
 from compress.tasks.text.model import TextModel
 from compress.tasks.text.processor import Examples
 from compress.training.distillation import Distillation
@@ -65,7 +64,7 @@ class TextDistillation(Distillation):
         depth = len(teacher.stack.layers())
         self.layers = student.facts.kept_layers or tuple(range(depth))
         held_out = student.processor.encode(select)
-        few = _spread_queries(held_out, SELECT_ROWS)
+        few = spread_queries(held_out, SELECT_ROWS)
         self.select = [(part, self._inputs(part)) for part in in_batches(few, SELECT_BATCH)]
         self.select_answers = [self._teach(inputs).answers for _, inputs in self.select]
         first = self._teach(self.select[0][1])
@@ -160,10 +159,3 @@ class TextDistillation(Distillation):
     def restore(self, saved: dict[str, Any]) -> None:
         super().restore(saved)
         self.kept = dict(zip(saved["known"], saved["targets"].to(self.device), strict=True))
-
-
-def _spread_queries(rows: Sequence[Tokens], count: int) -> list[Tokens]:
-    """At most `count` of the rows, evenly spread, the pairs of each query whole."""
-    groups = together(rows)
-    kept = spread(len(groups), max(1, count * len(groups) // max(1, len(rows))))
-    return [rows[row] for group in kept for row in groups[group]]

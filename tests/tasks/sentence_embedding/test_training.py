@@ -1,12 +1,9 @@
 """Distillation of a tiny pruned encoder: arithmetic, learning, resuming."""
 
 import dataclasses
-import random
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from compress import models, tasks
 from compress.config.prune import Keep, TransformerPrune
@@ -16,7 +13,6 @@ from compress.errors import DataError, GateError
 from compress.recover import recover
 from compress.stages.result import read_result
 from compress.tasks.sentence_embedding import training
-from compress.tasks.text.training import bucketed
 from compress.training.precision import wants_bfloat16
 from tests.prune.cuts import cut_channels, texts_of
 
@@ -70,30 +66,6 @@ def weights(folder):
 
 
 # ---------------------------------------------------------------- arithmetic
-
-
-@given(
-    lengths=st.lists(st.integers(1, 128), min_size=1, max_size=300),
-    bound=st.integers(1, 2000),
-    seed=st.integers(0, 9),
-)
-def test_buckets_hold_every_text_once_within_the_bound(lengths, bound, seed):
-    batches = bucketed(lengths, bound, seed)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) * max(lengths[i] for i in batch) <= bound or len(batch) == 1
-    assert batches == bucketed(lengths, bound, seed)
-
-
-def test_buckets_of_two_seeds_differ_and_pad_little():
-    rng = random.Random(0)
-    lengths = [rng.randint(5, 128) for _ in range(1000)]
-    first, second = bucketed(lengths, 4096, 1), bucketed(lengths, 4096, 2)
-    assert first != second
-    assert sorted(map(sorted, first)) != sorted(map(sorted, second))  # not only their order
-    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in first)
-    assert padded < 1.1 * sum(lengths)
-    assert len(first) < 1.3 * sum(lengths) / 4096
 
 
 def test_precision_as_asked():
