@@ -49,7 +49,7 @@ def together(rows: Sequence[Tokens]) -> list[list[int]]:
 
 
 def spread_queries(rows: Sequence[Tokens], count: int) -> list[Tokens]:
-    """At most `count` of the rows, evenly spread, the pairs of each query whole; one query at the least."""
+    """About `count` of the rows, or all, evenly spread, the pairs of each query whole."""
     groups = together(rows)
     kept = spread(len(groups), max(1, count * len(groups) // max(1, len(rows))))
     return [rows[row] for group in kept for row in groups[group]]

@@ -28,7 +28,7 @@ from compress.training.distillation import Distillation
 from compress.training.precision import cast_weights, wants_bfloat16
 
 SELECT_BATCH = 64
-SELECT_ROWS = 1024  # at most, evenly spread: the pairs of some hundred queries are tens of thousands
+SELECT_ROWS = 1024  # about, evenly spread: the pairs of some hundred queries are tens of thousands
 
 
 @dataclass(frozen=True)
