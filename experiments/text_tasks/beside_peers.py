@@ -1,7 +1,7 @@
 """What a user of optimum gets of the same checkpoint by two commands, and ours, beside each other.
 
-    python experiments/text_tasks/beside_peers.py --optimum optimum/bin --task text-classification --out files \
-        experiment=reuters_grain OVERRIDES
+    python experiments/text_tasks/beside_peers.py --optimum optimum/bin --out files \
+        --task text-classification experiment=reuters_grain OVERRIDES
     compress bench files/*/model.onnx benchmark.workloads=[1x128,8x128]
 
 `--optimum`: bin of an environment with optimum-onnx 0.1 (transformers < 4.58). Its export is rounded once by
