@@ -1,7 +1,11 @@
 """Rows of a table to examples, by its layout; what is broken is told with its line."""
 
+import ast
+import io
 import json
 import math
+import re
+import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -64,7 +68,7 @@ def _names(table: Table, line: int, row: Row, layout: Layout) -> tuple[tuple[str
     if "label" not in layout.columns:
         return (), False
     column = layout.columns["label"]
-    value = row.get(column)
+    value = _unpacked(table, line, column, row.get(column))
     if isinstance(value, str) and layout.separator is not None:
         value = [each.strip() for each in value.split(layout.separator) if each.strip()]
     several = isinstance(value, list | tuple)
@@ -99,7 +103,7 @@ def _name(table: Table, line: int, value: Any, column: str) -> str:
 
 
 def _tagging(table: Table, line: int, row: Row, layout: Layout) -> Example | None:
-    words = _list(row.get(layout.columns["words"]))
+    words = _list(table, line, layout.columns["words"], row)
     if not words:
         return None
     if strange := [word for word in words if not isinstance(word, str | int | float)]:
@@ -108,7 +112,7 @@ def _tagging(table: Table, line: int, row: Row, layout: Layout) -> Example | Non
     if "tags" not in layout.columns:
         return Example(record)
     column = layout.columns["tags"]
-    tags = _list(row.get(column))
+    tags = _list(table, line, column, row)
     if len(tags) != len(words):
         raise DataError(
             f"{table.at(line)}: tags do not align with words",
@@ -127,7 +131,7 @@ def _ranking(table: Table, line: int, row: Row, layout: Layout) -> Example | Non
 
     if "candidates" in columns:
         passages = passages_of(columns["candidates"])
-        gains = _gains(table, line, row.get(columns["relevance"])) if "relevance" in columns else []
+        gains = _gains(table, line, columns["relevance"], row) if "relevance" in columns else []
         if "positive" in columns:
             good = passages_of(columns["positive"])
             gains = [float(each in good) for each in passages]
@@ -162,13 +166,15 @@ def _ranking(table: Table, line: int, row: Row, layout: Layout) -> Example | Non
 def _passages(table: Table, line: int, column: str, value: Any) -> list[str]:
     """A text is one passage; what is empty stays, since numbers of relevance may count it. DataError for
     other things."""
+    value = _unpacked(table, line, column, value)
     listed = value if isinstance(value, list | tuple) else [value]
     if strange := [each for each in listed if isinstance(each, list | dict | bytes)]:
         raise _wrong(table, line, f"{column} is no passage", strange[0], "a string or a list of strings")
     return ["" if each is None else str(each) for each in listed]
 
 
-def _gains(table: Table, line: int, value: Any) -> list[float]:
+def _gains(table: Table, line: int, column: str, row: Row) -> list[float]:
+    value = _unpacked(table, line, column, row.get(column))
     listed = value if isinstance(value, list | tuple) else [value]
     try:
         gains = [float(each) for each in listed]
@@ -245,15 +251,29 @@ def _string(table: Table, line: int, row: Row, layout: Layout, role: str) -> str
     return str(value)
 
 
-def _list(value: Any) -> list[Any]:
-    """A list as it is, one written as JSON, or words between spaces."""
-    if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                found = json.loads(value)
-            except ValueError:
-                found = None
-            if isinstance(found, list):
-                return found
-        return value.split()
-    return list(value or [])
+def _list(table: Table, line: int, column: str, row: Row) -> list[Any]:
+    """A list as it is, one written as text, or words between spaces."""
+    value = _unpacked(table, line, column, row.get(column))
+    return value.split() if isinstance(value, str) else list(value or [])
+
+
+def _unpacked(table: Table, line: int, column: str, value: Any) -> Any:
+    """A list that a field of text holds as JSON or Python writes it; all else as it is.
+
+    Raises DataError for one without commas, as numpy prints it, which Python reads as a single string.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"\s*\[.*\]\s*", value, re.DOTALL):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list):
+            break
+    else:
+        return value
+    tokens = tokenize.generate_tokens(io.StringIO(value.strip()).readline)
+    if read is ast.literal_eval and sum(token.type == tokenize.STRING for token in tokens) > len(found):
+        raise _wrong(table, line, f"{column} is a list without commas", value, '["one", "two"]')
+    return found

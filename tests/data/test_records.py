@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow
 import pytest
@@ -735,6 +736,7 @@ def test_a_folder_of_the_hub(tmp_path):
         ("m.csv", b"text,text\na,b\n", r"m.csv has no header"),
         ("m.csv", b"text,label\ncaf\xc3\xa9,x\nna\xefve,y\n", r"(?s)csv:3 is not.* byte 21.* 2 of.* 0xef"),
         ("m.csv", b"\xef\xbb\xbftext,label\na,x\nb\x80,y\n", r"m.csv:3 is not utf-8 text"),
+        ("m.csv", b"text,label\na,['x' 'y']\nb,x\n", r"m.csv:2: label is a list without commas"),
         ("m.arff", b"@relation r\n@attribute text string\n@data\n'a\n", r"m.arff:4 does not have"),
         ("m.arff", b"@relation r\n", r"m.arff is no ARFF file"),
         ("m.parquet", b"PAR1", r"m.parquet is damaged"),
@@ -748,6 +750,35 @@ def test_what_is_broken_is_told_with_its_line(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         opened(tmp_path / "out", train_set=TrainingSet(source=f"path:{tmp_path / name}"))
+
+
+@pytest.mark.parametrize("written", [json.dumps, str])
+def test_lists_in_the_fields_of_a_table_are_lists(written, tmp_path):
+    """As JSON, or as pandas writes Python's."""
+
+    def table(name, found):
+        _csv(tmp_path / name, [{key: each if key in ("text", "query") else written(each)
+                                for key, each in row.items()} for row in found])  # fmt: skip
+        return TrainingSet(source=f"path:{tmp_path / name}")
+
+    found = [
+        {"text": row["text"], "label": [row["label"], "it's"][: 1 + i % 2]} for i, row in enumerate(rows())
+    ]
+    mine = table("labels.csv", found)
+    expected = opened(tmp_path / "expected", train_set=jsonl(tmp_path / "m.jsonl", found))
+    assert opened(tmp_path / "labels", train_set=mine).test.examples == tuple(
+        replace(record, line=record.line + 1) for record in expected.test.examples
+    )
+    words = [{"tokens": row["text"].split(), "tags": ["B-X", *["O"] * (len(row["text"].split()) - 1)]}
+             for row in rows()]  # fmt: skip
+    mine = table("words.csv", words)
+    for record in opened(tmp_path / "tags", train_set=mine).test.examples:
+        assert list(record.words) == words[record.line - 2]["tokens"]
+    queries = [{"query": row["text"], "candidates": [f"[{row['text']}]", "No."], "relevance": [1, 0]}
+               for row in rows()]  # fmt: skip
+    mine = table("queries.csv", queries)
+    for record in opened(tmp_path / "ranking", train_set=mine).test.examples:
+        assert record.candidates == (f"[{record.text}]", "No.")
 
 
 def test_quotes_may_be_letters_like_others(tmp_path):
