@@ -7,6 +7,7 @@ artifact/
   config.json, tokenizer* what is needed to feed it
   genai_config.json       what onnxruntime-genai needs to run a language model that was exported for it
   checkpoint/             the same model before quantization, for stock transformers
+  model-FORMAT.gguf       likewise for llama.cpp, where ship.gguf asks for it
   check.npz               a stored input and the output this machine computed for it; of the graph NAME.onnx
                           among several, check_NAME.npz
   README.md               model card
@@ -75,6 +76,7 @@ def write_artifact(
     manifest: Manifest,
     keep_checkpoint: bool,
     layout: str = PLAIN,
+    beside: Path | None = None,
 ) -> None:
     """Assemble the artifact beside `folder` and rename it into place: there is never half of one.
 
@@ -90,6 +92,8 @@ def write_artifact(
         _copy(checkpoint, [name for name in feeding if "/" not in name], partial)
         if keep_checkpoint:
             _copy(checkpoint, of_checkpoint, partial / "checkpoint")
+        if beside is not None:
+            _copy(beside, read_result(beside).ships, partial)
         (partial / "README.md").write_text(card)
         if (partial / GENAI).is_file():
             _set_threads(partial / GENAI, manifest.environment.get("threads"))

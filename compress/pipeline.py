@@ -24,11 +24,13 @@ from compress.config.target import TargetConfig, rewrites_of
 from compress.data import input_digests, load_splits, open_splits
 from compress.errors import BenchmarkError
 from compress.evaluate import evaluate, on_target, score
-from compress.export import export, plain
+from compress.export import export, plain, write_beside
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
-from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship, with_failed_card
+from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship, with_failed_card, with_gates
 from compress.models import check_options
+from compress.models.checkpoint import read_config
+from compress.models.gguf_write import check_writable
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
 from compress.quantize import also_measured, quantize, watches_metric
@@ -73,7 +75,9 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
         return None
 
     report = assemble(config, target, built, quality, profiles, speed, limits, runner, command, tuned.tuning)
-    artifact = ship(report, built, target, folder / "artifact")
+    beside = as_gguf(config, kept(report, built).checkpoint, runner)
+    report = with_gates(report, beside)
+    artifact = ship(report, built, target, folder / "artifact", beside)
     try:
         card = runner.stage(
             "time card", time_card, config.target, config=config.benchmark, artifact=artifact,
@@ -93,6 +97,8 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     if dense.reused or not runner.dry_run:
         check_workloads(config.benchmark, dense.path)
         check_options(config.model.task, vars(config).values(), dense.path)
+        if config.ship.gguf_file:
+            check_writable(read_config(dense.path))
     read: dict[str, Any] = {"checkpoint": dense} if config.data.reads_model else {}
     read |= {"examples": config.model.examples} if config.data.labelled else {}
     splits = stage("split", open_splits, config.data, identity=input_digests(config.data), **read)
@@ -124,6 +130,13 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     elif of_target:
         add("rewritten", "rewrite", last)
     return Built(dense=dense, splits=splits, pruned=pruned, variants=tuple(variants))
+
+
+def as_gguf(config: RunConfig, checkpoint: Entry, runner: StageRunner) -> Entry | None:
+    """The checkpoint of what ships as a GGUF file, where one is asked for."""
+    if (file := config.ship.gguf_file) is None:
+        return None
+    return runner.stage("gguf", write_beside, file, checkpoint=checkpoint)
 
 
 def on_select(config: RunConfig, built: Built, runner: StageRunner, label: str) -> Entry:

@@ -38,7 +38,7 @@ def ship_tiny(folder: Path, tiny_lm: Any, context: int, template: str | None = N
     return ship(folder / "artifact", graph, checkpoint, tiny_lm.feeds(np.array([[1, 2, 3]])))
 
 
-def ship(artifact: Path, graph: Path, checkpoint: Path, inputs: dict[str, np.ndarray]) -> Path:
+def ship(artifact: Path, graph: Path, checkpoint: Path, inputs: dict[str, np.ndarray], **more: Any) -> Path:
     """The artifact of a graph and its checkpoint, whose times were taken with one thread."""
     names = ("name", "base_model", "source", "license")
     empty: dict[str, Any] = {key: {} for key in ("config", "splits", "headline")}
@@ -53,6 +53,7 @@ def ship(artifact: Path, graph: Path, checkpoint: Path, inputs: dict[str, np.nda
         card="",
         manifest=manifest,
         keep_checkpoint=True,
+        **more,
     )
     return artifact
 

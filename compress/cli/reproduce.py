@@ -114,7 +114,7 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
     """
     import torch  # takes seconds
 
-    from compress.pipeline import build
+    from compress.pipeline import as_gguf, build
 
     manifest = verify(artifact)
     config = config_of(manifest)
@@ -133,7 +133,8 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
 
     store = folder / "store"
     try:
-        built = build(config, StageRunner(Store(store), console, config.model.task))
+        runner = StageRunner(Store(store), console, config.model.task)
+        built = build(config, runner)
         wanted = manifest.headline["variant"]
         again = next((variant for variant in built.variants if variant.name == wanted), None)
         if again is None:
@@ -144,7 +145,7 @@ def reproduce(artifact: Path, folder: Path, console: Console) -> Comparison:
             )
         same_threads = {**now, "threads": manifest.environment.get("threads")}
         unmeasured = replace(manifest, environment=same_threads, headline={"variant": wanted}, files={})
-        pack(again, folder / "artifact", _CARD, unmeasured)
+        pack(again, folder / "artifact", _CARD, unmeasured, as_gguf(config, again.checkpoint, runner))
         comparison = Comparison(
             files=compare(manifest.files, sums(folder / "artifact")),
             splits=compare(

@@ -85,6 +85,7 @@ class RunConfig:
                 allowed=" ".join(allowed),
                 next="for example " + " ".join(example),
             )
+        self.ship.check_task(task)
         for group in (item.name for item in dataclasses.fields(self) if item.name in OPTIONS):
             try:
                 getattr(self, group).check_task(task)

@@ -141,14 +141,20 @@ def with_failed_card(report: Report, error: BenchmarkError) -> Report:
     return replace(report, card_failure=str(error), gates=(*report.gates, failed))
 
 
+def with_gates(report: Report, beside: Entry | None) -> Report:
+    """The report with what was checked of a file that ships beside the graph, where there is one."""
+    gates = read_result(beside.path).gates if beside else ()
+    return replace(report, gates=(*report.gates, *gates))
+
+
 def kept(report: Report, built: Built) -> BuiltVariant:
     """What the verdict names."""
     return next(variant for variant in built.variants if variant.name == report.verdict.best)
 
 
-def ship(report: Report, built: Built, target: Target, folder: Path) -> Entry:
-    """Write the variant that the verdict names, whether it meets the budget or not; what ships, as an input
-    of a stage that runs it."""
+def ship(report: Report, built: Built, target: Target, folder: Path, beside: Entry | None = None) -> Entry:
+    """Write the variant that the verdict names, whether it meets the budget or not, and what ships beside it;
+    what ships, as an input of a stage that runs it."""
     variant = next(variant for variant in report.variants if variant.name == report.verdict.best)
     shipped = kept(report, built)
     checkpoint = shipped.checkpoint.path
@@ -176,7 +182,7 @@ def ship(report: Report, built: Built, target: Target, folder: Path) -> Entry:
         opset=max(map(_opset, named_graphs(shipped.graph.path).values())),
         options=report.options,
     )
-    pack(shipped, folder, card, manifest)
+    pack(shipped, folder, card, manifest, beside)
     return Entry(folder, sha256_json([shipped.graph.digest, code, javascript]), reused=False, seconds=0.0)
 
 
@@ -198,7 +204,9 @@ def _code(variant: BuiltVariant, target: Target, layout: str) -> str:
     return target.opening(_graph_in(layout, variant), generates) + code if code and len(names) == 1 else ""
 
 
-def pack(variant: BuiltVariant, folder: Path, card: str, manifest: Manifest) -> None:
+def pack(
+    variant: BuiltVariant, folder: Path, card: str, manifest: Manifest, beside: Entry | None = None
+) -> None:
     """The artifact of one variant."""
     checkpoint = variant.checkpoint.path
     write_artifact(
@@ -210,6 +218,7 @@ def pack(variant: BuiltVariant, folder: Path, card: str, manifest: Manifest) -> 
         manifest=manifest,
         keep_checkpoint=models.read_summary(checkpoint).keeps_checkpoint,
         layout=_layout(manifest.config),
+        beside=beside.path if beside else None,
     )
 
 

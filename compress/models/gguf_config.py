@@ -228,7 +228,7 @@ def of_factors(factors: np.ndarray, theta: float, rotated: int, context: int) ->
             "high_freq_factor": float(f"{high:.5g}"),
             "original_max_position_embeddings": round(original),
         }
-        if np.allclose(_llama3(lengths, **found), factors, rtol=1e-5):
+        if np.allclose(llama3_factors(lengths, **found), factors, rtol=1e-5):
             return {"rope_type": "llama3", **found}
     return {
         "rope_type": "longrope",
@@ -239,7 +239,7 @@ def of_factors(factors: np.ndarray, theta: float, rotated: int, context: int) ->
     }
 
 
-def _llama3(
+def llama3_factors(
     lengths: np.ndarray,
     factor: float,
     low_freq_factor: float,
