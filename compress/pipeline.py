@@ -24,13 +24,14 @@ from compress.config.target import TargetConfig, rewrites_of
 from compress.data import input_digests, load_splits, open_splits
 from compress.errors import BenchmarkError
 from compress.evaluate import evaluate, on_target, score
-from compress.export import export, plain, write_beside
+from compress.export import export, in_place, plain, write_beside
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
 from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship, with_failed_card, with_gates
 from compress.models import check_options
 from compress.models.checkpoint import read_config
 from compress.models.gguf_write import check_writable
+from compress.models.needs import is_large
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
 from compress.quantize import also_measured, quantize, watches_metric
@@ -42,6 +43,8 @@ from compress.stages.runner import StageRunner
 from compress.stages.store import Entry
 from compress.targets import open_target
 from compress.tune import tune
+
+NOT_TIMED = "the dense model, large and stored in 16 bits, is not timed: it would be widened for each token"
 
 
 def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "") -> Report | None:
@@ -68,7 +71,7 @@ def run(config: RunConfig, folder: Path, runner: StageRunner, command: str = "")
         runner.stage("profile", profile_operators, tuned.targets.get(variant.name, config.target),
                      config=config.benchmark, name=variant.name, checkpoint=variant.checkpoint,
                      splits=built.splits, graph=variant.graph, label=f"profile {variant.name}", **there)
-        for variant in built.variants
+        for variant in built.variants if not variant.not_timed
     ]  # fmt: skip
     limits = runner.stage("limits", measure_limits, config.target, **there)
     if runner.dry_run:
@@ -102,8 +105,10 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     read: dict[str, Any] = {"checkpoint": dense} if config.data.reads_model else {}
     read |= {"examples": config.model.examples} if config.data.labelled else {}
     splits = stage("split", open_splits, config.data, identity=input_digests(config.data), **read)
+    large = config.model.has_cache and dense.path.is_dir() and is_large(dense.path)
+    graph_of = in_place if large else plain
     baseline = stage(
-        "export", export, plain(config.export), checkpoint=dense, splits=splits, label="export dense"
+        "export", export, graph_of(config.export), checkpoint=dense, splits=splits, label="export dense"
     )
     pruned = stage("prune", prune, config.prune, checkpoint=dense, splits=splits)
     student = stage(
@@ -129,6 +134,8 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
         add(config.quantize.variant, "rewrite" if of_target else "quantize", last)
     elif of_target:
         add("rewritten", "rewrite", last)
+    if large and len(variants) > 1:
+        variants[0] = replace(variants[0], not_timed=NOT_TIMED)
     return Built(dense=dense, splits=splits, pruned=pruned, variants=tuple(variants))
 
 
@@ -226,9 +233,10 @@ def measure_speed(
     runner: StageRunner,
     targets: Mapping[str, TargetConfig] = {},
 ) -> Entry:
-    """Time `variants`, the dense one first, while nothing else of ours computes on the target: once it has
-    been seen to compute what they are to. `targets`: that of a variant which is timed with other settings."""
-    target = open_target(config.target)
+    """Time `variants`, the dense one first unless nobody does, while nothing else of ours computes on the
+    target: once it has been seen to compute what they are to. `targets`: that of a variant which is timed
+    with other settings."""
+    target, variants = open_target(config.target), [each for each in variants if not each.not_timed]
     there: dict[str, Any] = {"identity": target.facts(), "lock": target.lock}
     parity = {
         variant.name: runner.stage("parity", check_on_target, config.target, name=variant.name,

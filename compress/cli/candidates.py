@@ -10,6 +10,7 @@ from compress.benchmark.speed import load_speed
 from compress.config.data import Split
 from compress.config.recover import NoRecover
 from compress.config.run import RunConfig
+from compress.errors import BenchmarkError
 from compress.graph import graph_files
 from compress.metrics.quality import load_quality
 from compress.models.summary import read_summary
@@ -49,6 +50,12 @@ class Workbench:
         runner = self._quiet()
         built = pipeline.build(config, runner)
         dense, small = built.variants[0], built.variants[-1]
+        if dense.not_timed:
+            raise BenchmarkError(
+                "a search times its candidates beside the dense model, which nobody times here",
+                found=dense.not_timed,
+                next="compress run with a few settings, -m, and compare their times",
+            )
         scores = pipeline.score_dense(config, built, runner, Split.select, samples)
         evaluated = pipeline.compare(config, built, small, scores, runner, Split.select, samples)
         pair = (dense,) if small is dense else (dense, small)

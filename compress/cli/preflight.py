@@ -1,5 +1,6 @@
 """What must be there before the seconds are spent in which torch is loaded."""
 
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -7,15 +8,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from compress.config.export import AutoExport, GenaiExport
+from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
 from compress.config.recover import Device
 from compress.config.run import RunConfig
+from compress.config.target import asks_to_tune
 from compress.errors import SourceError
 from compress.models.checkpoint import read_config
 from compress.models.kind import check_architecture
-from compress.models.needs import Needs, check_memory, needs_of
+from compress.models.needs import Needs, check_disk, check_memory, is_large, size_of
 from compress.registry import declared, is_option, skips
 from compress.schema.workload import Workload
-from compress.sources import fetch, peek
+from compress.sources import cache_dir, fetch, peek
 from compress.targets import open_target
 from compress.tasks.base import refuse_cache
 
@@ -29,6 +33,7 @@ def check(configs: Iterable[RunConfig]) -> None:
         check_sources(config)
         if (needs := needed(config)) is not None:
             check_memory(needs)
+            check_disk(needs, *disk())
         options = [option for option in vars(config).values() if is_option(option)]
         if any(declared(type(option)).needs for option in options):
             check_architecture(options, described(config.model.source), config.model.task)
@@ -52,7 +57,29 @@ def needed(config: RunConfig) -> Needs | None:
     if config.model.task != "language_modeling" or scheme != "path":
         return None
     folder = fetch(config.model.source)
-    return needs_of(folder) if folder.is_dir() and any(folder.glob("*.safetensors*")) else None
+    if not folder.is_dir() or not any(folder.glob("*.safetensors*")):
+        return None
+    size, large, bits = size_of(folder), is_large(folder), _bits_by_parts(config)
+    return size.widened_by_parts(bits) if large and bits else size.held_whole(in_place=large)
+
+
+def _bits_by_parts(config: RunConfig) -> int | None:
+    """Of a weight of what ships, where every stage widens one part of a large dense model at a time."""
+    unchanged = skips(config.prune) and skips(config.recover)
+    fused = isinstance(config.export, GenaiExport | AutoExport)
+    if not (unchanged and fused) or config.evaluate.on_target or asks_to_tune(config.target):
+        return None
+    if isinstance(config.quantize, Int4Blocks | MixedBlocks):
+        return 4
+    return 8 if isinstance(config.quantize, Int8Blocks) else None
+
+
+def disk() -> tuple[int, int]:
+    """Bytes that are free where results go, and of those that lie there."""
+    folder = cache_dir()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    kept = sum(each.stat().st_size for each in folder.glob("store/**/*") if each.is_file())
+    return shutil.disk_usage(there).free, kept
 
 
 def _described(source: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import argparse
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +12,12 @@ from omegaconf import DictConfig
 
 from compress.cli.console import console
 from compress.cli.job import job, new_runner
-from compress.cli.preflight import check, needed
+from compress.cli.preflight import check, disk, needed
 from compress.cli.sweep import run_sweep
 from compress.config.compose import expand, grid, load_config, to_yaml
 from compress.config.run import RunConfig, conf_dir, register_schemas
 from compress.errors import CompressError, ConfigError
 from compress.models.needs import machine_memory
-from compress.sources import cache_dir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
         for config in configs:
             if (needs := needed(config)) is not None:
-                free, memory = shutil.disk_usage(cache_dir()).free, machine_memory() or 0
+                (free, _), memory = disk(), machine_memory() or 0
                 console.print(
                     f"at least {needs.memory / 1e9:.1f} GB of memory (here {memory / 1e9:.1f}) and "
                     f"{needs.disk / 1e9:.1f} of disk ({free / 1e9:.1f} free), but for stages that are reused",

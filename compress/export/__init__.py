@@ -3,11 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
-from compress.config.export import ExportConfig, TorchExport
+from compress.config.export import AutoExport, ExportConfig, GenaiExport, TorchExport
 from compress.config.ship import GgufFile
 from compress.graph import shipped_files
 from compress.registry import implementation
 from compress.stages.result import write_result
+
+
+def in_place(config: ExportConfig) -> ExportConfig:
+    """The fused graph of a language model, which reads the checkpoint's own files: the baseline of a large
+    one has nothing in float32 on the disk."""
+    return config if isinstance(config, GenaiExport | AutoExport) else GenaiExport()
 
 
 def plain(config: ExportConfig) -> ExportConfig:

@@ -24,6 +24,11 @@ _WANTED = os.environ.get(_NO_FLASH)  # by the user
 KEEP = "num_logits_to_keep"  # an input of ours that may be left out: of how many last tokens logits are made
 
 
+def choose_attention(tokens: int) -> None:
+    """Have sessions of fused graphs that are made from now on use what is faster for so many tokens."""
+    os.environ[_NO_FLASH] = _WANTED or str(int(tokens <= _NO_FLASH_UP_TO))
+
+
 class Decoder:
     def __init__(self, path: Path, threads: int = 0, capacity: int = 2048, prepack: bool = True) -> None:
         """Open `path`; `capacity`: tokens that the cache of a fused graph holds; without `prepack` float
@@ -33,7 +38,7 @@ class Decoder:
         """
         graph = onnx.load(path, load_external_data=False).graph
         self.fused = any(node.op_type == "GroupQueryAttention" for node in graph.node)
-        os.environ[_NO_FLASH] = _WANTED or str(int(capacity <= _NO_FLASH_UP_TO))
+        choose_attention(capacity)
         narrow = any(tensor.data_type in FLOATS[1:] for tensor in graph.initializer)
         runtime = Runtime(threads=threads, prepack=prepack, fold=prepack or not narrow)
         self.session = open_session(path, runtime)

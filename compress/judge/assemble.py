@@ -67,6 +67,7 @@ class BuiltVariant:
     stage: str  # that made the graphs
     graph: Entry
     checkpoint: Entry
+    not_timed: str = ""  # why nobody does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +94,16 @@ def assemble(
 ) -> Report:
     """One report out of the folders that the stages of `runner` left.
 
-    `quality` and `profiles` are in the order of the variants.
+    `quality` is in the order of the variants, `profiles` of those that are timed.
     """
     qualities = [load_quality(entry.path) for entry in quality]
     timed, machine = load_speed(speed.path), load_limits(limits.path)
-    parts = zip(built.variants, qualities, profiles, strict=True)
-    measured = [_variant(v, scores, timed, load_profiles(p.path), machine) for v, scores, p in parts]
+    names = [variant.name for variant in built.variants if not variant.not_timed]
+    profiled = {name: load_profiles(each.path) for name, each in zip(names, profiles, strict=True)}
+    parts = zip(built.variants, qualities, strict=True)
+    measured = [_variant(v, scores, timed, profiled.get(v.name, {}), machine) for v, scores in parts]
+    if measured[0].not_timed:  # the others' speed-ups are over the first that was timed
+        measured = [replace(variant, speedup={}) for variant in measured]
     variants = _explained(measured, timed, machine)
     primary = qualities[0].primary
     verdict = judge(variants, primary, config.budget)
@@ -268,7 +273,7 @@ def _variant(
 ) -> Variant:
     summary = models.read_summary(built.checkpoint.path)
     files, graphs = graph_files(built.graph.path), list(named_graphs(built.graph.path).values())
-    result = read_result(built.graph.path)
+    result, latency = read_result(built.graph.path), speed.latency_ms.get(built.name, {})
     return Variant(
         name=built.name,
         stage=built.stage,
@@ -280,19 +285,21 @@ def _variant(
         quality=quality.quality,
         fidelity=quality.fidelity,
         drop_from_dense=quality.drop_from_dense,
-        latency_ms=speed.latency_ms[built.name],
+        latency_ms=latency,
         speedup=speed.speedup.get(built.name, {}),
+        not_timed=built.not_timed,
         tokens_per_second={
-            workload: _tokens_per_second(tokens, speed.latency_ms[built.name][workload])
+            workload: _tokens_per_second(tokens, latency[workload])
             for workload, tokens in speed.tokens.items()
+            if workload in latency
         },
         bandwidth_share={
-            workload: memory_ms(profiles[workload], machine) / speed.latency_ms[built.name][workload].p50
+            workload: memory_ms(profiles[workload], machine) / latency[workload].p50
             for workload in speed.tokens
             if Workload.parse(workload).past and workload in profiles
         },
-        load_ms=speed.load_ms[built.name],
-        peak_memory_bytes=speed.peak_memory_bytes[built.name],
+        load_ms=speed.load_ms.get(built.name),
+        peak_memory_bytes=speed.peak_memory_bytes.get(built.name),
         quantization=result.fact("coverage", Coverage),
         layer_errors=result.fact("layer_errors", LayerErrors),
         sensitivity=result.fact("sensitivity", Sensitivity),

@@ -159,7 +159,7 @@ def _baseline(runs: Sequence[Report], metric: str, workloads: Sequence[str]) -> 
 
 
 def _kept(report: Report, metric: str, baseline: Baseline | None) -> Kept:
-    """Without a baseline in common, latencies stay as they were timed."""
+    """Without a baseline in common that was timed, latencies stay as they were timed."""
     best, dense = best_variant(report), report.variants[0]
     drop, speedup = best.drop_from_dense.get(metric), best.speedup
     if best is dense:  # it neither drops nor gains
@@ -175,7 +175,7 @@ def _kept(report: Report, metric: str, baseline: Baseline | None) -> Kept:
         peak_memory_bytes=best.peak_memory_bytes,
         latency_ms=best.latency_ms,
         speedup=speedup,
-        comparable_ms=own if baseline is None else _divided(baseline.latency_ms, speedup),
+        comparable_ms=_divided(baseline.latency_ms, speedup) if baseline and baseline.latency_ms else own,
     )
 
 

@@ -66,7 +66,9 @@ def misses(variant: Variant, dense: Variant, primary: str, budget: BudgetConfig)
                 f"(budget {budget.max_quality_drop:.1%}; measured {drop.value / scale:+.1%})"
             )
     if budget.min_speedup is not None:
-        if not variant.speedup and not budget.min_speedup <= 1:  # the dense model is as fast as itself
+        if dense.not_timed and variant is not dense:
+            missed.append(f"no speed-up is known (budget {budget.min_speedup:g}x): {dense.not_timed}")
+        elif not variant.speedup and not budget.min_speedup <= 1:  # the dense model is as fast as itself
             missed.append(f"speed-up 1x: it is the dense model (budget {budget.min_speedup:g}x)")
         for workload, speedup in variant.speedup.items():
             if not speedup.ci95[0] >= budget.min_speedup:
@@ -85,7 +87,7 @@ def score_of(variant: Variant, metric: str) -> float:
 
 
 def _facts(variant: Variant, dense: Variant, primary: str) -> list[str]:
-    facts = []
+    facts = [f"no speed-up is known: {dense.not_timed}"] if dense.not_timed and variant is not dense else []
     for workload, speedup in variant.speedup.items():
         low, high = speedup.ci95
         word = "faster" if low > 1 else "slower" if high < 1 else "not faster"

@@ -405,6 +405,7 @@ class Variant:
     drop_from_dense: dict[str, Estimate] = field(default_factory=dict)
     latency_ms: dict[str, Latency] = field(default_factory=dict)  # by workload
     speedup: dict[str, Estimate] = field(default_factory=dict)  # over dense, by workload
+    not_timed: str = ""  # why, of a dense model that nobody timed; no variant has a speed-up then
     # Of a language model, by workload; of one call: 1x442 is prefill, 1x1+442 decode after 442 tokens.
     tokens_per_second: dict[str, Estimate] = field(default_factory=dict)
     # Of a language model, by decode workload: the time of reading every weight byte once from memory, as a

@@ -196,7 +196,8 @@ class Search:
             return kept
         dense, last = self.built(kept).variants[0], self.last(kept)
         runs = {name_of(KEPT, n): (last, at(kept, n)) for n in counts}
-        runs |= {name_of(DENSE, n): (dense, at(kept, n)) for n in counts}
+        if not dense.not_timed:
+            runs |= {name_of(DENSE, n): (dense, at(kept, n)) for n in counts}
         folder = self.job(runs, "time threads", ROUNDS_OF_THREADS)
         if not folder.is_dir():
             return kept
@@ -206,12 +207,16 @@ class Search:
 
         enough, beside = enough_threads(counts, compare)
         rows = [self.row(KEPT, n, beside[n], compare(beside[n], n), n == enough) for n in beside]
+        self.tried += rows
+        if dense.not_timed:
+            return replace(kept, target=at(kept, enough))
         of_dense = {n: compare(counts[0], n, DENSE) for n in counts[1:]}
         self.dense_threads = max(of_dense, key=lambda n: of_dense[n].overall.value)
         if of_dense[self.dense_threads].overall.value < 1:
             self.dense_threads = counts[0]
-        rows += [self.row(DENSE, n, counts[0], each, n == self.dense_threads) for n, each in of_dense.items()]
-        self.tried += rows
+        self.tried += [
+            self.row(DENSE, n, counts[0], each, n == self.dense_threads) for n, each in of_dense.items()
+        ]
         return replace(kept, target=at(kept, enough))
 
     def row(self, model: str, count: int, beside: int, found: Comparison, kept: bool) -> Tried:

@@ -54,6 +54,16 @@ def test_a_metric_below_zero_has_a_positive_scale():
     assert judge([dense, small], "m", BudgetConfig(max_quality_drop=0.4)).ships
 
 
+def test_where_dense_was_not_timed_no_speed_up_is_known():
+    dense, small = dataclasses.replace(DENSE, not_timed="too large"), variant("int4")
+    verdict = judge([dense, small], "m", BudgetConfig())
+    assert verdict.ships
+    assert verdict.reasons[0] == "no speed-up is known: too large"
+    verdict = judge([dense, small], "m", BudgetConfig(min_speedup=0.5))
+    assert not verdict.ships
+    assert verdict.reasons[0] == "no speed-up is known (budget 0.5x): too large"
+
+
 def test_the_lower_end_of_the_slowest_workload_decides():
     small = variant("int8", speed={"1x128": (2.9, 3.0, 3.1), "8x128": (1.9, 2.5, 2.6)})
     assert judge([DENSE, small], "m", BudgetConfig(min_speedup=1.9)).ships

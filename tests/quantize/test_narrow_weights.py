@@ -21,6 +21,7 @@ from compress.graph.wide import wide as widened
 from compress.models.checkpoint import header
 from compress.quantize import quantize
 from compress.tasks import import_model
+from compress.tasks.language_modeling.dense_states import load_states, save_states
 from compress.tasks.language_modeling.model import CausalLM
 
 NAMES = ["qwen2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "phi3"))]
@@ -69,6 +70,11 @@ def test_bfloat16_stays_on_disk_and_every_stage_gives_the_bits_of_float32(both, 
     assert link.stat().st_ino == (narrow / "model.safetensors").stat().st_ino
     given = [Decoder(graphs[dtype] / "model.onnx", capacity=16).run(ids[0].numpy()) for dtype in graphs]
     np.testing.assert_allclose(*given, atol=1e-5 * np.abs(given[0]).max())
+    path = graphs[torch.bfloat16] / "model.onnx"  # as the baseline of a large model
+    save_states(path, [ids[0].numpy()], tmp_path)
+    np.testing.assert_allclose(
+        load_states(path, tmp_path).logits(0), logits[0], atol=1e-5 * logits.abs().max()
+    )
     with widened(graphs[torch.bfloat16], tmp_path) as folder:  # for who sees no weights behind a Cast
         copy = onnx.load(folder / "model.onnx").graph
         assert not {each.data_type for each in copy.initializer} & {*FLOATS[1:]}

@@ -429,6 +429,20 @@ def test_points_with_missing_workloads_and_the_dense_model_as_a_point(
     assert [found.missing for found in sweep.fronts] == [(2,), (0, 2), (0, 2), (), (0, 2)]
 
 
+def test_times_stay_as_they_are_where_nobody_timed_the_dense_model(report: Report, tmp_path: Path) -> None:
+    dense, *_, last = report.variants
+    dense = dataclasses.replace(dense, latency_ms={}, peak_memory_bytes=None, not_timed="too large")
+    for number in range(2):
+        times = {w: slowed(each, 1 + number) for w, each in last.latency_ms.items()}
+        small = dataclasses.replace(last, speedup={}, not_faster={}, latency_ms=times)
+        put(tmp_path, number, [f"q={number}"], dataclasses.replace(report, variants=(dense, small)))
+    sweep = read_sweep(tmp_path)
+    kept = sweep.point(1).kept
+    assert kept is not None
+    assert kept.comparable_ms["1x32"].value == kept.latency_ms["1x32"].p50
+    assert [found.cost for found in sweep.fronts] == ["size"]
+
+
 def test_what_makes_points_incomparable_is_said(report: Report, tmp_path: Path) -> None:
     dense: Variant = dataclasses.replace(report.variants[0], parameters=1, size_bytes=1)
     other = dataclasses.replace(

@@ -16,35 +16,48 @@ from onnx import numpy_helper
 from onnxruntime import InferenceSession
 
 from compress.errors import ModelError
+from compress.graph.decoder import KEEP, choose_attention
 from compress.graph.session import Runtime, open_session
+from compress.graph.surgery import drop_dead
+from compress.graph.weights import FLOATS, Weights
 
 Array = NDArray[np.float32]
 _STATES = "states.npz"
+_AT_ONCE = 8192  # tokens of the vocabulary: a head in 16 bits is widened so many at a time
 
 
 @dataclass(frozen=True)
 class DenseStates:
     states: tuple[Array, ...]  # of each window: (tokens, hidden)
-    head: Array  # (hidden, vocabulary)
+    head: np.ndarray  # (hidden, vocabulary), float32 or half as wide; mapped from a file, where it is large
 
     def logits(self, window: int) -> Array:
         """(tokens, vocabulary)"""
-        return np.asarray(self.states[window] @ self.head)
+        states = self.states[window]
+        found = np.empty((len(states), self.head.shape[1]), np.float32)
+        for start in range(0, found.shape[1], _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            found[:, part] = states @ self.head[:, part].astype(np.float32, copy=False)
+        return found
 
 
 def save_states(model: Path, windows: Sequence[NDArray[np.int64]], out: Path) -> None:
-    """Run `windows` of tokens through an ONNX file of plain operators, each without a past.
+    """Run `windows` of tokens through an ONNX file, each without a past.
 
-    Raises ModelError for a graph whose logits are not the product of something with weights.
+    Weights that are stored in 16 bits are widened one after another. Raises ModelError for a graph whose
+    logits are not the product of something with weights.
     """
     proto = onnx.load(model, load_external_data=False)
     graph = proto.graph
     states = _head(graph, model.name).product.input[0]
     del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info(states, onnx.TensorProto.FLOAT, None))
+    drop_dead(graph)
+    narrow = any(tensor.data_type in FLOATS[1:] for tensor in graph.initializer)
     packed = proto.SerializeToString()
     del proto, graph
-    session = open_session(packed, Runtime(prepack=False, weights_folder=model.parent))
+    choose_attention(max(map(len, windows)))
+    session = open_session(packed, Runtime(prepack=False, fold=not narrow, weights_folder=model.parent))
     del packed
     found = [session.run(None, _feeds(session, window))[0][0] for window in windows]
     np.savez(out / _STATES, *found, allow_pickle=False)
@@ -54,18 +67,17 @@ def load_states(model: Path, scores: Path) -> DenseStates:
     """What `save_states` wrote to `scores` for this file, whose head is read from it."""
     graph = onnx.load(model, load_external_data=False).graph
     found = _head(graph, model.name)
-    head = numpy_helper.to_array(found.weights, base_dir=str(model.parent)).astype(np.float32)
-    if found.scale != 1.0:
-        head *= np.float32(found.scale)
-    head = head.T if found.transposed else head
+    head = Weights(graph, "", model.parent).read(found.weights)
     with np.load(scores / _STATES, allow_pickle=False) as stored:
-        return DenseStates(tuple(stored[f"arr_{number}"] for number in range(len(stored.files))), head)
+        states = (stored[f"arr_{number}"] for number in range(len(stored.files)))
+        scaled = tuple(each * np.float32(found.scale) for each in states)
+    return DenseStates(scaled, head.T if found.turned else head)
 
 
 class _Head(NamedTuple):
     product: onnx.NodeProto
     weights: onnx.TensorProto  # (hidden, vocabulary)
-    transposed: bool  # weights (vocabulary, hidden), which are the embedding's, too
+    turned: bool  # weights (vocabulary, hidden), which are the embedding's, too
     scale: float  # by which the product is multiplied
 
 
@@ -79,15 +91,23 @@ def _head(graph: onnx.GraphProto, name: str) -> _Head:
         scale = number if last.op_type == "Mul" else 1 / number
         last = makers.get(last.input[0])
     if last is not None and last.op_type == "MatMul":
-        turned = makers.get(last.input[1])
-        table = turned.input[0] if turned is not None and turned.op_type == "Transpose" else last.input[1]
-        if table in weights:
-            return _Head(last, weights[table], table != last.input[1], scale)
+        name, turned = last.input[1], False
+        while name not in weights and name in makers and makers[name].op_type in ("Cast", "Transpose"):
+            turned ^= _turns(makers[name])
+            name = makers[name].input[0]
+        if name in weights:
+            return _Head(last, weights[name], turned, scale)
     raise ModelError(
         f"{name} is no language model that others can be compared with",
         found=f"logits by {last.op_type if last else 'nothing'}",
         allowed="logits by MatMul with the weights of the head, and a number that they are multiplied by",
     )
+
+
+def _turns(node: onnx.NodeProto) -> bool:
+    """Whether it makes columns of the rows of a matrix."""
+    orders = [list(each.ints) for each in node.attribute if each.name == "perm"]
+    return node.op_type == "Transpose" and orders in ([], [[1, 0]])
 
 
 def _number(
@@ -112,4 +132,6 @@ def _feeds(session: InferenceSession, window: NDArray[np.int64]) -> dict[str, np
             feeds[each.name] = tokens[each.name]
         else:  # a cache of no tokens
             feeds[each.name] = np.zeros((1, each.shape[1], 0, each.shape[3]), np.float32)
+    if any(each.name == KEEP for each in session.get_overridable_initializers()):
+        feeds[KEEP] = np.array([len(window)])
     return feeds
