@@ -85,13 +85,10 @@ def words(rng: random.Random, count: int) -> list[str]:
     return rng.choices(WORDS[:40], k=count)
 
 
-def record(rng: random.Random, task: str, number: int) -> dict[str, object]:
+def record(rng: random.Random, task: str) -> dict[str, object]:
     """As a line of jsonl has it."""
     if task == "text_classification":
         return {"text": " ".join(words(rng, rng.randint(5, 20))), "label": rng.choice(CLASSES)}
-    if task == "reranking":
-        texts = [" ".join(words(rng, rng.randint(5, 20))) for _ in range(6)]
-        return {"query": " ".join(words(rng, 4)), "positive": texts[0], "negatives": texts[1:]}
     if task == "token_classification":
         tags = [rng.choice(TAGS) for _ in range(rng.randint(5, 20))]
         return {"words": words(rng, len(tags)), "tags": tags}
@@ -102,11 +99,22 @@ def record(rng: random.Random, task: str, number: int) -> dict[str, object]:
     return {"question": " ".join(words(rng, 5)) + "?", "context": " ".join(context), "answers": answers}
 
 
+def pairs(rng: random.Random) -> list[dict[str, object]]:
+    """Of one query, as sentence-transformers' cross-encoders are trained: a passage and its label a line."""
+    query = " ".join(words(rng, 4))
+    texts = [" ".join(words(rng, rng.randint(5, 20))) for _ in range(6)]
+    return [{"text": query, "pair": text, "label": int(text is texts[0])} for text in texts]
+
+
 def write_records(folder: Path, task: str, count: int = 120) -> None:
     """data.jsonl: labels are drawn, so that a model of random weights is as good as any."""
     rng = random.Random(list(TASKS).index(task))
-    lines = [json.dumps(record(rng, task, number)) for number in range(count)]
-    (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
+    if task == "reranking":
+        rows = [row for _ in range(count) for row in pairs(rng)]
+        rng.shuffle(rows)
+    else:
+        rows = [record(rng, task) for _ in range(count)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="session")

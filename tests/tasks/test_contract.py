@@ -8,6 +8,7 @@ import pytest
 
 import compress
 from compress.config.declare import declare_options
+from compress.data.layouts import LABELS
 from compress.registry import OPTIONS, TRAITS, declared, fitting
 from compress.tasks import TASKS
 from compress.tasks.text.heads import HeadedModel
@@ -39,6 +40,12 @@ def test_a_task_has_a_model_and_metrics_of_its_own(task):
     assert models
     assert all(kind.what != "a model" and kind.published_as for kind in models)
     assert fitting("evaluate", task)
+
+
+@pytest.mark.parametrize("task", HEADED)
+def test_a_task_of_labelled_text_says_which_examples_it_reads(task):
+    models = [kind for kind in OPTIONS["model"].values() if kind.task == task]
+    assert {kind.examples for kind in models} <= LABELS.keys()
 
 
 @pytest.mark.parametrize("task", HEADED)
