@@ -82,7 +82,7 @@ def main() -> None:
     for name, (folder, quality) in found.items():
         size = sum(file.stat().st_size for file in folder.glob("model.onnx*")) / 1e6
         drop = quality.drop_from_dense[quality.primary]
-        told = f"{drop.value:.4f} [{drop.low:.4f}, {drop.high:.4f}]"
+        told = "{:.4f} [{:.4f}, {:.4f}]".format(drop.value, *drop.ci95)
         print(f"| {name} | {size:.1f} | {quality.quality[quality.primary].value:.4f} | {told} |")
 
 
