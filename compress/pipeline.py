@@ -24,7 +24,8 @@ from compress.config.target import TargetConfig, rewrites_of
 from compress.data import input_digests, load_splits, open_splits
 from compress.errors import BenchmarkError
 from compress.evaluate import evaluate, on_target, score
-from compress.export import export, in_place, plain, write_beside
+from compress.export import export, in_place, plain
+from compress.export.beside import write_beside
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
 from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship, with_failed_card, with_gates

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.config.export import AutoExport, ExportConfig, GenaiExport, TorchExport
-from compress.config.ship import GgufFile
 from compress.graph import shipped_files
 from compress.registry import implementation
 from compress.stages.result import write_result
@@ -31,10 +30,3 @@ def export(config: ExportConfig, checkpoint: Path, splits: Path, out: Path) -> N
     """Export `checkpoint` to graphs in `out`, proven equal on texts of the calibration split."""
     implementation(config)(config, checkpoint, splits, out)
     write_result(out, ships=shipped_files(out))
-
-
-def write_beside(config: GgufFile, checkpoint: Path, out: Path) -> None:
-    """The checkpoint as a GGUF file in `out`, proven to hold what the checkpoint does."""
-    from compress.export.gguf import export_gguf  # takes torch along
-
-    export_gguf(config, checkpoint, out)

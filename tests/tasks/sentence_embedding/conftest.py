@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from transformers import BertTokenizerFast
 
+from compress.models.checkpoint import facts_of, write_facts
 from tests.zoo.encoders import modules
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -24,6 +25,8 @@ def checkpoint(tmp_path_factory) -> Path:
     sizes = {"vocab_size": len(words), "max_position_embeddings": 200, "type_vocab_size": 2}
     config = json.dumps({"model_type": "bert", **sizes})
     (folder / "config.json").write_text(config)
+    facts = {"task": "sentence_embedding", "source": "path:x", "base_model": "x", "license": "mit"}
+    write_facts(facts_of(facts), folder)
     return folder
 
 
