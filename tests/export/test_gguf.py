@@ -14,7 +14,7 @@ from compress.artifact import verify
 from compress.config.model import CausalLMModel
 from compress.config.ship import GgufFile, ShipConfig
 from compress.errors import ConfigError, GateError, ModelError
-from compress.export import write_beside
+from compress.export.beside import write_beside
 from compress.export.gguf import divergence
 from compress.models.checkpoint import Facts
 from compress.models.gguf_tokens import tokenizer_keys
