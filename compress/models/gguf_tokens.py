@@ -8,6 +8,7 @@ import tokenizers
 
 from compress.errors import ModelError
 from compress.models.checkpoint import read_config, read_json
+from compress.models.tokenizer import chat_template, tokenizer_settings
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # token types
 # One name of each way to cut text before merges; llama.cpp knows them by it. The likeliest first.
@@ -42,7 +43,7 @@ def tokenizer_keys(checkpoint: Path, ends: Collection[int]) -> dict[str, Any]:
     keys = {f"tokenizer.ggml.{name}": value for name, value in keys.items()}
     whole_words = bool(model.get("ignore_merges"))
     keys["tokenizer.ggml.pre"] = _cut(keys, backend, str(config["model_type"]), whole_words)
-    if template := _template(checkpoint):
+    if template := chat_template(checkpoint):
         keys["tokenizer.chat_template"] = template
     return keys
 
@@ -61,7 +62,7 @@ def _tokens(described: Mapping[str, Any], count: int) -> tuple[list[str], list[i
 
 def _marks(checkpoint: Path, backend: tokenizers.Tokenizer, ends: Collection[int]) -> dict[str, int]:
     """Key -> token: beginning, end, unknown, filling; of further ends, those of a turn and of a message."""
-    settings = _settings(checkpoint)
+    settings = tokenizer_settings(checkpoint)
     found = {}
     for key, name in (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")):
         token = settings.get(f"{name}_token")
@@ -100,18 +101,6 @@ def _cut(keys: Mapping[str, Any], backend: tokenizers.Tokenizer, architecture: s
         if [read.encode(text, add_special_tokens=False).ids for text in _TELLING] == wanted:
             return name
     raise _unknown("text cut in a way that none of them stands for")
-
-
-def _template(checkpoint: Path) -> str | None:
-    path = checkpoint / "chat_template.jinja"
-    template = path.read_text("utf-8") if path.is_file() else _settings(checkpoint).get("chat_template")
-    return template if isinstance(template, str) else None
-
-
-def _settings(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / "tokenizer_config.json"
-    content = read_json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
 
 
 def _unknown(found: str) -> ModelError:

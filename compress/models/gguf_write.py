@@ -13,7 +13,6 @@ import numpy as np
 from compress.errors import ModelError, did_you_mean
 from compress.models.checkpoint import header, weight_files
 
-FORMATS = ("f16", "q8_0", "q4_0")
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # as both transformers and llama.cpp call them
 _ROTATIONS = ("default", "linear", "llama3")
 _PAIRED = ("llama",)  # whose rows of query and key go from halves to pairs

@@ -53,7 +53,7 @@ class Tokenizer:
         self._backend.no_padding()
         self._backend.no_truncation()
         self.folder = folder
-        self.settings = _settings(folder)
+        self.settings = tokenizer_settings(folder)
 
     @property
     def max_length(self) -> int:
@@ -227,7 +227,7 @@ def lower_first(folder: Path) -> None:
 
 def pads_left(folder: Path) -> bool:
     """Whether texts of this folder are filled up at their beginning."""
-    return bool(_settings(folder).get("padding_side") == "left")
+    return bool(tokenizer_settings(folder).get("padding_side") == "left")
 
 
 def _same(folder: Path, stock: Any) -> bool:
@@ -245,11 +245,22 @@ def _same(folder: Path, stock: Any) -> bool:
     ]
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json; its special tokens also from the file that older releases wrote them to."""
     files = [folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
     named = [read_json(path) for path in files if path.is_file()]
     return {key: value for content in named for key, value in content.items() if value is not None}
+
+
+def chat_template(folder: Path) -> str | None:
+    """That of a tokenizer's folder, of several the one that is called default; None where there is none."""
+    path = folder / "chat_template.jinja"
+    found: Any = (
+        path.read_text("utf-8") if path.is_file() else tokenizer_settings(folder).get("chat_template")
+    )
+    if isinstance(found, list):  # of several, as earlier releases of transformers wrote them
+        found = next((each["template"] for each in found if each["name"] == "default"), None)
+    return found or None
 
 
 def _content(token: Any) -> str | None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ConfigError
-from compress.models.checkpoint import read_json
+from compress.models.tokenizer import chat_template, tokenizer_settings
 
-_FILE = "chat_template.jinja"
 _MARKS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
 
@@ -37,17 +36,9 @@ class ChatTemplate:
 
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:
-    """That of a tokenizer's folder, of several the one that is called default; None where there is none."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            settings |= {key: each for key, each in read_json(folder / name).items() if each is not None}
-    template: Any = settings.get("chat_template")
-    if (folder / _FILE).is_file():
-        template = (folder / _FILE).read_text("utf-8")
-    if isinstance(template, list):  # of several, as earlier releases of transformers wrote them
-        template = next((each["template"] for each in template if each["name"] == "default"), None)
-    if not template:
+    """That of a tokenizer's folder; None where there is none."""
+    template, settings = chat_template(folder), tokenizer_settings(folder)
+    if template is None:
         return None
     named = {name: settings[name] for name in _MARKS if name in settings}
     marks = {name: each["content"] if isinstance(each, dict) else str(each) for name, each in named.items()}
