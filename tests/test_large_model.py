@@ -1,12 +1,14 @@
 """A language model too large for float32, which a tiny one in bfloat16 is taken for, through a whole run."""
 
 import json
+import re
 import shutil
 
 import onnx
 import pytest
 from safetensors.torch import load_file, save_file
 
+from compress.report.format import megabytes
 from compress.schema.report import Report
 
 pytestmark = pytest.mark.slow
@@ -66,3 +68,15 @@ def test_quality_is_that_beside_a_plain_baseline_and_only_what_ships_is_timed(
         each.data_type for each in graph.initializer if len(each.dims) == 2 and "cache" not in each.name
     }
     assert matrices == {onnx.TensorProto.BFLOAT16}
+
+
+def test_a_gguf_file_beside_it_is_told_of_and_made_again(words, compress, tmp_path):
+    done = compress("run", *words, "name=both", "ship.gguf=q8_0")
+    assert done.returncode == 0, done.stderr
+    artifact = (tmp_path / "outputs/both/latest/artifact").resolve()
+    size = (artifact / "model-q8_0.gguf").stat().st_size
+    assert f"`model-q8_0.gguf` ({megabytes(size)} MB)" in (artifact / "README.md").read_text()
+    assert compress("verify", str(artifact)).returncode == 0
+    done = compress("reproduce", str(artifact))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"model-q8_0\.gguf +│ same", done.stdout)

@@ -25,7 +25,7 @@ from compress.config.target import LocalTarget
 from compress.data import HeldOut, load_splits
 from compress.errors import ArtifactError
 from compress.evaluate import metrics_of
-from compress.graph import is_graph_file
+from compress.graph import SUFFIX
 from compress.judge.assemble import Built, BuiltVariant, environment, pack
 from compress.metrics.quality import Quality, Scored
 from compress.schema.report import Estimate, Score
@@ -82,8 +82,8 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether the model is the same to the last bit."""
-        return all(word == "same" for name, word in self.files.items() if is_graph_file(name))
+        """Whether the model is the same to the last bit, as GGUF too where it ships so."""
+        return all(word == "same" for name, word in self.files.items() if _is_model(name))
 
     @property
     def as_good(self) -> bool:
@@ -199,6 +199,11 @@ def compare(expected: Mapping[str, str], found: Mapping[str, str]) -> dict[str, 
         else:
             words[name] = "same" if expected[name] == found[name] else "differs"
     return words
+
+
+def _is_model(name: str) -> bool:
+    """Whether a file of an artifact, by its path there, is a graph, weights beside one, or a GGUF file."""
+    return SUFFIX in name or name.endswith(".gguf")
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -167,7 +167,7 @@ def ship(report: Report, built: Built, target: Target, folder: Path, beside: Ent
     of_source = {"base_model": facts.base_model, "license": facts.license, "source": facts.source}
     code = _code(shipped, target, _layout(report.config))
     javascript = target.javascript(_graph_in(_layout(report.config), shipped)) if code else ""
-    of_card = {**summary.card, "example_code": code, "javascript": javascript}
+    of_card = {**summary.card, "example_code": code, "javascript": javascript, "gguf": _gguf(beside)}
     card = model_card(report, {**of_source, **of_card})
     manifest = Manifest(
         name=report.experiment,
@@ -189,6 +189,20 @@ def ship(report: Report, built: Built, target: Target, folder: Path, beside: Ent
     )
     pack(shipped, folder, card, manifest, beside)
     return Entry(folder, sha256_json([shipped.graph.digest, code, javascript]), reused=False, seconds=0.0)
+
+
+def _gguf(beside: Entry | None) -> dict[str, Any] | None:
+    """What the card says of the GGUF file that ships beside the graph, where there is one."""
+    if beside is None:
+        return None
+    result = read_result(beside.path)
+    [name], [checked] = result.ships, result.gates
+    return {
+        "name": name,
+        "format": name.removesuffix(".gguf").rpartition("-")[2],
+        "size_bytes": (beside.path / name).stat().st_size,
+        "kl_of_rounding_nats": checked.numbers["kl_of_rounding_nats"],
+    }
 
 
 def _layout(config: Mapping[str, Any]) -> str:

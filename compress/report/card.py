@@ -20,15 +20,21 @@ from compress.schema.report import Report
 
 _FACTS = (
     "base_model", "license", "source", "inputs", "outputs", "max_length", "pipeline_tag", "example_code",
-    "javascript",
+    "javascript", "gguf",
 )  # fmt: skip
+_GGUF_WEIGHTS = {
+    "f16": "matrices in float16",
+    "q8_0": "matrices in 8 bits, rounded to nearest in blocks of 32",
+    "q4_0": "matrices in 4 bits, rounded to nearest in blocks of 32, embedding and head in 8",
+}
 
 
 def model_card(report: Report, facts: Mapping[str, Any]) -> str:
     """The card of the variant the verdict names.
 
     `facts`, all optional: base_model, license, source, pipeline_tag, example_code, javascript: text; inputs,
-    outputs: name -> description; max_length: tokens.
+    outputs: name -> description; max_length: tokens; gguf: of the GGUF file beside the graph its `name`,
+    `format`, `size_bytes` and `kl_of_rounding_nats`.
     """
     best, dense = best_variant(report), report.variants[0]
     drop = best.drop_from_dense.get(report.primary_metric)
@@ -51,6 +57,7 @@ def model_card(report: Report, facts: Mapping[str, Any]) -> str:
         answers=[line for task in tasks() for line in task.summary(report)],
         noise=report.noise,
         tuning=tuning_line(report),
+        gguf_weights=_GGUF_WEIGHTS.get((facts.get("gguf") or {}).get("format", ""), ""),
         interface=_interface(facts),
         code=_fenced(str(facts.get("example_code") or ""), "python"),
         javascript=_fenced(str(facts.get("javascript") or ""), "js"),

@@ -180,7 +180,8 @@ def test_a_word_for_every_file(tmp_path):
     }
     assert Comparison(files=words, surroundings=()).same
     for word in ("differs", "missing", "new"):
-        assert not Comparison(files={**words, "model.onnx_data": word}, surroundings=()).same
+        for name in ("model.onnx_data", "onnx/model_q4.onnx", "model-q8_0.gguf"):
+            assert not Comparison(files={**words, name: word}, surroundings=()).same
 
 
 def beside(again=0.9, drop=0.001, ends=(-0.005, 0.007), higher=True):

@@ -246,6 +246,16 @@ def test_the_card_repeats_the_verdict_and_the_noise(report: Report) -> None:
     assert "quiet" not in text
 
 
+@pytest.mark.parametrize(("kind", "weights"), [("f16", "float16"), ("q8_0", "8 bits"), ("q4_0", "4 bits")])
+def test_the_card_tells_of_the_file_for_llama_cpp(report: Report, kind: str, weights: str) -> None:
+    name = f"model-{kind}.gguf"
+    told = {"name": name, "format": kind, "size_bytes": 145_300_000, "kl_of_rounding_nats": 0.001234}
+    text = model_card(report, FACTS | {"gguf": told}).split("## As GGUF")[1].split("\n## ")[0]
+    for piece in (f"`{name}` (145 MB)", f"llama-cli -m {name} ", f"matrices in {weights}", " 0.0012 nats"):
+        assert piece in text
+    assert "GGUF" not in model_card(report, FACTS)
+
+
 def test_the_card_guesses_nothing(bare: Report) -> None:
     text = model_card(bare, {})
     front = yaml.safe_load(text.split("---")[1])
