@@ -18,18 +18,13 @@ from rich.progress import track
 from scipy.special import logsumexp
 from tokenizers import Tokenizer
 
-from compress.artifact import check_files
 from compress.errors import ArtifactError, CompressError, ConfigError, DataError, did_you_mean
-from compress.graph import graph_path
-from compress.graph.decoder import Decoder
 from compress.graph.files import sha256_graphs
-from compress.serve.shipped import context_length, described, load_tokenizer
+from compress.serve.shipped import Shipped, described
 from compress.tasks.language_modeling.generation import (
     PIECE,
     continuation,
-    end_tokens,
     likeliest,
-    rotated_anew,
 )
 
 try:
@@ -52,15 +47,13 @@ class ArtifactLM(TemplateLM):  # type: ignore[misc]
     """The shipped model as lm-eval asks it, a request at a time."""
 
     def __init__(self, artifact: Path) -> None:
-        """Raises ArtifactError where `artifact` holds no language model."""
+        """Raises ArtifactError for a damaged artifact, or one that holds no language model."""
         super().__init__()
-        self.max_length = context_length(artifact)
-        self.coder = load_tokenizer(artifact)  # lm-eval takes `tokenizer` for one of transformers
-        self.coder.no_truncation()
-        self.ends = end_tokens(artifact)
+        self.shipped = shipped = Shipped(artifact)
+        self.max_length, self.ends, self.anew = shipped.context, shipped.ends, shipped.anew
+        self.coder = shipped.tokenizer  # lm-eval takes `tokenizer` for one of transformers
         self.prefix = _prefix(artifact, self.coder, self.ends)
-        self.anew = rotated_anew(artifact)
-        self.decoder = Decoder(graph_path(artifact), capacity=1)
+        self.decoder = shipped.open(capacity=1)
         self.context: list[int] | None = None  # what the decoder has read, for the next choice of a question
 
     @property
@@ -177,7 +170,6 @@ def run_tasks(
     if out and (out.exists() or not out.parent.is_dir()):
         what = "a file of that name exists" if out.exists() else f"no folder {out.parent}"
         raise ConfigError("--out cannot be written", found=what, allowed="a new file in a folder that exists")
-    manifest = check_files(artifact)
     model = ArtifactLM(artifact)
     manager = _tasks(names, include)
     try:
@@ -197,7 +189,7 @@ def run_tasks(
         print(make_table(results, "groups"))
     if out:
         record = {
-            "artifact": manifest.name,
+            "artifact": model.shipped.name,
             "model_sha256": sha256_graphs(artifact),
             "lm_eval_version": version("lm_eval"),
             "limit": limit,

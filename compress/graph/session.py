@@ -13,6 +13,7 @@ import onnxruntime
 from onnxruntime.capi.build_and_package_info import package_name
 
 from compress.errors import ConfigError, ModelError, did_you_mean
+from compress.runner.machine import threads_available
 
 CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3  # as onnxruntime counts severities; that an input has a default is no news
@@ -23,7 +24,7 @@ class Runtime:
     """With what a graph is run."""
 
     provider: str = CPU  # operators that it lacks run on the CPU
-    threads: int = 0  # of one operator; 0: as many as onnxruntime chooses, the machine's physical cores
+    threads: int = 0  # of one operator; 0: every physical core this process may use
     prepack: bool = True  # without, float weights are in memory once, and are multiplied more slowly
     fold: bool = True  # without, what constants alone make is computed anew each time, and not held in memory
     weights_folder: Path | None = None  # of the external weights of a graph that is given as bytes
@@ -36,7 +37,8 @@ def open_session(model: Path | bytes, runtime: Runtime = Runtime()) -> onnxrunti
     """
     check_provider(runtime.provider)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runtime.threads
+    # Left to itself onnxruntime counts the machine's cores: threads that share one spin against each other.
+    options.intra_op_num_threads = runtime.threads or threads_available()
     options.log_severity_level = _ERRORS_ONLY
     if not runtime.prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")

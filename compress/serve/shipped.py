@@ -1,6 +1,5 @@
 """The language model of an artifact: how it reads, where its texts end, and its graph as it was timed."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from compress.errors import ArtifactError
 from compress.graph import graph_path
 from compress.graph.decoder import Decoder
 from compress.models.checkpoint import read_json
+from compress.runner.machine import threads_available
 from compress.serve.chat_template import read_chat_template
 from compress.tasks.language_modeling.generation import end_tokens, rotated_anew
 
@@ -22,7 +22,7 @@ class Shipped:
         manifest = check_files(artifact)
         self.artifact, self.name = artifact, manifest.name
         timed_with = manifest.environment.get("threads") or 0
-        self.threads = min(timed_with, os.cpu_count() or 1)  # 0: as many as onnxruntime chooses
+        self.threads = min(timed_with, threads_available())  # 0: every core this process may use
         self.context = context_length(artifact)
         self.tokenizer = load_tokenizer(artifact)
         self.template = read_chat_template(artifact)

@@ -75,11 +75,14 @@ def made(request, harness, tmp_path_factory, language_published, splits_folder):
         "position_ids": np.arange(2)[None],
         **{f"past_key_values.{i}.{kind}": zeros for i in range(2) for kind in ("key", "value")},
     }
-    names, empty = (
-        ("name", "base_model", "source", "license"),
-        ("config", "environment", "splits", "headline"),
+    names, empty = ("name", "base_model", "source", "license"), ("config", "splits", "headline")
+    manifest = Manifest(
+        **dict.fromkeys(names, "m"),
+        lineage=(),
+        environment={"threads": 1},
+        **{key: {} for key in empty},
+        opset=18,
     )
-    manifest = Manifest(**dict.fromkeys(names, "m"), lineage=(), **{key: {} for key in empty}, opset=18)
     write_artifact(
         folder / "artifact",
         graph=graph,
@@ -235,6 +238,7 @@ def test_it_answers_as_lm_eval_s_own_class_for_transformers(harness, made, langu
 @pytest.mark.slow
 def test_what_it_refuses(harness, made, tasks, tmp_path, monkeypatch, capsys):
     ours = harness.ArtifactLM(made.artifact)
+    assert ours.decoder.session.get_session_options().intra_op_num_threads == 1  # as in its times
     with pytest.raises(ConfigError, match="samples"):
         ours.generate_until(requests(("a", {"do_sample": True, "temperature": 0.7})))
     with pytest.raises(ConfigError, match="more new tokens"):

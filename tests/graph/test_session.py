@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compress.errors import ConfigError, ModelError
 from compress.graph import graph_files, graph_path, named_graphs
 from compress.graph.session import CPU, Runtime, full_name, open_session
+from compress.runner.machine import threads_available
 
 WEIGHTS = np.arange(2048, dtype=np.float32)
 
@@ -28,6 +29,19 @@ def test_options_reach_the_session(model):
     assert options.intra_op_num_threads == 1
     assert options.get_session_config_entry("session.disable_prepacking") == "1"
     assert session.get_providers() == [CPU]
+
+
+def test_threads_are_those_of_the_cores_that_this_process_may_use(model, monkeypatch):
+    """Whatever the machine has: a container's share, or what `taskset` leaves."""
+
+    def threads(**asked):
+        session = open_session(model.SerializeToString(), Runtime(**asked))
+        return session.get_session_options().intra_op_num_threads
+
+    assert threads() == threads_available()
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    assert threads() == 1
+    assert threads(threads=2) == 2
 
 
 def test_a_file_and_its_bytes_give_the_same_with_weights_beside(model, tmp_path):

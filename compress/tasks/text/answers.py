@@ -1,6 +1,5 @@
 """What an ONNX file answers to tokens, as onnxruntime computes it, or a target."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def answers(
     the texts beside it and on the padding: batches of 32 moved the cosine of two texts by up to 0.10 in int8
     all-MiniLM-L6-v2 (7e-7 in float32) and its Lee Spearman from 0.507 to 0.511. So whoever asks says what is
     asked together: for a single text one at a time, which takes about twice as long. `threads` 0 means one
-    for each core this process may use. `there` runs the file, by default a session of this process.
+    for each physical core this process may use. `there` runs the file, by default a session of this process.
 
     Raises ModelError for a file that onnxruntime cannot load, or of other inputs and outputs.
     """
@@ -57,13 +56,8 @@ def answers(
     return found
 
 
-def _usable_cores() -> int:
-    # onnxruntime counts the machine's cores; threads that share one spin against each other.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _session(model_path: Path, names: Sequence[str], threads: int) -> InferenceSession:
-    session = open_session(model_path, Runtime(threads=threads or _usable_cores()))
+    session = open_session(model_path, Runtime(threads=threads))
     inputs = {node.name for node in session.get_inputs()}
     outputs = [node.name for node in session.get_outputs()]
     if not set(names) <= set(outputs) or not inputs <= set(_INPUTS):
