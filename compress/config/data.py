@@ -14,6 +14,7 @@ from compress.registry import option
 class TextFormat(Enum):
     lines = "lines"  # a document a line
     mediawiki = "mediawiki"  # a MediaWiki XML dump, plain or bz2
+    table = "table"  # a document a row, in a column of a jsonl, json, csv, tsv, parquet or arff file
 
 
 class PairFormat(Enum):
@@ -44,6 +45,7 @@ class TextFile:
     source: str = MISSING
     sha256: str | None = None
     format: TextFormat = TextFormat.lines
+    column: str = "text"  # of a table
     encoding: str = "utf-8"
 
 

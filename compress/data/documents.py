@@ -26,8 +26,7 @@ def open_documents(config: Documents, out: Path) -> None:
     Raises SourceError and DataError; the latter also when there is less than was asked for.
     """
     corpora = {
-        name: read_documents(fetch(file.source, file.sha256), file.format, file.encoding)
-        for name, file in config.corpora.items()
+        name: read_documents(fetch(file.source, file.sha256), file) for name, file in config.corpora.items()
     }
     chosen, dropped = share_out(config, corpora)
     out.mkdir(parents=True, exist_ok=True)

@@ -124,7 +124,7 @@ def open_splits(config: TextData, out: Path) -> None:
     documents: list[Document] = []
     of_test: list[int] = []
     for name, file in config.corpora.items():
-        read = read_documents(fetch(file.source, file.sha256), file.format, file.encoding)
+        read = read_documents(fetch(file.source, file.sha256), file)
         if name == config.test_corpus:
             of_test = list(range(len(documents), len(documents) + len(read)))
         documents += read

@@ -12,7 +12,9 @@ from xml.etree import ElementTree
 import mwparserfromhell
 from mwparserfromhell import nodes
 
-from compress.config.data import TextFormat
+from compress.config.data import TextFile, TextFormat
+from compress.config.records import RecordSet
+from compress.data.readers import open_table
 from compress.errors import DataError
 
 
@@ -24,14 +26,14 @@ class Document:
     text: str
 
 
-def read_documents(path: Path, format: TextFormat, encoding: str = "utf-8") -> list[Document]:
-    """All documents of a file. Raises DataError when it cannot be read as `format` or holds no text."""
-    documents = list(_READERS[format](path, encoding))
+def read_documents(path: Path, corpus: TextFile) -> list[Document]:
+    """All documents of a file. Raises DataError when it is not in the corpus's format or holds no text."""
+    documents = list(_READERS[corpus.format](path, corpus))
     if not documents:
         raise DataError(
             f"{path.name} holds no text",
             found=f"{path.stat().st_size} bytes, no document",
-            allowed=format.value,
+            allowed=corpus.format.value,
             next="check the file and its format",
         )
     return documents
@@ -55,17 +57,35 @@ def read_text(path: Path, encoding: str) -> str:
         raise DataError(f"cannot read {path}", found=error.strerror, next="check its permissions") from None
 
 
-def _read_lines(path: Path, encoding: str) -> Iterator[Document]:
+def _read_lines(path: Path, corpus: TextFile) -> Iterator[Document]:
     # Not splitlines(): form feeds and Unicode separators may stand within a document.
-    for line in read_text(path, encoding).split("\n"):
+    for line in read_text(path, corpus.encoding).split("\n"):
         if text := " ".join(line.split()):
             yield Document(title="", text=text)
+
+
+def _read_table(path: Path, corpus: TextFile) -> Iterator[Document]:
+    """Line breaks within a text part paragraphs."""
+    table = open_table(path, RecordSet(source=str(path), encoding=corpus.encoding))
+    if corpus.column not in table.columns:
+        raise DataError(
+            f"{path.name} has no column {corpus.column!r}",
+            allowed=", ".join(table.columns),
+            next="name it: column=... beside the corpus's source",
+        )
+    for line, row in table.rows():
+        text = row.get(corpus.column)
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"{table.at(line)} has no text in {corpus.column}", found=repr(text)[:60])
+        paragraphs = (" ".join(each.split()) for each in (text or "").split("\n"))
+        if whole := "\n".join(filter(None, paragraphs)):
+            yield Document(title="", text=whole)
 
 
 # ---------------------------------------------------------------- MediaWiki
 
 
-def _read_mediawiki(path: Path, encoding: str) -> Iterator[Document]:
+def _read_mediawiki(path: Path, corpus: TextFile) -> Iterator[Document]:
     """The XML names its own encoding."""
     return read_articles(path)
 
@@ -185,8 +205,9 @@ def _whole_sentences(line: str) -> str:
     return re.sub("'{2,}", "", line).strip()  # bold and italics, which the parser leaves alone
 
 
-_READERS: dict[TextFormat, Callable[[Path, str], Iterator[Document]]] = {
+_READERS: dict[TextFormat, Callable[[Path, TextFile], Iterator[Document]]] = {
     TextFormat.lines: _read_lines,
+    TextFormat.table: _read_table,
     TextFormat.mediawiki: _read_mediawiki,
 }
 

