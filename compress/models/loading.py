@@ -75,10 +75,10 @@ def open_stock(
         if name in info["missing_keys"]:  # random, it would change digests
             nn.init.zeros_(parameter)
     _fix_rotation(module)
-    if any(each.dtype == dtype for each in module.buffers()) and dtype != torch.float32:
-        # Gemma's scale of the embedding, which is no weight and was rounded
-        return open_stock(auto, folder, attention, needless, foreign)
     if dtype != torch.float32:
+        _restore_scale(module)
+        if any(each.dtype == dtype for each in module.buffers()):  # no weight either, and rounded for good
+            return open_stock(auto, folder, attention, needless, foreign)
         compute_in_float32(module)
     return module.eval()
 
@@ -123,6 +123,14 @@ def _fix_rotation(module: nn.Module) -> None:
             each.rope_type = {layers: _fixed(kind) for layers, kind in kinds.items()}
         elif isinstance(kinds, str):
             each.rope_type = _fixed(kinds)
+
+
+def _restore_scale(module: nn.Module) -> None:
+    """Give Gemma's scale of the embedding, which is no weight, the digits that a narrower type took."""
+    part: Any
+    for part in module.modules():
+        if hasattr(part, "scalar_embed_scale"):
+            part.embed_scale = torch.tensor(part.scalar_embed_scale, dtype=torch.float32)
 
 
 def _fixed(rope_type: str) -> str:

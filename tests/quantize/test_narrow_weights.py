@@ -24,7 +24,7 @@ from compress.tasks import import_model
 from compress.tasks.language_modeling.dense_states import load_states, save_states
 from compress.tasks.language_modeling.model import CausalLM
 
-NAMES = ["qwen2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "phi3"))]
+NAMES = ["qwen2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "phi3", "gemma3_text"))]
 
 
 @pytest.fixture(params=NAMES)
