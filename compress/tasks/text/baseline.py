@@ -24,6 +24,7 @@ from compress.stages.result import write_result
 from compress.tasks.base import tensors
 from compress.tasks.text.batching import bucketed, in_batches, spread_queries
 from compress.tasks.text.candidates import fewer_candidates
+from compress.tasks.text.head_training import class_weights
 from compress.tasks.text.heads import HeadedModel
 from compress.tasks.text.training import SELECT_BATCH, SELECT_ROWS
 from compress.training.distillation import Distillation
@@ -50,7 +51,7 @@ def fit_baseline(
         begin(config, builder, {**kwargs, **answers_of(data)}, start)
         write_facts(facts_of(facts), start)
     model = cast(HeadedModel, tasks.load(start, attention="eager"))
-    weights = torch.tensor(data.class_weights()) if config.balanced and data.names else None
+    weights = class_weights(data) if config.balanced else None
     training = HeadTraining(config, model, data.train.examples, data.select.examples, weights)
     history = training.run(scratch)
     seen = f"{history.step} steps, {history.tokens / 1e6:.1f} M tokens"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compress.config.recover import Distill
 from compress.data import load_splits
+from compress.errors import DataError
 from compress.models.tokenizer import Tokens
 from compress.tasks.text.heads import HeadedModel
 from compress.tasks.text.model import TextModel
@@ -32,11 +33,22 @@ def distill_headed(
     data = load_splits(splits)
     # The backward pass of the fused attention takes half of a step on a CPU; plain products do not.
     student, teacher = (model.open(folder, attention="eager") for folder in (student_folder, teacher_folder))
-    named = bool(getattr(data, "names", None))  # which plain text and rankings have not
-    weights = torch.tensor(data.class_weights()) if config.balanced and named else None
+    weights = class_weights(data) if config.balanced else None
     trainer = HeadDistillation(config, student, teacher, data.train.examples, data.select.examples, weights)
     history = trainer.run(scratch)
     trainer.write(student, out, select_loss=history.select)
+
+
+def class_weights(data: Any) -> Tensor:
+    """(classes): by which every class of the train split counts the same; raises DataError where the examples
+    have no classes."""
+    if not getattr(data, "names", ()):
+        raise DataError(
+            "balanced weighs classes, and these examples have none",
+            found="plain text, passages, answers or values",
+            next="leave balanced out",
+        )
+    return torch.tensor(data.class_weights())
 
 
 class HeadDistillation(TextDistillation):

@@ -42,7 +42,7 @@ def headed(headed_published, headed_records):
             "recover.steps=6",
             "recover.evaluate_every=3",
             "recover.label_weight=0.5",
-            "recover.balanced=true",
+            f"recover.balanced={task in ('text_classification', 'token_classification')}",
             "benchmark.workloads=[1x16,2x16]",
             "benchmark.max_seconds=1",
             "target.threads=1",

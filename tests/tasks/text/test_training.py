@@ -1,14 +1,16 @@
 """Distillation of an encoder with a head: what it is judged by, and how labels count."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from compress.config.recover import Distill, Precision
 from compress.data.record import Record
-from compress.errors import ConfigError
+from compress.errors import ConfigError, DataError
 from compress.tasks.text import training
-from compress.tasks.text.head_training import HeadDistillation
+from compress.tasks.text.head_training import HeadDistillation, class_weights
 from compress.tasks.text_classification.model import TextClassifier
 from tests.heads import CLASSES, WORDS
 
@@ -48,6 +50,12 @@ def test_classes_count_as_much_as_they_are_weighed(model):
     )
     plain = trained(model, examples(4), label_weight=0.5)
     assert plain.label_error(answers, rows).item() == pytest.approx(0.5 * float(of_each.mean()))
+
+
+@pytest.mark.parametrize("data", [SimpleNamespace(names=()), SimpleNamespace()])
+def test_examples_without_classes_cannot_be_balanced(data):
+    with pytest.raises(DataError, match="these examples have none"):
+        class_weights(data)
 
 
 def test_weights_of_a_loss_without_weight_are_refused():
