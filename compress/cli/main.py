@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train an experiment's baseline: compress train experiment=fashion_resnet",
     "list": "experiments and options of each group",
     "verify": "check an artifact folder",
+    "check": "hold artifacts against limits, for CI: compress check ARTIFACT --max-drop 0.01",
     "generate": 'text from a shipped language model: compress generate ARTIFACT --prompt "Once upon a time"',
     "chat": "talk with a shipped language model: compress chat ARTIFACT",
     "serve": "an OpenAI-compatible endpoint over a shipped language model: compress serve ARTIFACT",

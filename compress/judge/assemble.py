@@ -24,6 +24,7 @@ from compress.graph import MODEL, SUFFIX, graph_files, named_graphs
 from compress.graph.files import sha256_graphs
 from compress.judge import test_set_uses
 from compress.judge.explain import advise, explain
+from compress.judge.limits import measured
 from compress.judge.verdict import judge
 from compress.metrics.quality import Quality, load_quality
 from compress.report.card import model_card
@@ -183,6 +184,7 @@ def ship(report: Report, built: Built, target: Target, folder: Path, beside: Ent
             "ships": report.verdict.ships,
             "reasons": list(report.verdict.reasons),
             "size_bytes": variant.size_bytes,
+            "measured": measured(report, variant),
         },
         opset=max(map(_opset, named_graphs(shipped.graph.path).values())),
         options=report.options,

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -77,6 +78,23 @@ def test_verify(finished, tmp_path, capsys):
     assert cli.main(["verify", str(artifact)]) == 1
     assert "model.onnx is not the file that was shipped" in capsys.readouterr().err
     assert cli.main(["verify", str(tmp_path / "missing")]) == 1
+
+
+def test_check(finished, tmp_path, capsys):
+    """As a reader of JUnit's XML sees it."""
+    artifact, xml = str(finished.folder / "artifact"), tmp_path / "new" / "check.xml"
+    assert cli.main(["check", artifact, "--max-drop", "10", "--max-mb", "1", "--junit", str(xml)]) == 0
+    assert capsys.readouterr().out.count("passed") == 3
+    [suite] = ElementTree.parse(xml).getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "0")
+    missing = str(tmp_path / "missing")
+    assert cli.main(["check", artifact, missing, "--min-speedup", "1e9", "--junit", str(xml)]) == 1
+    root = ElementTree.parse(xml).getroot()
+    failed = [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None]
+    workloads = Report.load(finished.folder / "report.json").variants[-1].speedup
+    assert failed == [*(f"speed-up at {each}" for each in workloads), "intact"]
+    assert cli.main(["check", artifact]) == 1
+    assert "nothing to check" in capsys.readouterr().err
 
 
 def test_report_redraws_the_same_bytes(finished, tmp_path, capsys):

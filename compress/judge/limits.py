@@ -1,0 +1,78 @@
+"""What was measured of an artifact, as its manifest tells it, against limits that somebody sets later."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from compress.errors import ArtifactError
+from compress.schema.report import Report, Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    max_drop: float | None = None  # of the primary metric, as a share of the dense model's
+    max_mb: float | None = None
+    min_speedup: float | None = None  # on every workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """One limit, and what of the artifact was held against it."""
+
+    name: str
+    passed: bool
+    told: str
+
+
+def measured(report: Report, variant: Variant) -> dict[str, Any]:
+    """What a manifest keeps for `holds`."""
+    primary, dense = report.primary_metric, report.variants[0]
+    score, drop = dense.score(primary), variant.drop_from_dense.get(primary)
+    return {
+        "metric": primary,
+        "dense": score and score.value,
+        "drop": drop and asdict(drop),
+        "speedup": {workload: asdict(each) for workload, each in variant.speedup.items()},
+        "not_timed": dense.not_timed,
+    }
+
+
+def holds(headline: Mapping[str, Any], limits: Limits) -> Iterator[Held]:
+    """Each limit against the worse end of the 95 % interval, as in a run's verdict; NaN holds nothing.
+
+    Raises ArtifactError for an artifact whose manifest has no such numbers.
+    """
+    if limits.max_mb is not None:
+        size = headline["size_bytes"] / 1e6
+        told = f"{size:.1f} MB (at most {limits.max_mb:g})"
+        yield Held(name="size", passed=size <= limits.max_mb, told=told)
+    if limits.max_drop is None and limits.min_speedup is None:
+        return
+    if (found := headline.get("measured")) is None:
+        raise ArtifactError(
+            "the artifact's manifest has no measured quality and speed",
+            found="an artifact of an earlier release",
+            next="make it again: compress reproduce",
+        )
+    if limits.max_drop is not None:
+        yield _drop(found, limits.max_drop)
+    if limits.min_speedup is not None:
+        yield from _speedups(found, limits.min_speedup)
+
+
+def _drop(found: Mapping[str, Any], most: float) -> Held:
+    name = f"drop in {found['metric']}"
+    if not found["drop"] or not found["dense"]:
+        return Held(name=name, passed=False, told="not known")
+    low, high = (end / abs(found["dense"]) for end in found["drop"]["ci95"])
+    told = f"{found['drop']['value'] / abs(found['dense']):.2%} [{low:.2%}, {high:.2%}] (at most {most:.2%})"
+    return Held(name=name, passed=high <= most, told=told)
+
+
+def _speedups(found: Mapping[str, Any], least: float) -> Iterator[Held]:
+    if not found["speedup"]:
+        yield Held(name="speed-up", passed=False, told=found["not_timed"] or "not known")
+    for workload, each in found["speedup"].items():
+        low, high = each["ci95"]
+        told = f"{each['value']:.2f}x [{low:.2f}, {high:.2f}] (at least {least:g}x)"
+        yield Held(name=f"speed-up at {workload}", passed=low >= least, told=told)
