@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": "time ONNX files against each other: compress bench a.onnx b.onnx benchmark.workloads=[1x128]",
     "reproduce": "make an artifact again from its manifest and compare the files",
     "cache": "list finished stages; remove old ones",
+    "compare": "finished runs in one table and one picture: compress compare RUN RUN",
     "report": "redraw the reports of a run or a sweep from its files",
 }
 TAKES_OVERRIDES = ("run", "search", "train", "bench")  # Hydra's group=option and group.key=value

@@ -1,0 +1,52 @@
+"""Finished runs beside each other: what is told of them is what their own reports say."""
+
+import json
+import shutil
+
+import pytest
+
+from compress.cli import main as cli
+from compress.cli.compare import different
+
+
+@pytest.fixture
+def other(finished, tmp_path):
+    """The same run, said to have kept more, in a folder of its own."""
+    folder = shutil.copytree(finished.folder, tmp_path / "other")
+    report = json.loads((folder / "report.json").read_text())
+    report["config"]["recover"]["steps"] = 9
+    report["variants"][-1]["size_bytes"] = 1_234_567
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_compare(finished, other, tmp_path, capsys):
+    out = tmp_path / "out"
+    given = [str(finished.folder / "artifact"), str(other)]
+    assert cli.main(["compare", *given, "--out", str(out)]) == 0
+    points = json.loads((out / "sweep.json").read_text())["points"]
+    steps = json.loads((finished.folder / "report.json").read_text())["config"]["recover"]["steps"]
+    assert [each["overrides"] for each in points] == [
+        [f"run={given[0]}", f"recover.steps={steps}"],
+        [f"run={given[1]}", "recover.steps=9"],
+    ]
+    assert points[1]["kept"]["size_bytes"] == 1_234_567
+    assert {"report.html", "report.md", "pareto_size.svg"} <= {path.name for path in out.iterdir()}
+    assert (out / "1" / "report.html").is_file()
+    capsys.readouterr()
+    assert cli.main(["compare", *given, "--out", str(out)]) == 1
+    assert "the folder exists" in capsys.readouterr().err
+
+
+def test_nothing_to_compare(finished, tmp_path, capsys):
+    artifact = str(finished.folder / "artifact")
+    assert cli.main(["compare", artifact, str(finished.folder)]) == 1
+    assert "nothing to compare with" in capsys.readouterr().err
+    assert cli.main(["compare", artifact, str(tmp_path / "missing")]) == 1
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_what_all_have_is_not_told():
+    settings = [{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": None}]
+    assert list(different(settings, 0)) == ["b=2"]
+    assert list(different(settings, 1)) == ["b=3"]
