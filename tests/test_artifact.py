@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress import artifact
 from compress import graph as graphs
-from compress.artifact import Manifest, verify, write_artifact
+from compress.artifact import Manifest, check_files, verify, write_artifact
 from compress.errors import ArtifactError
 from compress.models import shipped_files
 from compress.stages.result import write_result
@@ -119,6 +119,19 @@ def test_what_is_written_is_verified(shipped):
     assert sorted(p.name for p in shipped.parent.iterdir()) == ["artifact"]
 
 
+def test_what_only_ships_beside_the_graph_is_not_read_where_the_graph_is_run(shipped):
+    (shipped / "model-q8_0.gguf").write_bytes(b"weights")
+    reseal(shipped)
+    for name in ("model-q8_0.gguf", "checkpoint/model.safetensors"):
+        (shipped / name).write_bytes(b"damaged")
+        with pytest.raises(ArtifactError, match="is not the file that was shipped"):
+            verify(shipped)
+    check_files(shipped, beside=False)
+    (shipped / "tokenizer.json").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is not the file"):
+        check_files(shipped, beside=False)
+
+
 def test_an_artifact_of_an_earlier_release_verifies(tmp_path):
     """Written when the files that stages leave for each other slipped into it."""
     kept = Path(__file__).parent / "fixtures" / "artifact_of_version_1"
@@ -173,9 +186,9 @@ def test_other_weights_beside_the_same_graph_are_found_out(language_model, tiny_
     numbers[: numbers.size // 2] *= -1
     data.write_bytes(numbers.tobytes())
     with pytest.raises(ArtifactError, match=r"model\.onnx_data is not the file"):
-        artifact.check_files(language_model)
+        check_files(language_model)
     reseal(language_model)
-    artifact.check_files(language_model)
+    check_files(language_model)
     with pytest.raises(ArtifactError, match="output logits differs"):
         verify(language_model)
 

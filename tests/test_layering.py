@@ -60,6 +60,11 @@ def test_the_contracts_hold_and_name_each_import_that_they_forbid(tmp_path):
         ),
         # and a run that reuses every stage needs neither
         ("compress.pipeline", ("torch", "transformers", "torch_pruning", "optimum", "pyarrow")),
+        # who talks with a model waits for its first word
+        (
+            "compress.cli.chat, compress.cli.serve, compress.serve.server",
+            ("torch", "transformers", "omegaconf", "hydra", "scipy", "rich", "compress.schema.report"),
+        ),
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(modules, heavy):

@@ -26,7 +26,7 @@ from compress.benchmark.culprit import Culprit, Feeds, first_alone, first_togeth
 from compress.errors import GateError
 from compress.graph.session import CPU, open_session, running
 from compress.runner.with_onnxruntime import runtime_facts
-from compress.schema.report import Gate
+from compress.schema.gate import Gate
 from compress.schema.workload import Workload
 from compress.stages.result import gate
 from compress.targets import Target

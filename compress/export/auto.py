@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from compress.config.export import AutoExport, GenaiExport, TorchExport
 from compress.errors import CompressError
 from compress.export import genai, torch_onnx
-from compress.schema.report import Gate
+from compress.schema.gate import Gate
 from compress.stages.result import read_result, write_result
 
 COST = "plain operators, over a thousand a token, which copy the cache for each"

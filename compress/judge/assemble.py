@@ -28,12 +28,12 @@ from compress.judge.limits import measured
 from compress.judge.verdict import judge
 from compress.metrics.quality import Quality, load_quality
 from compress.report.card import model_card
+from compress.schema.gate import Gate
 from compress.schema.layout import PLAIN, TRANSFORMERS_JS, graph_name
 from compress.schema.report import (
     Coverage,
     CutTexts,
     Estimate,
-    Gate,
     Latency,
     LayerErrors,
     Limits,

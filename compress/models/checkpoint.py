@@ -1,20 +1,24 @@
 """Reading and writing of checkpoint folders, common to all models. Nothing is ever unpickled."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
-from compress.config.model import ModelConfig
 from compress.errors import ModelError
 from compress.sources import describe, fetch, peek
 from compress.system.memory import forget_mapped
+
+if TYPE_CHECKING:  # a server of what ships has no configuration
+    from compress.config.model import ModelConfig
 
 # Everything a tokenizer or a sentence-transformers folder consists of, weights and config aside.
 _FORMER_PACKAGE = "compress.families."
@@ -46,7 +50,7 @@ class Facts:
     kept_layers: tuple[int, ...] | None = None  # their numbers in the dense model, where some were dropped
     kept_tokens: tuple[int, ...] | None = None  # likewise of tokens: the old number by the new one
 
-    def after(self, step: str, **changes: Any) -> "Facts":
+    def after(self, step: str, **changes: Any) -> Facts:
         return replace(self, lineage=(*self.lineage, step), **changes)
 
 

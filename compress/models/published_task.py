@@ -1,11 +1,14 @@
 """What a published model is for, by optimum's inference from the class that its config.json names."""
 
-from collections.abc import Mapping
-from typing import Any, cast
+from __future__ import annotations
 
-from compress.config.declare import declare_options
-from compress.config.model import ModelConfig
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from compress.registry import OPTIONS
+
+if TYPE_CHECKING:
+    from compress.config.model import ModelConfig
 
 
 def other_task(config: Mapping[str, Any], what: str) -> str | None:
@@ -28,5 +31,8 @@ def other_task(config: Mapping[str, Any], what: str) -> str | None:
 
 
 def _models() -> dict[str, type[ModelConfig]]:
+    from compress.config.declare import declare_options  # needless where nothing is wrong
+
     declare_options()
-    return cast(dict[str, type[ModelConfig]], OPTIONS["model"])
+    models: dict[str, Any] = OPTIONS["model"]
+    return models

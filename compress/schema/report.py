@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, TypeAdapter
 
 from compress.errors import ArtifactError
+from compress.schema.gate import Gate
 
 SCHEMA_VERSION = 2
 
@@ -488,15 +489,6 @@ class Stage:
     # Of this toolkit's process, also where an earlier run made it; None where the system does not tell.
     # Models that are timed run in processes of their own.
     peak_memory_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A check between two stages, with the numbers it saw."""
-
-    name: str
-    passed: bool
-    numbers: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from compress.tasks.language_modeling.generation import end_tokens, rotated_anew
 class Shipped:
     def __init__(self, artifact: Path) -> None:
         """Raises ArtifactError for a damaged artifact, or one that holds no language model."""
-        manifest = check_files(artifact)
+        manifest = check_files(artifact, beside=False)
         self.artifact, self.name = artifact, manifest.name
         timed_with = manifest.environment.get("threads") or 0
         self.threads = min(timed_with, threads_available())  # 0: every core this process may use

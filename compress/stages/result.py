@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import StoreError
-from compress.schema.report import Gate
+from compress.schema.gate import Gate
 
 FILE = "stage.json"
 Fact = TypeVar("Fact")

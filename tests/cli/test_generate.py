@@ -15,7 +15,7 @@ from tests.shipped import greedy, ship_tiny
 CONTEXT = 12
 
 
-def _unchecked(artifact):
+def _unchecked(artifact, beside):
     return SimpleNamespace(name="m", environment={})
 
 

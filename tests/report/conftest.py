@@ -9,6 +9,7 @@ import zlib
 import pytest
 from matplotlib.figure import Figure
 
+from compress.schema.gate import Gate
 from compress.schema.report import (
     ATTENTION,
     FLOAT,
@@ -23,7 +24,6 @@ from compress.schema.report import (
     Coverage,
     Estimate,
     Floor,
-    Gate,
     Latency,
     Limits,
     Operator,
