@@ -73,6 +73,11 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(modules, heavy):
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_one_file_knows_the_switch_of_attention():
+    naming = [path.name for path in (ROOT / "compress").rglob("*.py") if "GQA_DISABLE" in path.read_text()]
+    assert naming == ["attention.py"]
+
+
 def test_three_files_know_the_provider_of_cpus():
     """That which opens sessions, and two that run without the package."""
     package = ROOT / "compress"

@@ -51,6 +51,11 @@ def capacities(inputs: Mapping[str, Feeds]) -> dict[str, int]:
     return {name: capacity(feeds) for name, feeds in inputs.items() if is_language_model(feeds)}
 
 
+def scores(inputs: Mapping[str, Feeds]) -> dict[str, int]:
+    """Workload -> how much of its cache its tokens look at, in a head; only those of language models."""
+    return {name: inputs[name]["input_ids"].size * tokens for name, tokens in capacities(inputs).items()}
+
+
 def items(feeds: Feeds) -> int:
     """What one call gets done: the tokens of a language model, else examples."""
     if is_language_model(feeds):

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compress.benchmark.caches import capacities, shared_cache
+from compress.benchmark.caches import capacities, scores, shared_cache
 from compress.benchmark.timing import save_feeds
 from compress.errors import BenchmarkError
 from compress.graph import onnx_files
@@ -93,6 +93,7 @@ def _profile_graph(
             "workloads": workloads,
             "caches": shared_cache(model),
             "capacity": capacities(inputs),
+            "scores": scores(inputs),
             "warmup_seconds": WARMUP_SECONDS,
             "seconds": SECONDS,
             "calls": [FEWEST_CALLS, MOST_CALLS],

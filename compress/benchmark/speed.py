@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.benchmark import stats
 from compress.errors import BenchmarkError
-from compress.runner.with_onnxruntime import NO_FLASH_UP_TO
+from compress.runner.attention import SWITCH
 from compress.schema.report import Estimate, Latency
 from compress.stages.typed_json import read_typed
 
@@ -129,14 +129,17 @@ def summarize(samples: Mapping[str, Any], items: Mapping[str, int], machine: Map
         machine={
             **machine,
             **samples["packages"],
-            "session": {
-                **_session(processes[baseline][0]),
-                "ORT_GQA_DISABLE_FLASH_ATTENTION": f"1 up to {NO_FLASH_UP_TO} tokens",
-            },
+            "session": {**_session(processes[baseline][0]), **_switch(processes)},
             "seconds": samples["wall_seconds"],
             "stopped": samples["stopped"],
         },
     )
+
+
+def _switch(processes: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """How attention of the models was switched that fuse it, where there are any."""
+    found = [first[SWITCH] for first, *_ in processes.values() if SWITCH in first]
+    return {SWITCH: found[0]} if found else {}
 
 
 def _session(process: Mapping[str, Any]) -> dict[str, Any]:

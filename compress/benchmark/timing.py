@@ -86,6 +86,7 @@ def timing_job(
         "seed": config.seed,
         "caches": {name: caches.shared_cache(model) for name, model in models.items()},
         "capacity": caches.capacities(inputs),
+        "scores": caches.scores(inputs),
     }
     graphs = dict.fromkeys(path for paths in files.values() for path in paths)
     return job, [*map(Path, graphs), *sorted(folder.rglob("*.npz"))]

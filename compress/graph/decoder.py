@@ -5,7 +5,6 @@ ones from: both are bound to the same memory, or every token would copy the whol
 plain operators hands back a longer cache each time.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +13,30 @@ import onnx
 from compress.errors import ModelError
 from compress.graph.session import Runtime, open_session, running
 from compress.graph.weights import FLOATS
+from compress.runner.attention import choose_attention
 
 Array = np.ndarray
-# Read when a session is made. onnxruntime 1.31's flash attention for CPUs is half as fast as its plain one
-# (442 tokens, 9 heads of 64, 2 threads: 9.4 and 4.5 ms a layer; 2,000: 110 and 91), which takes tokens x
-# tokens x heads floats for it.
-_NO_FLASH, _NO_FLASH_UP_TO = "ORT_GQA_DISABLE_FLASH_ATTENTION", 2048
-_WANTED = os.environ.get(_NO_FLASH)  # by the user
 KEEP = "num_logits_to_keep"  # an input of ours that may be left out: of how many last tokens logits are made
 
 
-def choose_attention(tokens: int) -> None:
-    """Have sessions of fused graphs that are made from now on use what is faster for so many tokens."""
-    os.environ[_NO_FLASH] = _WANTED or str(int(tokens <= _NO_FLASH_UP_TO))
-
-
 class Decoder:
-    def __init__(self, path: Path, threads: int = 0, capacity: int = 2048, prepack: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 0,
+        capacity: int = 2048,
+        prepack: bool = True,
+        at_once: int | None = None,
+    ) -> None:
         """Open `path`; `capacity`: tokens that the cache of a fused graph holds; without `prepack` float
-        weights are in memory once, those that are narrower not at all, and multiplied more slowly.
+        weights are in memory once, those that are narrower not at all, and multiplied more slowly. `at_once`:
+        tokens that a call has at most, where they are fewer.
 
         Raises ModelError for a graph without logits or cache.
         """
         graph = onnx.load(path, load_external_data=False).graph
         self.fused = any(node.op_type == "GroupQueryAttention" for node in graph.node)
-        choose_attention(capacity)
+        choose_attention(min(at_once or capacity, capacity) * capacity)
         narrow = any(tensor.data_type in FLOATS[1:] for tensor in graph.initializer)
         runtime = Runtime(threads=threads, prepack=prepack, fold=prepack or not narrow)
         self.session = open_session(path, runtime)

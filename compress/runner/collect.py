@@ -3,13 +3,13 @@
 spec:    {"models": {name: path | [path, ...]}, "workloads": {name: npz with the feeds}, "baseline": name,
           "threads": int, "warmup_seconds": float,
           "max_seconds": float, "min_blocks": int, "block_ms": float, "ratio_ci": float, "seed": int,
-          "caches": {model: {input: output}}, "capacity": {workload: tokens},
+          "caches": {model: {input: output}}, "capacity": {workload: tokens}, "scores": {workload: number},
           "own": {model: {name: npz}}, "with": {model: {"runtime", "threads", "settings", "command", ...}}}
 A model of several graphs is all of them, run in this order on what each takes of the feeds.
 `caches` names the language models that write new keys and values into the memory they read the old ones
-from, and the inputs and outputs that share it; it has room for `capacity` tokens. `own` are the feeds of
-models that cannot take the others'. `with` is what single models run with, in place of what the job says.
-These four may be left out.
+from, and the inputs and outputs that share it; it has room for `capacity` tokens, and `scores` decide on the
+kernel of attention (`attention.py`). `own` are the feeds of models that cannot take the others'. `with` is
+what single models run with, in place of what the job says. These five may be left out.
 
 Design. An onnxruntime session keeps a thread pool that spins a while after each run and would steal
 the core from the next session, so every model has a process of its own, all are alive at once, and each

@@ -22,8 +22,8 @@ OUTPUTS = "outputs.npz"  # in the folder in which the job runs
 def profile(job: dict[str, Any]) -> dict[str, Any]:
     """Trace a few calls of one model on each workload, in a process of its own.
 
-    job:    {"name", "path", "workloads", "threads", "provider", "caches", "capacity", "warmup_seconds",
-             "seconds", "calls": [fewest, most]}; the path is that of one graph
+    job:    {"name", "path", "workloads", "threads", "provider", "caches", "capacity", "scores",
+             "warmup_seconds", "seconds", "calls": [fewest, most]}; the path is that of one graph
     result: {"events": onnxruntime's trace of calls and nodes,
              "runs": [[calls to skip, calls to count], one a workload], "provider": the one asked for}
     """

@@ -1,6 +1,5 @@
 """Models of onnxruntime, on any of its execution providers."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,17 +8,17 @@ from typing import Any
 import onnxruntime
 from onnxruntime.capi.build_and_package_info import package_name
 
+from compress.runner.attention import SWITCH, choose_attention
 from compress.runner.counters import affinity, memory
 from compress.runner.worker import Model
 
 CPU = "CPUExecutionProvider"
-NO_FLASH_UP_TO = 2048  # tokens of a cache: onnxruntime's flash attention for CPUs is slower there
 
 
 class OnnxruntimeModel(Model):
-    """A request may hold more than others do: `caches` and `capacity`, for a language model that writes new
-    keys and values into the memory that it reads the old ones from (`collect.py`), and `profile`, where a
-    trace goes."""
+    """A request may hold more than others do: `caches`, `capacity` and `scores`, for a language model that
+    writes new keys and values into the memory that it reads the old ones from (`collect.py`), and `profile`,
+    where a trace goes."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         super().__init__(request)
@@ -34,9 +33,7 @@ class OnnxruntimeModel(Model):
         if "profile" in request:
             options.enable_profiling = True
             options.profile_file_prefix = request["profile"]
-        if self.caches:
-            plain = max(self.capacity.values()) <= NO_FLASH_UP_TO
-            os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] = str(int(plain))
+        switch = {SWITCH: choose_attention(max(request["scores"].values()))} if self.caches else {}
         providers = list(dict.fromkeys([request.get("provider", CPU), CPU]))  # what one lacks the next runs
         before, start = memory(), time.perf_counter()
         self.sessions = [
@@ -52,6 +49,7 @@ class OnnxruntimeModel(Model):
             "memory_pattern": options.enable_mem_pattern,
             "affinity": affinity(),
             "packages": {package_name: onnxruntime.__version__},
+            **switch,
         }
 
     def inputs(self) -> list[list[str]]:

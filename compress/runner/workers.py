@@ -22,7 +22,7 @@ class Worker:
     def __init__(self, name: str, job: Mapping[str, Any]) -> None:
         self.name = name
         own = job.get("with", {}).get(name) or with_keys(job, *LOADED_WITH, *STARTED_WITH)
-        self.loaded_with = with_keys(own, *LOADED_WITH) | with_keys(job, "capacity")
+        self.loaded_with = with_keys(own, *LOADED_WITH) | with_keys(job, "capacity", "scores")
         command = own.get("command") or [*program(), "--worker", own.get("runtime", "onnxruntime")]
         self.process: Any = subprocess.Popen(
             command,

@@ -13,7 +13,7 @@ from compress.graph.decoder import Decoder
 from compress.models.checkpoint import read_json
 from compress.runner.machine import threads_available
 from compress.serve.chat_template import read_chat_template
-from compress.tasks.language_modeling.generation import end_tokens, rotated_anew
+from compress.tasks.language_modeling.generation import end_tokens, longest_piece, rotated_anew
 
 
 class Shipped:
@@ -30,7 +30,8 @@ class Shipped:
 
     def open(self, capacity: int) -> Decoder:
         """The graph, whose cache holds `capacity` tokens, with the threads that its times were taken with."""
-        return Decoder(graph_path(self.artifact), threads=self.threads, capacity=capacity)
+        piece = longest_piece(self.anew)
+        return Decoder(graph_path(self.artifact), threads=self.threads, capacity=capacity, at_once=piece)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text with the marks that the tokenizer puts around it."""

@@ -16,8 +16,9 @@ from compress.config.target import LocalTarget, MachineTarget
 from compress.errors import BenchmarkError
 from compress.graph.session import CPU, check_provider, full_name
 from compress.runner import jobs
+from compress.runner.attention import PLAIN_UP_TO, SWITCH
 from compress.runner.machine import machine_facts
-from compress.runner.with_onnxruntime import NO_FLASH_UP_TO, runtime_facts
+from compress.runner.with_onnxruntime import runtime_facts
 from compress.system.memory import cores
 
 RUNNER = Path(jobs.__file__).parent
@@ -39,7 +40,7 @@ _GENERATES = """
 import os
 
 # As it was timed, which is faster up to {tokens} tokens, with {threads} threads (genai_config.json).
-os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] = "1"
+os.environ["{switch}"] = "1"
 """
 
 
@@ -78,8 +79,9 @@ class ThisMachine(ABC):
         return cores(alone=True)
 
     def opening(self, model: str, generates: bool) -> str:
-        lines, providers = _GENERATES if generates else _OPENS, self.python_providers()
-        return lines.format(model=model, threads=self.threads(), providers=providers, tokens=NO_FLASH_UP_TO)
+        if generates:
+            return _GENERATES.format(threads=self.threads(), tokens=PLAIN_UP_TO, switch=SWITCH)
+        return _OPENS.format(model=model, threads=self.threads(), providers=self.python_providers())
 
     def python_providers(self) -> list[str]:
         return [CPU]

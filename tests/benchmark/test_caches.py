@@ -11,6 +11,7 @@ from compress.benchmark.profile import block_bytes, load_profiles, profile_model
 from compress.config.benchmark import BenchmarkConfig
 from compress.config.target import LocalTarget
 from compress.graph.gates import check_operators
+from compress.runner.attention import SWITCH
 from compress.runner.with_onnxruntime import OnnxruntimeModel
 from compress.targets import open_target
 
@@ -36,6 +37,10 @@ def test_sizes(tiny_lm):
     assert [caches.capacity(each) for each in (prompt, step)] == [128, 128]
     assert caches.capacity(tiny_lm.feeds(np.ones((1, 1)), 63)) == 64
     assert [caches.items(each) for each in (prompt, step)] == [130, 3]
+    assert caches.scores({"prompts": prompt, "steps": step, "x": {"x": prompt["input_ids"]}}) == {
+        "prompts": 2 * 65 * 128,
+        "steps": 3 * 1 * 128,
+    }
     assert caches.items({"x": np.ones((7, 3))}) == 7
     assert caches.is_language_model(step)
     assert not caches.is_language_model({"input_ids": 0})
@@ -49,9 +54,9 @@ def test_every_call_writes_behind_the_same_old_tokens(model, tiny_lm, tmp_path):
     feeds |= {"past_key_values.0.key": key[None, None], "past_key_values.0.value": value[None, None]}
     np.savez(tmp_path / "step.npz", **feeds)
     request = {"path": str(model), "workloads": {"w": str(tmp_path / "step.npz")}, "threads": 1}
-    timed = OnnxruntimeModel({**request, "caches": SHARED, "capacity": {"w": 64}})
+    timed = OnnxruntimeModel({**request, "caches": SHARED, "capacity": {"w": 64}, "scores": {"w": 64}})
     timed.first_run("w")
-    assert os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] == "1"
+    assert os.environ[SWITCH] == timed.facts[SWITCH] == "1"
     assert len(timed.calls("w", 3)) == 3
     [binding] = timed.steps["w"][0].args
     logits = binding.copy_outputs_to_cpu()[-1]

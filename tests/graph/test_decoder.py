@@ -8,13 +8,18 @@ from onnx import TensorProto, helper
 
 from compress.errors import ModelError
 from compress.graph.decoder import Decoder
+from compress.runner.attention import SWITCH
 
 
 @pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4, 5, 6, 7, 8], [3], [2, 7]])
-@pytest.mark.parametrize("capacity", [9, 4096])  # with onnxruntime's plain and its flash attention
-def test_pieces_give_what_the_whole_gives(tmp_path, tiny_lm, cuts, capacity):
-    decoder = Decoder(tiny_lm.write(tmp_path / "model.onnx"), threads=1, capacity=capacity)
-    assert os.environ["ORT_GQA_DISABLE_FLASH_ATTENTION"] == ("1" if capacity == 9 else "0")
+@pytest.mark.parametrize(
+    ("capacity", "at_once", "plain"), [(9, None, "1"), (4096, None, "0"), (8192, 512, "1"), (16384, 512, "0")]
+)
+def test_pieces_give_what_the_whole_gives(tmp_path, tiny_lm, cuts, capacity, at_once, plain):
+    """By onnxruntime's plain and its flash attention, which what a call may hold decides on."""
+    path = tiny_lm.write(tmp_path / "model.onnx")
+    decoder = Decoder(path, threads=1, capacity=capacity, at_once=at_once)
+    assert os.environ[SWITCH] == plain
     assert decoder.fused
     ids = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5])
     for _ in range(2):  # the second time over what the first one left in the buffers

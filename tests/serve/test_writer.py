@@ -1,11 +1,13 @@
 """Texts of one writer, beside numpy's most likely tokens."""
 
+import os
 from itertools import count
 
 import numpy as np
 import pytest
 
 from compress.errors import ConfigError, ModelError
+from compress.runner.attention import SWITCH
 from compress.serve.shipped import Shipped
 from compress.serve.writer import PromptTooLong, Wanted, Writer
 from tests.shipped import TEMPLATE, greedy, ship_tiny
@@ -106,6 +108,13 @@ def test_less_than_the_context(shipped):
 def test_the_graph_has_the_threads_of_its_times(shipped):
     assert shipped.threads == 1
     assert shipped.open(8).session.get_session_options().intra_op_num_threads == 1
+
+
+def test_attention_is_the_faster_one_for_the_pieces_that_prompts_are_read_in(shipped, monkeypatch):
+    for longrope, capacity, plain in ((None, 8192, "1"), (None, 2**15, "0"), (4096, 8192, "0")):
+        monkeypatch.setattr(shipped, "anew", longrope)  # which reads so many tokens at once
+        shipped.open(capacity)
+        assert os.environ[SWITCH] == plain
 
 
 def test_chats(shipped):

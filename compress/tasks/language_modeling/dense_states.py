@@ -16,10 +16,11 @@ from onnx import numpy_helper
 from onnxruntime import InferenceSession
 
 from compress.errors import ModelError
-from compress.graph.decoder import KEEP, choose_attention
+from compress.graph.decoder import KEEP
 from compress.graph.session import Runtime, open_session
 from compress.graph.surgery import drop_dead
 from compress.graph.weights import FLOATS, Weights
+from compress.runner.attention import choose_attention
 
 Array = NDArray[np.float32]
 _STATES = "states.npz"
@@ -56,7 +57,7 @@ def save_states(model: Path, windows: Sequence[NDArray[np.int64]], out: Path) ->
     narrow = any(tensor.data_type in FLOATS[1:] for tensor in graph.initializer)
     packed = proto.SerializeToString()
     del proto, graph
-    choose_attention(max(map(len, windows)))
+    choose_attention(max(map(len, windows)) ** 2)
     session = open_session(packed, Runtime(prepack=False, fold=not narrow, weights_folder=model.parent))
     del packed
     found = [session.run(None, _feeds(session, window))[0][0] for window in windows]

@@ -42,10 +42,15 @@ def continuation(
             logits = decoder.run(np.array(ids[-1:]))[-1]
 
 
+def longest_piece(anew: int | None) -> int:
+    """Tokens of a prompt that `continuation` reads in one call at most."""
+    return PIECE if anew is None else max(PIECE, anew + 1)
+
+
 def _read(decoder: Decoder, ids: list[int], anew: int | None) -> np.ndarray:
     """Logits (vocabulary,) after these tokens, of which the decoder has read the first."""
     ids = ids[decoder.past :]
-    first = PIECE if anew is None or len(ids) <= anew else max(PIECE, anew + 1)
+    first = PIECE if anew is None or len(ids) <= anew else longest_piece(anew)
     pieces = np.split(np.array(ids), range(first, len(ids), PIECE))
     logits: np.ndarray = [decoder.run(piece, last=True)[-1] for piece in pieces][-1]
     return logits
@@ -95,8 +100,9 @@ def continuations(
     until it ends the text or has written `new_tokens`."""
     if not prompts:
         return []
-    decoder = Decoder(model, capacity=max(map(len, prompts)) + new_tokens, prepack=prepack)
     ends, anew = end_tokens(checkpoint), rotated_anew(checkpoint)
+    capacity = max(map(len, prompts)) + new_tokens
+    decoder = Decoder(model, capacity=capacity, prepack=prepack, at_once=longest_piece(anew))
     written = []
     for prompt in prompts:
         decoder.reset()
