@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.config.export import AutoExport, GenaiExport
-from compress.config.quantize import Int4Blocks, Int8Blocks, MixedBlocks
+from compress.config.quantize import Int4Blocks, IntegerBlocks, MixedBlocks
 from compress.config.recover import Device
 from compress.config.run import RunConfig
 from compress.config.target import asks_to_tune
@@ -69,9 +69,9 @@ def _bits_by_parts(config: RunConfig) -> int | None:
     fused = isinstance(config.export, GenaiExport | AutoExport)
     if not (unchanged and fused) or config.evaluate.on_target or asks_to_tune(config.target):
         return None
-    if isinstance(config.quantize, Int4Blocks | MixedBlocks):
-        return 4
-    return 8 if isinstance(config.quantize, Int8Blocks) else None
+    if not isinstance(config.quantize, IntegerBlocks) or config.quantize.fit_steps:
+        return None
+    return 4 if isinstance(config.quantize, Int4Blocks | MixedBlocks) else 8
 
 
 def disk() -> tuple[int, int]:

@@ -143,6 +143,10 @@ class IntegerBlocks(QuantizeConfig):
     exclude: list[str] = field(default_factory=list, metadata=PATTERNS)
     min_coverage: float = share(0.95)  # floor of the share of MACs in integers
     min_sqnr_db: float = number(5.0, -100.0, 150.0)  # gate: signal over noise of each layer alone
+    # Steps of 2,048 tokens in which scales and norms learn the float model's answers; 0: none. Nearer, for
+    # minutes of training; no other file size or speed.
+    fit_steps: int = number(0, 0, 1_000_000)
+    fit_learning_rate: float = positive(2e-3, 1.0)  # of the scales' and norms' shares, at its peak
 
 
 @option("quantize", "int8_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))

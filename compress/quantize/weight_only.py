@@ -20,6 +20,7 @@ from compress.quantize.bit_choice import bits_of, choose, sensitivities
 from compress.quantize.block_graph import BlockGraph
 from compress.quantize.blocks import Blocks, in_blocks
 from compress.quantize.fidelity import check_divergence, check_windows, choose_level, windows_of
+from compress.quantize.fit import fit
 from compress.quantize.language_layers import (
     EMBEDDING,
     HEAD,
@@ -30,7 +31,7 @@ from compress.quantize.language_layers import (
     weights_of,
 )
 from compress.quantize.layerwise import Recipe, Rounded, round_layers
-from compress.schema.report import BitChoice, LayerError, WeightBlocks
+from compress.schema.report import BitChoice, BlockFit, LayerError, WeightBlocks
 from compress.stages.result import write_result
 from compress.system.memory import give_back
 from compress.tasks.language_modeling.model import CausalLM
@@ -45,6 +46,7 @@ class Prepared:
     errors: tuple[LayerError, ...]
     bits: Mapping[str, int]
     choice: BitChoice | None
+    fit: BlockFit | None
     excluded: list[str]  # nodes
     windows: int  # of calibration
     checked: Tensor  # windows (windows, tokens) for the gate
@@ -68,9 +70,8 @@ def quantize(
     advice = "more bits, a smaller block, or quantize.exclude"
     sqnr.check(prepared.errors, config.min_sqnr_db, prepared.windows, out, advice)
     level = choose_level(graph_path(graph), target, prepared.checked, config.accuracy_level)
-    write_result(
-        out, facts={"blocks": WeightBlocks(bits=dict(prepared.bits), choice=prepared.choice, **level)}
-    )
+    told = WeightBlocks(bits=dict(prepared.bits), choice=prepared.choice, fit=prepared.fit, **level)
+    write_result(out, facts={"blocks": told})
     check_divergence(level["kl"], config.max_kl, out)
 
 
@@ -99,12 +100,19 @@ def _round(
         if HEAD in rounded.blocks and table is None:
             opened.put_tables(HEAD, rounded.blocks[HEAD])
 
-    errors = round_layers(model, windows, recipe, table, put)
+    done: list[Rounded] = []
+    errors = round_layers(model, windows, recipe, table, done.append if config.fit_steps else put)
+    fitted: BlockFit | None = None
+    if config.fit_steps:
+        done, fitted = fit(config, checkpoint, texts, done, table, out)
+        for rounded in done:
+            put(rounded)
     opened.save(out)
     return Prepared(
         errors=tuple(sorted(errors, key=lambda error: error.alone_db)),
         bits=recipe.bits,
         choice=choice,
+        fit=fitted,
         excluded=opened.left_out(recipe.bits),
         windows=len(windows),
         checked=check_windows(model, texts),
@@ -131,7 +139,7 @@ def write(opened: BlockGraph, rounded: Rounded, level: int) -> None:
             raise GateError(
                 "the graph does not hold the layers of the checkpoint",
                 found=f"no MatMul with the weights of {', '.join(names)}",
-                next="quantize.awq=false, or another export",
+                next="quantize.awq=false and quantize.fit_steps=0, or another export",
             )
         opened.divide_input(products, factors.numpy())
     opened.put_products(rounded.blocks, level)

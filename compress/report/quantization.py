@@ -157,6 +157,12 @@ def block_lines(name: str, blocks: WeightBlocks) -> list[str]:
             f"{name}: {number(blocks.kl_of_level)} nats with 8-bit activations, "
             f"{number(blocks.kl_of_float_activations)} with float ones: {taken}"
         )
+    if blocks.fit is not None:
+        first, best = blocks.fit.select_loss[0], min(blocks.fit.select_loss)
+        lines.append(
+            f"{name}: scales and norms fitted for {blocks.fit.steps} steps, "
+            f"from {number(first)} to {number(best)} nats a token on select"
+        )
     if blocks.choice is not None:
         worst = sorted(blocks.choice.layers, key=lambda layers: -layers.kl)[:_WORST]
         costs = ", ".join(f"{layers.names[0]} {number(layers.kl)} ({layers.bits} bits)" for layers in worst)

@@ -131,6 +131,14 @@ class BitChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockFit:
+    """How scales and norms were fitted to the float model's answers, codes left as they were."""
+
+    steps: int
+    select_loss: tuple[float, ...]  # nats a token, over its likeliest tokens: before, and as it went
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightBlocks:
     """A language model's weights in blocks of integers."""
 
@@ -140,6 +148,7 @@ class WeightBlocks:
     kl_of_level: float | None = None  # at the level asked for; where that costs too much, level 0 is taken
     kl_of_float_activations: float | None = None
     choice: BitChoice | None = None  # of mixed bits
+    fit: BlockFit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ def test_what_is_widened_by_parts_needs_two_of_the_largest_and_what_ships_twice(
         (["quantize=mixed_blocks", "quantize.max_kl=1", "export=auto"], Needs(240, 37)),
         *(([word], Needs(148, 74)) for word in ("prune=narrow_llm", "export=torch", "quantize=int8_smooth")),
         *(([word], Needs(148, 74)) for word in ("quantize=none", "evaluate.on_target=true")),
+        (["quantize.fit_steps=1"], Needs(148, 74)),
     ],
 )
 def test_a_large_model_is_held_whole_by_some_options_alone(words, expected, tmp_path, monkeypatch):

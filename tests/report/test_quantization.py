@@ -7,6 +7,7 @@ from compress.report.markdown import report_markdown
 from compress.report.sections import sections
 from compress.schema.report import (
     BitChoice,
+    BlockFit,
     LayerDamage,
     LayerError,
     LayerErrors,
@@ -101,6 +102,7 @@ def test_the_bits_of_each_layer_are_drawn(report: Report) -> None:
         kl_of_level=0.5,
         kl_of_float_activations=0.03,
         choice=BitChoice(size_bytes=9, kl_of_the_sum=0.1, layers=costs),
+        fit=BlockFit(steps=40, select_loss=(0.12, 0.08, 0.09)),
     )
     *others, last = report.variants
     drawn = dataclasses.replace(report, variants=(*others, dataclasses.replace(last, blocks=blocks)))
@@ -110,8 +112,11 @@ def test_the_bits_of_each_layer_are_drawn(report: Report) -> None:
         ("int8", "lm_head", "8"),
     ]
     assert "0.500 nats with 8-bit activations, 0.0300 with float ones: float activations" in section.lines[1]
-    assert section.lines[2].startswith("int8: in 4 bits alone the layers that cost the most nats a token are")
-    assert "model.layers.2.mlp.up_proj 0.800 (8 bits)" in section.lines[2]
+    assert section.lines[2] == (
+        "int8: scales and norms fitted for 40 steps, from 0.120 to 0.0800 nats a token on select"
+    )
+    assert section.lines[3].startswith("int8: in 4 bits alone the layers that cost the most nats a token are")
+    assert "model.layers.2.mlp.up_proj 0.800 (8 bits)" in section.lines[3]
     assert not [section for section in sections(report) if section.anchor in ("bits", "alphas")]
 
 
