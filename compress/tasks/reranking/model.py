@@ -16,7 +16,6 @@ from compress.tasks.reranking.options import RerankerModel
 from compress.tasks.reranking.processor import PairProcessor, open_processor
 from compress.tasks.reranking.settings import read_settings
 from compress.tasks.text import losses
-from compress.tasks.text.batching import together
 from compress.tasks.text.heads import HeadedModel
 from compress.tasks.text.kind import Kind
 
@@ -54,10 +53,6 @@ class Reranker(HeadedModel):
         if labels.shape[1] == 1:
             return losses.label_error(Kind.labels, answers, labels.clamp(0, 1), weights)
         return losses.ranking_error(answers[:, 0], *labels.unbind(1))
-
-    def error(self, answers: Tensor, dense: Tensor, rows: Sequence[Tokens]) -> Tensor:
-        """As the softmax loss of labels has it: what counts is the order within a query."""
-        return losses.ranking_distance(answers[:, 0], dense[:, 0], together(rows))
 
     def card(self, processor: Any) -> dict[str, Any]:
         return card_facts(processor)

@@ -1,6 +1,5 @@
 """Distillation of a sentence encoder: the cosine of its embeddings to the dense model's."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +9,6 @@ from torch.nn.functional import cosine_similarity
 
 from compress.config.recover import Distill
 from compress.data import load_splits
-from compress.models.tokenizer import Tokens
 from compress.tasks.sentence_embedding.model import Encoder
 from compress.tasks.text.model import TextModel
 from compress.tasks.text.training import TextDistillation
@@ -49,7 +47,7 @@ class EncoderDistillation(TextDistillation):
         states = given.last_hidden_state.float()
         return cast(Encoder, model).module.pool(states, inputs["attention_mask"])
 
-    def error(self, answers: Tensor, wanted: Tensor, rows: Sequence[Tokens]) -> Tensor:
+    def error(self, answers: Tensor, wanted: Tensor) -> Tensor:
         return COSINE_WEIGHT * (1 - cosine_similarity(answers, wanted)).mean()
 
     def score(self) -> float:

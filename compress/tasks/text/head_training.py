@@ -74,8 +74,8 @@ class HeadDistillation(TextDistillation):
         logits = {name: each.float() for name, each in given.items()}
         return cast(HeadedModel, model).answers(logits, inputs["attention_mask"])
 
-    def error(self, answers: Tensor, wanted: Tensor, rows: Sequence[Tokens]) -> Tensor:
-        return cast(HeadedModel, self.student).error(answers, wanted, rows)
+    def error(self, answers: Tensor, wanted: Tensor) -> Tensor:
+        return cast(HeadedModel, self.student).distance(answers, wanted).mean()
 
     def label_error(self, answers: Tensor, rows: Sequence[Tokens]) -> Tensor | None:
         student = cast(HeadedModel, self.student)

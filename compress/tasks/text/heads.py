@@ -130,10 +130,6 @@ class HeadedModel(TextModel):
     def distance(self, answers: Tensor, dense: Tensor) -> Tensor:
         return losses.distance(self.kind, answers, dense)
 
-    def error(self, answers: Tensor, dense: Tensor, rows: Sequence[Tokens]) -> Tensor:
-        """Mean distance of the answers to `rows`, which were read together."""
-        return self.distance(answers, dense).mean()
-
 
 def name_classes(folder: Path, config: Any) -> None:
     """Write the names of the outputs into config.json: transformers leaves out LABEL_0 and LABEL_1, which

@@ -1,7 +1,5 @@
 """How far a head's answers are from labels, and from another model's answers."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -48,21 +46,6 @@ def ranking_error(scores: Tensor, gains: Tensor, queries: Tensor) -> Tensor:
             continue
         errors.append(error)
     return torch.stack(errors).mean() if errors else 0.0 * scores.sum()
-
-
-def ranking_distance(scores: Tensor, dense: Tensor, queries: Sequence[Sequence[int]]) -> Tensor:
-    """Mean over queries of KL(dense || scores) in nats of the softmax over a query's passages (as ListNet's,
-    Cao et al. 2007), plus the squared difference of the means, which the softmax cannot see.
-
-    Scores are (pairs); `queries`: the numbers of the pairs of each.
-    """
-    distances = []
-    for pairs in queries:
-        given, wanted = scores[pairs], dense[pairs]
-        shares, wanted_shares = given.log_softmax(0), wanted.log_softmax(0)
-        apart = nn.functional.kl_div(shares, wanted_shares, reduction="sum", log_target=True)
-        distances.append(apart + (given.mean() - wanted.mean()).square())
-    return torch.stack(distances).mean()
 
 
 def guesses(kind: Kind, answers: Tensor) -> Tensor:

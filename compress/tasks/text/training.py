@@ -88,8 +88,8 @@ class TextDistillation(Distillation):
         """What is compared, in float32, of what `net` gives: (batch, ...)."""
 
     @abstractmethod
-    def error(self, answers: Tensor, wanted: Tensor, rows: Sequence[Tokens]) -> Tensor:
-        """Mean distance of the student's answers to `rows` from the teacher's."""
+    def error(self, answers: Tensor, wanted: Tensor) -> Tensor:
+        """Mean distance of the student's answers from the teacher's."""
 
     def label_error(self, answers: Tensor, rows: Sequence[Tokens]) -> Tensor | None:
         """Mean loss of labels, of those that have some; None without."""
@@ -115,7 +115,7 @@ class TextDistillation(Distillation):
         return self.backward(loss), int(seen.real.sum())
 
     def _loss(self, answers: Tensor, wanted: Tensor, rows: Sequence[Tokens]) -> Tensor:
-        loss = self.error(answers, wanted, rows)
+        loss = self.error(answers, wanted)
         of_labels = self.label_error(answers, rows)
         return loss if of_labels is None else loss + of_labels
 

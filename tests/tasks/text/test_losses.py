@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from compress.tasks.text.losses import ranking_distance, ranking_error
+from compress.tasks.text.losses import ranking_error
 
 NAN = math.nan
 LOG = math.log
@@ -46,17 +46,3 @@ def test_nothing_known_has_no_gradient_but_one():
     scores = torch.zeros(2, requires_grad=True)
     ranking_error(scores, torch.tensor([NAN, NAN]), torch.tensor([0.0, 0.0])).backward()
     assert torch.equal(scores.grad, torch.zeros(2))
-
-
-def test_the_distance_of_rankings_by_hand():
-    """KL of shares (3/4, 1/4) from (1/2, 1/2), means apart by log(3) / 2; a pair alone: apart by 2."""
-    dense, scores = torch.tensor([LOG(3), 0.0, 5.0]), torch.tensor([0.0, 0.0, 3.0])
-    first = 3 / 4 * LOG(3 / 2) + 1 / 4 * LOG(1 / 2) + (LOG(3) / 2) ** 2
-    assert float(ranking_distance(scores, dense, [[0, 1], [2]])) == pytest.approx((first + 4) / 2, rel=1e-5)
-
-
-def test_what_moves_all_scores_of_a_query_moves_their_mean_alone():
-    dense, scores = torch.tensor([0.3, -1.0, 2.0]), torch.tensor([0.1, 0.2, 0.3])
-    centred = scores - scores.mean() + dense.mean()
-    near, far = (ranking_distance(each, dense, [[0, 1, 2]]) for each in (centred, centred + 3))
-    torch.testing.assert_close(far - near, torch.tensor(9.0))
