@@ -32,6 +32,7 @@ from compress.judge.assemble import Built, BuiltVariant, assemble, kept, ship, w
 from compress.models import check_options
 from compress.models.checkpoint import read_config
 from compress.models.gguf_write import check_writable
+from compress.models.lengths import check_lengths
 from compress.models.needs import is_large
 from compress.prune import prune
 from compress.prune.latency import Timed, at_latency
@@ -98,7 +99,10 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     """The part that changes the model: from the checkpoint to the smallest ONNX file."""
     stage = runner.stage
     dense = load(config, runner)
+    large = config.model.has_cache and dense.path.is_dir() and is_large(dense.path)
     if dense.reused or not runner.dry_run:
+        if config.model.has_cache:
+            check_lengths(config, read_config(dense.path), plain=not large)
         check_workloads(config.benchmark, dense.path)
         check_options(config.model.task, vars(config).values(), dense.path)
         if config.ship.gguf_file:
@@ -106,7 +110,6 @@ def build(config: RunConfig, runner: StageRunner) -> Built:
     read: dict[str, Any] = {"checkpoint": dense} if config.data.reads_model else {}
     read |= {"examples": config.model.examples} if config.data.labelled else {}
     splits = stage("split", open_splits, config.data, identity=input_digests(config.data), **read)
-    large = config.model.has_cache and dense.path.is_dir() and is_large(dense.path)
     graph_of = in_place if large else plain
     baseline = stage(
         "export", export, graph_of(config.export), checkpoint=dense, splits=splits, label="export dense"

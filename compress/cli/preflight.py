@@ -16,6 +16,7 @@ from compress.config.target import asks_to_tune
 from compress.errors import SourceError
 from compress.models.checkpoint import read_config
 from compress.models.kind import check_architecture
+from compress.models.lengths import check_lengths
 from compress.models.needs import Needs, check_disk, check_memory, is_large, size_of
 from compress.registry import declared, is_option, skips
 from compress.schema.workload import Workload
@@ -26,8 +27,9 @@ from compress.tasks.base import refuse_cache
 
 def check(configs: Iterable[RunConfig]) -> None:
     """Raises SourceError for a path that does not exist, ModelError for an architecture that an option does
-    not know, for weights that are missing and for a model that this machine cannot hold, ConfigError for a
-    workload that the task has not, ConfigError or BenchmarkError for a target that lacks what it is asked."""
+    not know, for weights that are missing, for texts longer than the model's and for what this machine cannot
+    hold, ConfigError for a workload that the task has not, ConfigError or BenchmarkError for a target that
+    lacks what it is asked."""
     targets, described = {}, cache(_described)
     for config in configs:
         check_sources(config)
@@ -37,7 +39,9 @@ def check(configs: Iterable[RunConfig]) -> None:
         options = [option for option in vars(config).values() if is_option(option)]
         if any(declared(type(option)).needs for option in options):
             check_architecture(options, described(config.model.source), config.model.task)
-        if not config.model.has_cache:
+        if config.model.has_cache:
+            check_lengths(config, described(config.model.source), plain=_times_dense(config))
+        else:
             for workload in config.benchmark.workloads:
                 refuse_cache(Workload.parse(workload))
         targets[repr(config.target)] = config.target
@@ -53,14 +57,25 @@ def check(configs: Iterable[RunConfig]) -> None:
 def needed(config: RunConfig) -> Needs | None:
     """Of a language model whose weights lie in a folder here; None for others. Raises ModelError for files
     that are missing or damaged."""
+    if (folder := _weights(config)) is None:
+        return None
+    size, large, bits = size_of(folder), is_large(folder), _bits_by_parts(config)
+    return size.widened_by_parts(bits) if large and bits else size.held_whole(in_place=large)
+
+
+def _weights(config: RunConfig) -> Path | None:
+    """The folder of a language model's weights, where it is one here."""
     scheme, _, _ = config.model.source.partition(":")
     if config.model.task != "language_modeling" or scheme != "path":
         return None
     folder = fetch(config.model.source)
-    if not folder.is_dir() or not any(folder.glob("*.safetensors*")):
-        return None
-    size, large, bits = size_of(folder), is_large(folder), _bits_by_parts(config)
-    return size.widened_by_parts(bits) if large and bits else size.held_whole(in_place=large)
+    return folder if folder.is_dir() and any(folder.glob("*.safetensors*")) else None
+
+
+def _times_dense(config: RunConfig) -> bool:
+    """Whether the dense language model is timed, as far as is known before its weights are fetched."""
+    folder = _weights(config)
+    return folder is not None and not is_large(folder)
 
 
 def _bits_by_parts(config: RunConfig) -> int | None:

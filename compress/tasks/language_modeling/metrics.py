@@ -21,6 +21,7 @@ from compress.graph.pieces import link_weights
 from compress.metrics.quality import Outputs, Quality, Scored
 from compress.metrics.statistics import spread
 from compress.models.checkpoint import read_config, read_facts
+from compress.models.lengths import check_window, context_of
 from compress.models.tokenizer import Tokenizer
 from compress.schema.report import Continuation, LanguageDomain
 from compress.tasks.language_modeling.dense_states import load_states, save_states
@@ -130,14 +131,8 @@ def compare(
 def _limit(config: LanguageModeling, *checkpoints: Path) -> int:
     """Tokens of the longest window that all of them have; raises ModelError where the configuration's is
     longer."""
-    limit = min(map(_longest, checkpoints))
-    if config.context > limit:
-        raise ModelError(
-            "the windows are longer than the model's",
-            found=f"evaluate.context={config.context}",
-            allowed=f"at most {limit} tokens, max_position_embeddings of config.json",
-            next=f"evaluate.context={limit} evaluate.stride={min(limit, config.stride)}",
-        )
+    limit = min(context_of(read_config(checkpoint)) for checkpoint in checkpoints)
+    check_window("evaluate.context", config.context, config.stride, limit)
     return limit
 
 
@@ -326,10 +321,6 @@ def first(tokenizer: Tokenizer, texts: Sequence[str], tokens: int, name: str) ->
             next="more documents of it in data.test and data.select, or raise evaluate.tokens",
         )
     return kept
-
-
-def _longest(checkpoint: Path) -> int:
-    return int(read_config(checkpoint).get("max_position_embeddings") or 2**31)
 
 
 def _check(logits: NDArray[np.float32], vocabulary: int, name: str) -> None:
