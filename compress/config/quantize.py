@@ -146,7 +146,7 @@ class IntegerBlocks(QuantizeConfig):
     # Steps of 2,048 tokens in which scales and norms learn the float model's answers; 0: none. Nearer, for
     # minutes of training; no other file size or speed.
     fit_steps: int = number(0, 0, 1_000_000)
-    fit_learning_rate: float = positive(2e-3, 1.0)  # of the scales' and norms' shares, at its peak
+    fit_learning_rate: float = positive(1e-3, 1.0)  # of the scales' and norms' shares, at its peak
 
 
 @option("quantize", "int8_blocks", "compress.quantize.weight_only:quantize", works_on=("language_modeling",))
