@@ -21,7 +21,8 @@ from compress.cli.candidates import Workbench
 from compress.cli.train import train
 from compress.config.compose import load_config
 from compress.errors import ConfigError, DataError, ModelError, SourceError
-from compress.schema.report import INTEGER, Report
+from compress.schema.report import Report
+from compress.schema.speed import INTEGER
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 

@@ -23,7 +23,7 @@ from compress.export import export
 from compress.models.preprocessing import pixel_values, read_preprocessing
 from compress.prune import prune
 from compress.quantize import quantize
-from compress.schema.report import Coverage, LayerErrors
+from compress.schema.quantization import Coverage, LayerErrors
 from compress.stages.result import read_result
 from compress.tasks.image_classification.model import build
 

@@ -11,7 +11,7 @@ from compress.config.benchmark import BenchmarkConfig
 from compress.errors import BenchmarkError
 from compress.graph import onnx_files
 from compress.runner.with_readme import code_of
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 from compress.stages.typed_json import read_typed, write_typed
 from compress.targets.base import Target
 

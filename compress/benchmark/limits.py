@@ -14,7 +14,7 @@ import onnx.parser
 from onnx import numpy_helper
 
 from compress.errors import BenchmarkError
-from compress.schema.report import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
+from compress.schema.speed import ATTENTION, FLOAT, INTEGER, Floor, Limits, Profile
 from compress.stages.typed_json import read_typed, write_typed
 from compress.targets.base import Target
 

@@ -22,7 +22,7 @@ from compress.benchmark.caches import capacities, scores, shared_cache
 from compress.benchmark.timing import save_feeds
 from compress.errors import BenchmarkError
 from compress.graph import onnx_files
-from compress.schema.report import (
+from compress.schema.speed import (
     ACTIVATIONS,
     ATTENTION,
     FLOAT,

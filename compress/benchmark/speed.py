@@ -12,7 +12,7 @@ import numpy as np
 from compress.benchmark import stats
 from compress.errors import BenchmarkError
 from compress.runner.attention import SWITCH
-from compress.schema.report import Estimate, Latency
+from compress.schema.estimates import Estimate, Latency
 from compress.stages.typed_json import read_typed
 
 FILE, SAMPLES = "speed.json", "samples.json"

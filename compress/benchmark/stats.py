@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # its parts load when they are used: scipy.stats takes a second
 
 from compress.runner.precision import QUANTILE, repeat_ratios
-from compress.schema.report import Estimate, Latency
+from compress.schema.estimates import Estimate, Latency
 
 Blocks = Sequence[Mapping[str, Any]]  # {"repeat", "start" in seconds, "ms": [...]}, in order of time
 

@@ -28,7 +28,7 @@ from compress.evaluate import metrics_of
 from compress.graph import SUFFIX
 from compress.judge.assemble import Built, BuiltVariant, environment, pack
 from compress.metrics.quality import Quality, Scored
-from compress.schema.report import Estimate, Score
+from compress.schema.estimates import Estimate, Score
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 from compress.system.disk import sha256_file

@@ -28,27 +28,13 @@ from compress.judge.limits import measured
 from compress.judge.verdict import judge
 from compress.metrics.quality import Quality, load_quality
 from compress.report.card import model_card
+from compress.schema.estimates import Estimate, Latency
 from compress.schema.gate import Gate
 from compress.schema.layout import PLAIN, TRANSFORMERS_JS, graph_name
-from compress.schema.report import (
-    Coverage,
-    CutTexts,
-    Estimate,
-    Latency,
-    LayerErrors,
-    Limits,
-    Profile,
-    Pruning,
-    PruningSensitivity,
-    Recovery,
-    Report,
-    Sensitivity,
-    SmoothedLayers,
-    Split,
-    Tuning,
-    Variant,
-    WeightBlocks,
-)
+from compress.schema.pruning import Pruning, PruningSensitivity, Recovery
+from compress.schema.quantization import Coverage, LayerErrors, Sensitivity, SmoothedLayers, WeightBlocks
+from compress.schema.report import CutTexts, Report, Split, Variant
+from compress.schema.speed import Limits, Profile, Tuning
 from compress.schema.workload import Workload
 from compress.stages.code_version import library_versions
 from compress.stages.result import read_result

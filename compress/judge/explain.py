@@ -8,7 +8,9 @@ that the milliseconds do not add up.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from compress.schema.report import (
+from compress.schema.estimates import Estimate
+from compress.schema.report import Variant
+from compress.schema.speed import (
     ACTIVATIONS,
     ATTENTION,
     FLOAT,
@@ -18,10 +20,8 @@ from compress.schema.report import (
     NORMS,
     ROUNDING,
     SUMS,
-    Estimate,
     Limits,
     Profile,
-    Variant,
 )
 
 LEAST_SHARE = 0.03  # of the p50: a profile is not exact enough to say less

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from compress.errors import ArtifactError
 from compress.judge.sweep_fronts import fronts
 from compress.report.section import best_variant
-from compress.schema.report import Estimate, Report
+from compress.schema.estimates import Estimate
+from compress.schema.report import Report
 from compress.schema.sweep import Baseline, Kept, Point, Status, Sweep, setting_value
 
 

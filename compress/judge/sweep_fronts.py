@@ -5,7 +5,7 @@ from typing import Any
 
 from compress.judge.pareto import dominates, hypervolume, non_dominated
 from compress.report.format import decimals_of, fixed
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 from compress.schema.sweep import Baseline, Domination, Front, Kept, Kind, Place, Point
 
 _WORDS: dict[Kind, tuple[str, str]] = {

@@ -14,7 +14,8 @@ from compress.metrics.statistics import (
     paired_accuracy_drop,
     paired_mean_drop,
 )
-from compress.schema.report import ChangedAnswer, ClassDrop, ClassificationDetails, Confusion, Estimate
+from compress.schema.details import ChangedAnswer, ClassDrop, ClassificationDetails, Confusion
+from compress.schema.estimates import Estimate
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from compress.errors import DataError
 from compress.metrics.statistics import LEVEL, mean_interval
-from compress.schema.report import Estimate, Score
+from compress.schema.estimates import Estimate, Score
 
 Floats = NDArray[np.float64]
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)

@@ -7,14 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import StoreError
-from compress.schema.report import (
-    ClassificationDetails,
-    CutTexts,
-    Estimate,
-    LanguageDetails,
-    Score,
-    TextDetails,
-)
+from compress.schema.details import ClassificationDetails, LanguageDetails, TextDetails
+from compress.schema.estimates import Estimate, Score
+from compress.schema.report import CutTexts
 from compress.stages.typed_json import read_typed, write_typed
 
 Arrays = Mapping[str, np.ndarray]

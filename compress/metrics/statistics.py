@@ -8,16 +8,15 @@ Everything is deterministic: the bootstrap draws from a generator seeded by its 
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy  # its parts load when they are used: scipy.stats takes a second
 from numpy.typing import ArrayLike, NDArray
 
 from compress.errors import DataError
-from compress.schema.report import Estimate, Score
+from compress.schema.estimates import Estimate, Score
 
-Kind = Literal["spearman", "pearson"]
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 _FEW = 4
@@ -44,7 +43,7 @@ def mean_interval(
 
     Raises DataError for values that are not finite, and for fewer than 2 values or clusters.
     """
-    data = _finite("values", values)
+    data = finite("values", values)
     value, interval = _studentised(data, clusters, resamples, seed)
     return Score(value=value, ci95=interval, n=len(data), higher_is_better=higher_is_better)
 
@@ -62,8 +61,8 @@ def paired_mean_drop(
 
     Positive means worse. Method and errors as in `mean_interval`, on the differences.
     """
-    before, after = _finite("dense", dense), _finite("small", small)
-    _same_length("small", after, "dense", before)
+    before, after = finite("dense", dense), finite("small", small)
+    same_length("small", after, "dense", before)
     difference = before - after if higher_is_better else after - before
     value, interval = _studentised(difference, clusters, resamples, seed)
     return Estimate(value=value, ci95=interval)
@@ -117,7 +116,7 @@ def ratio_interval(
 
     Interval and errors as in `mean_interval`, with the units as clusters; `n` is what the score tells.
     """
-    above, below = _finite("sums", sums), _finite("sizes", sizes)
+    above, below = finite("sums", sums), finite("sizes", sizes)
     _enough_units(above, below)
     value, interval = _studentised_ratio(above, below, resamples, seed)
     return Score(value=value, ci95=interval, n=n, higher_is_better=higher_is_better)
@@ -137,9 +136,7 @@ def paired_ratio_drop(
     The sizes may differ a little, as the bytes scored under two tokenizers do: they enter by their totals,
     whose quotient counts as known.
     """
-    (before, sizes), (after, others) = (
-        [_finite("a ratio", each) for each in pair] for pair in (dense, small)
-    )
+    (before, sizes), (after, others) = ([finite("a ratio", each) for each in pair] for pair in (dense, small))
     for each in (before, after, others):
         _enough_units(each, sizes)
     difference = after * (sizes.sum() / others.sum()) - before
@@ -150,7 +147,7 @@ def paired_ratio_drop(
 
 
 def _enough_units(sums: Floats, sizes: Floats) -> None:
-    _same_length("sums", sums, "sizes", sizes)
+    same_length("sums", sums, "sizes", sizes)
     if len(sums) < 2 or not (sizes > 0).all():
         raise DataError(
             "an interval needs at least 2 independent units, none of them empty",
@@ -168,7 +165,7 @@ def quantile_interval(
     [n] from its form for an effective number of examples (Korn & Graubard 1998). Distribution-free and
     a little wide. Raises DataError for values that are not finite, and for fewer than 2 clusters.
     """
-    data = _finite("values", values)
+    data = finite("values", values)
     value = float(np.quantile(data, quantile))
     n = _effective((data <= value).astype(np.float64), clusters)
     hits = quantile * n
@@ -201,7 +198,7 @@ def _cluster_sums(data: Floats, clusters: ArrayLike | None) -> tuple[Floats, Flo
         sums, sizes = data, np.ones_like(data)
     else:
         labels = np.asarray(clusters)
-        _same_length("clusters", labels, "values", data)
+        same_length("clusters", labels, "values", data)
         _, index = np.unique(labels, return_inverse=True)
         sums = np.asarray(np.bincount(index, data), dtype=np.float64)
         sizes = np.bincount(index).astype(np.float64)
@@ -212,116 +209,6 @@ def _cluster_sums(data: Floats, clusters: ArrayLike | None) -> tuple[Floats, Flo
             next="evaluate on more examples, or on more clusters",
         )
     return sums, sizes
-
-
-# --- correlations ----------------------------------------------------------------------------------------
-
-
-def correlation(
-    kind: Kind, predictions: ArrayLike, truth: ArrayLike, nodes: ArrayLike | None = None
-) -> Score:
-    """Correlation of `predictions` [n] with `truth` [n], interval on Fisher's z scale.
-
-    `nodes` [n, 2] names the two items (documents, words) each example is a pair of. Pairs that share an
-    item are dependent; see `_standard_error` for what that does to the interval.
-
-    Raises DataError for values that are not finite or constant, and for fewer than 4 examples.
-    """
-    value, influence = _influence(kind, _finite("predictions", predictions), _finite("truth", truth))
-    error, critical = _standard_error(influence, nodes)
-    if abs(value) >= 1.0:
-        interval = (value, value)
-    else:
-        spread = critical * error / (1 - value**2)
-        interval = (float(np.tanh(np.arctanh(value) - spread)), float(np.tanh(np.arctanh(value) + spread)))
-    return Score(value=value, ci95=interval, n=len(influence), higher_is_better=True)
-
-
-def paired_correlation_drop(
-    kind: Kind, dense: ArrayLike, small: ArrayLike, truth: ArrayLike, nodes: ArrayLike | None = None
-) -> Estimate:
-    """Correlation of `dense` [n] with `truth` [n] minus that of `small` [n], on the same examples.
-
-    Positive means that the small model is worse. Arguments and errors as in `correlation`.
-    """
-    human = _finite("truth", truth)
-    before, influence_before = _influence(kind, _finite("dense", dense), human)
-    after, influence_after = _influence(kind, _finite("small", small), human)
-    error, critical = _standard_error(influence_before - influence_after, nodes)
-    drop = before - after
-    return Estimate(value=drop, ci95=(drop - critical * error, drop + critical * error))
-
-
-def _influence(kind: Kind, x: Floats, y: Floats) -> tuple[float, Floats]:
-    """The correlation of x [n] and y [n], and the influence [n] of each example on it.
-
-    The influence function is the derivative of the statistic with respect to the weight of an example
-    (Hampel 1974; for rank correlations Croux & Dehon 2010). The statistic's variance is that of the mean
-    influence, which a paired difference and dependent pairs need and a textbook formula cannot give.
-    """
-    _same_length("predictions", x, "truth", y)
-    if len(x) < 4:
-        raise DataError("a correlation needs at least 4 examples", found=len(x))
-    for name, values in (("predictions", x), ("truth", y)):
-        if np.ptp(values) == 0:
-            raise DataError(
-                f"the correlation is undefined: all {name} are equal",
-                found=values[0],
-                next="check that the model's output depends on its input",
-            )
-    if kind == "pearson":
-        u, v = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
-        value = float(np.clip((u * v).mean(), -1, 1))
-        return value, u * v - value * (u**2 + v**2) / 2
-    # Spearman is Pearson of mid-ranks, each rank being itself a mean over the sample: hence _pull.
-    u, v = (scipy.stats.rankdata(x) - 0.5) / len(x), (scipy.stats.rankdata(y) - 0.5) / len(y)
-    cross, square_u, square_v = (float((a * b).mean()) for a, b in ((u, v), (u, u), (v, v)))
-    var_u, var_v = square_u - 0.25, square_v - 0.25  # the mean of mid-ranks is 1/2
-    scale = np.sqrt(var_u * var_v)
-    value = float(np.clip((cross - 0.25) / scale, -1, 1))
-    of_cross = u * v + _pull(x, v) + _pull(y, u) - 3 * cross
-    of_u = u**2 + 2 * _pull(x, u) - 3 * square_u
-    of_v = v**2 + 2 * _pull(y, v) - 3 * square_v
-    return value, of_cross / scale - value / 2 * (of_u / var_u + of_v / var_v)
-
-
-def _pull(x: Floats, weight: Floats) -> Floats:
-    """For each k the mean over i of weight_i * (1 if x_i > x_k, 1/2 if x_i = x_k, else 0)."""
-    order = np.argsort(x)
-    total = np.concatenate([[0.0], np.cumsum(weight[order])])
-    below, up_to = (np.searchsorted(x[order], x, side=side) for side in ("left", "right"))
-    return np.asarray((total[-1] - (total[below] + total[up_to]) / 2) / len(x))
-
-
-def _standard_error(influence: Floats, nodes: ArrayLike | None) -> tuple[float, float]:
-    """Standard error of a statistic from the `influence` [n] of its examples, and the t quantile for it.
-
-    With `nodes` [n, 2] the products of all pairs that share an item count (dyadic-robust variance:
-    Aronow, Samii & Assenova 2015), at least as much as independent pairs would give. For the pairs of 50
-    documents, experiments/interval_coverage found: resampling pairs as if they were independent covers
-    82-83 %; the pigeonhole bootstrap over documents (Owen 2007), which counts the noise of a single pair
-    three times, 98-99 % with intervals a third too wide; this 93-95 %.
-    """
-    n = len(influence)
-    independent = float((influence**2).sum())
-    if nodes is None:
-        return float(np.sqrt(independent / (n * (n - 1)))), float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    pairs = np.asarray(nodes)
-    if pairs.shape != (n, 2):
-        raise DataError("nodes must name two items for each example", found=pairs.shape, allowed=(n, 2))
-    items, index = np.unique(pairs, return_inverse=True)
-    rows = np.repeat(np.arange(n), 2)
-    incidence = scipy.sparse.csr_array((np.ones(2 * n), (rows, index.ravel())), shape=(n, len(items)))
-    sharing: Any = incidence @ incidence.T
-    sharing.data[:] = 1.0  # a pair of one item with itself, or a pair that occurs twice, shares it once
-    variance = max(float(influence @ (sharing @ influence)), independent)
-    units = min(n, len(items))
-    if units < 3:
-        raise DataError("an interval needs pairs of at least 3 items", found=len(items))
-    # A linear influence understates what an item does in a small sample: without item i, u - 1 items have
-    # (u - 1)(u - 2) / 2 pairs, so that the jackknife moves the statistic u / (u - 2) times as far.
-    error = float(np.sqrt(variance)) / n * units / (units - 2)
-    return error, float(scipy.stats.t.ppf((1 + LEVEL) / 2, units - 1))
 
 
 # --- proportions -----------------------------------------------------------------------------------------
@@ -374,7 +261,7 @@ def mcnemar(dense: ArrayLike, small: ArrayLike) -> float:
 
 def _discordant(dense: ArrayLike, small: ArrayLike) -> tuple[int, int, int]:
     before, after = np.asarray(dense, dtype=bool), np.asarray(small, dtype=bool)
-    _same_length("small", after, "dense", before)
+    same_length("small", after, "dense", before)
     if before.size == 0:
         raise DataError("an accuracy needs at least 1 example", found=0)
     return int((before & ~after).sum()), int((after & ~before).sum()), before.size
@@ -419,7 +306,7 @@ def spread(total: int, count: int | None) -> NDArray[np.int64]:
 # --- checks ----------------------------------------------------------------------------------------------
 
 
-def _finite(name: str, values: ArrayLike) -> Floats:
+def finite(name: str, values: ArrayLike) -> Floats:
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or data.size == 0:
         raise DataError(f"{name} must be a list of numbers", found=f"shape {data.shape}")
@@ -433,7 +320,7 @@ def _finite(name: str, values: ArrayLike) -> Floats:
     return data
 
 
-def _same_length(name: str, values: NDArray[Any], other: str, others: NDArray[Any]) -> None:
+def same_length(name: str, values: NDArray[Any], other: str, others: NDArray[Any]) -> None:
     if values.shape != others.shape:
         raise DataError(
             f"{name} and {other} must be of the same examples",

@@ -12,7 +12,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from compress.schema.report import ChannelGroup, PrunedAlone, PruningSensitivity
+from compress.schema.pruning import ChannelGroup, PrunedAlone, PruningSensitivity
 from compress.tasks.image_classification.calibration import LabelledImages
 from compress.tasks.image_classification.model import ImageClassifier, replay
 

@@ -20,7 +20,7 @@ from compress.prune.channel_sensitivity import measure
 from compress.prune.pruner import Pruner, check_runs, check_traced, fresh_defaults, torch_pruning_errors
 from compress.prune.reload import check_reopened
 from compress.prune.sparse import train_sparse
-from compress.schema.report import PruningSensitivity
+from compress.schema.pruning import PruningSensitivity
 from compress.stages.result import write_result
 from compress.tasks.image_classification.calibration import LabelledImages
 from compress.tasks.image_classification.model import ImageClassifier

@@ -14,7 +14,7 @@ from compress.graph import graph_files, graph_path, named_graphs, shipped_files
 from compress.graph.gates import check_interface, check_operators
 from compress.graph.wide import wide
 from compress.registry import implementation
-from compress.schema.report import Sensitivity
+from compress.schema.quantization import Sensitivity
 from compress.stages.result import read_result, write_result
 
 

@@ -19,7 +19,7 @@ from compress.models.walk import Walk
 from compress.quantize.blocks import block_bytes, in_blocks
 from compress.quantize.fidelity import head_divergence
 from compress.quantize.language_layers import HEAD, changed_weights, embedding_of, is_tied
-from compress.schema.report import BitChoice, SensitiveLayers
+from compress.schema.quantization import BitChoice, SensitiveLayers
 from compress.tasks.language_modeling.model import CausalLM
 
 

@@ -13,7 +13,7 @@ from compress.errors import ConfigError, GateError
 from compress.graph.surgery import attributes, producers, readers
 from compress.graph.weights import is_external
 from compress.quantize.layers import positions_of
-from compress.schema.report import Coverage, SkippedNode
+from compress.schema.quantization import Coverage, SkippedNode
 from compress.stages.result import gate, write_result
 
 _PRODUCTS = {"MatMul", "Gemm", "Conv"}

@@ -21,7 +21,7 @@ from compress.quantize.block_linear import BlockLinear, Gain
 from compress.quantize.blocks import Blocks
 from compress.quantize.language_layers import HEAD, embedding_of
 from compress.quantize.layerwise import Rounded
-from compress.schema.report import BlockFit
+from compress.schema.quantization import BlockFit
 from compress.tasks.language_modeling.model import CausalLM
 from compress.tasks.language_modeling.processor import CONTEXT
 from compress.tasks.language_modeling.training import LogitsDistillation

@@ -45,7 +45,7 @@ from compress.quantize.language_layers import (
     weights_of,
 )
 from compress.quantize.smoothing import factors
-from compress.schema.report import SmoothedLayers
+from compress.schema.quantization import SmoothedLayers
 from compress.stages.result import write_result
 from compress.system.memory import give_back
 from compress.tasks.language_modeling.model import CausalLM

@@ -17,7 +17,7 @@ from compress.quantize.fidelity import EVERY
 from compress.quantize.gptq import gptq
 from compress.quantize.language_layers import HEAD, changed_embedding, changed_weights, is_tied
 from compress.quantize.sqnr import sqnr_db
-from compress.schema.report import LayerError
+from compress.schema.quantization import LayerError
 from compress.tasks.language_modeling.model import CausalLM
 
 _ERROR_WINDOWS = 2  # windows for the error of each layer

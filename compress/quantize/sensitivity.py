@@ -16,7 +16,7 @@ import onnx
 
 from compress.quantize.activations import Feeds, collect
 from compress.quantize.layers import SWITCH, Layer, quantized_layers, restored, switched, total_macs
-from compress.schema.report import LayerDamage, Sensitivity
+from compress.schema.quantization import LayerDamage, Sensitivity
 
 RANK_TEXTS = 32  # for the ranking
 TEXTS = 128  # for the cosine held against the floor

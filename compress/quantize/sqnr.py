@@ -15,7 +15,7 @@ from compress.errors import GateError
 from compress.graph.gates import check_outputs
 from compress.quantize.activations import Feeds, collect
 from compress.quantize.layers import ALONE, beside, quantized_layers
-from compress.schema.report import LayerError, LayerErrors
+from compress.schema.quantization import LayerError, LayerErrors
 from compress.stages.result import gate, write_result
 
 TEXTS = 16  # of the calibration split

@@ -31,7 +31,7 @@ from compress.quantize.language_layers import (
     weights_of,
 )
 from compress.quantize.layerwise import Recipe, Rounded, round_layers
-from compress.schema.report import BitChoice, BlockFit, LayerError, WeightBlocks
+from compress.schema.quantization import BitChoice, BlockFit, LayerError, WeightBlocks
 from compress.stages.result import write_result
 from compress.system.memory import give_back
 from compress.tasks.language_modeling.model import CausalLM

@@ -26,7 +26,8 @@ from compress.report.section import names
 from compress.report.sections import curves
 from compress.report.table import direction
 from compress.report.timing import kind_ms
-from compress.schema.report import KINDS, Report
+from compress.schema.report import Report
+from compress.schema.speed import KINDS
 
 _KIND_COLORS = dict(
     zip(

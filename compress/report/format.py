@@ -3,7 +3,7 @@
 import math
 from itertools import groupby
 
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 
 MISSING = "-"
 DIGITS = 3

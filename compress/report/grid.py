@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.report.format import MISSING, bracket, number, speed_word
-from compress.schema.report import Estimate, Score
+from compress.schema.estimates import Estimate, Score
 
 # From roomy to narrow: a console takes the first one that fits.
 LAYOUTS = ("{value} {interval} {word}", "{value} {word}\n{interval}", "{value}\n{interval}\n{word}")

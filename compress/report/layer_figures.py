@@ -12,7 +12,8 @@ from compress.report.figure import BUDGET, GREY, PALETTE, STYLE, WIDTH, colors, 
 from compress.report.pruning import by_sensitivity, layer_widths, pruned
 from compress.report.quantization import SHOWN, shown_damage
 from compress.report.section import best_variant
-from compress.schema.report import ChannelGroup, PruningSensitivity, Report
+from compress.schema.pruning import ChannelGroup, PruningSensitivity
+from compress.schema.report import Report
 
 _NAMED = 40  # layers, up to which each has its name on the axis
 _LABEL = 44  # characters of a layer's name

@@ -6,7 +6,8 @@ from itertools import groupby
 
 from compress.report.format import MISSING, number, percent, run_lengths
 from compress.report.section import Section, best_variant
-from compress.schema.report import ChannelGroup, Report, Variant
+from compress.schema.pruning import ChannelGroup
+from compress.schema.report import Report, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,15 @@ from itertools import groupby
 
 from compress.report.format import megabytes, number, percent, precise
 from compress.report.section import Section
-from compress.schema.report import (
+from compress.schema.quantization import (
     LayerDamage,
     LayerErrors,
-    Report,
     Sensitivity,
     SkippedNode,
     SmoothedLayers,
     WeightBlocks,
 )
+from compress.schema.report import Report
 
 SHOWN = 20  # layers
 _WORST = 5  # layers that a line names

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from compress.report.format import MISSING, brief, megabytes, number
 from compress.report.grid import Cell, Line, compared, console_grid, estimated, plain
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 from compress.schema.sweep import Baseline, Kept, Point, Sweep
 
 _LAYOUTS = ("{value} {interval}", "{value}\n{interval}")  # of the console, where a colour says the word

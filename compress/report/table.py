@@ -11,7 +11,8 @@ from compress.report.format import percent
 from compress.report.grid import Cell, Line, compared, console_grid, estimated, markdown_grid, plain
 from compress.report.section import names, reasons
 from compress.report.timing import noise_advice
-from compress.schema.report import Estimate, Latency, Report, Score, Variant
+from compress.schema.estimates import Estimate, Latency, Score
+from compress.schema.report import Report, Variant
 from compress.schema.workload import Workload
 
 _LABEL_WIDTHS = (24, 16)  # characters of the first column, in a wide and in a narrow console

@@ -2,7 +2,8 @@
 
 from compress.report.format import MISSING, interval, megabytes, number, speed_word
 from compress.report.section import Section, best_variant, names
-from compress.schema.report import KINDS, Report, Variant
+from compress.schema.report import Report, Variant
+from compress.schema.speed import KINDS
 
 _LEAST_SHARE = 0.01  # of the time, for an operator to be named
 

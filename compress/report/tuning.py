@@ -2,7 +2,8 @@
 
 from compress.report.format import MISSING, interval
 from compress.report.section import Section
-from compress.schema.report import Report, Tried
+from compress.schema.report import Report
+from compress.schema.speed import Tried
 
 
 def tuning_section(report: Report) -> Section:

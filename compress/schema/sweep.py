@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from compress.schema.report import Estimate, Latency, Score, Verdict
+from compress.schema.estimates import Estimate, Latency, Score
+from compress.schema.report import Verdict
 
 SWEEP_SCHEMA_VERSION = 1
 

@@ -15,7 +15,7 @@ from compress.config.target import BudgetConfig
 from compress.judge.pareto import dominates
 from compress.prune.shares import canonical as canonical_prune
 from compress.registry import OPTIONS
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 
 MIN_PAST = 3  # finished trials, until the gain of recovery is taken as known
 Settings = Mapping[str, Any]  # dotted name -> number, or name of an enum's member or of an option

@@ -13,7 +13,8 @@ from rich.table import Table
 from compress.config.target import BudgetConfig
 from compress.judge.verdict import misses, score_of
 from compress.report.files import publish
-from compress.schema.report import Estimate, Report
+from compress.schema.estimates import Estimate
+from compress.schema.report import Report
 from compress.search.space import Measured, geometric_mean, relative, total_violation
 from compress.search.study import Record
 

@@ -16,7 +16,7 @@ from compress.config.target import MachineTarget, TargetConfig
 from compress.graph.session import CPU
 from compress.judge.assemble import Built
 from compress.registry import declared
-from compress.schema.report import Tuning
+from compress.schema.speed import Tuning
 from compress.stages.runner import StageRunner
 from compress.targets import open_target
 from compress.tune.candidates import formats, settings, thread_counts

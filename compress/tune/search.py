@@ -16,7 +16,8 @@ from compress.errors import CompressError
 from compress.judge.assemble import Built, BuiltVariant
 from compress.metrics.quality import Quality, load_quality
 from compress.rewrite import INEXACT, can_be_rewritten, rewritten
-from compress.schema.report import Estimate, Tried
+from compress.schema.estimates import Estimate
+from compress.schema.speed import Tried
 from compress.stages.runner import StageRunner
 from compress.stages.store import Entry
 from compress.targets import open_target

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from compress.metrics import statistics as ours
+from compress.metrics.correlations import Kind, correlation, paired_correlation_drop
 
 Interval = tuple[float, float]
 Outcome = dict[str, tuple[Interval, float]]  # method -> interval, truth
@@ -87,9 +88,9 @@ def independent_pairs(rng: np.random.Generator) -> Outcome:
     outcome: Outcome = {}
     for kind in ("spearman", "pearson"):
         value, drop = _truth(kind, "independent")
-        outcome[f"{kind}, independent pairs"] = (ours.correlation(kind, dense, human).ci95, value)
+        outcome[f"{kind}, independent pairs"] = (correlation(kind, dense, human).ci95, value)
         outcome[f"drop of {kind}, independent pairs"] = (
-            ours.paired_correlation_drop(kind, dense, small, human).ci95,
+            paired_correlation_drop(kind, dense, small, human).ci95,
             drop,
         )
     return outcome
@@ -100,9 +101,9 @@ def shared_documents(rng: np.random.Generator) -> Outcome:
     outcome: Outcome = {}
     for kind in ("spearman", "pearson"):
         value, drop = _truth(kind, "documents")
-        outcome[f"{kind}, pairs of 50 documents"] = (ours.correlation(kind, dense, human, nodes).ci95, value)
+        outcome[f"{kind}, pairs of 50 documents"] = (correlation(kind, dense, human, nodes).ci95, value)
         outcome[f"drop of {kind}, pairs of 50 documents"] = (
-            ours.paired_correlation_drop(kind, dense, small, human, nodes).ci95,
+            paired_correlation_drop(kind, dense, small, human, nodes).ci95,
             drop,
         )
     value, drop = _truth("spearman", "documents")
@@ -138,7 +139,7 @@ def _documents(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 
 @cache
-def _truth(kind: ours.Kind, world: str) -> tuple[float, float]:
+def _truth(kind: Kind, world: str) -> tuple[float, float]:
     """The dense model's correlation and the drop from it, in a population of a million pairs."""
     rng = np.random.default_rng(12345)
     if world == "independent":

@@ -11,18 +11,9 @@ from compress.benchmark.profile import kind_of, load_profiles, multiply_accumula
 from compress.config.target import LocalTarget
 from compress.errors import BenchmarkError
 from compress.judge.explain import explain
-from compress.schema.report import (
-    ATTENTION,
-    FLOAT,
-    INTEGER,
-    KINDS,
-    ROUNDING,
-    SUMS,
-    Estimate,
-    Latency,
-    Limits,
-    Variant,
-)
+from compress.schema.estimates import Estimate, Latency
+from compress.schema.report import Variant
+from compress.schema.speed import ATTENTION, FLOAT, INTEGER, KINDS, ROUNDING, SUMS, Limits
 from compress.targets import open_target
 
 LIMITS = Limits(
@@ -98,7 +89,7 @@ def test_class_and_products_follow_from_the_shapes(op_type, given, made, kind, m
 
 
 def test_the_floor_by_hand():
-    from compress.schema.report import Operator, Profile
+    from compress.schema.speed import Operator, Profile
 
     def of(kind, macs, size=0):
         return Operator(op_type="x", kind=kind, nodes=1, ms=1.0, macs=macs, weight_bytes=size)

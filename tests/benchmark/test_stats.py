@@ -9,7 +9,7 @@ from scipy import stats as scipy_stats
 from compress.benchmark import stats
 from compress.report.format import speed_word
 from compress.runner import collect, precision
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 
 
 def blocks(by_repeat):

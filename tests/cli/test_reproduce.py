@@ -15,7 +15,8 @@ from compress.artifact import verify
 from compress.cli.reproduce import Comparison, Scores, compare, config_of, differences, sums, verdict
 from compress.config.compose import from_plain, load_config, options_of, to_plain
 from compress.errors import ArtifactError, ConfigError
-from compress.schema.report import Estimate, Report, Score
+from compress.schema.estimates import Estimate, Score
+from compress.schema.report import Report
 from compress.system.disk import sha256_file
 from tests.runs import run_fresh
 

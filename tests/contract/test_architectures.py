@@ -21,7 +21,7 @@ from compress.graph.decoder import Decoder
 from compress.models.architectures import LANGUAGE_MODELS
 from compress.prune import prune
 from compress.quantize import quantize
-from compress.schema.report import Coverage
+from compress.schema.quantization import Coverage
 from compress.stages.result import read_result
 from tests.conftest import LANGUAGE
 

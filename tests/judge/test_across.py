@@ -3,7 +3,7 @@ from pathlib import Path
 
 from compress.benchmark.speed import Speed
 from compress.judge.across import Entry, losers
-from compress.schema.report import Latency
+from compress.schema.estimates import Latency
 
 
 def speed(**p50s):

@@ -3,21 +3,20 @@
 import pytest
 
 from compress.judge.explain import explain
-from compress.schema.report import (
+from compress.schema.estimates import Estimate, Latency
+from compress.schema.quantization import Coverage
+from compress.schema.report import Variant
+from compress.schema.speed import (
     ATTENTION,
     FLOAT,
     INTEGER,
     MOVES,
     ROUNDING,
     SUMS,
-    Coverage,
-    Estimate,
     Floor,
-    Latency,
     Limits,
     Operator,
     Profile,
-    Variant,
 )
 
 # 100 GFLOP/s in float: 1e9 multiply-accumulates take 20 ms; 400 in int8: 5 ms

@@ -10,7 +10,8 @@ from scipy.stats import norm
 
 from compress.config.target import BudgetConfig
 from compress.judge.verdict import judge
-from compress.schema.report import Estimate, Score, Variant
+from compress.schema.estimates import Estimate, Score
+from compress.schema.report import Variant
 
 
 def variant(name, *, quality=0.5, drop=(0.0, 0.0, 0.0), speed=None, size=10_000_000):

@@ -15,7 +15,7 @@ from compress.metrics.classification import (
     per_class,
     pick,
 )
-from compress.schema.report import Confusion
+from compress.schema.details import Confusion
 
 CLASSES = ("a", "b", "c")
 

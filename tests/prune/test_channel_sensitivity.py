@@ -12,7 +12,7 @@ from compress.config.prune import ChannelImportance, ChannelPrune
 from compress.prune import prune
 from compress.prune.channel_sensitivity import KEPT
 from compress.prune.channels import sensitivity
-from compress.schema.report import PruningSensitivity
+from compress.schema.pruning import PruningSensitivity
 from compress.stages.result import read_result
 from tests.prune.cuts import images_of
 

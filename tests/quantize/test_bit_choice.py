@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from compress.errors import ConfigError
 from compress.quantize.bit_choice import bits_of, choose
-from compress.schema.report import SensitiveLayers
+from compress.schema.quantization import SensitiveLayers
 
 
 def layer(name, kl, low=100, high=200):

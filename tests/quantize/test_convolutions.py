@@ -9,7 +9,7 @@ from compress import tasks
 from compress.config.quantize import Calibrator, Int8Static
 from compress.quantize import quantize
 from compress.quantize.layers import is_convolutional, positions_of, quantized_layers, restored
-from compress.schema.report import Coverage, LayerErrors, Sensitivity
+from compress.schema.quantization import Coverage, LayerErrors, Sensitivity
 from compress.stages.result import read_result
 
 FLAGS = ("avx512_vnni",)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import ConfigError, GateError
 from compress.quantize.coverage import check, excluded_nodes, measure
-from compress.schema.report import Coverage, SkippedNode
+from compress.schema.quantization import Coverage, SkippedNode
 from compress.stages.result import read_result
 
 node = helper.make_node

@@ -8,7 +8,7 @@ import pytest
 
 from compress.config.quantize import Int8Dynamic, WeightType
 from compress.errors import ConfigError, GateError
-from compress.schema.report import Coverage
+from compress.schema.quantization import Coverage
 from compress.stages.result import read_result
 
 CASES = [("bert", True), ("bert", False), ("mpnet", True)]  # all others: tests/contract

@@ -16,7 +16,7 @@ from compress.graph.session import open_session
 from compress.graph.surgery import attributes, producers
 from compress.quantize import quantize
 from compress.quantize.float16 import in_float16, prepared
-from compress.schema.report import Coverage
+from compress.schema.quantization import Coverage
 from compress.stages.result import read_result
 from tests.conftest import ARCHITECTURES
 

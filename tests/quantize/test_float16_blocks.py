@@ -17,7 +17,7 @@ from compress.quantize import quantize
 from compress.quantize.blocks import in_blocks
 from compress.quantize.float16 import in_float16, prepared
 from compress.quantize.float16_blocks import in_blocks_of, products_of, put
-from compress.schema.report import Coverage
+from compress.schema.quantization import Coverage
 from compress.stages.result import read_result
 
 

@@ -12,7 +12,7 @@ from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph
 from compress.quantize.language_layers import embedding_of, weights_of
 from compress.quantize.language_smooth import Sample, _smoothed, output_errors, round_input, search
-from compress.schema.report import Coverage
+from compress.schema.quantization import Coverage
 from compress.stages.result import read_result
 from compress.tasks.language_modeling.model import CausalLM
 

@@ -16,7 +16,7 @@ from compress.quantize import quantize
 from compress.quantize.activations import calibration_feeds
 from compress.quantize.qat import check_twins, loss
 from compress.quantize.sqnr import measure
-from compress.schema.report import Coverage, LayerErrors, Sensitivity
+from compress.schema.quantization import Coverage, LayerErrors, Sensitivity
 from compress.stages.result import read_result
 from compress.tasks import load
 

@@ -18,7 +18,7 @@ from compress.errors import ConfigError
 from compress.quantize import also_measured, goals, quantize, sensitivity
 from compress.quantize.layers import Layer, quantized_layers, restored
 from compress.quantize.sensitivity import affordable, by_price, fewest, leave_out, mean_cosine, rank, run
-from compress.schema.report import Coverage, Sensitivity
+from compress.schema.quantization import Coverage, Sensitivity
 from compress.stages.result import read_result
 from compress.tasks import open_processor
 from compress.tasks.sentence_embedding.embedder import embed

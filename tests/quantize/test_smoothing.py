@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from compress.config.quantize import Int8Dynamic, Int8Static
 from compress.quantize.activations import calibration_feeds, collect
 from compress.quantize.smoothing import factors, smooth
-from compress.schema.report import Coverage
+from compress.schema.quantization import Coverage
 from compress.stages.result import read_result
 
 magnitudes = arrays(np.float64, 4, elements=st.floats(1e-3, 1e3))

@@ -14,7 +14,7 @@ from compress.errors import GateError
 from compress.quantize.activations import calibration_feeds, collect
 from compress.quantize.layers import quantized_layers
 from compress.quantize.sqnr import LIMIT_DB, check, measure, sqnr_db
-from compress.schema.report import LayerErrors
+from compress.schema.quantization import LayerErrors
 from compress.stages.result import read_result
 
 

@@ -9,7 +9,7 @@ import pytest
 from compress.config.quantize import Calibrator, Int8Static
 from compress.errors import ConfigError, GateError
 from compress.quantize.static import FeedReader
-from compress.schema.report import Coverage
+from compress.schema.quantization import Coverage
 from compress.stages.result import read_result
 from compress.tasks import open_processor
 

@@ -19,7 +19,7 @@ from compress.quantize import quantize
 from compress.quantize.block_graph import BlockGraph
 from compress.quantize.fidelity import divergence
 from compress.quantize.language_layers import embedding_of, weights_of
-from compress.schema.report import Coverage, LayerErrors
+from compress.schema.quantization import Coverage, LayerErrors
 from compress.stages.result import read_result
 from compress.tasks.language_modeling.model import CausalLM
 

@@ -9,36 +9,13 @@ import zlib
 import pytest
 from matplotlib.figure import Figure
 
+from compress.schema.details import ChangedAnswer, ClassDrop, ClassificationDetails, Confusion
+from compress.schema.estimates import Estimate, Latency, Score
 from compress.schema.gate import Gate
-from compress.schema.report import (
-    ATTENTION,
-    FLOAT,
-    INTEGER,
-    MOVES,
-    SUMS,
-    ChangedAnswer,
-    ChannelGroup,
-    ClassDrop,
-    ClassificationDetails,
-    Confusion,
-    Coverage,
-    Estimate,
-    Floor,
-    Latency,
-    Limits,
-    Operator,
-    Profile,
-    PrunedAlone,
-    PruningSensitivity,
-    Recovery,
-    Report,
-    Score,
-    SkippedNode,
-    Split,
-    Stage,
-    Variant,
-    Verdict,
-)
+from compress.schema.pruning import ChannelGroup, PrunedAlone, PruningSensitivity, Recovery
+from compress.schema.quantization import Coverage, SkippedNode
+from compress.schema.report import Report, Split, Stage, Variant, Verdict
+from compress.schema.speed import ATTENTION, FLOAT, INTEGER, MOVES, SUMS, Floor, Limits, Operator, Profile
 
 WORKLOADS = ("1x32", "1x128", "8x128")
 

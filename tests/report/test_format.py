@@ -15,7 +15,7 @@ from compress.report.format import (
     run_lengths,
     speed_word,
 )
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 
 
 @pytest.mark.parametrize(

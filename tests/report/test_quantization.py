@@ -5,18 +5,18 @@ import dataclasses
 from compress.report import layer_figures
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
-from compress.schema.report import (
+from compress.schema.quantization import (
     BitChoice,
     BlockFit,
     LayerDamage,
     LayerError,
     LayerErrors,
-    Report,
     SensitiveLayers,
     Sensitivity,
     SmoothedLayers,
     WeightBlocks,
 )
+from compress.schema.report import Report
 
 ERRORS = LayerErrors(
     floor_db=5.0,

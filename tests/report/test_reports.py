@@ -23,8 +23,9 @@ from compress.report.figures import quality_axis
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
 from compress.report.table import console_summary
+from compress.schema.estimates import Latency
 from compress.schema.gate import Gate
-from compress.schema.report import Latency, Report, Stage, Verdict
+from compress.schema.report import Report, Stage, Verdict
 
 FACTS = {
     "base_model": "sentence-transformers/all-MiniLM-L6-v2",

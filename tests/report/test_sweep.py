@@ -23,7 +23,8 @@ from compress.judge.sweep import read_sweep
 from compress.judge.sweep_fronts import front_of
 from compress.report.sweep import write_sweep
 from compress.report.sweep_table import short_names, sweep_table
-from compress.schema.report import Estimate, Latency, Report, Variant, Verdict
+from compress.schema.estimates import Estimate, Latency
+from compress.schema.report import Report, Variant, Verdict
 from compress.schema.sweep import Front, Place, Sweep
 
 EVIL = "<script>alert('x')</script>&\"|$x^2$"

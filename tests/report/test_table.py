@@ -9,17 +9,10 @@ from compress.report.quantization import by_reason
 from compress.report.sections import curves, sections
 from compress.report.table import console_summary, markdown_table, table_rows
 from compress.report.timing import noise_advice
-from compress.schema.report import (
-    CutTexts,
-    Estimate,
-    NearDuplicates,
-    Noninferiority,
-    Recovery,
-    Report,
-    Score,
-    SkippedNode,
-    UseCount,
-)
+from compress.schema.estimates import Estimate, Score
+from compress.schema.pruning import Recovery
+from compress.schema.quantization import SkippedNode
+from compress.schema.report import CutTexts, NearDuplicates, Noninferiority, Report, UseCount
 
 
 def printed(report: Report, width: int = 100) -> str:

@@ -16,8 +16,9 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def report(value=1.0, name="dense"):
+    from compress.schema.estimates import Estimate, Score
     from compress.schema.gate import Gate
-    from compress.schema.report import Estimate, Score, Split, Stage, Variant, Verdict
+    from compress.schema.report import Split, Stage, Variant, Verdict
 
     variant = Variant(
         name=name,

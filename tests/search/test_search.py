@@ -29,7 +29,8 @@ from compress.config.run import RunConfig
 from compress.config.search import SearchConfig
 from compress.config.target import BudgetConfig, LocalTarget
 from compress.errors import BudgetError, ConfigError, GateError, StoreError
-from compress.schema.report import Estimate, Report, Score, Variant, Verdict
+from compress.schema.estimates import Estimate, Score
+from compress.schema.report import Report, Variant, Verdict
 from compress.search.search import search
 from compress.search.space import Measured, canonical
 from compress.search.study import config_key, open_study, read_records

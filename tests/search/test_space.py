@@ -30,7 +30,8 @@ from compress.judge.pareto import dominates
 from compress.judge.verdict import misses
 from compress.prune.shares import canonical as canonical_prune
 from compress.prune.shares import rounded_width
-from compress.schema.report import Estimate, Score, Variant
+from compress.schema.estimates import Estimate, Score
+from compress.schema.report import Variant
 from compress.search.space import (
     Measured,
     cannot_win,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import StoreError
-from compress.schema.report import Coverage, SkippedNode
+from compress.schema.quantization import Coverage, SkippedNode
 from compress.stages.result import StageResult, gate, read_result, write_result
 
 COVERAGE = Coverage(

@@ -20,7 +20,7 @@ from compress.errors import BenchmarkError, ConfigError
 from compress.graph import named_graphs
 from compress.graph.session import open_session
 from compress.quantize import quantize
-from compress.schema.report import FLOAT, INTEGER
+from compress.schema.speed import FLOAT, INTEGER
 from compress.targets import open_target
 from compress.targets.openvino import check_precision
 from compress.targets.outputs import outputs

@@ -4,7 +4,7 @@ import pytest
 
 from compress.benchmark.speed import Comparison
 from compress.metrics.quality import Quality
-from compress.schema.report import Estimate, Score
+from compress.schema.estimates import Estimate, Score
 from compress.tune.candidates import thread_counts
 from compress.tune.choice import enough_threads, fastest_first, is_faster, too_bad, why_not_faster
 

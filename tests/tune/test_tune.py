@@ -14,7 +14,8 @@ from compress import pipeline
 from compress.benchmark.speed import Comparison
 from compress.config.compose import load_config
 from compress.config.target import Rewrite
-from compress.schema.report import Estimate, Report
+from compress.schema.estimates import Estimate
+from compress.schema.report import Report
 from compress.stages.runner import StageRunner
 from compress.stages.store import Store
 from compress.targets.openvino import Openvino

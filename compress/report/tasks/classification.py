@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from compress.report.format import MISSING, interval, number, p_value
 from compress.report.section import Picture, Section, best_variant
-from compress.schema.report import ChangedAnswer, ClassificationDetails, Report, Variant
+from compress.schema.details import ChangedAnswer, ClassificationDetails
+from compress.schema.report import Report, Variant
 
 CLASSES_SHOWN = 20
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from compress.report.format import MISSING, interval, number, percent
 from compress.report.section import Section, best_variant
-from compress.schema.report import LanguageDetails, Report, Variant
+from compress.schema.details import LanguageDetails
+from compress.schema.report import Report, Variant
 
 
 def sections(report: Report) -> list[Section]:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from compress.report.format import interval, number
 from compress.report.section import Section, best_variant
-from compress.schema.report import MovedThreshold, Report, TextDetails, Variant
+from compress.schema.details import MovedThreshold, TextDetails
+from compress.schema.report import Report, Variant
 
 PARTS_SHOWN = 20
 

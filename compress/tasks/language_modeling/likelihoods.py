@@ -13,7 +13,8 @@ from compress.config.evaluate import LanguageModeling
 from compress.errors import ConfigError
 from compress.metrics.quality import Quality
 from compress.metrics.statistics import mean_interval, paired_mean_drop, paired_ratio_drop, ratio_interval
-from compress.schema.report import Continuation, Estimate, LanguageDetails, LanguageDomain, Score
+from compress.schema.details import Continuation, LanguageDetails, LanguageDomain
+from compress.schema.estimates import Estimate, Score
 from compress.tasks.language_modeling.windows import Ints, Row, Window
 
 Floats = NDArray[np.float64]

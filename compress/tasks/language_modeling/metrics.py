@@ -23,7 +23,7 @@ from compress.metrics.statistics import spread
 from compress.models.checkpoint import read_config, read_facts
 from compress.models.lengths import check_window, context_of
 from compress.models.tokenizer import Tokenizer
-from compress.schema.report import Continuation, LanguageDomain
+from compress.schema.details import Continuation, LanguageDomain
 from compress.tasks.language_modeling.dense_states import load_states, save_states
 from compress.tasks.language_modeling.generation import beginning, continuations, repeated, shared_prefix
 from compress.tasks.language_modeling.likelihoods import (

@@ -12,7 +12,7 @@ from compress.graph import graph_path
 from compress.graph.gates import check_answers
 from compress.metrics.answers import exact_match, f1
 from compress.metrics.quality import Quality, Scored
-from compress.schema.report import ChangedText, TextDetails
+from compress.schema.details import ChangedText, TextDetails
 from compress.tasks.question_answering.options import QuestionAnswering
 from compress.tasks.question_answering.processor import Window, open_processor
 from compress.tasks.text.answers import Answers, answers

@@ -13,7 +13,7 @@ from compress.graph import graph_path
 from compress.graph.gates import check_answers
 from compress.metrics.quality import Quality, Scored
 from compress.metrics.ranking import ndcg, recall, reciprocal_rank
-from compress.schema.report import ChangedText, TextDetails
+from compress.schema.details import ChangedText, TextDetails
 from compress.tasks.reranking.options import Reranking
 from compress.tasks.reranking.processor import open_processor
 from compress.tasks.text.answers import answers

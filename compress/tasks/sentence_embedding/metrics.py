@@ -12,17 +12,10 @@ from compress.data import HeldOut, PairSet, Splits
 from compress.data.retrieval import RetrievalSet
 from compress.errors import ConfigError, DataError, did_you_mean
 from compress.graph import graph_path
+from compress.metrics.correlations import Kind, correlation, paired_correlation_drop
 from compress.metrics.quality import Quality, Scored
-from compress.metrics.statistics import (
-    Kind,
-    correlation,
-    mean_interval,
-    paired_correlation_drop,
-    paired_mean_drop,
-    quantile_interval,
-    spread,
-)
-from compress.schema.report import Estimate, Score
+from compress.metrics.statistics import mean_interval, paired_mean_drop, quantile_interval, spread
+from compress.schema.estimates import Estimate, Score
 from compress.tasks.sentence_embedding import retrieval
 from compress.tasks.sentence_embedding.embedder import embed
 from compress.tasks.sentence_embedding.processor import open_processor

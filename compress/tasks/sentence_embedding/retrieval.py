@@ -11,7 +11,7 @@ from compress.config.evaluate import retrieval_metrics
 from compress.data.retrieval import RetrievalSet
 from compress.metrics import ranking
 from compress.metrics.statistics import mean_interval, paired_mean_drop, spread
-from compress.schema.report import Estimate, Score
+from compress.schema.estimates import Estimate, Score
 
 Floats = NDArray[np.float64]
 _BLOCK = 512  # queries compared with all passages at a time

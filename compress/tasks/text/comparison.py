@@ -20,7 +20,8 @@ from compress.metrics.statistics import (
     spread,
 )
 from compress.metrics.thresholds import threshold_stability
-from compress.schema.report import ChangedText, Estimate, MovedThreshold, PartScore, Score, TextDetails
+from compress.schema.details import ChangedText, MovedThreshold, PartScore, TextDetails
+from compress.schema.estimates import Estimate, Score
 
 Example = str | Record
 Floats = NDArray[np.float64]

@@ -21,12 +21,13 @@ from compress.metrics.confusion import (
     micro_f1_of_several,
     ratio_f1,
 )
+from compress.metrics.correlations import Kind as CorrelationKind
+from compress.metrics.correlations import correlation, paired_correlation_drop
 from compress.metrics.influence import paired_drop
 from compress.metrics.quality import Quality, Scored
-from compress.metrics.statistics import Kind as CorrelationKind
-from compress.metrics.statistics import correlation, mcnemar, paired_correlation_drop
+from compress.metrics.statistics import mcnemar
 from compress.models.checkpoint import read_config
-from compress.schema.report import ChangedText, ClassificationDetails, PartScore, TextDetails
+from compress.schema.details import ChangedText, ClassificationDetails, PartScore, TextDetails
 from compress.tasks.text.answers import answers
 from compress.tasks.text.comparison import (
     Comparison,

@@ -15,7 +15,7 @@ from compress.metrics.classification import log_softmax
 from compress.metrics.entities import entities, entity_counts, entity_f1
 from compress.metrics.influence import paired_drop
 from compress.metrics.quality import Quality, Scored
-from compress.schema.report import ChangedText, PartScore, TextDetails
+from compress.schema.details import ChangedText, PartScore, TextDetails
 from compress.tasks.text.answers import answers
 from compress.tasks.text.comparison import Comparison, Example, brief, details, examples_of, groups_of
 from compress.tasks.token_classification.options import TokenClassification

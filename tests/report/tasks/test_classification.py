@@ -14,7 +14,9 @@ from compress.report.markdown import report_markdown
 from compress.report.sections import sections
 from compress.report.tasks import classification
 from compress.report.tasks.classification import CLASSES_SHOWN, summary
-from compress.schema.report import ClassDrop, Estimate, Report, Verdict
+from compress.schema.details import ClassDrop
+from compress.schema.estimates import Estimate
+from compress.schema.report import Report, Verdict
 
 pytestmark = pytest.mark.usefixtures("without_drawings")  # test_reports.py draws them
 

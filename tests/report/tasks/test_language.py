@@ -7,7 +7,9 @@ import pytest
 from compress.report.html import report_html
 from compress.report.markdown import report_markdown
 from compress.report.sections import sections
-from compress.schema.report import Continuation, Estimate, LanguageDetails, LanguageDomain, Report, Score
+from compress.schema.details import Continuation, LanguageDetails, LanguageDomain
+from compress.schema.estimates import Estimate, Score
+from compress.schema.report import Report
 
 pytestmark = pytest.mark.usefixtures("without_drawings")  # test_reports.py draws them
 

@@ -11,7 +11,7 @@ from compress.data import PairSet, Splits, TextSplit
 from compress.data.retrieval import RetrievalSet
 from compress.errors import ConfigError, GateError, StoreError
 from compress.metrics.quality import load_quality
-from compress.schema.report import Estimate
+from compress.schema.estimates import Estimate
 from compress.tasks.sentence_embedding import metrics
 from tests.evaluate.stages import evaluate
 
