@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress.artifact import verify
-from compress.cli.console import console
+from compress.cli.console import console, foreign
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """Raises ArtifactError for an artifact that is damaged or not what its manifest says."""
     manifest = verify(args.artifact)
-    console.print(
-        f"[green]intact[/]: {manifest.name}, {len(manifest.files)} files, from {manifest.base_model}",
-        highlight=False,
-    )
+    told = foreign(f"{manifest.name}, {len(manifest.files)} files, from {manifest.base_model}")
+    console.print(f"[green]intact[/]: {told}", highlight=False)
     if manifest.headline.get("ships") is False:
         console.print("[yellow]its run's verdict was not to ship it[/]: see README.md in it", highlight=False)

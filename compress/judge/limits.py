@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from math import isnan, nan
+from typing import Annotated, Any
 
-from compress.errors import ArtifactError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
 from compress.schema.report import Report, Variant
 
 
@@ -24,6 +26,34 @@ class Held:
     told: str
 
 
+# JSON has no NaN: a manifest has null in its place.
+_Number = Annotated[float, BeforeValidator(lambda found: nan if found is None else found)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Estimate:
+    value: _Number
+    ci95: tuple[_Number, _Number]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    metric: str
+    dense: float | None  # the dense model's score
+    drop: _Estimate | None
+    speedup: dict[str, _Estimate]  # by workload
+    not_timed: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Headline:
+    size_bytes: int
+    measured: _Measured | None = None
+
+
+_HEADLINE = TypeAdapter(_Headline)
+
+
 def measured(report: Report, variant: Variant) -> dict[str, Any]:
     """What a manifest keeps for `holds`."""
     primary, dense = report.primary_metric, report.variants[0]
@@ -38,41 +68,50 @@ def measured(report: Report, variant: Variant) -> dict[str, Any]:
 
 
 def holds(headline: Mapping[str, Any], limits: Limits) -> Iterator[Held]:
-    """Each limit against the worse end of the 95 % interval, as in a run's verdict; NaN holds nothing.
+    """Each limit against the worse end of the 95 % interval, as in a run's verdict.
 
-    Raises ArtifactError for an artifact whose manifest has no such numbers.
+    What is not known, or NaN, holds nothing. `headline` is a manifest's, which may be of an earlier release
+    or be no such thing.
     """
+    try:
+        found = _HEADLINE.validate_python(headline)
+    except ValidationError as error:
+        where = ".".join(map(str, ("headline", *error.errors()[0]["loc"])))
+        yield Held(name="measured", passed=False, told=f"manifest.json has no such numbers: see {where}")
+        return
     if limits.max_mb is not None:
-        size = headline["size_bytes"] / 1e6
+        size = found.size_bytes / 1e6
         told = f"{size:.1f} MB (at most {limits.max_mb:g})"
         yield Held(name="size", passed=size <= limits.max_mb, told=told)
     if limits.max_drop is None and limits.min_speedup is None:
         return
-    if (found := headline.get("measured")) is None:
-        raise ArtifactError(
-            "the artifact's manifest has no measured quality and speed",
-            found="an artifact of an earlier release",
-            next="make it again: compress reproduce",
+    if found.measured is None:
+        told = (
+            "the manifest, of an earlier release, has no quality and speed: make it again, compress reproduce"
         )
+        yield Held(name="measured", passed=False, told=told)
+        return
     if limits.max_drop is not None:
-        yield _drop(found, limits.max_drop)
+        yield _drop(found.measured, limits.max_drop)
     if limits.min_speedup is not None:
-        yield from _speedups(found, limits.min_speedup)
+        yield from _speedups(found.measured, limits.min_speedup)
 
 
-def _drop(found: Mapping[str, Any], most: float) -> Held:
-    name = f"drop in {found['metric']}"
-    if not found["drop"] or not found["dense"]:
+def _drop(found: _Measured, most: float) -> Held:
+    name = f"drop in {found.metric}"
+    if found.dense == 0:
+        return Held(name=name, passed=False, told="no share of the dense model's score, which is 0")
+    if not found.drop or found.dense is None or isnan(found.dense) or isnan(found.drop.ci95[1]):
         return Held(name=name, passed=False, told="not known")
-    low, high = (end / abs(found["dense"]) for end in found["drop"]["ci95"])
-    told = f"{found['drop']['value'] / abs(found['dense']):.2%} [{low:.2%}, {high:.2%}] (at most {most:.2%})"
+    low, high = (end / abs(found.dense) for end in found.drop.ci95)
+    told = f"{found.drop.value / abs(found.dense):.2%} [{low:.2%}, {high:.2%}] (at most {most:.2%})"
     return Held(name=name, passed=high <= most, told=told)
 
 
-def _speedups(found: Mapping[str, Any], least: float) -> Iterator[Held]:
-    if not found["speedup"]:
-        yield Held(name="speed-up", passed=False, told=found["not_timed"] or "not known")
-    for workload, each in found["speedup"].items():
-        low, high = each["ci95"]
-        told = f"{each['value']:.2f}x [{low:.2f}, {high:.2f}] (at least {least:g}x)"
+def _speedups(found: _Measured, least: float) -> Iterator[Held]:
+    if not found.speedup:
+        yield Held(name="speed-up", passed=False, told=found.not_timed or "not known")
+    for workload, each in found.speedup.items():
+        low, high = each.ci95
+        told = f"{each.value:.2f}x [{low:.2f}, {high:.2f}] (at least {least:g}x)"
         yield Held(name=f"speed-up at {workload}", passed=low >= least, told=told)

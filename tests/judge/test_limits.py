@@ -1,10 +1,12 @@
 """An artifact's measured numbers against limits: the worse end of each interval decides."""
 
+import json
 from math import nan
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from compress.errors import ArtifactError
 from compress.judge.limits import Limits, holds
 
 
@@ -48,7 +50,37 @@ def test_what_is_not_known_holds_nothing():
     ]
 
 
-def test_an_artifact_without_numbers():
-    assert [each.passed for each in holds({"size_bytes": 1}, Limits(max_mb=1))] == [True]
-    with pytest.raises(ArtifactError, match="earlier release"):
-        list(holds({"size_bytes": 1}, Limits(max_drop=1)))
+@pytest.mark.parametrize("dense", [0.0, -0.0])
+def test_nothing_is_a_share_of_nothing(dense):
+    (held,) = holds(headline(dense=dense), Limits(max_drop=1))
+    assert (held.passed, held.told) == (False, "no share of the dense model's score, which is 0")
+
+
+def test_a_negative_score_of_the_dense_model():
+    (held,) = holds(headline(drop=(0.01, 0.0, 0.02), dense=-0.5), Limits(max_drop=0.04))
+    assert (held.passed, held.told) == (True, "2.00% [0.00%, 4.00%] (at most 4.00%)")
+
+
+def test_json_has_null_for_nan():
+    """As manifests are written."""
+    given = headline(one=[nan, nan], drop=(nan, nan, nan), dense=nan)
+    stored = json.loads(TypeAdapter(dict[str, Any]).dump_json(given))
+    assert stored["measured"]["drop"] == {"value": None, "ci95": [None, None]}
+    assert [each.passed for each in holds(stored, Limits(max_drop=9, min_speedup=0))] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ({"size_bytes": 1}, [True, False]),  # of an earlier release
+        ({}, [False]),
+        ({"size_bytes": "much"}, [False]),
+        ({"size_bytes": 1, "measured": [1]}, [False]),
+        ({"size_bytes": 1, "measured": {"metric": "f1"}}, [False]),
+        (headline(one=[2.0]), [False]),
+        (headline(dense="f1"), [False]),
+    ],
+)
+def test_a_manifest_without_numbers(given, passed):
+    limits = Limits(max_mb=1, max_drop=1)
+    assert [each.passed for each in holds(given, limits)] == passed
