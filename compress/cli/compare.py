@@ -15,6 +15,8 @@ from compress.schema.report import Report
 _OF_REPORT = (".json", ".html", ".md", ".svg", ".csv")
 _NOT_COMPARED = ("name", "benchmark", "budget")  # how a run is called and timed, and what it was to reach
 
+_LONGEST = 60  # characters of a value
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, or its artifact")
@@ -24,17 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Raises ArtifactError for a folder without a report, ConfigError for a single one or `--out` in use."""
+    """Raises ArtifactError for a folder without a report, ConfigError for one run or a useless `--out`."""
     folders = [_folder(each) for each in args.runs]
     if len(set(folders)) < 2:
         raise ConfigError("nothing to compare with", found=", ".join(map(str, args.runs)), allowed="two runs")
     out = args.out or Path(f"outputs/compare-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
     if out.exists():
         raise ConfigError("the folder exists", found=out, next="name a new one, or leave out --out")
+    if inside := [folder for folder in folders if folder in out.resolve().parents]:
+        raise ConfigError("--out lies in a run", found=inside[0], allowed="a folder elsewhere")
     settings = [dict(_settings(Report.load(folder / "report.json"))) for folder in folders]
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError("--out cannot be made", found=f"{out}: {error.strerror}") from None
     for number, folder in enumerate(folders):
         copy = out / str(number)
-        copy.mkdir(parents=True)
+        copy.mkdir()
         with point(copy, [f"run={args.runs[number]}", *different(settings, number)]):
             for file in folder.iterdir():
                 if file.suffix in _OF_REPORT:
@@ -43,10 +51,23 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def different(settings: Sequence[Mapping[str, Any]], number: int) -> Iterator[str]:
-    """What of the settings of a run is not the same in all of them."""
-    for key in dict.fromkeys(key for each in settings for key in each):
-        if len({str(each.get(key)) for each in settings}) > 1 and key in settings[number]:
-            yield f"{key}={settings[number][key]}"
+    """What of the settings of a run is not the same in all of them.
+
+    Those of a group are held against the runs that have the same option of it: what int8_dynamic and
+    int4_blocks are set to is told by their names.
+    """
+    own = settings[number]
+    for key, value in own.items():
+        group = key.partition(".")[0]
+        alike = [each for each in settings if key == group or each.get(group) == own.get(group)]
+        if len({str(each.get(key)) for each in alike}) > 1:
+            yield f"{key}={_short(str(value))}"
+
+
+def _short(value: str) -> str:
+    """One line that a column of a table holds."""
+    line = " ".join(value.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 20]}...{line[-17:]}"
 
 
 def _folder(given: Path) -> Path:

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from compress.cli.console import console
+from compress.cli.console import console, foreign
 from compress.cli.points import alive, point
 from compress.config.compose import to_config, to_yaml
 from compress.config.run import RunConfig
@@ -44,7 +44,7 @@ def job(composed: DictConfig) -> None:
                 _run(composed, folder, overrides)
             except BaseException as error:  # also Ctrl-C: whatever ended it, its log stays and is named
                 log.info("stopped by %s: %s", type(error).__name__, error)
-                console.print(f"log:      {folder / 'run.log'}", soft_wrap=True)
+                console.print(foreign(f"log:      {folder / 'run.log'}"), soft_wrap=True)
                 raise
             point_latest(folder)
 
@@ -88,4 +88,4 @@ def show(report: Report, folder: Path) -> None:
     console.print(console_summary(report, console.width))
     for name, path in (("report:  ", folder / "report.html"), ("artifact:", folder / "artifact")):
         if path.exists():
-            console.print(f"{name} {path}", soft_wrap=True)
+            console.print(foreign(f"{name} {path}"), soft_wrap=True)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from compress.cli.console import console
+from compress.cli.console import console, foreign
 from compress.cli.job import job
 from compress.cli.points import failed, record_vanished
 from compress.config.compose import expand
@@ -107,7 +107,7 @@ def _run_points(start: Callable[[], None], folder: Path, points: Sequence[Sequen
         if not vanished:  # a bug in a point, recorded there
             raise
         console.print(f"[red]a worker vanished[/]: {escape(cause)}", highlight=False)
-        again = f"hydra.sweep.dir={folder}"
+        again = foreign(f"hydra.sweep.dir={folder}")
         console.print(f"finished stages are kept: the same command with {again} takes up", soft_wrap=True)
         return 1
     record_vanished(folder, points)
@@ -123,10 +123,11 @@ def finish_sweep(folder: Path) -> int:
     sweep = read_sweep(folder)
     write_sweep(sweep, folder)
     console.print(sweep_table(sweep, console.width))
-    console.print(f"report:   {folder / 'report.html'}", soft_wrap=True)
+    console.print(foreign(f"report:   {folder / 'report.html'}"), soft_wrap=True)
     missing = failed(folder)
     if missing:
-        console.print(f"[red]{len(missing)} failed[/]: {', '.join(f'{folder}/{name}' for name in missing)}")
+        named = foreign(", ".join(f"{folder}/{name}" for name in missing))
+        console.print(f"[red]{len(missing)} failed[/]: {named}")
     return 1 if missing else 0
 
 

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from compress.cli import main as cli
 from compress.cli.compare import different
+
+REPORT = Path(__file__).parents[1] / "fixtures" / "report_of_version_1.json"
 
 
 @pytest.fixture
@@ -50,3 +53,34 @@ def test_what_all_have_is_not_told():
     settings = [{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": None}]
     assert list(different(settings, 0)) == ["b=2"]
     assert list(different(settings, 1)) == ["b=3"]
+
+
+def test_settings_of_different_options_are_told_by_the_options():
+    settings = [
+        {"quantize": "int8", "quantize.bits": 8, "quantize.block": 1},
+        {"quantize": "int8", "quantize.bits": 8, "quantize.block": 2},
+        {"quantize": "int4", "quantize.bits": 4, "quantize.block": 3},
+    ]
+    assert list(different(settings, 0)) == ["quantize=int8", "quantize.block=1"]
+    assert list(different(settings, 2)) == ["quantize=int4"]
+
+
+def test_a_long_value_is_one_short_line():
+    (told,) = different([{"a": "x\n" * 500 + "end"}, {"a": 1}], 0)
+    assert len(told) == len("a=") + 60
+    assert (told[:8], told[-5:]) == ("a=x x x ", "x end")
+
+
+def test_out_that_is_of_no_use(tmp_path, capsys):
+    runs = [tmp_path / name for name in ("a[/b]", "c")]
+    for folder in runs:
+        folder.mkdir(parents=True)
+        shutil.copy(REPORT, folder / "report.json")
+    (tmp_path / "file").touch()
+    for out, said in ((runs[0] / "x", "lies in a run"), (tmp_path / "file" / "x", "cannot be made")):
+        assert cli.main(["compare", *map(str, runs), "--out", str(out)]) == 1
+        assert said in capsys.readouterr().err
+    assert [file.name for file in runs[0].iterdir()] == ["report.json"]
+    out = tmp_path / "out[/b]"
+    assert cli.main(["compare", *map(str, runs), "--out", str(out)]) == 0
+    assert str(out / "report.html") in capsys.readouterr().out
