@@ -35,7 +35,12 @@ def run(args: argparse.Namespace, rest: Sequence[str]) -> int:
         raise ConfigError("the folder exists", found=out, next="name a new one, or leave out --out")
     if inside := [folder for folder in folders if folder in out.resolve().parents]:
         raise ConfigError("--out lies in a run", found=inside[0], allowed="a folder elsewhere")
-    settings = [dict(_settings(Report.load(folder / "report.json"))) for folder in folders]
+    reports = [Report.load(folder / "report.json") for folder in folders]
+    if len(tasks := {report.options.get("evaluate", "") for report in reports}) > 1:
+        raise ConfigError(
+            "the runs are of different tasks", found=", ".join(sorted(tasks)), allowed="one task at a time"
+        )
+    settings = [dict(_settings(report)) for report in reports]
     try:
         out.mkdir(parents=True)
     except OSError as error:

@@ -84,3 +84,11 @@ def test_out_that_is_of_no_use(tmp_path, capsys):
     out = tmp_path / "out[/b]"
     assert cli.main(["compare", *map(str, runs), "--out", str(out)]) == 0
     assert str(out / "report.html") in capsys.readouterr().out
+
+
+def test_runs_of_different_tasks(finished, other, capsys):
+    report = json.loads((other / "report.json").read_text())
+    report["options"]["evaluate"] = "language_modeling"
+    (other / "report.json").write_text(json.dumps(report))
+    assert cli.main(["compare", str(finished.folder), str(other)]) == 1
+    assert "different tasks" in capsys.readouterr().err
