@@ -336,21 +336,11 @@ def _queries(found: Scan, wanted: set[int]) -> dict[int, Record]:
     """Number of the query -> its record, of all rows that have it."""
     numbers = {int(found.keys[row]): row for row in wanted}
     records: dict[int, Record] = {}
-    for table, example in _again(found):
-        record = example.record
-        row = numbers.get(_code(record_key(record)))
-        if row is None:
-            continue
-        first = records.setdefault(row, record)
-        if first.group != record.group:
-            raise DataError(
-                f"{table.at(record.line)}: the query is in another group than on line {first.line}",
-                found=f"{first.group!r} and {record.group!r}: {record.text[:60]}",
-                allowed="all rows of a query in one group, since they are one example",
-                next="group by another column: data.group=...",
-            )
-        if first is not record:
-            records[row] = joined(first, record)
+    for _, example in _again(found):
+        row = numbers.get(_code(record_key(example.record)))
+        if row is not None:
+            first = records.get(row)
+            records[row] = example.record if first is None else joined(first, example.record)
     return records
 
 

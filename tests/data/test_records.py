@@ -388,16 +388,6 @@ def test_a_passage_a_row_is_gathered_by_query(tmp_path):
     assert all(len(record.candidates) == 3 for record in splits.test.examples)
 
 
-def test_rows_of_one_query_are_of_one_group(tmp_path):
-    found = [
-        {"query": f"who {row['text']}", "positive": row["text"], "negative": "No.", "by": str(k)}
-        for k, row in enumerate(rows())
-    ]
-    found.append({**found[3], "negative": "Nobody.", "by": "other"})
-    with pytest.raises(DataError, match=rf"mine.jsonl:{len(found)}: .* on line 4(.|\n)*'3' and 'other'"):
-        opened(tmp_path / "out", train_set=jsonl(tmp_path / "mine.jsonl", found), group="by")
-
-
 def test_rows_of_one_query_are_one_example(tmp_path):
     """As sentence-transformers' triplets are written: each row has a query, a positive and a negative."""
     found = [
