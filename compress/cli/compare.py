@@ -14,7 +14,6 @@ from compress.schema.report import Report
 
 _OF_REPORT = (".json", ".html", ".md", ".svg", ".csv")
 _NOT_COMPARED = ("name", "benchmark", "budget")  # how a run is called and timed, and what it was to reach
-
 _LONGEST = 60  # characters of a value
 
 

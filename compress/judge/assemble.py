@@ -5,7 +5,7 @@ import logging
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def ship(report: Report, built: Built, target: Target, folder: Path, beside: Ent
             "ships": report.verdict.ships,
             "reasons": list(report.verdict.reasons),
             "size_bytes": variant.size_bytes,
-            "measured": measured(report, variant),
+            "measured": asdict(measured(report, variant)),
         },
         opset=max(map(_opset, named_graphs(shipped.graph.path).values())),
         options=report.options,

@@ -1,12 +1,13 @@
 """What was measured of an artifact, as its manifest tells it, against limits that somebody sets later."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from math import isnan, nan
-from typing import Annotated, Any
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from compress.schema.estimates import Estimate
 from compress.schema.report import Report, Variant
 
 
@@ -26,45 +27,36 @@ class Held:
     told: str
 
 
-# JSON has no NaN: a manifest has null in its place.
-_Number = Annotated[float, BeforeValidator(lambda found: nan if found is None else found)]
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Estimate:
-    value: _Number
-    ci95: tuple[_Number, _Number]
+class Measured:
+    """What a manifest keeps of the variant that ships."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Measured:
     metric: str
     dense: float | None  # the dense model's score
-    drop: _Estimate | None
-    speedup: dict[str, _Estimate]  # by workload
+    drop: Estimate | None
+    speedup: dict[str, Estimate]  # by workload
     not_timed: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Headline:
     size_bytes: int
-    measured: _Measured | None = None
+    measured: Measured | None = None
 
 
 _HEADLINE = TypeAdapter(_Headline)
 
 
-def measured(report: Report, variant: Variant) -> dict[str, Any]:
-    """What a manifest keeps for `holds`."""
-    primary, dense = report.primary_metric, report.variants[0]
-    score, drop = dense.score(primary), variant.drop_from_dense.get(primary)
-    return {
-        "metric": primary,
-        "dense": score and score.value,
-        "drop": drop and asdict(drop),
-        "speedup": {workload: asdict(each) for workload, each in variant.speedup.items()},
-        "not_timed": dense.not_timed,
-    }
+def measured(report: Report, variant: Variant) -> Measured:
+    dense = report.variants[0]
+    score = dense.score(report.primary_metric)
+    return Measured(
+        metric=report.primary_metric,
+        dense=None if score is None else score.value,
+        drop=variant.drop_from_dense.get(report.primary_metric),
+        speedup=variant.speedup,
+        not_timed=dense.not_timed,
+    )
 
 
 def holds(headline: Mapping[str, Any], limits: Limits) -> Iterator[Held]:
@@ -97,7 +89,7 @@ def holds(headline: Mapping[str, Any], limits: Limits) -> Iterator[Held]:
         yield from _speedups(found.measured, limits.min_speedup)
 
 
-def _drop(found: _Measured, most: float) -> Held:
+def _drop(found: Measured, most: float) -> Held:
     name = f"drop in {found.metric}"
     if found.dense == 0:
         return Held(name=name, passed=False, told="no share of the dense model's score, which is 0")
@@ -108,7 +100,7 @@ def _drop(found: _Measured, most: float) -> Held:
     return Held(name=name, passed=high <= most, told=told)
 
 
-def _speedups(found: _Measured, least: float) -> Iterator[Held]:
+def _speedups(found: Measured, least: float) -> Iterator[Held]:
     if not found.speedup:
         yield Held(name="speed-up", passed=False, told=found.not_timed or "not known")
     for workload, each in found.speedup.items():

@@ -1,6 +1,13 @@
 """Scores, intervals and times, as every part of a report has them."""
 
 from dataclasses import dataclass
+from math import nan
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+# JSON has no NaN: a file has null in its place.
+Number = Annotated[float, BeforeValidator(lambda found: nan if found is None else found)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +24,8 @@ class Score:
 class Estimate:
     """A drop, a difference or a ratio with its interval."""
 
-    value: float
-    ci95: tuple[float, float]
+    value: Number
+    ci95: tuple[Number, Number]
 
 
 @dataclass(frozen=True, kw_only=True)
